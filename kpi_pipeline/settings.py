@@ -1,0 +1,161 @@
+"""Every setting of the pipeline: an environment variable KPI_…, or a line of the file .env."""
+
+import os
+import re
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from kpi_pipeline.errors import KpiError
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+
+class Settings(BaseSettings):
+    """What a deployment decides. Built by `load_settings`, at the edge, and passed on from there.
+
+    An empty variable counts as unset, so a line of `.env` can be left blank.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="KPI_", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    state_dir: Path = Field(
+        default=PROJECT_ROOT / ".kpi",
+        description="Folder of the embedded database, Dagster's files and the generated key.",
+    )
+    timezone: Annotated[ZoneInfo, NoDecode] = Field(
+        default=ZoneInfo("America/Chicago"),
+        description="Time zone that bounds a business day, as `Area/City`.",
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL for the KPI tables, as `postgresql://USER:PASSWORD@HOST/DATABASE`; "
+        "unset: an embedded server under KPI_STATE_DIR.",
+    )
+    dagster_database_url: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL for Dagster's own tables; unset: a database beside the KPI one, "
+        "with `_dagster` added to its name.",
+    )
+    secret_key: SecretStr | None = Field(
+        default=None,
+        description="Fernet key that encrypts the API keys; unset: generated once as `secret.key` "
+        "under KPI_STATE_DIR.",
+    )
+    bison_instance: str = Field(
+        default="main",
+        description="Name of the Email Bison instance, as the column `instance` of the clients' "
+        "CSV has it.",
+    )
+    bison_url: str | None = Field(
+        default=None, description="Address of Email Bison, as `https://HOST` without a path."
+    )
+    bison_master_key: SecretStr | None = Field(
+        default=None,
+        description="Super-admin API key: lists the workspaces, and serves clients without a key.",
+    )
+    bison_calls_per_second: float = Field(
+        default=5.0, ge=0, description="How many calls a second one process sends; 0: no limit."
+    )
+    bison_concurrency: int = Field(
+        default=8, ge=1, le=64, description="How many clients are fetched side by side."
+    )
+    bison_timeout_seconds: float = Field(
+        default=60.0, gt=0, description="How long one call may take before it is tried again."
+    )
+    bison_attempts: int = Field(
+        default=5, ge=1, description="How often a call is tried in all when the trouble may pass."
+    )
+    series_max_days: int = Field(
+        default=400, ge=61, description="How many days of the daily series one call asks for."
+    )
+    first_date: date | None = Field(
+        default=None,
+        description="First date of the partition grid; unset: 1 January of last year.",
+    )
+    workspaces_per_run: int = Field(
+        default=50, ge=1, description="How many clients one scheduled run covers at most."
+    )
+    web_port: int = Field(
+        default=3000, ge=0, le=65535, description="Port of Dagster's page on 127.0.0.1; 0: any."
+    )
+
+    @field_validator("timezone", mode="before")
+    @classmethod
+    def _known_zone(cls, value: object) -> object:
+        if isinstance(value, str):
+            if value not in available_timezones():
+                raise ValueError(f"{value!r} is no time zone; write one such as America/Chicago")
+            return ZoneInfo(value)
+        return value
+
+    @field_validator("bison_url")
+    @classmethod
+    def _bare_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{value!r} is no address; write it as https://HOST")
+        if parts.path.rstrip("/") or parts.query or parts.fragment or parts.username:
+            raise ValueError(f"{value!r} holds more than scheme and host; write it as https://HOST")
+        return value.rstrip("/")
+
+    @field_validator("bison_master_key")
+    @classmethod
+    def _key_form(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not is_api_key(value.get_secret_value()):
+            raise ValueError(
+                f"it is not of the form {API_KEY_FORM}; copy it again from Email Bison"
+            )
+        return value
+
+    @field_validator("bison_instance")
+    @classmethod
+    def _instance_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,30}", value):
+            raise ValueError("it may hold lower-case letters, digits, - and _ only")
+        return value
+
+    @model_validator(mode="after")
+    def _absolute_state_dir(self) -> Self:
+        self.state_dir = self.state_dir.expanduser().absolute()
+        return self
+
+
+# The vendor's document: an integer, a pipe and about 48 alphanumerics.
+API_KEY_FORM = "NUMBER|LETTERS-AND-DIGITS"
+
+
+def is_api_key(text: str) -> bool:
+    """Whether `text` has the form of an Email Bison API key."""
+    return re.fullmatch(r"\d+\|[A-Za-z0-9]{20,}", text) is not None
+
+
+def load_settings() -> Settings:
+    """Read the environment and the file `.env` beside the project.
+
+    KPI_ENV_FILE names another file, and none when it is empty; the environment wins over the file.
+
+    Raises:
+        KpiError: naming each variable that does not fit, and what it should hold.
+    """
+    env_file = os.environ.get("KPI_ENV_FILE", str(PROJECT_ROOT / ".env"))
+    try:
+        return Settings(_env_file=env_file or None)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"KPI_{str(fault['loc'][0]).upper()}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        )
+        raise KpiError(
+            f"The settings do not fit: {faults}. Mend them in the environment or in .env "
+            "(.env.example lists them all)."
+        ) from None
