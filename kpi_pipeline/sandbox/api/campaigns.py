@@ -1,0 +1,63 @@
+from datetime import timedelta
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from kpi_pipeline.sandbox.api.answers import answer
+from kpi_pipeline.sandbox.api.gate import acting_workspace
+from kpi_pipeline.sandbox.errors import ApiError, InvalidError
+from kpi_pipeline.sandbox.requests import json_body
+from kpi_pipeline.sandbox.seeded import number
+from kpi_pipeline.sandbox.state import sandbox_of
+
+_DAYS = {"today": 0, "tomorrow": 1, "day_after_tomorrow": 2}
+_ACTIVE = 2
+_NAMES = ("Founders", "Operations leads", "Finance heads", "Owners, second wave", "Event follow-up")
+
+
+def routes() -> list[BaseRoute]:
+    """What the campaigns are about to send."""
+    return [Route("/api/campaigns/sending-schedules", show_schedules, methods=["GET"])]
+
+
+async def show_schedules(request: Request) -> Response:
+    """Mails planned for today or one of the two days after, one row a campaign.
+
+    `day` comes in the JSON body, as the vendor's document has it, or in the query, which works
+    too live. A day without a plan, as at weekends, is a 400: observed live.
+    """
+    sandbox = sandbox_of(request)
+    workspace = acting_workspace(request)
+    asked = (await json_body(request)).get("day") or request.query_params.get("day")
+    if not asked:
+        raise InvalidError({"day": ["The day field is required."]})
+    if not isinstance(asked, str) or asked not in _DAYS:
+        raise InvalidError({"day": ["The selected day is invalid."]})
+    day = sandbox.clock.today() + timedelta(days=_DAYS[asked])
+    mails = sandbox.numbers.planned(workspace.profile, day) if day.weekday() < 5 else 0
+    if not mails:
+        raise ApiError(400, "No emails scheduled for this period")
+    shares = _shares(mails, number(2, len(_NAMES), sandbox.seed, "campaigns", workspace.id))
+    return answer(
+        [
+            {
+                "emails_being_sent": share,
+                "campaign_id": workspace.id * 10 + place,
+                "campaign": {
+                    "id": workspace.id * 10 + place,
+                    "name": _NAMES[place],
+                    "status": _ACTIVE,
+                },
+            }
+            for place, share in enumerate(shares)
+        ]
+    )
+
+
+def _shares(mails: int, campaigns: int) -> list[int]:
+    """The mails of a day, spread over campaigns of which each is smaller than the one before."""
+    weights = range(campaigns, 0, -1)
+    shares = [mails * weight // sum(weights) for weight in weights]
+    shares[0] += mails - sum(shares)
+    return shares

@@ -1,0 +1,58 @@
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from kpi_pipeline.sandbox.api.answers import page_of, timestamp
+from kpi_pipeline.sandbox.api.gate import acting_workspace
+from kpi_pipeline.sandbox.correspondence import Reply
+from kpi_pipeline.sandbox.state import sandbox_of
+
+_FOLDERS_WITH_ALL = ("", "all", "inbox")
+
+
+def routes() -> list[BaseRoute]:
+    """The replies of the leads."""
+    return [Route("/api/replies", list_replies, methods=["GET"])]
+
+
+async def list_replies(request: Request) -> Response:
+    """Replies of the last 60 days, newest first; all of them lie in the inbox.
+
+    There is no filter of dates: parameters other than `status`, `folder` and `page` are ignored
+    in silence, as live.
+    """
+    sandbox = sandbox_of(request)
+    profile = acting_workspace(request).profile
+    now = sandbox.clock.now()
+    only_interested = request.query_params.get("status") == "interested"
+    total = 0
+    if request.query_params.get("folder", "") in _FOLDERS_WITH_ALL:
+        total = sandbox.correspondence.count(profile, now, only_interested=only_interested)
+
+    def rows(start: int, stop: int) -> list[dict[str, object]]:
+        replies = sandbox.correspondence.newest(
+            profile, now, start, stop, only_interested=only_interested
+        )
+        return [_row(reply) for reply in replies]
+
+    return page_of(request, total, rows)
+
+
+def _row(reply: Reply) -> dict[str, object]:
+    return {
+        "id": reply.id,
+        "uuid": str(reply.uuid),
+        "email_subject": "Re: a question",
+        "interested": reply.interested,
+        "automated_reply": False,
+        "text_body": reply.text,
+        "html_body": f"<p>{reply.text}</p>",
+        "date_received": timestamp(reply.received_at),
+        "type": "Tracked Reply",
+        "folder": "Inbox",
+        "from_name": reply.from_name,
+        "from_email_address": reply.from_email_address,
+        "to": [{"name": "Avery Quill", "address": "avery@agency.example"}],
+        "cc": None,
+        "lead_id": reply.lead_id,
+    }

@@ -1,0 +1,84 @@
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from kpi_pipeline.sandbox.api.answers import answer, page_of, timestamp
+from kpi_pipeline.sandbox.api.gate import acting_workspace, require_master, visit_of
+from kpi_pipeline.sandbox.errors import NotFoundError
+from kpi_pipeline.sandbox.requests import integer_field, json_body, text_field
+from kpi_pipeline.sandbox.state import sandbox_of
+from kpi_pipeline.sandbox.workspaces import Workspace
+
+_BASE = "/api/workspaces/v1.1"
+
+
+def routes() -> list[BaseRoute]:
+    """The list of workspaces, where the master key acts, and new keys."""
+    return [
+        Route(_BASE, list_workspaces, methods=["GET"]),
+        Route(f"{_BASE}/switch-workspace", switch_workspace, methods=["POST"]),
+        Route(f"{_BASE}/{{team_id:int}}/api-tokens", create_token, methods=["POST"]),
+    ]
+
+
+async def list_workspaces(request: Request) -> Response:
+    """All workspaces for a master key, its own for a workspace key."""
+    if visit_of(request).key.workspace_id is None:
+        workspaces = sandbox_of(request).workspaces.present()
+    else:
+        workspaces = [acting_workspace(request)]
+
+    def rows(start: int, stop: int) -> list[dict[str, object]]:
+        return [workspace_row(workspace) for workspace in workspaces[start:stop]]
+
+    return page_of(request, len(workspaces), rows)
+
+
+async def switch_workspace(request: Request) -> Response:
+    """Move the user, and so the master key, to another workspace. The answer holds no id."""
+    require_master(request)
+    sandbox = sandbox_of(request)
+    team_id = integer_field(await json_body(request), "team_id")
+    workspace = sandbox.workspaces.get(team_id)
+    if workspace is None:
+        raise NotFoundError
+    sandbox.user.current_workspace_id = workspace.id
+    visit_of(request).call.workspace_id = workspace.id
+    return answer({"name": workspace.name})
+
+
+async def create_token(request: Request) -> Response:
+    """Make a workspace key; the one answer that ever shows its secret."""
+    require_master(request)
+    sandbox = sandbox_of(request)
+    workspace = sandbox.workspaces.get(request.path_params["team_id"])
+    if workspace is None:
+        raise NotFoundError
+    name = text_field(await json_body(request), "name")
+    key = sandbox.keys.issue(workspace.id, name, sandbox.clock.now())
+    visit_of(request).call.workspace_id = workspace.id
+    created_at = timestamp(key.created_at)
+    return answer(
+        {
+            "id": key.id,
+            "name": key.name,
+            "plain_text_token": key.token,
+            "token_hash": key.token_hash,
+            "abilities": ["api-user"],
+            "created_at": created_at,
+            "updated_at": created_at,
+        }
+    )
+
+
+def workspace_row(workspace: Workspace) -> dict[str, object]:
+    """A workspace as the vendor's answers show it."""
+    return {
+        "id": workspace.id,
+        "name": workspace.name,
+        "personal_team": False,
+        "main": False,
+        "parent_id": None,
+        "created_at": timestamp(workspace.created_at),
+        "updated_at": timestamp(workspace.updated_at),
+    }

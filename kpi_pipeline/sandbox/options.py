@@ -1,0 +1,51 @@
+from dataclasses import dataclass
+from datetime import date
+from zoneinfo import ZoneInfo
+
+MOST_CLIENTS = 10_000
+
+
+class SandboxError(Exception):
+    """The sandbox can't start as asked; the message is a sentence that says what to change."""
+
+
+@dataclass(frozen=True)
+class SandboxOptions:
+    """What a sandbox is started with.
+
+    `port` 0 takes any free one. `clients` is the number of workspaces at the start, and with
+    `seed` fixes the whole estate. `calls_per_second` is what the one bottleneck of the instance
+    lets through, 0 for no limit; `latency` is the mean of the seconds that a call takes beside
+    it, 0 for none. `today` is the day that the sandbox takes for today when it starts, at the
+    real time of day; None is the real date. `timezone` bounds a day.
+
+    Raises SandboxError for a value out of range.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8025
+    clients: int = 26
+    seed: int = 7
+    calls_per_second: float = 9.5
+    latency: float = 0.25
+    today: date | None = None
+    timezone: str = "America/Chicago"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65_535:
+            raise SandboxError(f"The port must be between 0 and 65535, not {self.port}.")
+        if not 1 <= self.clients <= MOST_CLIENTS:
+            raise SandboxError(
+                f"The number of clients must be between 1 and {MOST_CLIENTS}, not {self.clients}."
+            )
+        if self.calls_per_second < 0:
+            raise SandboxError("The calls per second must be 0 (no limit) or more.")
+        if self.latency < 0:
+            raise SandboxError("The latency must be 0 (none) or more seconds.")
+        try:
+            ZoneInfo(self.timezone)
+        except (KeyError, OSError, ValueError) as error:
+            raise SandboxError(
+                f"There is no time zone {self.timezone!r}: give one as Area/City, for example "
+                "America/Chicago."
+            ) from error

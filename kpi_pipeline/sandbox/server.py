@@ -1,0 +1,107 @@
+import errno
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from kpi_pipeline.sandbox import api, control
+from kpi_pipeline.sandbox.api.gate import Gate
+from kpi_pipeline.sandbox.errors import ApiError, answer_api_error, answer_http_error
+from kpi_pipeline.sandbox.options import SandboxError, SandboxOptions
+from kpi_pipeline.sandbox.state import Sandbox
+
+
+def create_app(options: SandboxOptions) -> Starlette:
+    """A local Email Bison as an ASGI application, with a fresh estate of its own."""
+    sandbox = Sandbox(options)
+    app = Starlette(
+        routes=[*api.routes(), *control.routes()],
+        middleware=[Middleware(control.LoopbackOnly), Middleware(Gate, sandbox)],
+        exception_handlers={ApiError: answer_api_error, HTTPException: answer_http_error},
+    )
+    app.router.redirect_slashes = False
+    app.state.sandbox = sandbox
+    return app
+
+
+def serve(options: SandboxOptions) -> None:
+    """Serve until SIGINT or SIGTERM; prints one line with the address once it listens.
+
+    Raises SandboxError where the address can't be had.
+    """
+    with _listening_socket(options) as listener:
+        port = listener.getsockname()[1]
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        config = uvicorn.Config(
+            create_app(options),
+            lifespan="off",
+            ws="none",
+            log_level="error",
+            access_log=False,
+            timeout_graceful_shutdown=1,
+        )
+        line = f"Sandbox Email Bison at http://{host}:{port} ({options.clients} workspaces)"
+        server = _Server(config, line)
+        with _stopping_on_signals(server):
+            server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, line: str) -> None:
+        super().__init__(config)
+        self._line = line
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(self._line, flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Calls that still wait for their turn are cut off, and uvicorn would log each of them.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
+        super().handle_exit(sig, frame)
+
+
+@contextmanager
+def _stopping_on_signals(server: _Server) -> Generator[None]:
+    """Keep uvicorn from ending the process with the signal that stopped it.
+
+    It raises the signal again for whoever handled it before; so these handlers stand there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_sig: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _listening_socket(options: SandboxOptions) -> socket.socket:
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        return socket.create_server((options.host, options.port), family=family)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SandboxError(
+                f"Port {options.port} of {options.host} is already in use: stop the program that "
+                "holds it, or start the sandbox on another port (0 takes any free one)."
+            ) from error
+        reason = (error.strerror or str(error)).partition(" (")[0]
+        raise SandboxError(
+            f"The sandbox can't listen on port {options.port} of {options.host} ({reason}): choose "
+            "another host or port."
+        ) from error

@@ -1,0 +1,1 @@
+"""Promises of the local Email Bison, asked for over real HTTP."""

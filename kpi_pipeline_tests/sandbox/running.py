@@ -1,0 +1,115 @@
+import csv
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from typing import Any
+
+import httpx
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from kpi_pipeline.sandbox import SandboxOptions, create_app
+
+TODAY = date(2026, 3, 18)
+AFTERNOON = "2026-03-18T15:00:00-05:00"
+WORKSPACES = "/api/workspaces/v1.1"
+
+
+def options(**changed: Any) -> SandboxOptions:
+    return replace(SandboxOptions(calls_per_second=0, latency=0, today=TODAY), **changed)
+
+
+class Stage:
+    """An HTTP server that keeps running while the sandbox behind it is replaced."""
+
+    def __init__(self) -> None:
+        self.app: ASGIApp = create_app(options())
+        self.url = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+@contextmanager
+def on_stage() -> Iterator[Stage]:
+    stage = Stage()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        stage.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        config = uvicorn.Config(stage, lifespan="off", ws="none", log_level="error")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            _wait_until_started(server)
+            yield stage
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def _wait_until_started(server: uvicorn.Server) -> None:
+    deadline = time.monotonic() + 20
+    while not server.started:
+        assert time.monotonic() < deadline, "the server did not start"
+        time.sleep(0.005)
+
+
+@dataclass
+class Bison:
+    """A sandbox as a test sees it: over HTTP alone."""
+
+    http: httpx.Client
+    master_key: str
+
+    def call(
+        self, method: str, path: str, *, key: str | None = None, **request: Any
+    ) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {key or self.master_key}"}
+        return self.http.request(method, path, headers=headers, **request)
+
+    def get(self, path: str, *, key: str | None = None, **params: Any) -> httpx.Response:
+        return self.call("GET", path, key=key, params=params)
+
+    def data(self, path: str, *, key: str | None = None, **params: Any) -> Any:
+        response = self.get(path, key=key, **params)
+        assert response.status_code == 200, response.text
+        return response.json()["data"]
+
+    def switch(self, workspace_id: int) -> httpx.Response:
+        body = {"team_id": workspace_id}
+        return self.call("POST", f"{WORKSPACES}/switch-workspace", json=body)
+
+    def freeze(self, instant: str | None) -> None:
+        assert self.http.post("/sandbox/clock", json={"now": instant}).status_code == 200
+
+    def clients(self) -> list[dict[str, str]]:
+        text = self.http.get("/sandbox/clients.csv").text
+        return list(csv.DictReader(text.splitlines()))
+
+    def with_key(self) -> list[dict[str, str]]:
+        return [row for row in self.clients() if row["api_key"]]
+
+    def series(self, first: date, last: date, *, key: str | None = None) -> dict[str, list[int]]:
+        path = f"{WORKSPACES}/line-area-chart-stats"
+        lines = self.data(path, key=key, start_date=str(first), end_date=str(last))
+        days = [str(first + timedelta(days=n)) for n in range((last - first).days + 1)]
+        for line in lines:
+            assert [day for day, _ in line["dates"]] == days
+        return {line["label"]: [count for _, count in line["dates"]] for line in lines}
+
+    def calls(self) -> Sequence[dict[str, Any]]:
+        calls: Sequence[dict[str, Any]] = self.http.get("/sandbox/calls").json()["calls"]
+        return calls
+
+
+@contextmanager
+def bison_on(stage: Stage, sandbox: SandboxOptions) -> Iterator[Bison]:
+    stage.app = create_app(sandbox)
+    with httpx.Client(base_url=stage.url, timeout=20) as http:
+        bison = Bison(http, http.get("/sandbox/setup").json()["master_key"])
+        bison.freeze(AFTERNOON)
+        yield bison
