@@ -1,0 +1,200 @@
+"""What Email Bison's answers look like, checked whole before a number of them is believed.
+
+Shapes are the vendor's document's. Integers may come as integers or as numeric strings: the
+document shows strings, instances were seen to send integers.
+"""
+
+import json
+import re
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from kpi_pipeline.bison.excerpts import excerpt
+from kpi_pipeline.bison.model import PeriodStats, Workspace
+
+_FAULTS_SHOWN = 3
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+
+
+class AnswerError(ValueError):
+    """An answer that can't be believed; the text completes "the call …"."""
+
+
+def load(content: bytes) -> object:
+    """The JSON of a successful answer.
+
+    Raises:
+        AnswerError: if it is empty, is no JSON, or tells of a failure in spite of its HTTP status.
+    """
+    if not content.strip():
+        raise AnswerError("answered with an empty body")
+    body = loads(content)
+    if body is None:
+        raise AnswerError("answered with something other than JSON")
+    # Observed live: HTTP 200 with {"data": {"success": false}}, the false also as a string.
+    for part in (body, body.get("data") if isinstance(body, dict) else None):
+        if isinstance(part, dict) and str(part.get("success")).strip().lower() == "false":
+            raise AnswerError(
+                f"answered with a failure: {message_of(body) or 'it gives no reason'}"
+            )
+    return body
+
+
+def loads(content: bytes) -> Any:
+    """Parse JSON as Email Bison writes it; None if it is no JSON.
+
+    Text fields can hold raw control characters (observed live), which strict parsers refuse.
+    """
+    try:
+        return json.loads(content, strict=False)
+    except (ValueError, RecursionError):
+        return None
+
+
+def message_of(body: object) -> str:
+    """What an error body says: its message, then the fields that 422 complains about."""
+    parts = []
+    for part in (body, body.get("data") if isinstance(body, dict) else None):
+        if not isinstance(part, dict):
+            continue
+        if isinstance(message := part.get("message"), str):
+            parts.append(message)
+        if isinstance(errors := part.get("errors"), dict):
+            parts += [f"{field}: {text}" for field, text in errors.items()]
+    return "; ".join(parts)
+
+
+def count(value: object) -> int:
+    """A non-negative integer, written as an integer or as digits; anything else is a ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[0-9]+", value):
+        return int(value)
+    raise ValueError("it is no count")
+
+
+Count = Annotated[int, BeforeValidator(count)]
+Answer = TypeVar("Answer", bound="WireAnswer")
+
+
+class WireAnswer(BaseModel):
+    """A body, or a part of one; fields that we don't know are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+
+def fit(shape: type[Answer], body: object) -> Answer:
+    """`body` in the given shape.
+
+    Raises:
+        AnswerError: naming the first places that do not fit, without their contents.
+    """
+    try:
+        return shape.model_validate(body)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+    shown = [
+        f"{'.'.join(map(str, fault['loc'])) or 'the body'}: "
+        f"{fault['msg'].removeprefix('Value error, ')}"
+        for fault in faults[:_FAULTS_SHOWN]
+    ]
+    more = len(faults) - len(shown)
+    raise AnswerError(
+        f"answered in another shape ({'; '.join(shown)}{f'; and {more} more' if more else ''})"
+    )
+
+
+class Team(WireAnswer):
+    """The workspace in which a key acts."""
+
+    id: Count
+    name: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.id} ({excerpt(self.name)})" if self.name else str(self.id)
+
+
+class _User(WireAnswer):
+    team: Team
+
+
+class _UserAnswer(WireAnswer):
+    data: _User
+
+
+def acting_team(body: object) -> Team:
+    """The workspace in which the key acts, from `GET /api/users`."""
+    return fit(_UserAnswer, body).data.team
+
+
+class _Switched(WireAnswer):
+    name: str
+
+
+class _SwitchAnswer(WireAnswer):
+    data: _Switched
+
+
+def switched(body: object) -> None:
+    """Check the answer to a switch. It holds a name alone, so it proves nothing about the id."""
+    fit(_SwitchAnswer, body)
+
+
+class _ListedWorkspace(WireAnswer):
+    id: Count
+    name: str
+
+
+class PageMeta(WireAnswer):
+    """Where a page stands: its number, the last one's, and the number of rows in all."""
+
+    current_page: Count
+    last_page: Count
+    total: Count | None = None
+
+
+class WorkspacePage(WireAnswer):
+    """A page of the list of workspaces; some instances answer whole, without `meta`."""
+
+    data: list[_ListedWorkspace]
+    meta: Annotated[PageMeta | None, BeforeValidator(lambda meta: meta or None)] = None
+
+    def workspaces(self) -> list[Workspace]:
+        """The workspaces of this page, with trimmed names on one line."""
+        return [Workspace(id=row.id, name=_CONTROL.sub(" ", row.name).strip()) for row in self.data]
+
+
+def workspace_page(body: object) -> WorkspacePage:
+    """A page of `GET /api/workspaces/v1.1`."""
+    return fit(WorkspacePage, body)
+
+
+class _Plan(WireAnswer):
+    emails_being_sent: Count
+
+
+class _PlansAnswer(WireAnswer):
+    data: list[_Plan]
+
+
+def planned_emails(body: object) -> int:
+    """Emails planned over all campaigns of the workspace; no campaign at all is 0."""
+    return sum(plan.emails_being_sent for plan in fit(_PlansAnswer, body).data)
+
+
+class _Stats(WireAnswer):
+    emails_sent: Count
+    interested: Count
+    bounced: Count
+    unsubscribed: Count
+    replied: Count = Field(alias="unique_replies_per_contact")
+
+
+class _StatsAnswer(WireAnswer):
+    data: _Stats
+
+
+def period_stats(body: object) -> PeriodStats:
+    """The totals of a period."""
+    return PeriodStats(**fit(_StatsAnswer, body).data.model_dump())

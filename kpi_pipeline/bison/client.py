@@ -1,0 +1,175 @@
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+from pydantic import SecretStr
+
+from kpi_pipeline.bison import remedies
+from kpi_pipeline.bison.answers import acting_team
+from kpi_pipeline.bison.calls import Access, Call, Caller
+from kpi_pipeline.bison.errors import MissingKey, WrongWorkspace
+from kpi_pipeline.bison.master_key import SWITCH, WHO_AM_I, MasterKeyTurn
+from kpi_pipeline.bison.model import (
+    BisonInstance,
+    ClientOptions,
+    KeyUse,
+    Reading,
+    Workspace,
+    WorkspaceRef,
+)
+from kpi_pipeline.bison.ports import MasterKeyLock, Pacing
+from kpi_pipeline.bison.reader import WorkspaceReader
+from kpi_pipeline.bison.workspace_list import LIST, list_all
+
+_CONNECT_SECONDS = 10.0
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class BisonClient:
+    """Calls one Email Bison instance; use it as an async context manager.
+
+    Any number of readings may run side by side on one client. `transport` stands in for the
+    network, `now` gives instants in UTC, and `sleep` waits between looks at a slow switch.
+    """
+
+    def __init__(
+        self,
+        instance: BisonInstance,
+        *,
+        pacing: Pacing,
+        master_lock: MasterKeyLock,
+        options: ClientOptions = ClientOptions(),  # noqa: B008 - frozen
+        transport: httpx.AsyncBaseTransport | None = None,
+        now: Callable[[], datetime] = _utc_now,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._instance = instance
+        self._master_lock = master_lock
+        self._options = options
+        self._sleep = sleep
+        seconds = options.timeout_seconds
+        self._http = httpx.AsyncClient(
+            base_url=instance.base_url,
+            headers={"Accept": "application/json"},
+            timeout=httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS)),
+            follow_redirects=False,
+            # A session cookie from one key's answer must not travel with another key's request.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            transport=transport,
+        )
+        self._caller = Caller(self._http, pacing, options, now)
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._http.__aexit__(kind, error, traceback)
+
+    @property
+    def calls_made(self) -> int:
+        """HTTP requests sent so far, retries included."""
+        return self._caller.calls_made
+
+    async def list_workspaces(self) -> list[Workspace]:
+        """Every workspace that the master key can see, over all pages.
+
+        Raises:
+            MissingKey: if the instance has no master key.
+            BisonError: if a call fails, or the pages do not add up to the total they name.
+        """
+        access = self._master_access(None, LIST)
+        async with self._master_lock.held(self._instance.name):
+            return await list_all(self._caller, access)
+
+    async def check_key(self, ref: WorkspaceRef, key: SecretStr) -> None:
+        """Make sure that a workspace key belongs to the client's workspace.
+
+        Raises:
+            WrongWorkspace: if it belongs to another one; the message names both.
+            BisonError: if the call fails, RejectedKey for a key that is not valid.
+            ValueError: if the client is one of another instance.
+        """
+        self._make_sure_it_is_ours(ref)
+        access = Access(self._instance.name, ref, key, KeyUse.WORKSPACE)
+        team = (await self._caller.call(WHO_AM_I, access, acting_team)).value
+        if team.id != ref.bison_workspace_id:
+            raise WrongWorkspace(
+                access.client,
+                str(WHO_AM_I),
+                f"shows that the key belongs to workspace {team}, not to {ref.bison_workspace_id}",
+                remedies.WRONG_REGISTRY,
+            )
+
+    async def read_as(
+        self,
+        ref: WorkspaceRef,
+        key: SecretStr | None,
+        read: Callable[[WorkspaceReader], Awaitable[T]],
+    ) -> Reading[T]:
+        """Run `read` in the client's workspace, with its own key or else with the master key.
+
+        With the master key the instance's lock is held throughout, and the value is believed only
+        if the key acts in the right workspace before and after it; `read` may run again.
+
+        Raises:
+            MissingKey: if the client has no key and the instance no master key.
+            WrongWorkspace: if the master key can't be kept in the client's workspace.
+            BisonError: whatever else the calls raise.
+            ValueError: if the client is one of another instance.
+        """
+        self._make_sure_it_is_ours(ref)
+        if key is not None:
+            access = Access(self._instance.name, ref, key, KeyUse.WORKSPACE)
+            _log.info("%s: reading with its workspace key", ref.workspace)
+            value = await read(self._reader(access))
+        else:
+            access = self._master_access(ref, SWITCH)
+            turn = MasterKeyTurn(
+                self._caller, access, ref, self._options.switch_patience_seconds, self._sleep
+            )
+            async with self._master_lock.held(self._instance.name):
+                _log.info("%s: reading with the master key", ref.workspace)
+                value = await turn.read(lambda: read(self._reader(access)))
+        return Reading(value=value, key_used=access.use, calls=access.calls)
+
+    def _make_sure_it_is_ours(self, ref: WorkspaceRef) -> None:
+        # Ids repeat across instances, so the wrong host would answer with another client's numbers.
+        if ref.instance != self._instance.name:
+            raise ValueError(
+                f"{ref.workspace} is a client of instance {ref.instance}, "
+                f"and this is instance {self._instance.name}"
+            )
+
+    def _reader(self, access: Access) -> WorkspaceReader:
+        return WorkspaceReader(self._caller, access, self._options.series_max_days)
+
+    def _master_access(self, ref: WorkspaceRef | None, call: Call) -> Access:
+        key = self._instance.master_key
+        if key is None:
+            name = self._instance.name
+            raise MissingKey(
+                ref.workspace if ref else f"instance {name}",
+                str(call),
+                f"was not sent: {'the client has no API key, and ' if ref else ''}"
+                f"instance {name} has no master key",
+                remedies.MISSING_KEY if ref else remedies.MISSING_MASTER_KEY,
+            )
+        return Access(self._instance.name, ref, key, KeyUse.MASTER)

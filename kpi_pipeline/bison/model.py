@@ -1,0 +1,104 @@
+"""What the client is told, and what it gives back: plain values, no HTTP."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from pydantic import SecretStr
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BisonInstance:
+    """One Email Bison server: its name in our registry, its address, and its super-admin key."""
+
+    name: str
+    base_url: str
+    master_key: SecretStr | None
+
+
+@dataclass(frozen=True)
+class WorkspaceRef:
+    """A client: our slug for it, and the (instance, id) by which Email Bison knows it."""
+
+    workspace: str
+    instance: str
+    bison_workspace_id: int
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A workspace as Email Bison lists it. The name is a label, trimmed; the id is the identity."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class DayCounts:
+    """What happened in one workspace on one day, in events."""
+
+    sent: int
+    replied: int
+    interested: int
+    bounced: int
+    unsubscribed: int
+    total_opens: int
+    unique_opens: int
+
+
+@dataclass(frozen=True)
+class DailySeries:
+    """The counts of each day of a period.
+
+    `as_of` is the moment (UTC) just before the request was sent whose answer this is, the earliest
+    such moment if the period took several. `days` has every day of the period.
+    """
+
+    as_of: datetime
+    days: Mapping[date, DayCounts]
+
+
+@dataclass(frozen=True)
+class PeriodStats:
+    """Email Bison's own totals of a period; `replied` counts a contact once."""
+
+    emails_sent: int
+    interested: int
+    bounced: int
+    unsubscribed: int
+    replied: int
+
+
+class KeyUse(StrEnum):
+    """Whose key a reading used: the workspace's own, or the instance's super-admin key."""
+
+    WORKSPACE = "workspace"
+    MASTER = "master"
+
+
+@dataclass
+class Reading(Generic[T]):
+    """What was read, with which kind of key, in how many HTTP requests, retries included."""
+
+    value: T
+    key_used: KeyUse
+    calls: int
+
+
+@dataclass(frozen=True)
+class ClientOptions:
+    """Limits of the client.
+
+    `timeout_seconds` bounds one try from connecting to the last byte; `attempts` counts the tries
+    in all; `switch_patience_seconds` is how long a switched master key may take to act in its new
+    workspace; `series_max_days` is how many days one call for the daily series asks for.
+    """
+
+    timeout_seconds: float = 60.0
+    attempts: int = 5
+    switch_patience_seconds: float = 10.0
+    series_max_days: int = 400

@@ -1,0 +1,24 @@
+"""What the client needs from outside, because it is shared by several processes."""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+
+class Pacing(Protocol):
+    """Hands out the moments at which calls to one instance may be sent."""
+
+    async def turn(self) -> None:
+        """Return when the next call may be sent."""
+        ...
+
+    async def push_back(self, seconds: float) -> None:
+        """Let nobody send for that many seconds: the instance answered 429."""
+        ...
+
+
+class MasterKeyLock(Protocol):
+    """Lets one holder at a time use an instance's master key, whose workspace is shared state."""
+
+    def held(self, instance: str) -> AbstractAsyncContextManager[None]:
+        """Wait for the lock of the instance of that name, and hold it for the block."""
+        ...

@@ -1,0 +1,213 @@
+import asyncio
+from itertools import pairwise
+
+import httpx
+import pytest
+
+from kpi_pipeline.bison import (
+    ClientOptions,
+    DailySeries,
+    KeyUse,
+    MalformedAnswer,
+    Reading,
+    WorkspaceGone,
+    WorkspaceReader,
+    WorkspaceRef,
+    WrongWorkspace,
+)
+from kpi_pipeline_tests.bison.fake_instance import FakeInstance
+from kpi_pipeline_tests.bison.support import (
+    DAY,
+    HARBOR,
+    ORCHARD,
+    SERIES,
+    SWITCH,
+    USERS,
+    WORKSPACE_KEY,
+    Handler,
+    LocalLock,
+    answer,
+    client_for,
+    refusal,
+    run,
+    series_for,
+    whoami,
+)
+
+
+class RecordingSleep:
+    def __init__(self) -> None:
+        self.pauses: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+
+async def one_day(reader: WorkspaceReader) -> DailySeries:
+    return await reader.daily_series(DAY, DAY)
+
+
+def read_with_master_key(
+    handler: Handler, sleep: RecordingSleep | None = None, patience: float = 10
+) -> Reading[DailySeries]:
+    async def work() -> Reading[DailySeries]:
+        options = ClientOptions(switch_patience_seconds=patience)
+        async with client_for(handler, options=options, sleep=sleep) as client:
+            return await client.read_as(HARBOR, None, one_day)
+
+    return run(work())
+
+
+def test_readers_side_by_side_on_one_master_key_never_see_each_others_numbers() -> None:
+    instance = FakeInstance(looks_until_switched=1)
+    refs = [WorkspaceRef(f"client-{n}", "main", n) for n in range(2, 7)]
+
+    async def two_calls(reader: WorkspaceReader) -> tuple[int, int]:
+        found = await reader.daily_series(DAY, DAY)
+        return found.days[DAY].sent, await reader.sending_plan("today")
+
+    async def work() -> list[Reading[tuple[int, int]]]:
+        async with client_for(instance) as client:
+            return await asyncio.gather(*(client.read_as(ref, None, two_calls) for ref in refs))
+
+    readings = run(work())
+    assert [reading.value for reading in readings] == [(n * 1000, n) for n in range(2, 7)]
+    assert instance.most_master_calls_at_once == 1
+    switches = [number for number, (call, _) in enumerate(instance.log) if SWITCH in call]
+    turns = [
+        {team for _, team in instance.log[start + 2 : end]}
+        for start, end in pairwise([*switches, len(instance.log)])
+    ]
+    # After each switch and the first look, which still shows the workspace before, one alone.
+    assert sorted(turns, key=min) == [{n} for n in range(2, 7)]
+
+
+def test_calls_side_by_side_within_one_reading_are_sent_one_after_another() -> None:
+    instance = FakeInstance()
+
+    async def side_by_side(reader: WorkspaceReader) -> int:
+        found = await asyncio.gather(*(one_day(reader) for _ in range(4)))
+        return sum(part.days[DAY].sent for part in found)
+
+    async def work() -> Reading[int]:
+        async with client_for(instance) as client:
+            return await client.read_as(HARBOR, None, side_by_side)
+
+    assert run(work()).value == 28_000
+    assert instance.most_master_calls_at_once == 1
+
+
+def test_a_client_with_its_own_key_does_not_wait_for_the_master_key() -> None:
+    instance, lock = FakeInstance(), LocalLock()
+
+    async def work() -> Reading[DailySeries]:
+        async with client_for(instance, lock=lock) as client, lock.held("main"):
+            return await client.read_as(HARBOR, WORKSPACE_KEY, one_day)
+
+    assert run(work()).key_used is KeyUse.WORKSPACE
+
+
+def test_the_lock_is_free_again_after_a_reading_that_failed() -> None:
+    instance = FakeInstance()
+
+    async def broken(reader: WorkspaceReader) -> None:
+        raise RuntimeError("the reader's own trouble")
+
+    async def work() -> int:
+        async with client_for(instance) as client:
+            with pytest.raises(RuntimeError, match="own trouble"):
+                await client.read_as(HARBOR, None, broken)
+            return (await client.read_as(ORCHARD, None, one_day)).value.days[DAY].sent
+
+    assert run(work()) == 9000
+
+
+def test_a_slow_switch_is_waited_for_with_growing_pauses() -> None:
+    instance, sleep = FakeInstance(looks_until_switched=4), RecordingSleep()
+    reading = read_with_master_key(instance, sleep)
+    assert reading.value.days[DAY].sent == 7000
+    assert sleep.pauses == [0.25, 0.5, 1.0, 2.0]
+    assert reading.calls == 8
+    assert {team for call, team in instance.log if SERIES in call} == {7}
+
+
+def test_a_switch_without_effect_is_given_up_when_the_patience_is_used_up() -> None:
+    instance, sleep = FakeInstance(looks_until_switched=1000), RecordingSleep()
+    with pytest.raises(WrongWorkspace, match=r"workspace 1 \(Team 1\) 10 s after .* workspace 7"):
+        read_with_master_key(instance, sleep)
+    assert sum(sleep.pauses) == 10
+    assert [call for call, _ in instance.log if SERIES in call] == []
+
+
+def moved_to_nine(times: int) -> FakeInstance:
+    moves = iter(range(times))
+
+    def move(instance: FakeInstance) -> None:
+        if next(moves, None) is not None:
+            instance.master_team = 9
+
+    return FakeInstance(after_series=move)
+
+
+def test_a_value_read_while_somebody_moved_the_key_is_thrown_away_and_read_again() -> None:
+    instance = moved_to_nine(times=1)
+    reading = read_with_master_key(instance)
+    assert reading.value.days[DAY].sent == 7000
+    assert [call for call, _ in instance.log].count(f"GET {SERIES}") == 2
+    assert reading.calls == 8
+
+
+def test_numbers_of_the_workspace_that_the_key_was_moved_to_are_never_returned() -> None:
+    instance = FakeInstance()
+    rounds = []
+
+    async def two_days(reader: WorkspaceReader) -> list[int]:
+        rounds.append(1)
+        first = (await one_day(reader)).days[DAY].sent
+        if len(rounds) == 1:
+            instance.master_team = 9
+        return [first, (await one_day(reader)).days[DAY].sent]
+
+    async def work() -> Reading[list[int]]:
+        async with client_for(instance) as client:
+            return await client.read_as(HARBOR, None, two_days)
+
+    assert run(work()).value == [7000, 7000]
+    assert (f"GET {SERIES}", 9) in instance.log
+
+
+def test_a_key_that_is_moved_three_times_is_still_read_at_the_third_repeat() -> None:
+    assert read_with_master_key(moved_to_nine(times=3)).value.days[DAY].sent == 7000
+
+
+def test_a_key_that_is_moved_every_time_is_given_up_after_three_repeats() -> None:
+    instance = moved_to_nine(times=1000)
+    with pytest.raises(WrongWorkspace, match=r"moved to workspace 9 .* 4 times in a row"):
+        read_with_master_key(instance)
+    assert [call for call, _ in instance.log].count(f"GET {SERIES}") == 4
+
+
+def test_switching_to_a_workspace_that_is_gone_says_so() -> None:
+    async def handler(request: httpx.Request) -> httpx.Response:
+        return refusal(404, "record_not_found")
+
+    with pytest.raises(WorkspaceGone, match=rf"blue-harbor: POST {SWITCH} answered 404"):
+        read_with_master_key(handler)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ({"success": False, "message": "Not your workspace"}, "Not your workspace"),
+        ([], "another shape"),
+        ({}, r"data\.name: Field required"),
+    ],
+)
+def test_a_switch_that_is_not_confirmed_is_not_believed(data: object, reason: str) -> None:
+    async def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path == SWITCH:
+            return answer(data)
+        return whoami(7) if request.url.path == USERS else series_for(request)
+
+    with pytest.raises(MalformedAnswer, match=reason):
+        read_with_master_key(handler)
