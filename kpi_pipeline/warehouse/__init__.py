@@ -1,0 +1,1 @@
+"""The KPI database: tables, migrations, reads and writes, and the embedded server."""

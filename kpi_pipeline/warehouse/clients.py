@@ -1,0 +1,198 @@
+"""Who the clients are: identity, labels, targets and keys."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import pandas as pd
+from pydantic import SecretStr
+from sqlalchemy import Connection, select, update
+
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.warehouse.slugs import make_slug
+from kpi_pipeline.warehouse.tables import client_api_keys, client_targets, clients
+from kpi_pipeline.warehouse.upsert import upsert
+from kpi_pipeline.warehouse.vault import Vault
+
+
+@dataclass(frozen=True)
+class Client:
+    """One client: a workspace of an Email Bison instance. `name` is a label, never an identity."""
+
+    workspace: str
+    instance: str
+    bison_workspace_id: int
+    name: str
+    display_name: str | None
+    active: bool
+    has_key: bool
+    seen_in_bison_at: datetime | None
+
+    @property
+    def label(self) -> str:
+        """What people call the client."""
+        return self.display_name or self.name
+
+
+@dataclass(frozen=True)
+class ClientRecord:
+    """One client as somebody hands it in; see `import_clients`. Targets are a month's counts."""
+
+    instance: str
+    bison_workspace_id: int
+    name: str
+    display_name: str | None
+    active: bool
+    monthly_kpi_target: int | None
+    monthly_sending_target: int | None
+    api_key: SecretStr | None
+
+
+@dataclass(frozen=True)
+class StoredKey:
+    """A client's own API key, and when it was last seen to act in the client's workspace."""
+
+    secret: SecretStr
+    verified_at: datetime | None
+
+
+def all_clients(connection: Connection) -> list[Client]:
+    """Every client, active or not, by its `workspace` key."""
+    statement = (
+        select(
+            clients.c.workspace,
+            clients.c.instance,
+            clients.c.bison_workspace_id,
+            clients.c.name,
+            clients.c.display_name,
+            clients.c.active,
+            client_api_keys.c.workspace.is_not(None).label("has_key"),
+            clients.c.seen_in_bison_at,
+        )
+        .outerjoin_from(clients, client_api_keys)
+        .order_by(clients.c.workspace)
+    )
+    return [Client(**row) for row in connection.execute(statement).mappings()]
+
+
+def active_clients(connection: Connection) -> list[Client]:
+    """The clients that the pipeline works for, by their `workspace` key."""
+    return [client for client in all_clients(connection) if client.active]
+
+
+def pick_clients(connection: Connection, workspaces: Iterable[str]) -> list[Client]:
+    """The active clients with these `workspace` keys, in the order of the keys.
+
+    Raises:
+        KpiError: naming each key that is unknown or belongs to an inactive client.
+    """
+    known = {client.workspace: client for client in all_clients(connection)}
+    wanted = list(workspaces)
+    unknown = [key for key in wanted if key not in known]
+    if unknown:
+        raise KpiError(
+            f"There is no client {', '.join(unknown)}. `kpi clients list` shows the keys."
+        )
+    inactive = [key for key in wanted if not known[key].active]
+    if inactive:
+        raise KpiError(
+            f"Not active: {', '.join(inactive)}. Import the client again with active = yes."
+        )
+    return [known[key] for key in wanted]
+
+
+def import_clients(
+    connection: Connection, records: Sequence[ClientRecord], *, targets_from: date, vault: Vault
+) -> list[str]:
+    """Write the clients, all of them or, if this raises, none; return their `workspace` keys.
+
+    A client that is known by (instance, Bison workspace id) keeps its `workspace` key, and its API
+    key where the record has none. Targets hold from the month that begins on `targets_from`;
+    earlier months keep theirs.
+    """
+    known = {
+        (client.instance, client.bison_workspace_id): client.workspace
+        for client in all_clients(connection)
+    }
+    taken = set(known.values())
+    keys = []
+    for record in records:
+        identity = (record.instance, record.bison_workspace_id)
+        if identity not in known:
+            known[identity] = make_slug(record.name, taken)
+            taken.add(known[identity])
+        keys.append(known[identity])
+    rows = [
+        {
+            "workspace": key,
+            "instance": record.instance,
+            "bison_workspace_id": record.bison_workspace_id,
+            "name": record.name,
+            "display_name": record.display_name,
+            "active": record.active,
+        }
+        for key, record in zip(keys, records, strict=True)
+    ]
+    upsert(connection, clients, rows)
+    targets = [
+        {
+            "workspace": key,
+            "holds_from": targets_from,
+            "monthly_kpi_target": record.monthly_kpi_target,
+            "monthly_sending_target": record.monthly_sending_target,
+        }
+        for key, record in zip(keys, records, strict=True)
+    ]
+    upsert(connection, client_targets, targets)
+    secrets: list[Mapping[str, object]] = [
+        {"workspace": key, "encrypted_key": vault.encrypt(record.api_key), "verified_at": None}
+        for key, record in zip(keys, records, strict=True)
+        if record.api_key is not None
+    ]
+    upsert(connection, client_api_keys, secrets)
+    return keys
+
+
+def stored_keys(
+    connection: Connection, workspaces: Sequence[str], vault: Vault
+) -> dict[str, StoredKey]:
+    """The API keys of those clients that have one of their own.
+
+    Raises:
+        KpiError: if one can't be decrypted.
+    """
+    statement = select(client_api_keys).where(client_api_keys.c.workspace.in_(workspaces))
+    return {
+        row.workspace: StoredKey(vault.decrypt(row.encrypted_key, row.workspace), row.verified_at)
+        for row in connection.execute(statement)
+    }
+
+
+def mark_key(connection: Connection, workspace: str, verified_at: datetime | None) -> None:
+    """Note when a client's key was seen to act in its workspace; None: it waits to be checked."""
+    connection.execute(
+        update(client_api_keys)
+        .where(client_api_keys.c.workspace == workspace)
+        .values(verified_at=verified_at)
+    )
+
+
+def relabel(connection: Connection, names: Mapping[str, str], seen_at: datetime) -> None:
+    """Take over the names by which Email Bison lists these clients now (`workspace` → name)."""
+    for workspace, name in names.items():
+        connection.execute(
+            update(clients)
+            .where(clients.c.workspace == workspace)
+            .values(name=name.strip(), seen_in_bison_at=seen_at)
+        )
+
+
+def read_targets(connection: Connection, workspaces: Sequence[str]) -> pd.DataFrame:
+    """The history of targets, as `metrics.compute` takes it."""
+    statement = select(
+        client_targets.c.workspace,
+        client_targets.c.holds_from,
+        client_targets.c.monthly_kpi_target,
+    ).where(client_targets.c.workspace.in_(workspaces))
+    rows = connection.execute(statement).all()
+    return pd.DataFrame(rows, columns=["workspace", "holds_from", "monthly_kpi_target"])

@@ -1,0 +1,88 @@
+"""Connections to the KPI database, and a plain sentence when there is none."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.warehouse.urls import for_people
+
+
+def open_engine(url: URL, *, pool_size: int = 8) -> Engine:
+    """An engine whose sessions speak UTC, so that every instant read is aware and comparable."""
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        pool_pre_ping=True,
+        # An error's text must not carry rows into logs.
+        hide_parameters=True,
+        connect_args={
+            "connect_timeout": 10,
+            "application_name": "kpi_pipeline",
+            "options": "-c timezone=UTC",
+        },
+    )
+
+
+def require_reachable(engine: Engine, setting: str) -> None:
+    """Open one connection.
+
+    Raises:
+        KpiError: naming `setting`, the server and the server's own words, if that fails.
+    """
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except OperationalError as error:
+        raise KpiError(
+            f"The database {for_people(engine.url)} cannot be reached: {_reason(error)}. "
+            f"Check {setting}, and that the server runs and lets this user in."
+        ) from None
+
+
+def ensure_database(url: URL) -> None:
+    """Create the database that `url` names if its server does not have it.
+
+    Raises:
+        KpiError: if it is missing and this user may not create it.
+    """
+    maintenance = create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    try:
+        with maintenance.connect() as connection:
+            found = connection.execute(
+                text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": url.database}
+            ).first()
+            if found is None:
+                name = maintenance.dialect.identifier_preparer.quote(str(url.database))
+                connection.execute(text(f"CREATE DATABASE {name}"))
+    except OperationalError as error:
+        raise KpiError(
+            f"The database {for_people(url)} cannot be looked up or created: {_reason(error)}. "
+            "Create it by hand, or give the user the right to."
+        ) from None
+    finally:
+        maintenance.dispose()
+
+
+@contextmanager
+def session_lock(engine: Engine, name: str) -> Iterator[Connection]:
+    """Hold the lock `name` across processes; a crash of its holder frees it."""
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(hashtextextended(:n, 0))"), {"n": name})
+        connection.commit()
+        try:
+            yield connection
+        finally:
+            connection.rollback()
+            connection.execute(
+                text("SELECT pg_advisory_unlock(hashtextextended(:n, 0))"), {"n": name}
+            )
+            connection.commit()
+
+
+def _reason(error: OperationalError) -> str:
+    """The last line of what the driver said: the server's own words, without a trace."""
+    lines = [line.strip() for line in str(error.orig).splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else "no reason was given"

@@ -1,0 +1,89 @@
+"""Daily facts and sending plans: what Bison told, and when it was asked."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import pandas as pd
+from sqlalchemy import Connection, select
+
+from kpi_pipeline.metrics import FACT_COUNTS
+from kpi_pipeline.warehouse.tables import raw_bison_stats, sending_plans
+from kpi_pipeline.warehouse.upsert import upsert
+
+FACT_COLUMNS = (
+    "sent",
+    "replied",
+    "interested",
+    "bounced",
+    "unsubscribed",
+    "total_opens",
+    "unique_opens",
+)
+
+
+@dataclass(frozen=True)
+class SendingPlan:
+    """How many emails Bison planned, on the day `date`, for that day and the next."""
+
+    date: date
+    today: int
+    tomorrow: int
+    as_of: datetime
+
+
+def store_facts(
+    connection: Connection,
+    workspace: str,
+    days: Mapping[date, Mapping[str, int]],
+    as_of: datetime,
+) -> None:
+    """Write a client's daily facts; what was asked for later than `as_of` stays.
+
+    Nothing is deleted: each day is replaced by its new row, or left.
+    """
+    rows = [
+        {"workspace": workspace, "date": day, **counts, "as_of": as_of}
+        for day, counts in days.items()
+    ]
+    upsert(connection, raw_bison_stats, rows, newer="as_of")
+
+
+def store_plan(connection: Connection, workspace: str, plan: SendingPlan) -> None:
+    """Write a client's sending plan of one day."""
+    row = {
+        "workspace": workspace,
+        "date": plan.date,
+        "emails_scheduled_today": plan.today,
+        "emails_scheduled_tomorrow": plan.tomorrow,
+        "as_of": plan.as_of,
+    }
+    upsert(connection, sending_plans, [row], newer="as_of")
+
+
+def read_facts(
+    connection: Connection, workspaces: Sequence[str], first: date, last: date
+) -> pd.DataFrame:
+    """The facts of `first` … `last`, as `metrics.compute` takes them."""
+    columns = ["workspace", "date", *FACT_COUNTS, "as_of"]
+    statement = select(*(raw_bison_stats.c[name] for name in columns)).where(
+        raw_bison_stats.c.workspace.in_(workspaces),
+        raw_bison_stats.c.date.between(first, last),
+    )
+    return pd.DataFrame(connection.execute(statement).all(), columns=columns)
+
+
+def days_without_facts(connection: Connection, workspace: str, dates: Iterable[date]) -> list[date]:
+    """Those of `dates` for which the client's facts were never fetched."""
+    wanted = sorted(dates)
+    if not wanted:
+        return []
+    found = set(
+        connection.scalars(
+            select(raw_bison_stats.c.date).where(
+                raw_bison_stats.c.workspace == workspace,
+                raw_bison_stats.c.date.between(wanted[0], wanted[-1]),
+            )
+        )
+    )
+    return [day for day in wanted if day not in found]

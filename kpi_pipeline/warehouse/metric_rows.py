@@ -1,0 +1,151 @@
+"""The stored numbers: always worked out again from facts and targets, never added to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection, String, func, literal, literal_column, select
+from sqlalchemy.dialects.postgresql import insert
+
+from kpi_pipeline import metrics
+from kpi_pipeline.business_days import fetch_period
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.warehouse.clients import read_targets
+from kpi_pipeline.warehouse.facts import days_without_facts, read_facts
+from kpi_pipeline.warehouse.tables import (
+    NUMBER_COLUMNS,
+    client_metrics,
+    clients,
+    kpi_projections,
+    raw_bison_stats,
+    sending_plans,
+)
+from kpi_pipeline.warehouse.upsert import upsert
+
+
+@dataclass(frozen=True)
+class DayNumbers:
+    """The few numbers of one client and day that Dagster plots; None where there is none."""
+
+    date: date
+    emails_sent: int
+    positive_replies: int
+    positive_replies_mtd: int | None
+    projection_positive_replies_eom: int | None
+
+
+def recompute_projections(
+    connection: Connection, workspace: str, dates: Sequence[date], tz: ZoneInfo
+) -> None:
+    """Work out `kpi_projections` of one client anew, for each of `dates`.
+
+    Raises:
+        KpiError: if the facts of one of the dates were never fetched; nothing is written then.
+    """
+    missing = days_without_facts(connection, workspace, dates)
+    if missing:
+        raise KpiError(
+            f"{workspace} has no facts of {_listed(missing)}. "
+            "Materialize raw_bison_stats for these dates, or all three assets together."
+        )
+    first, last = fetch_period(min(dates), max(dates))
+    frame = metrics.compute(
+        read_facts(connection, [workspace], first, last),
+        read_targets(connection, [workspace]),
+        list(dates),
+        tz,
+    )
+    upsert(connection, kpi_projections, metrics.records(frame))
+
+
+def publish_metrics(
+    connection: Connection,
+    workspace: str,
+    dates: Sequence[date],
+    source: Literal["sync", "webhook"],
+) -> None:
+    """Bring a client's projections, labels and sending plans together in `client_metrics`.
+
+    All numbers of a row come from one row of `kpi_projections`: a card once took its leads from
+    one table and its progress from another, and contradicted itself.
+
+    Raises:
+        KpiError: if the projections of one of the dates are missing; nothing is written then.
+    """
+    found = set(
+        connection.scalars(
+            select(kpi_projections.c.metric_date).where(
+                kpi_projections.c.workspace == workspace,
+                kpi_projections.c.metric_date.in_(dates),
+            )
+        )
+    )
+    missing = sorted(set(dates) - found)
+    if missing:
+        raise KpiError(
+            f"{workspace} has no projections of {_listed(missing)}. "
+            "Materialize kpi_projections for these dates, or all three assets together."
+        )
+    numbers = [*NUMBER_COLUMNS, "monthly_kpi_target", "as_of"]
+    plans = ["emails_scheduled_today", "emails_scheduled_tomorrow"]
+    columns = ["workspace", "workspace_name", "display_name", "metric_date", "metric_type"]
+    rows = (
+        select(
+            clients.c.workspace,
+            clients.c.name,
+            func.coalesce(clients.c.display_name, clients.c.name),
+            kpi_projections.c.metric_date,
+            literal_column("'mtd'", String),
+            *(kpi_projections.c[name] for name in numbers),
+            *(sending_plans.c[name] for name in plans),
+            literal(source),
+        )
+        .join_from(kpi_projections, clients, clients.c.workspace == kpi_projections.c.workspace)
+        .outerjoin(
+            sending_plans,
+            (sending_plans.c.workspace == kpi_projections.c.workspace)
+            & (sending_plans.c.date == kpi_projections.c.metric_date),
+        )
+        .where(kpi_projections.c.workspace == workspace, kpi_projections.c.metric_date.in_(dates))
+    )
+    statement = insert(client_metrics).from_select([*columns, *numbers, *plans, "source"], rows)
+    primary = {column.name for column in client_metrics.primary_key}
+    updated = [name for name in (*columns, *numbers, *plans, "source") if name not in primary]
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=list(client_metrics.primary_key),
+            set_={name: statement.excluded[name] for name in updated} | {"updated_at": func.now()},
+        )
+    )
+
+
+def read_day_numbers(
+    connection: Connection, workspace: str, dates: Sequence[date]
+) -> dict[date, DayNumbers]:
+    """The plotted numbers of those of `dates` that have facts."""
+    facts, numbers = raw_bison_stats.c, kpi_projections.c
+    statement = (
+        select(
+            facts.date,
+            facts.sent.label("emails_sent"),
+            facts.interested.label("positive_replies"),
+            numbers.positive_replies_mtd,
+            numbers.projection_positive_replies_eom,
+        )
+        .outerjoin_from(
+            raw_bison_stats,
+            kpi_projections,
+            (numbers.workspace == facts.workspace) & (numbers.metric_date == facts.date),
+        )
+        .where(facts.workspace == workspace, facts.date.in_(dates))
+        .order_by(facts.date)
+    )
+    return {row["date"]: DayNumbers(**row) for row in connection.execute(statement).mappings()}
+
+
+def _listed(days: Sequence[date]) -> str:
+    """The first three days, and how many more there are."""
+    shown = ", ".join(day.isoformat() for day in days[:3])
+    return shown if len(days) <= 3 else f"{shown} and {len(days) - 3} more dates"

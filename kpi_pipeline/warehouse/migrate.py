@@ -1,0 +1,50 @@
+"""Brings the KPI tables to this version of the code, and tells when they are behind it."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine
+
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.warehouse.engine import session_lock
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    config.attributes["connection"] = connection
+    return config
+
+
+def upgrade(engine: Engine) -> None:
+    """Run the migrations that the database lacks; two at once wait for each other."""
+    with session_lock(engine, "kpi:migrations"), engine.begin() as connection:
+        command.upgrade(_config(connection), "head")
+
+
+def require_current(engine: Engine) -> None:
+    """Let pass a database that this version of the code can work with, and no other.
+
+    A migration was once in the repository and not in the database.
+
+    Raises:
+        KpiError: naming `kpi db upgrade` where the database is behind, and a newer version of the
+            code where it is ahead.
+    """
+    scripts = ScriptDirectory.from_config(_config())
+    with engine.connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    if found == scripts.get_current_head():
+        return
+    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+        raise KpiError(
+            f"The KPI database is at revision {found}, which this version of the code does not "
+            "know. Install the version that upgraded it."
+        )
+    raise KpiError(
+        f"The KPI database is behind this version of the code (it is at {found or 'nothing'}, "
+        f"needed is {scripts.get_current_head()}). Run `kpi db upgrade`."
+    )
