@@ -1,0 +1,109 @@
+"""The registry against reality: Bison's own list of workspaces, and whom each key belongs to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from kpi_pipeline.bison import BisonClient, BisonError, InProcessPacing, Workspace
+from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.sync.fetch import reference
+from kpi_pipeline.warehouse.clients import (
+    Client,
+    active_clients,
+    all_clients,
+    mark_key,
+    relabel,
+    stored_keys,
+)
+from kpi_pipeline.warehouse.locks import MasterKeyLock
+
+
+@dataclass
+class RegistryReport:
+    """What the comparison found; each entry is a line for a person to read."""
+
+    active: list[str] = field(default_factory=list)
+    listed: int = 0
+    unknown: list[str] = field(default_factory=list)
+    renamed: list[str] = field(default_factory=list)
+    vanished: list[str] = field(default_factory=list)
+    bad_keys: list[str] = field(default_factory=list)
+    not_listed: list[str] = field(default_factory=list)
+
+
+async def refresh_registry(deployment: Deployment) -> RegistryReport:
+    """Read each instance's workspaces, take over their names, and check every client's own key.
+
+    A workspace that nobody imported is reported, not added: whether it is a client, and with which
+    target, is the agency's to say. A client that Bison no longer lists stays, and is reported.
+
+    Raises:
+        BisonError: if a list could not be read; nothing of that instance is changed then.
+    """
+    report = RegistryReport()
+    with deployment.engine.connect() as connection:
+        known = all_clients(connection)
+    lock = MasterKeyLock(deployment.engine)
+    for name, instance in deployment.instances().items():
+        here = [client for client in known if client.instance == name]
+        async with BisonClient(
+            instance,
+            pacing=InProcessPacing(deployment.settings.bison_calls_per_second),
+            master_lock=lock,
+            options=deployment.client_options(),
+            now=deployment.now,
+        ) as bison:
+            if instance.master_key is None:
+                report.not_listed.append(
+                    f"{name}: without KPI_BISON_MASTER_KEY its workspaces can't be listed"
+                )
+            else:
+                _compare(deployment, here, await bison.list_workspaces(), name, report)
+            await _check_keys(deployment, bison, here, report)
+    with deployment.engine.connect() as connection:
+        report.active = [client.workspace for client in active_clients(connection)]
+    return report
+
+
+def _compare(
+    deployment: Deployment,
+    known: Sequence[Client],
+    listed: Sequence[Workspace],
+    instance: str,
+    report: RegistryReport,
+) -> None:
+    by_id = {client.bison_workspace_id: client for client in known}
+    names = {workspace.id: workspace.name.strip() for workspace in listed}
+    report.listed += len(names)
+    for workspace_id, name in names.items():
+        client = by_id.get(workspace_id)
+        if client is None:
+            report.unknown.append(f"{instance} {workspace_id}: {name}")
+        elif client.name != name:
+            report.renamed.append(f"{client.workspace}: {client.name} → {name}")
+    report.vanished += [
+        f"{client.workspace}: {instance} {client.bison_workspace_id}, {client.name}"
+        for client in known
+        if client.active and client.bison_workspace_id not in names
+    ]
+    present = {
+        c.workspace: names[c.bison_workspace_id] for c in known if c.bison_workspace_id in names
+    }
+    with deployment.engine.begin() as connection:
+        relabel(connection, present, deployment.now())
+
+
+async def _check_keys(
+    deployment: Deployment, bison: BisonClient, known: Sequence[Client], report: RegistryReport
+) -> None:
+    active = {client.workspace: client for client in known if client.active}
+    with deployment.engine.connect() as connection:
+        keys = stored_keys(connection, list(active), deployment.vault)
+    for workspace, key in keys.items():
+        try:
+            await bison.check_key(reference(active[workspace]), key.secret)
+            verified_at = deployment.now()
+        except BisonError as error:
+            report.bad_keys.append(str(error))
+            verified_at = None
+        with deployment.engine.begin() as connection:
+            mark_key(connection, workspace, verified_at)
