@@ -1,0 +1,107 @@
+"""The assets raw_bison_stats → kpi_projections → client_metrics, in one step for each run.
+
+One step, because a client's rows of all three are one transaction; and because Dagster skips what
+is downstream of a step that failed: as steps of their own, one client's rejected key would keep
+every other client's numbers from the dashboard. When some clients fail, the partitions of the
+others turn green, those of the failed ones red, and the run fails and names them.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from kpi_pipeline.assets.catalogue import PartitionNumbers, record_partitions
+from kpi_pipeline.assets.resources import DeploymentResource
+from kpi_pipeline.assets.specs import kpi_specs
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.partitions import DATE, WORKSPACE, rectangle_of
+from kpi_pipeline.settings import Settings
+from kpi_pipeline.sync.store import Step
+from kpi_pipeline.sync.work import ClientOutcome, work_through
+
+
+def build_client_kpis(
+    grid: dg.MultiPartitionsDefinition, settings: Settings
+) -> dg.AssetsDefinition:
+    """The three assets over `grid`; any of them, and any rectangle, can be materialized alone."""
+
+    @dg.multi_asset(
+        specs=kpi_specs(settings.timezone),
+        partitions_def=grid,
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        name="client_kpis",
+    )
+    def client_kpis(
+        context: dg.AssetExecutionContext, deployment: DeploymentResource
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        rectangle = rectangle_of(context)
+        steps = [step for step in Step if dg.AssetKey(step.value) in context.selected_asset_keys]
+
+        def report(outcome: ClientOutcome) -> None:
+            if outcome.error is None:
+                context.log.info(_line(outcome))
+            else:
+                context.log.error(outcome.error)
+
+        try:
+            with deployment.opened() as opened:
+                outcomes = work_through(
+                    opened, rectangle, steps, run_id=context.run.run_id, on_done=report
+                )
+        except KpiError as error:
+            raise dg.Failure(str(error), allow_retries=False) from None
+        for step in steps:
+            record_partitions(context, step.value, _filled(step, outcomes))
+        failed = [outcome for outcome in outcomes if outcome.error is not None]
+        if failed:
+            raise _failure(outcomes, failed)
+        # Dagster wants a generator of results; what was filled is recorded already.
+        yield from ()
+
+    return client_kpis
+
+
+def _line(outcome: ClientOutcome) -> str:
+    way = f"{outcome.key_used} key, {outcome.api_calls} calls, " if outcome.key_used else ""
+    return f"{outcome.workspace}: {way}{outcome.seconds:.1f} s"
+
+
+def _filled(step: Step, outcomes: Sequence[ClientOutcome]) -> PartitionNumbers:
+    """Each partition that the healthy clients' work filled, with the numbers that Dagster plots."""
+    filled: dict[dg.MultiPartitionKey, dict[str, Any]] = {}
+    for outcome in outcomes:
+        if outcome.error is not None:
+            continue
+        for day, numbers in outcome.numbers.items():
+            metadata: dict[str, Any] = {
+                "dagster/partition_row_count": 1,
+                "emails_sent": numbers.emails_sent,
+                "positive_replies": numbers.positive_replies,
+                "seconds": outcome.seconds,
+            }
+            if step is Step.FACTS:
+                metadata |= {"api_calls": outcome.api_calls, "key_used": outcome.key_used}
+            else:
+                metadata |= {
+                    "positive_replies_mtd": numbers.positive_replies_mtd,
+                    "projection_positive_replies_eom": numbers.projection_positive_replies_eom,
+                }
+            key = dg.MultiPartitionKey({DATE: day.isoformat(), WORKSPACE: outcome.workspace})
+            filled[key] = {name: value for name, value in metadata.items() if value is not None}
+    return filled
+
+
+def _failure(outcomes: Sequence[ClientOutcome], failed: Sequence[ClientOutcome]) -> dg.Failure:
+    reasons = "\n".join(f"- {outcome.error}" for outcome in failed)
+    return dg.Failure(
+        f"{len(failed)} of {len(outcomes)} clients failed; the rows of the others are written.\n"
+        f"{reasons}",
+        metadata={
+            "failed": dg.MetadataValue.md(reasons),
+            "failed_clients": len(failed),
+            "clients": len(outcomes),
+        },
+        allow_retries=False,
+    )

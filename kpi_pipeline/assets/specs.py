@@ -1,0 +1,86 @@
+"""How the assets present themselves in Dagster's catalogue."""
+
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+from sqlalchemy import Table
+
+from kpi_pipeline.sync.store import Step
+from kpi_pipeline.warehouse.tables import client_metrics, clients, kpi_projections, raw_bison_stats
+
+OWNERS = ["team:campaign-analytics"]
+REGISTRY = dg.AssetKey("client_registry")
+
+
+def table_metadata(table: Table) -> dict[str, dg.TableSchema | str]:
+    """Name and columns of the table behind an asset, as the catalogue shows them."""
+    columns = [
+        dg.TableColumn(
+            name=column.name,
+            type=str(column.type),
+            description=column.comment,
+            constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
+        )
+        for column in table.columns
+    ]
+    return {
+        "dagster/table_name": table.name,
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+    }
+
+
+def kpi_specs(timezone: ZoneInfo) -> list[dg.AssetSpec]:
+    """The three assets over date × workspace, upstream first.
+
+    They are skippable, as their step records what it filled by itself: see `catalogue`.
+    """
+    return [
+        dg.AssetSpec(
+            Step.FACTS.value,
+            deps=[REGISTRY],
+            group_name="bison",
+            kinds={"api", "postgres"},
+            owners=OWNERS,
+            description="Daily facts of each client: what Email Bison counted on each day. One "
+            "call of the daily series brings all the days that the numbers of the chosen dates are "
+            f"worked out from. A day runs from midnight to midnight in {timezone.key}.",
+            metadata=table_metadata(raw_bison_stats),
+            skippable=True,
+        ),
+        dg.AssetSpec(
+            Step.PROJECTIONS.value,
+            deps=[Step.FACTS.value],
+            group_name="kpis",
+            kinds={"pandas", "postgres"},
+            owners=OWNERS,
+            description="Month to date, the last 7, 14 and 30 days, the projection of the month's "
+            "end and the progress towards the target, worked out anew from the facts.",
+            metadata=table_metadata(kpi_projections),
+            skippable=True,
+        ),
+        dg.AssetSpec(
+            Step.METRICS.value,
+            deps=[Step.PROJECTIONS.value, REGISTRY],
+            group_name="kpis",
+            kinds={"postgres", "table"},
+            owners=OWNERS,
+            description="What dashboards read: one row for each client and date, with its labels, "
+            "numbers, target and today's sending plan.",
+            metadata=table_metadata(client_metrics),
+            skippable=True,
+        ),
+    ]
+
+
+def registry_spec() -> dg.AssetSpec:
+    """The unpartitioned asset that the grid's rows come from."""
+    return dg.AssetSpec(
+        REGISTRY,
+        group_name="bison",
+        kinds={"api", "postgres"},
+        owners=OWNERS,
+        description="Who the clients are. Compares the registry with Email Bison's own list of "
+        "workspaces, takes over names, checks whom each API key belongs to, and keeps the "
+        "`workspace` partitions equal to the active clients.",
+        metadata=table_metadata(clients),
+    )

@@ -1,0 +1,78 @@
+"""The two schedules: the nightly sync, and the hourly refresh."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+
+import dagster as dg
+from dagster import RunRequest, ScheduleEvaluationContext, SkipReason
+
+from kpi_pipeline.assets.specs import REGISTRY
+from kpi_pipeline.business_days import business_date, days_between, nightly_dates
+from kpi_pipeline.partitions import WORKSPACE, neighbours, rectangle_tags
+from kpi_pipeline.settings import Settings
+from kpi_pipeline.sync.store import Step
+
+_GRID_ASSETS = [dg.AssetKey(step.value) for step in Step]
+
+
+def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """Both schedules, in the business time zone.
+
+    They are no named jobs: a backfill from the page of a job fills the wrong partitions (dagster
+    issue 28861). Ticks that were missed while Dagster was down are made up when it is back.
+    """
+
+    @dg.schedule(
+        name="daily_kpi_sync",
+        cron_schedule="1 0 * * *",
+        execution_timezone=settings.timezone.key,
+        target=[REGISTRY, *_GRID_ASSETS],
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Every night: all active clients × the last 7 closed days and today. Bison "
+        "revises recent days, so they are fetched and worked out again.",
+    )
+    def daily_kpi_sync(
+        context: ScheduleEvaluationContext,
+    ) -> Iterator[RunRequest | SkipReason]:
+        yield RunRequest(
+            run_key=f"{context.scheduled_execution_time.isoformat()} {REGISTRY.to_user_string()}",
+            asset_selection=[REGISTRY],
+        )
+        yield from _requests(context, settings, nightly_dates)
+
+    @dg.schedule(
+        name="hourly_refresh",
+        cron_schedule="30 * * * *",
+        execution_timezone=settings.timezone.key,
+        target=_GRID_ASSETS,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Every hour: all active clients × yesterday and today.",
+    )
+    def hourly_refresh(
+        context: ScheduleEvaluationContext,
+    ) -> Iterator[RunRequest | SkipReason]:
+        yield from _requests(context, settings, lambda today: nightly_dates(today, closed_days=1))
+
+    return [daily_kpi_sync, hourly_refresh]
+
+
+def _requests(
+    context: ScheduleEvaluationContext,
+    settings: Settings,
+    dates_of: Callable[[date], tuple[date, date]],
+) -> Iterator[RunRequest | SkipReason]:
+    """One run for each group of neighbouring clients.
+
+    The dates come from the tick, never from the clock: a tick made up late covers its own days.
+    """
+    tick = context.scheduled_execution_time
+    dates = days_between(*dates_of(business_date(tick, settings.timezone)))
+    order: Sequence[str] = context.instance.get_dynamic_partitions(WORKSPACE)
+    if not order:
+        yield SkipReason("There are no active clients: `kpi clients import FILE.csv` adds them.")
+    for group in neighbours(order, order, settings.workspaces_per_run):
+        yield RunRequest(
+            run_key=f"{tick.isoformat()} {group[0]}..{group[-1]}",
+            asset_selection=_GRID_ASSETS,
+            tags=rectangle_tags(group, dates),
+        )
