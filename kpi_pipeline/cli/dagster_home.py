@@ -1,0 +1,82 @@
+"""The environment in which Dagster's processes find their configuration, database and code."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.settings import PROJECT_ROOT, Settings
+from kpi_pipeline.warehouse.urls import for_dagster, parse_url
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+WORKSPACE_FILE = PROJECT_ROOT / "workspace.yaml"
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """This process's environment, with all that Dagster's processes need, settings included.
+
+    Needs the settings of `ready_databases`, in which both addresses stand. Places dagster.yaml in
+    the DAGSTER_HOME of the state folder.
+    """
+    home = settings.state_dir / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(PROJECT_ROOT / "dagster.yaml", home / "dagster.yaml")
+    if settings.dagster_database_url is None:
+        raise ValueError("the settings name no database for Dagster")
+    storage = parse_url(
+        settings.dagster_database_url.get_secret_value(), "KPI_DAGSTER_DATABASE_URL"
+    )
+    return (
+        dict(os.environ)
+        | _as_variables(settings)
+        | {
+            # Read in whole above, so a child must not read the file again from somewhere else.
+            "KPI_ENV_FILE": "",
+            "KPI_DAGSTER_STORAGE_URL": for_dagster(storage),
+            "KPI_DAGSTER_FILES": str(home),
+            "DAGSTER_HOME": str(home),
+            "DAGSTER_DISABLE_TELEMETRY": "yes",
+            # Materializations of a large run are written in batches.
+            "DAGSTER_EVENT_BATCH_SIZE": "500",
+        }
+    )
+
+
+@contextmanager
+def dagster_instance(settings: Settings) -> Iterator["DagsterInstance"]:
+    """Dagster's instance, in this process; its tables are created where they are missing.
+
+    Raises:
+        KpiError: if its database can't be reached.
+    """
+    os.environ.update(child_environment(settings))
+    # Dagster takes more than a second to import: only commands that need it pay for it.
+    from dagster import DagsterInstance
+    from sqlalchemy.exc import OperationalError
+
+    try:
+        instance = DagsterInstance.get()
+    except OperationalError:
+        raise KpiError(
+            "Dagster's database cannot be reached. Check KPI_DAGSTER_DATABASE_URL, and run "
+            "`kpi db upgrade` if it was never made."
+        ) from None
+    with instance:
+        yield instance
+
+
+def _as_variables(settings: Settings) -> dict[str, str]:
+    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    return {
+        f"KPI_{name.upper()}": (
+            value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        )
+        for name, value in values.items()
+        if value is not None
+    }

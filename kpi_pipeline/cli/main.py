@@ -1,0 +1,184 @@
+"""The entry of the `kpi` command: one group of commands for each thing that people do."""
+
+import signal
+import sys
+from datetime import date, datetime
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from kpi_pipeline.bison import BisonError
+from kpi_pipeline.cli import clients, metrics
+from kpi_pipeline.cli.console import err, out
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.settings import load_settings
+from kpi_pipeline.warehouse.vault import new_secret_key
+
+app = typer.Typer(
+    name="kpi",
+    help="KPIs of cold-email campaigns, kept current from Email Bison by Dagster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+database = typer.Typer(help="The databases.", no_args_is_help=True)
+app.add_typer(clients.app, name="clients")
+app.add_typer(database, name="db")
+
+Day = Annotated[
+    datetime | None,
+    typer.Option("--date", formats=["%Y-%m-%d"], metavar="DATE", help="One date, as YYYY-MM-DD."),
+]
+Workspaces = Annotated[
+    list[str] | None,
+    typer.Option("--workspace", "-w", metavar="KEY", help="A client's key; may be repeated."),
+]
+
+
+@app.callback()
+def _options(
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Work on what `kpi demo` left behind.")
+    ] = False,
+) -> None:
+    if demo:
+        from kpi_pipeline.cli.demo import use_demo_environment
+
+        use_demo_environment(required=True)
+
+
+@app.command()
+def demo(
+    once: Annotated[
+        bool, typer.Option("--once", help="Stop after the report; fail if any client failed.")
+    ] = False,
+    days: Annotated[int, typer.Option(min=1, max=300, help="Closed days to fill.")] = 35,
+    port: Annotated[
+        int | None, typer.Option(help="Port of Dagster's page.  [default: KPI_WEB_PORT]")
+    ] = None,
+) -> None:
+    """The whole pipeline at work, against an invented agency of 26 clients.
+
+    Starts PostgreSQL, a local Email Bison and Dagster, imports the clients, fills the last 35 days
+    and today through a Dagster run, and stays up until Ctrl-C. It keeps to itself, under
+    KPI_STATE_DIR/demo: a configured database or Email Bison is not touched.
+    """
+    from kpi_pipeline.cli.demo import run_demo, use_demo_environment
+
+    use_demo_environment(required=False)
+    _exit_unless(run_demo(load_settings(), once=once, days=days, port=port))
+
+
+@app.command()
+def up() -> None:
+    """Run the pipeline against your Email Bison: the database, Dagster's page and its daemon."""
+    from kpi_pipeline.cli.up import run_up
+
+    run_up(load_settings())
+
+
+@app.command()
+def sync(day: Day = None, workspace: Workspaces = None) -> None:
+    """Fetch and compute one rectangle of clients × dates through Dagster, now.
+
+    Without options: all active clients × the last 7 closed days and today, as every night.
+    """
+    from kpi_pipeline.cli.syncing import sync as sync_now
+
+    _exit_unless(sync_now(load_settings(), _date(day), workspace or []))
+
+
+@app.command("metrics")
+def show_metrics(
+    day: Day = None,
+    workspace: Workspaces = None,
+    form: Annotated[
+        metrics.Format, typer.Option("--format", help="How to print the rows.")
+    ] = metrics.Format.TABLE,
+) -> None:
+    """Print the rows of client_metrics of one date; without a date: today's."""
+    metrics.show(load_settings(), _date(day), workspace or [], form)
+
+
+@app.command()
+def sandbox(
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 8025,
+    clients: Annotated[int, typer.Option(min=1, help="How many workspaces.")] = 26,
+    seed: Annotated[int, typer.Option(help="Other seeds invent other agencies.")] = 7,
+    calls_per_second: Annotated[
+        float, typer.Option(min=0, help="Shared by all calls; 0: no limit.")
+    ] = 9.5,
+    latency: Annotated[
+        float, typer.Option(min=0, help="Mean seconds that a call takes beside that.")
+    ] = 0.25,
+    today: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="Take this date for today."),
+    ] = None,
+) -> None:
+    """Run a local Email Bison with invented clients, over real HTTP."""
+    from kpi_pipeline.sandbox import SandboxError, SandboxOptions, serve
+
+    options = SandboxOptions(
+        port=port,
+        clients=clients,
+        seed=seed,
+        calls_per_second=calls_per_second,
+        latency=latency,
+        today=_date(today),
+        timezone=load_settings().timezone.key,
+    )
+    try:
+        serve(options)
+    except SandboxError as error:
+        raise KpiError(str(error)) from None
+
+
+@database.command("upgrade")
+def upgrade() -> None:
+    """Bring the KPI tables and Dagster's tables to this version; create them if need be."""
+    from kpi_pipeline.cli.dagster_home import dagster_instance
+    from kpi_pipeline.cli.database import databases_to_upgrade
+
+    with databases_to_upgrade(load_settings()) as settings, dagster_instance(settings) as instance:
+        instance.upgrade()
+    out.print("Both databases are at this version.")
+
+
+@app.command("secret-key")
+def secret_key() -> None:
+    """Print a fresh key for KPI_SECRET_KEY, under which API keys are encrypted."""
+    out.print(new_secret_key())
+
+
+def _date(moment: datetime | None) -> date | None:
+    return None if moment is None else moment.date()
+
+
+def _exit_unless(good: bool) -> None:
+    if not good:
+        raise typer.Exit(1)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    """End on SIGTERM as on Ctrl-C: in order, with every child stopped."""
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command; a fault that the user can mend is a sentence, and exit code 1."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app()
+    except (KpiError, BisonError) as error:
+        err.print(f"[bold red]Error:[/bold red] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

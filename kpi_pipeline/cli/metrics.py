@@ -1,0 +1,99 @@
+"""`kpi metrics`: the rows of client_metrics, for people and for programs."""
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, fields
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from rich.markup import escape
+from rich.table import Table
+
+from kpi_pipeline.cli.console import err, out
+from kpi_pipeline.cli.database import ready_databases
+from kpi_pipeline.cli.tables import cell
+from kpi_pipeline.deployment import open_deployment
+from kpi_pipeline.settings import Settings
+from kpi_pipeline.warehouse.clients import pick_clients
+from kpi_pipeline.warehouse.metric_view import MetricRow, read_metrics
+
+
+class Format(StrEnum):
+    """How rows are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+# What fits on a screen; JSON and CSV hold every column.
+_SHOWN = {
+    "display_name": "Client",
+    "positive_replies_today": "Replies today",
+    "positive_replies_mtd": "Month",
+    "projection_positive_replies_eom": "Projection",
+    "monthly_kpi_target": "Target",
+    "mtd_leads_progress": "Progress %",
+    "positive_replies_last_7_days": "7 days",
+    "positive_replies_last_30_days": "30 days",
+    "positive_replies_last_month": "Last month",
+    "emails_sent_today": "Emails today",
+    "emails_sent_mtd": "Emails month",
+}
+
+
+def show(settings: Settings, day: date | None, workspaces: Sequence[str], form: Format) -> None:
+    """Print the rows of one date; without a date today's, without workspaces all active clients.
+
+    Raises:
+        KpiError: for an unknown client.
+    """
+    with ExitStack() as stack:
+        settings = stack.enter_context(ready_databases(settings))
+        deployment = stack.enter_context(open_deployment(settings))
+        shown = day or deployment.today()
+        with deployment.engine.connect() as connection:
+            picked = [c.workspace for c in pick_clients(connection, workspaces)] or None
+            rows = read_metrics(connection, shown, picked)
+    match form:
+        case Format.TABLE:
+            _print_table(rows, shown)
+        case Format.JSON:
+            json.dump([_plain(row) for row in rows], sys.stdout, indent=2, ensure_ascii=False)
+            sys.stdout.write("\n")
+        case Format.CSV:
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerow(field.name for field in fields(MetricRow))
+            writer.writerows(_plain(row).values() for row in rows)
+    there = sum(row.as_of is not None for row in rows)
+    err.print(f"{there} of {len(rows)} clients have a row on {shown}.")
+
+
+def _print_table(rows: Sequence[MetricRow], shown: date) -> None:
+    table = Table(title=f"client_metrics of {shown}", title_justify="left")
+    for name, heading in _SHOWN.items():
+        table.add_column(heading, justify="left" if name == "display_name" else "right")
+    for row in rows:
+        table.add_row(*(escape(cell(getattr(row, name))) for name in _SHOWN))
+    out.print(table)
+
+
+def _plain(row: MetricRow) -> dict[str, object]:
+    """The row in the types of JSON; percentages as decimal text would lose nothing, but no one
+    expects text there: two digits fit a float.
+    """
+    return {name: _plain_value(value) for name, value in asdict(row).items()}
+
+
+def _plain_value(value: object) -> object:
+    match value:
+        case Decimal():
+            return float(value)
+        case datetime():
+            return value.isoformat()
+        case _:
+            return value

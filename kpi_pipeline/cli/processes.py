@@ -1,0 +1,136 @@
+"""Child processes that never outlive the command that started them."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+import psutil
+
+from kpi_pipeline.errors import KpiError
+
+_PR_SET_PDEATHSIG = 1
+_GRACE_SECONDS = 10.0
+_SHOWN_LINES = 15
+
+
+def require_free_port(port: int, setting: str) -> None:
+    """Check that a server can listen on `port` of 127.0.0.1; 0 is always free.
+
+    Raises:
+        KpiError: if something listens there already.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise KpiError(
+                f"Port {port} on 127.0.0.1 is in use. Stop what listens there, or choose another "
+                f"with {setting}."
+            ) from None
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nothing listens at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _die_with_parent() -> None:
+    """Have Linux end this process when its parent is killed; other systems rely on `stop`."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Child:
+    """One child process, its output in a log file."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path
+    ) -> None:
+        self.name = name
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command lines
+                list(command),
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C reaches the parent alone, which ends its children in order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def require_alive(self) -> None:
+        """Raise a KpiError with the end of its log if the process has ended."""
+        code = self._process.poll()
+        if code is not None:
+            raise KpiError(f"{self.name} ended with code {code}. {self.last_words()}")
+
+    def last_words(self) -> str:
+        """Where its log is, and the last lines of it."""
+        lines = self.log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
+        return f"The end of {self.log}:\n" + "\n".join(lines)
+
+    def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
+        """Poll `ready` until it holds.
+
+        Raises:
+            KpiError: with the end of its log, if the process ends or the time passes before.
+        """
+        deadline = time.monotonic() + seconds
+        while not ready():
+            self.require_alive()
+            if time.monotonic() > deadline:
+                raise KpiError(f"{self.name} was not ready in {seconds:.0f} s. {self.last_words()}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End the process and all that it started: asked first, killed after ten seconds."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            head = psutil.Process(self.pid)
+            family = [head, *head.children(recursive=True)]
+            # The head first: it ends its own children in order, where it can.
+            head.terminate()
+            psutil.wait_procs(family, timeout=_GRACE_SECONDS)
+        # Whoever is left, orphans of a head that crashed included: they share its session.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of `url` is answered with 200."""
+    try:
+        return httpx.get(url, timeout=5).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,78 @@
+"""What a sync did, for a person: clients, time, calls and keys, and who is doing best."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from kpi_pipeline.cli.tables import cell
+from kpi_pipeline.warehouse.metric_view import MetricRow
+from kpi_pipeline.warehouse.sync_log import SyncEntry
+
+_BEST = 10
+
+
+@dataclass(frozen=True)
+class SyncReport:
+    """One sync: its entries in the log, and the rows that stand afterwards on its last date."""
+
+    entries: Sequence[SyncEntry]
+    clients: int
+    seconds: float
+    date: date
+    rows: Sequence[MetricRow]
+
+    @property
+    def failed(self) -> list[SyncEntry]:
+        """The clients whose work failed."""
+        return [entry for entry in self.entries if entry.error is not None]
+
+    @property
+    def complete(self) -> bool:
+        """Whether each client was worked for, and each without a fault."""
+        return len(self.entries) == self.clients and not self.failed
+
+
+def print_report(report: SyncReport, console: Console) -> None:
+    """Print the report."""
+    ok = len(report.entries) - len(report.failed)
+    calls = sum(entry.api_calls for entry in report.entries)
+    keys = Counter(entry.key_used for entry in report.entries if entry.key_used)
+    console.print(
+        f"\n[bold]{ok} of {report.clients} clients ok[/bold] in {report.seconds:.1f} s, "
+        f"{calls} API calls; own key: {keys['workspace']}, master key: {keys['master']}"
+    )
+    for entry in report.failed:
+        console.print(f"[red]✗[/red] {escape(entry.error or '')}")
+    missing = report.clients - len(report.entries)
+    if missing:
+        console.print(f"[red]✗[/red] {missing} clients were not reached; see the run's log")
+    if report.rows:
+        console.print(_best(report))
+
+
+def _best(report: SyncReport) -> Table:
+    ranked = sorted(
+        report.rows, key=lambda row: (-(row.positive_replies_mtd or 0), row.display_name)
+    )
+    table = Table(
+        title=f"Best {min(_BEST, len(ranked))} of {len(ranked)} clients by positive replies, "
+        f"{report.date:%B %Y} to {report.date}",
+        title_justify="left",
+    )
+    table.add_column("Client")
+    for heading in ("Positive replies", "Projection", "Target", "Progress %"):
+        table.add_column(heading, justify="right")
+    for row in ranked[:_BEST]:
+        table.add_row(
+            escape(row.display_name),
+            cell(row.positive_replies_mtd),
+            cell(row.projection_positive_replies_eom),
+            cell(row.monthly_kpi_target),
+            cell(row.mtd_leads_progress),
+        )
+    return table
