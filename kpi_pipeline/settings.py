@@ -4,11 +4,11 @@ import os
 import re
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kpi_pipeline.errors import KpiError
@@ -103,9 +103,10 @@ class Settings(BaseSettings):
             return None
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{value!r} is no address; write it as https://HOST")
-        if parts.path.rstrip("/") or parts.query or parts.fragment or parts.username:
-            raise ValueError(f"{value!r} holds more than scheme and host; write it as https://HOST")
+            raise ValueError("it is no address; write it as https://HOST")
+        if parts.path.rstrip("/") or parts.query or parts.fragment or "@" in parts.netloc:
+            # Not shown: what is too much may be a password.
+            raise ValueError("it holds more than scheme and host; write it as https://HOST")
         return value.rstrip("/")
 
     @field_validator("bison_master_key")
@@ -124,10 +125,13 @@ class Settings(BaseSettings):
             raise ValueError("it may hold lower-case letters, digits, - and _ only")
         return value
 
-    @model_validator(mode="after")
-    def _absolute_state_dir(self) -> Self:
-        self.state_dir = self.state_dir.expanduser().absolute()
-        return self
+    @field_validator("state_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        try:
+            return value.expanduser().absolute()
+        except RuntimeError:
+            raise ValueError("the user whose home it starts with is not known here") from None
 
 
 # The vendor's document: an integer, a pipe and about 48 alphanumerics.
@@ -148,6 +152,8 @@ def load_settings() -> Settings:
         KpiError: naming each variable that does not fit, and what it should hold.
     """
     env_file = os.environ.get("KPI_ENV_FILE", str(PROJECT_ROOT / ".env"))
+    if "KPI_ENV_FILE" in os.environ and env_file and not Path(env_file).is_file():
+        raise KpiError(f"KPI_ENV_FILE names {env_file}, which is no file. Check the name.")
     try:
         return Settings(_env_file=env_file or None)
     except ValidationError as error:

@@ -2,17 +2,19 @@
 
 from kpi_pipeline.bison.model import KeyUse
 
-MISSING_KEY = "Give the client an api_key in the CSV, or set KPI_BISON_MASTER_KEY"
+_IN_THE_CSV = "in the CSV and import it (`kpi clients import`)"
+
+MISSING_KEY = f"Give the client an api_key {_IN_THE_CSV}, or set KPI_BISON_MASTER_KEY"
 MISSING_MASTER_KEY = "Set KPI_BISON_MASTER_KEY to a super-admin key of the instance"
-WRONG_REGISTRY = "Correct the client's bison_workspace_id or its api_key in the CSV"
-SWITCH_TOO_SLOW = "Run it again later, or give the client an api_key of its own in the CSV"
+WRONG_REGISTRY = f"Correct the client's bison_workspace_id or its api_key {_IN_THE_CSV}"
+SWITCH_TOO_SLOW = f"Run it again later, or give the client an api_key of its own {_IN_THE_CSV}"
 KEY_MOVED = (
     "Do not switch workspaces in Email Bison's own pages as the master key's user during a sync, "
-    "or give the client an api_key of its own in the CSV"
+    f"or give the client an api_key of its own {_IN_THE_CSV}"
 )
 GONE = (
-    "See in Email Bison whether the workspace still exists: if not, set the client inactive in "
-    "the CSV; if so, check KPI_BISON_URL"
+    "See in Email Bison whether the workspace still exists: if not, set the client inactive "
+    f"{_IN_THE_CSV}; if so, check KPI_BISON_URL"
 )
 RATE_LIMITED = "Run it again later, or lower KPI_BISON_CALLS_PER_SECOND"
 UNAVAILABLE = "See whether Email Bison is up and KPI_BISON_URL is right, then run it again"
@@ -25,4 +27,4 @@ def for_key(use: KeyUse) -> str:
     """The remedy for a rejected key."""
     if use is KeyUse.MASTER:
         return "Set KPI_BISON_MASTER_KEY to a valid super-admin key of the instance"
-    return "Give the client a valid api_key of its workspace in the CSV"
+    return f"Give the client a valid api_key of its workspace {_IN_THE_CSV}"

@@ -13,7 +13,7 @@ from kpi_pipeline.business_days import first_of_month
 from kpi_pipeline.cli.console import out
 from kpi_pipeline.cli.dagster_home import dagster_instance
 from kpi_pipeline.cli.database import ready_databases
-from kpi_pipeline.cli.tables import cell
+from kpi_pipeline.cli.tables import cell, print_whole
 from kpi_pipeline.deployment import Deployment, open_deployment
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings, load_settings
@@ -85,7 +85,7 @@ def list_clients() -> None:
             cell(client.has_key),
             cell(client.seen_in_bison_at),
         )
-    out.print(table)
+    print_whole(table, out)
     out.print(f"{sum(client.active for client in clients)} of {len(clients)} clients are active.")
 
 

@@ -52,23 +52,30 @@ def child_environment(settings: Settings) -> dict[str, str]:
 def dagster_instance(settings: Settings) -> Iterator["DagsterInstance"]:
     """Dagster's instance, in this process; its tables are created where they are missing.
 
+    The process has the environment of Dagster's own processes for as long as the block runs.
+
     Raises:
         KpiError: if its database can't be reached.
     """
-    os.environ.update(child_environment(settings))
     # Dagster takes more than a second to import: only commands that need it pay for it.
     from dagster import DagsterInstance
     from sqlalchemy.exc import OperationalError
 
+    before = dict(os.environ)
+    os.environ.update(child_environment(settings))
     try:
-        instance = DagsterInstance.get()
-    except OperationalError:
-        raise KpiError(
-            "Dagster's database cannot be reached. Check KPI_DAGSTER_DATABASE_URL, and run "
-            "`kpi db upgrade` if it was never made."
-        ) from None
-    with instance:
-        yield instance
+        try:
+            instance = DagsterInstance.get()
+        except OperationalError:
+            raise KpiError(
+                "Dagster's database cannot be reached. Check KPI_DAGSTER_DATABASE_URL, and run "
+                "`kpi db upgrade` if it was never made."
+            ) from None
+        with instance:
+            yield instance
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _as_variables(settings: Settings) -> dict[str, str]:

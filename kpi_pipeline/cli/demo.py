@@ -2,35 +2,25 @@
 
 import os
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
-from pydantic import SecretStr
-
-from kpi_pipeline.business_days import days_between, first_of_previous_month
-from kpi_pipeline.cli.clients import update_grid
-from kpi_pipeline.cli.console import err, out
-from kpi_pipeline.cli.dagster_home import child_environment
-from kpi_pipeline.cli.dagster_page import DagsterPage, RunStatus
-from kpi_pipeline.cli.database import ready_databases
-from kpi_pipeline.cli.processes import Child, require_free_port
+from kpi_pipeline.business_days import business_date, days_between, first_of_previous_month
+from kpi_pipeline.cli.console import out
+from kpi_pipeline.cli.dagster_page import RunStatus
+from kpi_pipeline.cli.playground import Playground, playground
+from kpi_pipeline.cli.processes import require_free_port
 from kpi_pipeline.cli.progress import watch_run
 from kpi_pipeline.cli.report import SyncReport, print_report
-from kpi_pipeline.cli.servers import dagster_servers, sandbox_server
 from kpi_pipeline.cli.up import stay_up
-from kpi_pipeline.deployment import Deployment, open_deployment
+from kpi_pipeline.deployment import utc_now
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings, load_settings
-from kpi_pipeline.warehouse.clients import import_clients
-from kpi_pipeline.warehouse.clients_csv import parse
 from kpi_pipeline.warehouse.metric_view import read_metrics
 from kpi_pipeline.warehouse.sync_log import read_entries
 
-_CLIENTS = 26
-_SANDBOX_CALLS_PER_SECOND = 9.5
+_SANDBOX = {"clients": 26, "calls-per-second": 9.5}
+_LOOK_EVERY_SECONDS = 0.3
 _RUN_SECONDS = 600.0
 # What a real deployment sets, and the demo must neither use nor touch.
 _REAL = ("DATABASE_URL", "DAGSTER_DATABASE_URL", "SECRET_KEY", "BISON_URL", "BISON_MASTER_KEY")
@@ -60,29 +50,17 @@ def run_demo(settings: Settings, *, once: bool, days: int, port: int | None) -> 
     """
     web_port = settings.web_port if port is None else port
     require_free_port(web_port, "--port or KPI_WEB_PORT")
-    with ExitStack() as stack:
-        err.print("Starting PostgreSQL and a local Email Bison …")
-        settings = stack.enter_context(
-            ready_databases(settings.model_copy(update={"web_port": web_port}))
-        )
-        address, sandbox = stack.enter_context(
-            sandbox_server(
-                settings,
-                child_environment(settings),
-                {"clients": _CLIENTS, "calls-per-second": _SANDBOX_CALLS_PER_SECOND},
-            )
-        )
-        settings = _towards(settings, address)
-        deployment = stack.enter_context(open_deployment(settings))
-        _import_clients(deployment, address, days)
-        grid = update_grid(deployment, settings)
-        err.print("Starting Dagster …")
-        page, children = stack.enter_context(dagster_servers(settings, child_environment(settings)))
-        report = _fill(deployment, page, children, grid, days)
+    settings = settings.model_copy(update={"web_port": web_port})
+    # Targets hold for all the days that the demo fills.
+    today = business_date(utc_now(), settings.timezone)
+    targets_from = first_of_previous_month(today - timedelta(days=days))
+    with playground(settings, _SANDBOX, targets_from) as play:
+        _keep_environment(play.deployment.settings)
+        report = _fill(play, days)
         print_report(report, out)
         if not once:
-            _print_addresses(page, address)
-            stay_up([sandbox, *children])
+            _print_addresses(play)
+            stay_up(play.children)
     return report.complete
 
 
@@ -90,80 +68,54 @@ def _environment_file(state: Path) -> Path:
     return state / "demo.env"
 
 
-def _towards(settings: Settings, address: str) -> Settings:
-    """The settings for the sandbox at `address`; kept in a file for `kpi --demo`."""
-    setup = httpx.get(f"{address}/sandbox/setup", timeout=30).raise_for_status().json()
-    key = SecretStr(setup["master_key"])
+def _keep_environment(settings: Settings) -> None:
+    """Leave a file for `kpi --demo` that names the sandbox and its invented master key."""
     file = _environment_file(settings.state_dir)
     file.touch(mode=0o600)
-    file.write_text(f"KPI_BISON_URL={address}\nKPI_BISON_MASTER_KEY={key.get_secret_value()}\n")
-    return settings.model_copy(
-        update={
-            "bison_url": address,
-            "bison_master_key": key,
-            "bison_calls_per_second": _SANDBOX_CALLS_PER_SECOND,
-        }
-    )
+    if settings.bison_url is not None and settings.bison_master_key is not None:
+        key = settings.bison_master_key.get_secret_value()
+        file.write_text(f"KPI_BISON_URL={settings.bison_url}\nKPI_BISON_MASTER_KEY={key}\n")
 
 
-def _import_clients(deployment: Deployment, address: str, days: int) -> None:
-    """Import the invented clients; their targets hold for all the days that the demo fills."""
-    instance = deployment.settings.bison_instance
-    url = f"{address}/sandbox/clients.csv"
-    text = httpx.get(url, params={"instance": instance}, timeout=30).raise_for_status().text
-    records = parse(text, deployment.instances(), "the sandbox's clients.csv")
-    month = first_of_previous_month(deployment.today() - timedelta(days=days))
-    with deployment.engine.begin() as connection:
-        import_clients(connection, records, targets_from=month, vault=deployment.vault)
-
-
-def _fill(
-    deployment: Deployment,
-    page: DagsterPage,
-    children: Sequence[Child],
-    grid: Sequence[str],
-    days: int,
-) -> SyncReport:
+def _fill(play: Playground, days: int) -> SyncReport:
     """Refresh the registry, then fill the last `days` closed days and today, as runs of Dagster."""
     from kpi_pipeline.partitions import rectangle_tags
     from kpi_pipeline.sync.store import Step
 
-    registry_run = page.launch(["client_registry"], {})
-    _wait(page, children, registry_run)
-    today = deployment.today()
+    started = time.monotonic()
+    registry_run = play.page.launch(["client_registry"], {})
+    while not _ended(play, registry_run, started):
+        time.sleep(_LOOK_EVERY_SECONDS)
+    today = play.deployment.today()
     dates = days_between(today - timedelta(days=days), today)
     started = time.monotonic()
-    run_id = page.launch([step.value for step in Step], rectangle_tags(grid, dates))
-
-    def finished() -> bool:
-        return _ended(page, children, run_id, started)
-
-    watch_run(deployment.engine, run_id, len(grid), f"{days} days and today", finished)
-    with deployment.engine.connect() as connection:
+    run_id = play.page.launch([step.value for step in Step], rectangle_tags(play.grid, dates))
+    watch_run(
+        play.deployment.engine,
+        run_id,
+        len(play.grid),
+        f"{days} days and today",
+        lambda: _ended(play, run_id, started),
+    )
+    with play.deployment.engine.connect() as connection:
         return SyncReport(
             entries=read_entries(connection, [run_id]),
-            clients=len(grid),
+            clients=len(play.grid),
             seconds=time.monotonic() - started,
             date=today,
             rows=read_metrics(connection, today),
         )
 
 
-def _ended(page: DagsterPage, children: Sequence[Child], run_id: str, started: float) -> bool:
-    for child in children:
+def _ended(play: Playground, run_id: str, started: float) -> bool:
+    for child in play.children:
         child.require_alive()
     if time.monotonic() - started > _RUN_SECONDS:
-        raise KpiError(f"The run did not end in time; see {page.run_address(run_id)}.")
-    return page.status(run_id) is not RunStatus.UNDER_WAY
+        raise KpiError(f"The run did not end in time; see {play.page.run_address(run_id)}.")
+    return play.page.status(run_id) is not RunStatus.UNDER_WAY
 
 
-def _wait(page: DagsterPage, children: Sequence[Child], run_id: str) -> None:
-    started = time.monotonic()
-    while not _ended(page, children, run_id, started):
-        time.sleep(0.3)
-
-
-def _print_addresses(page: DagsterPage, sandbox: str) -> None:
-    out.print(f"\nDagster's page   {page.url}/assets/client_metrics?view=partitions")
-    out.print(f"Email Bison      {sandbox} (invented; `kpi sandbox --help`)")
-    out.print("SQL and more     kpi --demo metrics, in another terminal")
+def _print_addresses(play: Playground) -> None:
+    out.print(f"\nDagster's page   {play.page.url}/assets/client_metrics?view=partitions")
+    out.print(f"Email Bison      {play.sandbox} (invented; `kpi sandbox --help`)")
+    out.print("The numbers      `kpi --demo metrics`, in another terminal")

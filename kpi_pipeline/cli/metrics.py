@@ -15,7 +15,7 @@ from rich.table import Table
 
 from kpi_pipeline.cli.console import err, out
 from kpi_pipeline.cli.database import ready_databases
-from kpi_pipeline.cli.tables import cell
+from kpi_pipeline.cli.tables import cell, print_whole
 from kpi_pipeline.deployment import open_deployment
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.warehouse.clients import pick_clients
@@ -33,16 +33,16 @@ class Format(StrEnum):
 # What fits on a screen; JSON and CSV hold every column.
 _SHOWN = {
     "display_name": "Client",
-    "positive_replies_today": "Replies today",
+    "positive_replies_today": "Replies\ntoday",
     "positive_replies_mtd": "Month",
     "projection_positive_replies_eom": "Projection",
     "monthly_kpi_target": "Target",
-    "mtd_leads_progress": "Progress %",
-    "positive_replies_last_7_days": "7 days",
-    "positive_replies_last_30_days": "30 days",
-    "positive_replies_last_month": "Last month",
-    "emails_sent_today": "Emails today",
-    "emails_sent_mtd": "Emails month",
+    "mtd_leads_progress": "Progress\n%",
+    "positive_replies_last_7_days": "7\ndays",
+    "positive_replies_last_30_days": "30\ndays",
+    "positive_replies_last_month": "Last\nmonth",
+    "emails_sent_today": "Emails\ntoday",
+    "emails_sent_mtd": "Emails\nmonth",
 }
 
 
@@ -79,7 +79,7 @@ def _print_table(rows: Sequence[MetricRow], shown: date) -> None:
         table.add_column(heading, justify="left" if name == "display_name" else "right")
     for row in rows:
         table.add_row(*(escape(cell(getattr(row, name))) for name in _SHOWN))
-    out.print(table)
+    print_whole(table, out)
 
 
 def _plain(row: MetricRow) -> dict[str, object]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kpi_pipeline.cli.tables import cell
+from kpi_pipeline.cli.tables import cell, print_whole
 from kpi_pipeline.warehouse.metric_view import MetricRow
 from kpi_pipeline.warehouse.sync_log import SyncEntry
 
@@ -44,15 +44,23 @@ def print_report(report: SyncReport, console: Console) -> None:
     keys = Counter(entry.key_used for entry in report.entries if entry.key_used)
     console.print(
         f"\n[bold]{ok} of {report.clients} clients ok[/bold] in {report.seconds:.1f} s, "
-        f"{calls} API calls; own key: {keys['workspace']}, master key: {keys['master']}"
+        f"{calls} API calls; own key: {keys['workspace']}, master key: {keys['master']}",
+        soft_wrap=True,
     )
     for entry in report.failed:
-        console.print(f"[red]✗[/red] {escape(entry.error or '')}")
+        console.print(f"[red]✗[/red] {escape(_reason(entry))}", soft_wrap=True)
     missing = report.clients - len(report.entries)
     if missing:
         console.print(f"[red]✗[/red] {missing} clients were not reached; see the run's log")
     if report.rows:
-        console.print(_best(report))
+        print_whole(_best(report), console)
+
+
+def _reason(entry: SyncEntry) -> str:
+    """Why a client failed; a fault of the settings does not name the clients that it hits."""
+    error = entry.error or ""
+    named = error.startswith(f"{entry.workspace}:") or entry.workspace in error.split()
+    return error if named else f"{entry.workspace}: {error}"
 
 
 def _best(report: SyncReport) -> Table:

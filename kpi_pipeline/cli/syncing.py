@@ -21,8 +21,8 @@ from kpi_pipeline.warehouse.sync_log import read_entries
 def sync(settings: Settings, day: date | None, workspaces: Sequence[str]) -> bool:
     """Fetch and compute, print the report; return whether every client is done.
 
-    Without a date: the last 7 closed days and today, as every night. Without workspaces: all active
-    clients.
+    Without a date: the last 7 closed days and today, as every night, as far as the grid reaches
+    back. Without workspaces: all active clients.
 
     Raises:
         KpiError: for a date outside the grid, an unknown client, or no client at all.
@@ -69,9 +69,15 @@ def _dates(deployment: Deployment, day: date | None) -> list[date]:
     from kpi_pipeline.partitions import first_date
 
     today = deployment.today()
-    if day is None:
-        return days_between(*nightly_dates(today))
     first = first_date(deployment.settings, today)
+    if first > today:
+        raise KpiError(
+            f"The grid has no dates yet: KPI_FIRST_DATE is {first}, and today is {today}. "
+            "Set it to a date that has passed."
+        )
+    if day is None:
+        start, end = nightly_dates(today)
+        return days_between(max(start, first), end)
     if not first <= day <= today:
         raise KpiError(
             f"{day} is outside the grid, which runs from {first} (KPI_FIRST_DATE) to today, "

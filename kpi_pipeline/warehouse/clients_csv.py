@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -60,20 +61,23 @@ def parse(text: str, instances: Collection[str], source: str) -> list[ClientReco
     Raises:
         KpiError: with every fault, by line and column. A fault of an API key never shows the key.
     """
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        header = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = header
+        header = [name.strip() for name in next(reader, [])]
         _check_header(header, source)
         faults: list[str] = []
         records: list[ClientRecord] = []
         seen: dict[tuple[str, int], int] = {}
+        line_after = reader.line_num + 1
         for row in reader:
-            line = reader.line_num
-            if None in row or None in row.values():
+            # A quoted cell can hold line breaks: a row is known by the line on which it starts.
+            line, line_after = line_after, reader.line_num + 1
+            if not row:
+                continue
+            if len(row) != len(header):
                 faults.append(f"line {line}: it does not have {len(header)} columns")
                 continue
-            record = _Row(row, line, faults).record(instances)
+            record = _Row(dict(zip(header, row, strict=True)), line, faults).record(instances)
             if record is None:
                 continue
             identity = (record.instance, record.bison_workspace_id)
@@ -102,6 +106,12 @@ def parse(text: str, instances: Collection[str], source: str) -> list[ClientReco
 
 
 def _check_header(header: list[str], source: str) -> None:
+    if not set(header) & set(COLUMNS):
+        # Without a header the first line is a client, API key and all: it is not repeated.
+        raise KpiError(
+            f"{source}, line 1: there is no header of column names, separated by commas. "
+            "Compare it with `kpi clients template`."
+        )
     missing = [name for name in _REQUIRED if name not in header]
     unknown = [name for name in header if name not in COLUMNS]
     twice = sorted({name for name in header if header.count(name) > 1})
@@ -121,7 +131,7 @@ class _Row:
     """One row of the CSV; collects its faults."""
 
     def __init__(self, cells: Mapping[str, str], line: int, faults: list[str]) -> None:
-        self._cells = {name: (cell or "").strip() for name, cell in cells.items()}
+        self._cells = {name: cell.strip() for name, cell in cells.items()}
         self._line = line
         self._faults = faults
 
@@ -131,12 +141,13 @@ class _Row:
         instance = self._text("instance")
         if instance and instance not in instances:
             known = ", ".join(sorted(instances))
-            self._fault("instance", f"{instance!r} is not configured; known: {known}")
+            self._fault("instance", f"{_shown(instance)} is not configured; known: {known}")
         workspace_id = self._count("bison_workspace_id", required=True)
         name = self._text("name")
+        display_name = self._plain("display_name")
         active = _YES_NO.get(self._cell("active").lower())
         if active is None:
-            self._fault("active", f"{self._cell('active')!r} is neither yes nor no")
+            self._fault("active", f"{_shown(self._cell('active'))} is neither yes nor no")
         kpi_target = self._count("monthly_kpi_target")
         sending_target = self._count("monthly_sending_target")
         api_key = self._cell("api_key")
@@ -148,7 +159,7 @@ class _Row:
             instance=instance,
             bison_workspace_id=workspace_id,
             name=name,
-            display_name=self._cell("display_name") or None,
+            display_name=display_name or None,
             active=active,
             monthly_kpi_target=kpi_target,
             monthly_sending_target=sending_target,
@@ -162,10 +173,14 @@ class _Row:
         self._faults.append(f"line {self._line}, {column}: {what}")
 
     def _text(self, column: str) -> str:
-        cell = self._cell(column)
+        cell = self._plain(column)
         if not cell:
             self._fault(column, "it is empty")
-        elif any(ord(character) < 32 for character in cell):
+        return cell
+
+    def _plain(self, column: str) -> str:
+        cell = self._cell(column)
+        if any(ord(character) < 32 for character in cell):
             self._fault(column, "it holds a control character")
         return cell
 
@@ -175,7 +190,12 @@ class _Row:
             if required:
                 self._fault(column, "it is empty")
             return None
-        if not (cell.isascii() and cell.isdigit() and int(cell) < 2**31):
-            self._fault(column, f"{cell!r} is no whole number from 0 to {2**31 - 1}")
+        if not (re.fullmatch("[0-9]{1,10}", cell) and int(cell) < 2**31):
+            self._fault(column, f"{_shown(cell)} is no whole number from 0 to {2**31 - 1}")
             return None
         return int(cell)
+
+
+def _shown(cell: str) -> str:
+    """A cell as a message may show it: an API key strays into other columns, too."""
+    return "what looks like an API key" if "|" in cell else repr(cell)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import URL, Connection, Engine, create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.warehouse.urls import for_people
@@ -45,19 +45,24 @@ def require_reachable(engine: Engine, setting: str) -> None:
 def ensure_database(url: URL) -> None:
     """Create the database that `url` names if its server does not have it.
 
+    Two at once wait for each other.
+
     Raises:
         KpiError: if it is missing and this user may not create it.
     """
     maintenance = create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
     try:
         with maintenance.connect() as connection:
+            connection.execute(
+                text("SELECT pg_advisory_lock(hashtextextended('kpi:create-database', 0))")
+            )
             found = connection.execute(
                 text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": url.database}
             ).first()
             if found is None:
                 name = maintenance.dialect.identifier_preparer.quote(str(url.database))
                 connection.execute(text(f"CREATE DATABASE {name}"))
-    except OperationalError as error:
+    except DBAPIError as error:
         raise KpiError(
             f"The database {for_people(url)} cannot be looked up or created: {_reason(error)}. "
             "Create it by hand, or give the user the right to."
@@ -82,7 +87,8 @@ def session_lock(engine: Engine, name: str) -> Iterator[Connection]:
             connection.commit()
 
 
-def _reason(error: OperationalError) -> str:
-    """The last line of what the driver said: the server's own words, without a trace."""
-    lines = [line.strip() for line in str(error.orig).splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else "no reason was given"
+def _reason(error: DBAPIError) -> str:
+    """What the driver said of each attempt, without its headings and questions."""
+    lines = [line.strip().removeprefix("- ") for line in str(error.orig).splitlines()]
+    told = [line.rstrip(".") for line in lines if line and not line.endswith((":", "?"))]
+    return "; ".join(told) or "no reason was given"

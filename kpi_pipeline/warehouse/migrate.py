@@ -20,8 +20,13 @@ def _config(connection: Connection | None = None) -> Config:
 
 
 def upgrade(engine: Engine) -> None:
-    """Run the migrations that the database lacks; two at once wait for each other."""
+    """Run the migrations that the database lacks; two at once wait for each other.
+
+    Raises:
+        KpiError: if the database is ahead of this version of the code.
+    """
     with session_lock(engine, "kpi:migrations"), engine.begin() as connection:
+        _known_revision(connection)
         command.upgrade(_config(connection), "head")
 
 
@@ -34,17 +39,23 @@ def require_current(engine: Engine) -> None:
         KpiError: naming `kpi db upgrade` where the database is behind, and a newer version of the
             code where it is ahead.
     """
-    scripts = ScriptDirectory.from_config(_config())
     with engine.connect() as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
-    if found == scripts.get_current_head():
-        return
+        found = _known_revision(connection)
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    if found != head:
+        raise KpiError(
+            f"The KPI database is behind this version of the code (it is at {found or 'nothing'}, "
+            f"needed is {head}). Run `kpi db upgrade`."
+        )
+
+
+def _known_revision(connection: Connection) -> str | None:
+    """The revision of the database, or None before the first; refuses one from a newer code."""
+    found = MigrationContext.configure(connection).get_current_revision()
+    scripts = ScriptDirectory.from_config(_config())
     if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
         raise KpiError(
             f"The KPI database is at revision {found}, which this version of the code does not "
             "know. Install the version that upgraded it."
         )
-    raise KpiError(
-        f"The KPI database is behind this version of the code (it is at {found or 'nothing'}, "
-        f"needed is {scripts.get_current_head()}). Run `kpi db upgrade`."
-    )
+    return found

@@ -27,6 +27,9 @@ def parse_url(text: str, setting: str) -> URL:
         )
     if not url.database:
         raise KpiError(f"{setting} names no database. {remedy}")
+    if "@" in f"{url.host}{url.database}":
+        # It belongs to the password, the rest of which would be shown as the host's name.
+        raise KpiError(f"{setting} holds one @ too many: in a user or password, write it as %40.")
     return url.set(drivername="postgresql+psycopg")
 
 
@@ -45,5 +48,6 @@ def for_dagster(url: URL) -> str:
 
 
 def for_people(url: URL) -> str:
-    """The address without password or driver, fit for messages and logs."""
-    return url.set(drivername="postgresql", password=None).render_as_string()
+    """The address without passwords or driver, fit for messages and logs."""
+    shown = url.set(drivername="postgresql").difference_update_query(["password", "sslpassword"])
+    return shown.render_as_string(hide_password=True)

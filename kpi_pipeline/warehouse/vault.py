@@ -1,6 +1,7 @@
 """API keys at rest: encrypted, with a key that lives outside the database."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -58,9 +59,9 @@ def _kept_key(path: Path) -> SecretStr:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written whole under a name of its own and then linked into place: of two processes that start
     # together one wins, and no one ever reads half a key.
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
     if not path.exists():
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        # Readable by its owner alone, as mkstemp makes it.
+        descriptor, draft = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
         try:
             with os.fdopen(descriptor, "w") as file:
                 file.write(new_secret_key())
@@ -68,5 +69,5 @@ def _kept_key(path: Path) -> SecretStr:
         except FileExistsError:
             pass
         finally:
-            draft.unlink(missing_ok=True)
+            Path(draft).unlink()
     return SecretStr(path.read_text().strip())

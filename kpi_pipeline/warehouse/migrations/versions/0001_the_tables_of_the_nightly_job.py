@@ -183,6 +183,17 @@ def upgrade() -> None:
             server_default=sa.text("now()"),
             nullable=False,
         ),
+        sa.CheckConstraint("sent >= 0", name=op.f("ck_raw_bison_stats_sent_counts")),
+        sa.CheckConstraint("replied >= 0", name=op.f("ck_raw_bison_stats_replied_counts")),
+        sa.CheckConstraint("interested >= 0", name=op.f("ck_raw_bison_stats_interested_counts")),
+        sa.CheckConstraint("bounced >= 0", name=op.f("ck_raw_bison_stats_bounced_counts")),
+        sa.CheckConstraint(
+            "unsubscribed >= 0", name=op.f("ck_raw_bison_stats_unsubscribed_counts")
+        ),
+        sa.CheckConstraint("total_opens >= 0", name=op.f("ck_raw_bison_stats_total_opens_counts")),
+        sa.CheckConstraint(
+            "unique_opens >= 0", name=op.f("ck_raw_bison_stats_unique_opens_counts")
+        ),
         sa.ForeignKeyConstraint(
             ["workspace"], ["clients.workspace"], name=op.f("fk_raw_bison_stats_workspace")
         ),

@@ -1,0 +1,1 @@
+"""Figures that are measured, not asserted: `make bench` prints them as tables."""

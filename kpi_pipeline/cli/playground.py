@@ -1,0 +1,78 @@
+"""The pipeline on a stage of its own: an invented agency, with Dagster's page and daemon.
+
+The demo, the benchmarks and the end-to-end tests all play on it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import date
+
+import httpx
+from pydantic import SecretStr
+
+from kpi_pipeline.cli.clients import update_grid
+from kpi_pipeline.cli.console import err
+from kpi_pipeline.cli.dagster_home import child_environment
+from kpi_pipeline.cli.dagster_page import DagsterPage
+from kpi_pipeline.cli.database import ready_databases
+from kpi_pipeline.cli.processes import Child
+from kpi_pipeline.cli.servers import dagster_servers, sandbox_server
+from kpi_pipeline.deployment import Deployment, open_deployment
+from kpi_pipeline.settings import Settings
+from kpi_pipeline.warehouse.clients import import_clients
+from kpi_pipeline.warehouse.clients_csv import parse
+
+
+@dataclass(frozen=True)
+class Playground:
+    """What is running, and where. `grid` holds the clients' keys in the order of Dagster's grid."""
+
+    deployment: Deployment
+    grid: Sequence[str]
+    sandbox: str
+    page: DagsterPage
+    children: Sequence[Child]
+
+
+@contextmanager
+def playground(
+    settings: Settings, sandbox_options: Mapping[str, object], targets_from: date
+) -> Iterator[Playground]:
+    """Start everything and import the sandbox's clients; stop everything when the block ends.
+
+    `sandbox_options` are those of `kpi sandbox`, by name; calls are paced at the sandbox's rate.
+
+    Raises:
+        KpiError: if something does not start.
+    """
+    with ExitStack() as stack:
+        err.print("Starting PostgreSQL and a local Email Bison …")
+        settings = stack.enter_context(ready_databases(settings))
+        address, sandbox = stack.enter_context(
+            sandbox_server(settings, child_environment(settings), sandbox_options)
+        )
+        setup = httpx.get(f"{address}/sandbox/setup", timeout=30).raise_for_status().json()
+        settings = settings.model_copy(
+            update={
+                "bison_url": address,
+                "bison_master_key": SecretStr(setup["master_key"]),
+                "bison_calls_per_second": sandbox_options["calls-per-second"],
+            }
+        )
+        deployment = stack.enter_context(open_deployment(settings))
+        _import_clients(deployment, address, targets_from)
+        grid = update_grid(deployment, settings)
+        err.print("Starting Dagster …")
+        page, children = stack.enter_context(dagster_servers(settings, child_environment(settings)))
+        yield Playground(deployment, grid, address, page, [sandbox, *children])
+
+
+def _import_clients(deployment: Deployment, address: str, targets_from: date) -> None:
+    params = {"instance": deployment.settings.bison_instance}
+    answer = httpx.get(f"{address}/sandbox/clients.csv", params=params, timeout=30)
+    records = parse(
+        answer.raise_for_status().text, deployment.instances(), "the sandbox's clients.csv"
+    )
+    with deployment.engine.begin() as connection:
+        import_clients(connection, records, targets_from=targets_from, vault=deployment.vault)

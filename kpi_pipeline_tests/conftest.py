@@ -1,0 +1,108 @@
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import URL, Engine, create_engine, text
+
+from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.settings import Settings
+from kpi_pipeline.warehouse.embedded import embedded_server
+from kpi_pipeline.warehouse.engine import ensure_database, open_engine
+from kpi_pipeline.warehouse.migrate import upgrade
+from kpi_pipeline.warehouse.vault import Vault, new_secret_key
+from kpi_pipeline_tests.sandbox.running import Bison, Stage, bison_on, on_stage, options
+
+# The sandbox of the fixture `bison` stands still at this instant: a Wednesday afternoon in Chicago.
+NOW = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
+
+_TEMPLATE = "kpi_template"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the developer's settings, .env or state folder, or keeps another's."""
+    for name in list(os.environ):
+        if name.startswith(("KPI_", "DAGSTER_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("KPI_ENV_FILE", "")
+    monkeypatch.setenv("KPI_STATE_DIR", str(tmp_path / "state"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[URL]:
+    """A real PostgreSQL for the session; the address names a database with the KPI tables."""
+    # A short path: the server's socket stands in it.
+    folder = Path(tempfile.mkdtemp(prefix="kpi-test-"))
+    try:
+        with embedded_server(folder, _TEMPLATE) as url:
+            ensure_database(url)
+            engine = open_engine(url)
+            upgrade(engine)
+            engine.dispose()
+            yield url
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def administer(postgres: URL) -> Iterator[Callable[[str], None]]:
+    engine = create_engine(postgres.set(database="postgres"), isolation_level="AUTOCOMMIT")
+
+    def run(statement: str) -> None:
+        with engine.connect() as connection:
+            connection.execute(text(statement))
+
+    yield run
+    engine.dispose()
+
+
+@pytest.fixture
+def database(postgres: URL, administer: Callable[[str], None]) -> Iterator[URL]:
+    """A database of the test's own, with empty KPI tables."""
+    name = f"kpi_{uuid.uuid4().hex}"
+    administer(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+    yield postgres.set(database=name)
+    administer(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def engine(database: URL) -> Iterator[Engine]:
+    opened = open_engine(database)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def vault() -> Vault:
+    return Vault(SecretStr(new_secret_key()))
+
+
+@pytest.fixture(scope="session")
+def stage() -> Iterator[Stage]:
+    with on_stage() as running:
+        yield running
+
+
+@pytest.fixture
+def bison(stage: Stage) -> Iterator[Bison]:
+    """A fresh sandbox of 26 clients, unlimited, that stands still at NOW."""
+    with bison_on(stage, options()) as fresh:
+        yield fresh
+
+
+@pytest.fixture
+def deployment(engine: Engine, vault: Vault, bison: Bison) -> Deployment:
+    """An installation on the test's own database, against the sandbox, at NOW."""
+    settings = Settings(
+        bison_url=str(bison.http.base_url),
+        bison_master_key=SecretStr(bison.master_key),
+        bison_calls_per_second=0,
+        bison_attempts=2,
+    )
+    return Deployment(settings, engine, vault, lambda: NOW)

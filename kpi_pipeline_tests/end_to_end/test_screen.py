@@ -1,0 +1,52 @@
+"""What a person sees in Dagster's page."""
+
+from datetime import timedelta
+
+import pytest
+
+from kpi_pipeline.business_days import days_between
+from kpi_pipeline.cli.dagster_page import RunStatus
+from kpi_pipeline.partitions import rectangle_tags
+from kpi_pipeline_tests.browser.chromium import (
+    open_page,
+    pick_partition,
+    require_chromium,
+    show_grid,
+)
+from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_partition_grid_shows_each_client_and_the_numbers_of_a_clicked_partition(
+    agency: Agency,
+) -> None:
+    chromium = require_chromium()
+    dates = days_between(agency.today - timedelta(days=33), agency.today - timedelta(days=31))
+    assert agency.run(ASSETS, rectangle_tags(agency.grid, dates))[0] is RunStatus.SUCCESS
+    workspace, day = agency.grid[2], dates[1]
+
+    with open_page(chromium) as page:
+        show_grid(page, agency.page.url, dates[0], dates[-1])
+        page.get_by_text(f"Materialized ({3 * 26})").wait_for()
+        page.get_by_text("Missing (0)").wait_for()
+        page.get_by_text("Failed (0)").wait_for()
+        pick_partition(page, day, workspace)
+        shown = page.inner_text("body")
+
+    row = agency.rows()[workspace, day]
+    cells = shown.split()
+    assert cells[cells.index("positive_replies_mtd") + 1] == str(row["positive_replies_mtd"])
+    assert cells[cells.index("emails_sent") + 1] == str(row["emails_sent_today"])
+
+
+def test_the_catalogue_tells_what_an_asset_is_and_which_columns_its_table_has(
+    agency: Agency,
+) -> None:
+    chromium = require_chromium()
+
+    with open_page(chromium) as page:
+        page.goto(f"{agency.page.url}/assets/client_metrics")
+        page.get_by_text("What dashboards read").first.wait_for(timeout=60_000)
+        page.get_by_text("projection_positive_replies_eom").first.wait_for()
+        page.get_by_text("campaign-analytics").first.wait_for()
