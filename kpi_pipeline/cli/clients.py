@@ -70,7 +70,7 @@ def update_grid(deployment: Deployment, settings: Settings) -> list[str]:
 def list_clients() -> None:
     """List all clients: key, name, instance, workspace id, and whether each has an API key."""
     with ExitStack() as stack:
-        settings = stack.enter_context(ready_databases(load_settings()))
+        settings = stack.enter_context(ready_databases(load_settings(), dagster_too=False))
         deployment = stack.enter_context(open_deployment(settings))
         with deployment.engine.connect() as connection:
             clients = all_clients(connection)

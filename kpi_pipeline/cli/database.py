@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pydantic import SecretStr
 from sqlalchemy import URL
 
+from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.warehouse.embedded import embedded_server
 from kpi_pipeline.warehouse.engine import ensure_database, open_engine, require_reachable
@@ -14,11 +15,12 @@ from kpi_pipeline.warehouse.urls import dagster_url, parse_url
 
 
 @contextmanager
-def ready_databases(settings: Settings) -> Iterator[Settings]:
+def ready_databases(settings: Settings, *, dagster_too: bool = True) -> Iterator[Settings]:
     """The settings with both database addresses filled in, for as long as the block runs.
 
     The embedded server is started, and its tables upgraded, where no address is configured. A
-    configured server is the operator's to upgrade.
+    configured server is the operator's to upgrade. A command that works without Dagster says so
+    by `dagster_too`, and runs whether Dagster's database is up or not.
 
     Raises:
         KpiError: if a database can't be reached, or a configured one is behind the code.
@@ -33,6 +35,8 @@ def ready_databases(settings: Settings) -> Iterator[Settings]:
             stack.callback(engine.dispose)
             require_reachable(engine, "KPI_DATABASE_URL")
             require_current(engine)
+            if dagster_too:
+                _require_dagster(dagster)
         yield _with_addresses(settings, kpi, dagster)
 
 
@@ -57,6 +61,18 @@ def upgrade_databases(kpi: URL, dagster: URL) -> None:
     try:
         require_reachable(engine, "KPI_DATABASE_URL")
         upgrade(engine)
+    finally:
+        engine.dispose()
+
+
+def _require_dagster(url: URL) -> None:
+    # Before anything is written, and with a sentence: Dagster itself tries for a while, and ends
+    # with a stack trace.
+    engine = open_engine(url)
+    try:
+        require_reachable(engine, "KPI_DAGSTER_DATABASE_URL")
+    except KpiError as error:
+        raise KpiError(f"{error} If it was never made, run `kpi db upgrade`.") from None
     finally:
         engine.dispose()
 

@@ -53,7 +53,7 @@ def show(settings: Settings, day: date | None, workspaces: Sequence[str], form: 
         KpiError: for an unknown client.
     """
     with ExitStack() as stack:
-        settings = stack.enter_context(ready_databases(settings))
+        settings = stack.enter_context(ready_databases(settings, dagster_too=False))
         deployment = stack.enter_context(open_deployment(settings))
         shown = day or deployment.today()
         with deployment.engine.connect() as connection:

@@ -148,4 +148,4 @@ def read_day_numbers(
 def _listed(days: Sequence[date]) -> str:
     """The first three days, and how many more there are."""
     shown = ", ".join(day.isoformat() for day in days[:3])
-    return shown if len(days) <= 3 else f"{shown} and {len(days) - 3} more dates"
+    return shown if len(days) <= 3 else f"{shown} and {len(days) - 3} more"

@@ -1,0 +1,67 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from kpi_pipeline.settings import PROJECT_ROOT, Settings
+
+SETTINGS = {f"KPI_{name.upper()}" for name in Settings.model_fields}
+# Read before the settings are, or by dagster.yaml alone.
+OTHERS = {"KPI_ENV_FILE", "KPI_DAGSTER_STORAGE_URL", "KPI_DAGSTER_FILES"}
+DOCUMENTS = [PROJECT_ROOT / "README.md", *sorted((PROJECT_ROOT / "docs").glob("*.md"))]
+
+
+def read(name: str) -> str:
+    return (PROJECT_ROOT / name).read_text()
+
+
+def test_the_readme_names_every_setting_and_no_other() -> None:
+    table = read("README.md").split("## Settings")[1].split("## How it works")[0]
+    assert set(re.findall(r"KPI_[A-Z_]+", table)) == SETTINGS | OTHERS
+
+
+def test_the_example_of_an_env_file_names_every_setting_and_no_other() -> None:
+    named = re.findall(r"^(KPI_[A-Z_]+)=", read(".env.example"), flags=re.MULTILINE)
+    assert sorted(named) == sorted(SETTINGS)
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_the_defaults_in_the_readme_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| `KPI_([A-Z_]+)` \| `([^`]+)` \|", read("README.md"), flags=re.MULTILINE)
+    documented = {name.lower(): default for name, default in rows}
+    assert documented == {
+        name: f"{Settings.model_fields[name].default:g}"
+        if isinstance(Settings.model_fields[name].default, float)
+        else str(Settings.model_fields[name].default)
+        for name in documented
+    }
+    assert len(documented) >= 8
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_within_the_project_lead_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", document.read_text())
+    assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+def test_each_lesson_names_a_test_that_exists() -> None:
+    lessons = re.findall(r"`(test_\w+)`", read("docs/lessons.md"))
+    code = "\n".join(
+        path.read_text() for path in (PROJECT_ROOT / "kpi_pipeline_tests").rglob("test_*.py")
+    )
+    assert len(lessons) > 20
+    assert [name for name in lessons if f"def {name}(" not in code] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_documents_name_only_commands_that_exist(document: Path) -> None:
+    from typer.main import get_command
+
+    from kpi_pipeline.cli.main import app
+
+    known = set(get_command(app).commands)  # type: ignore[attr-defined]
+    named = re.findall(r"(?:`|\$ )kpi (?:--demo )?([a-z-]+)", document.read_text())
+    assert set(named) - {"demo"} <= known

@@ -1,0 +1,49 @@
+"""dagster.yaml, as Dagster itself reads it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+from sqlalchemy import URL
+
+from kpi_pipeline.cli.dagster_home import dagster_instance
+from kpi_pipeline.dagster_storage import PooledEventLogStorage
+from kpi_pipeline.settings import PROJECT_ROOT, Settings
+from kpi_pipeline.warehouse.engine import ensure_database
+from kpi_pipeline.warehouse.urls import dagster_url, for_dagster
+
+pytestmark = pytest.mark.slow
+
+
+def instance_file() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text())
+    return content
+
+
+def test_runs_have_a_limit_of_time(database: URL, administer: Callable[[str], None]) -> None:
+    storage = dagster_url(database)
+    ensure_database(storage)
+    settings = Settings.model_validate({"dagster_database_url": for_dagster(storage)})
+
+    with dagster_instance(settings) as instance:
+        assert instance.run_monitoring_enabled
+        assert instance.run_monitoring_max_runtime_seconds == 2 * 60 * 60
+        assert instance.run_monitoring_start_timeout_seconds == 180
+        assert not instance.telemetry_enabled
+        assert isinstance(instance.event_log_storage, PooledEventLogStorage)
+        assert instance.run_retries_enabled
+        assert not instance.run_retries_retry_on_asset_or_op_failure
+    administer(f"DROP DATABASE {storage.database} WITH (FORCE)")
+
+
+def test_no_password_stands_in_the_instance_file() -> None:
+    storages = ("run_storage", "event_log_storage", "schedule_storage")
+    urls = [instance_file()[storage]["config"]["postgres_url"] for storage in storages]
+    assert urls == [{"env": "KPI_DAGSTER_STORAGE_URL"}] * 3
+
+
+def test_ticks_are_kept_for_a_time_and_not_for_ever() -> None:
+    retention = instance_file()["retention"]
+    for kind in ("schedule", "sensor"):
+        assert all(0 < days <= 90 for days in retention[kind]["purge_after_days"].values())
