@@ -1,0 +1,80 @@
+"""The README's first command, as a newcomer runs it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import text
+
+from kpi_pipeline.warehouse.embedded import embedded_server
+from kpi_pipeline.warehouse.engine import open_engine
+
+pytestmark = pytest.mark.slow
+
+KPI = [sys.executable, "-m", "kpi_pipeline.cli.main"]
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "state"
+    left = [process.cmdline() for process in psutil.process_iter() if _works_in(process, tmp_path)]
+    assert left == [], "a process outlived the command that started it"
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        traces = [*process.cmdline(), process.environ().get("KPI_STATE_DIR", "")]
+    except psutil.Error:
+        return False
+    return process.pid != os.getpid() and any(str(folder) in trace for trace in traces)
+
+
+def test_the_demo_fills_35_days_and_today_of_26_clients_and_leaves_nothing_running(
+    state: Path,
+) -> None:
+    environment = dict(os.environ) | {"KPI_STATE_DIR": str(state), "KPI_ENV_FILE": ""}
+    # The demo must not touch what is configured: no server answers there.
+    environment["KPI_DATABASE_URL"] = "postgresql://nobody:wrong-password@127.0.0.1:1/none"
+
+    done = subprocess.run(
+        [*KPI, "demo", "--once", "--port", "0"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "26 of 26 clients ok" in done.stdout
+    assert "own key: 23, master key: 3" in done.stdout
+    with embedded_server(state / "demo") as url:
+        engine = open_engine(url)
+        with engine.connect() as connection:
+            counts = connection.execute(
+                text("SELECT metric_date, count(*) FROM client_metrics GROUP BY 1 ORDER BY 1")
+            ).all()
+        engine.dispose()
+        days = [day for day, _ in counts]
+        assert days == [days[-1] - timedelta(days=n) for n in range(35, -1, -1)]
+        assert {count for _, count in counts} == {26}
+        assert _printed(environment, days[-2]) == 26
+
+
+def _printed(environment: dict[str, str], day: date) -> int:
+    """How many rows with numbers `kpi --demo metrics` prints of one day."""
+    output = subprocess.run(
+        [*KPI, "--demo", "metrics", "--date", str(day), "--format", "json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    return sum(row["positive_replies_mtd"] is not None for row in json.loads(output))

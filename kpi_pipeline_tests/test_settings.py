@@ -1,0 +1,226 @@
+from datetime import date
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from pydantic import ValidationError
+
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.settings import PROJECT_ROOT, Settings, is_api_key, load_settings
+
+KEY = "12|" + "Abcdefgh12" * 5
+SECRETS = {
+    "KPI_DATABASE_URL": "postgresql://kpi:hunter2@db/kpi",
+    "KPI_DAGSTER_DATABASE_URL": "postgresql://kpi:hunter2@db/kpi_dagster",
+    "KPI_SECRET_KEY": "hunter2",
+    "KPI_BISON_MASTER_KEY": "12|hunter2" + "x" * 40,
+}
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(KpiError) as refused:
+        load_settings()
+    return str(refused.value)
+
+
+def test_without_any_variable_the_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KPI_STATE_DIR")
+    settings = load_settings()
+    assert settings.state_dir == PROJECT_ROOT / ".kpi"
+    assert settings.timezone == ZoneInfo("America/Chicago")
+    assert (settings.bison_instance, settings.bison_url) == ("main", None)
+    assert settings.database_url is None
+
+
+def test_variables_are_read_in_their_own_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KPI_TIMEZONE", "Europe/Berlin")
+    monkeypatch.setenv("KPI_FIRST_DATE", "2025-03-01")
+    monkeypatch.setenv("KPI_BISON_CALLS_PER_SECOND", "0")
+    monkeypatch.setenv("KPI_BISON_MASTER_KEY", KEY)
+    settings = load_settings()
+    assert settings.timezone == ZoneInfo("Europe/Berlin")
+    assert settings.first_date == date(2025, 3, 1)
+    assert settings.bison_calls_per_second == 0
+    assert settings.bison_master_key is not None
+    assert settings.bison_master_key.get_secret_value() == KEY
+
+
+WRITE_IT = "write it as https://HOST"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "fault"),
+    [
+        ("KPI_TIMEZONE", "Chicago", "'Chicago' is no time zone; write one such as America/Chicago"),
+        ("KPI_TIMEZONE", "../UTC", "'../UTC' is no time zone; write one such as America/Chicago"),
+        ("KPI_BISON_URL", "bison.example.com", f"it is no address; {WRITE_IT}"),
+        ("KPI_BISON_URL", "ftp://bison.example.com", f"it is no address; {WRITE_IT}"),
+        ("KPI_BISON_URL", "https://", f"it is no address; {WRITE_IT}"),
+        ("KPI_BISON_URL", "https://h/api", f"it holds more than scheme and host; {WRITE_IT}"),
+        ("KPI_BISON_URL", "https://h?a=1", f"it holds more than scheme and host; {WRITE_IT}"),
+        ("KPI_BISON_URL", "https://u:p@h", f"it holds more than scheme and host; {WRITE_IT}"),
+        (
+            "KPI_BISON_INSTANCE",
+            "Main",
+            "it may hold lower-case letters, digits, - and _ only",
+        ),
+        (
+            "KPI_BISON_MASTER_KEY",
+            "12",
+            "it is not of the form NUMBER|LETTERS-AND-DIGITS; copy it again from Email Bison",
+        ),
+        ("KPI_BISON_CONCURRENCY", "0", "Input should be greater than or equal to 1"),
+        ("KPI_BISON_CONCURRENCY", "65", "Input should be less than or equal to 64"),
+        ("KPI_BISON_CALLS_PER_SECOND", "-1", "Input should be greater than or equal to 0"),
+        ("KPI_BISON_TIMEOUT_SECONDS", "0", "Input should be greater than 0"),
+        ("KPI_BISON_ATTEMPTS", "0", "Input should be greater than or equal to 1"),
+        ("KPI_SERIES_MAX_DAYS", "60", "Input should be greater than or equal to 61"),
+        ("KPI_WORKSPACES_PER_RUN", "0", "Input should be greater than or equal to 1"),
+        ("KPI_WEB_PORT", "65536", "Input should be less than or equal to 65535"),
+        (
+            "KPI_STATE_DIR",
+            "~no-such-user-here/kpi",
+            "the user whose home it starts with is not known here",
+        ),
+    ],
+)
+def test_a_fault_is_a_sentence_that_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, fault: str
+) -> None:
+    assert refusal(monkeypatch, **{variable: value}) == (
+        f"The settings do not fit: {variable}: {fault}. Mend them in the environment or in .env "
+        "(.env.example lists them all)."
+    )
+
+
+@pytest.mark.parametrize("variable", ["KPI_FIRST_DATE", "KPI_WEB_PORT", "KPI_SERIES_MAX_DAYS"])
+def test_a_value_of_the_wrong_type_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    told = refusal(monkeypatch, **{variable: "soon"})
+    assert told.startswith(f"The settings do not fit: {variable}: Input should be a valid ")
+
+
+def test_all_faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = refusal(monkeypatch, KPI_TIMEZONE="Chicago", KPI_WEB_PORT="-1", KPI_BISON_URL="x")
+    assert [name for name in ("TIMEZONE", "WEB_PORT", "BISON_URL") if f"KPI_{name}:" in told] == [
+        "TIMEZONE",
+        "WEB_PORT",
+        "BISON_URL",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("KPI_BISON_MASTER_KEY", "hunter2"),
+        ("KPI_BISON_MASTER_KEY", "12|hunter2!" + "x" * 40),
+        ("KPI_BISON_MASTER_KEY", "hunter2" * 8),
+        ("KPI_BISON_URL", "12|hunter2" + "x" * 40),
+        ("KPI_BISON_URL", "https://:hunter2@bison.example.com"),
+    ],
+)
+def test_no_fault_shows_a_key_or_a_password(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    told = refusal(monkeypatch, **{variable: value})
+    assert f"{variable}: " in told
+    assert "hunter2" not in told
+
+
+def test_even_the_validators_own_error_hides_what_was_typed() -> None:
+    with pytest.raises(ValidationError, match="bison_master_key") as error:
+        Settings(bison_master_key="hunter2")
+    assert "hunter2" not in str(error.value)
+
+
+def test_no_secret_stands_in_the_text_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    for shown in (repr(settings), str(settings), settings.model_dump_json()):
+        assert "hunter2" not in shown
+        assert "**********" in shown
+
+
+def test_every_secret_that_the_settings_hold_is_tried_above() -> None:
+    secret = {
+        f"KPI_{name.upper()}"
+        for name, field in Settings.model_fields.items()
+        if "SecretStr" in str(field.annotation)
+    }
+    assert secret == set(SECRETS)
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KPI_STATE_DIR")
+    unset = load_settings()
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"KPI_{name.upper()}", "")
+    assert load_settings() == unset
+
+
+def test_the_state_folder_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KPI_STATE_DIR", "here")
+    assert load_settings().state_dir == tmp_path / "here"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KPI_STATE_DIR", "~/there")
+    assert load_settings().state_dir == tmp_path / "there"
+
+
+def test_the_address_of_email_bison_loses_its_last_slash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KPI_BISON_URL", "http://127.0.0.1:8000/")
+    assert load_settings().bison_url == "http://127.0.0.1:8000"
+
+
+def test_the_named_file_is_read_and_the_environment_wins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "agency.env"
+    file.write_text(
+        "# a comment\nKPI_BISON_INSTANCE=second\nKPI_WEB_PORT=4000\nKPI_BISON_URL=\nOTHER=1\n"
+    )
+    monkeypatch.setenv("KPI_ENV_FILE", str(file))
+    monkeypatch.setenv("KPI_WEB_PORT", "5000")
+    settings = load_settings()
+    assert (settings.bison_instance, settings.web_port) == ("second", 5000)
+    assert settings.bison_url is None
+
+
+def test_a_fault_in_the_file_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "agency.env"
+    file.write_text("KPI_BISON_MASTER_KEY=hunter2\n")
+    told = refusal(monkeypatch, KPI_ENV_FILE=str(file))
+    assert "KPI_BISON_MASTER_KEY: it is not of the form" in told
+    assert "hunter2" not in told
+
+
+def test_a_named_file_that_does_not_exist_is_no_silent_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "agency.env"
+    assert refusal(monkeypatch, KPI_ENV_FILE=str(file)) == (
+        f"KPI_ENV_FILE names {file}, which is no file. Check the name."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        (KEY, True),
+        ("12|" + "a" * 20, True),
+        ("12|" + "a" * 19, False),
+        (KEY + "\n", False),
+        (" " + KEY, False),
+        ("x" + KEY, False),
+        ("|" + "a" * 48, False),
+        ("12|" + "é" * 48, False),
+    ],
+)
+def test_an_api_key_is_known_by_its_form(text: str, fits: bool) -> None:
+    assert is_api_key(text) is fits

@@ -1,0 +1,1 @@
+"""Promises of the KPI database, on a real PostgreSQL."""
