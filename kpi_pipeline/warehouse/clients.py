@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-import pandas as pd
 from pydantic import SecretStr
 from sqlalchemy import Connection, select, update
 
@@ -185,14 +184,3 @@ def relabel(connection: Connection, names: Mapping[str, str], seen_at: datetime)
             .where(clients.c.workspace == workspace)
             .values(name=name.strip(), seen_in_bison_at=seen_at)
         )
-
-
-def read_targets(connection: Connection, workspaces: Sequence[str]) -> pd.DataFrame:
-    """The history of targets, as `metrics.compute` takes it."""
-    statement = select(
-        client_targets.c.workspace,
-        client_targets.c.holds_from,
-        client_targets.c.monthly_kpi_target,
-    ).where(client_targets.c.workspace.in_(workspaces))
-    rows = connection.execute(statement).all()
-    return pd.DataFrame(rows, columns=["workspace", "holds_from", "monthly_kpi_target"])

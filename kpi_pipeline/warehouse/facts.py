@@ -1,13 +1,11 @@
 """Daily facts and sending plans: what Bison told, and when it was asked."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 
-import pandas as pd
 from sqlalchemy import Connection, select
 
-from kpi_pipeline.metrics import FACT_COUNTS
 from kpi_pipeline.warehouse.tables import raw_bison_stats, sending_plans
 from kpi_pipeline.warehouse.upsert import upsert
 
@@ -59,18 +57,6 @@ def store_plan(connection: Connection, workspace: str, plan: SendingPlan) -> Non
         "as_of": plan.as_of,
     }
     upsert(connection, sending_plans, [row], newer="as_of")
-
-
-def read_facts(
-    connection: Connection, workspaces: Sequence[str], first: date, last: date
-) -> pd.DataFrame:
-    """The facts of `first` … `last`, as `metrics.compute` takes them."""
-    columns = ["workspace", "date", *FACT_COUNTS, "as_of"]
-    statement = select(*(raw_bison_stats.c[name] for name in columns)).where(
-        raw_bison_stats.c.workspace.in_(workspaces),
-        raw_bison_stats.c.date.between(first, last),
-    )
-    return pd.DataFrame(connection.execute(statement).all(), columns=columns)
 
 
 def days_without_facts(connection: Connection, workspace: str, dates: Iterable[date]) -> list[date]:

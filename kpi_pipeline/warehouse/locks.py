@@ -38,6 +38,8 @@ class MasterKeyLock:
         """Hold the master key of `instance`."""
         async with self._turns.setdefault(instance, asyncio.Lock()):
             connection = await asyncio.to_thread(self._engine.connect)
+            # A connection of its own, closed for good afterwards: no lock ever stays behind on it.
+            connection.detach()
             try:
                 while not await asyncio.to_thread(self._try, connection, instance):
                     await asyncio.sleep(_LOOK_EVERY_SECONDS)

@@ -12,8 +12,8 @@ from sqlalchemy.dialects.postgresql import insert
 from kpi_pipeline import metrics
 from kpi_pipeline.business_days import fetch_period
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.warehouse.clients import read_targets
-from kpi_pipeline.warehouse.facts import days_without_facts, read_facts
+from kpi_pipeline.warehouse.facts import days_without_facts
+from kpi_pipeline.warehouse.frames import read_facts, read_targets
 from kpi_pipeline.warehouse.tables import (
     NUMBER_COLUMNS,
     client_metrics,

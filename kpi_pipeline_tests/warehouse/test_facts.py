@@ -8,10 +8,10 @@ from sqlalchemy.exc import IntegrityError
 from kpi_pipeline.warehouse.facts import (
     SendingPlan,
     days_without_facts,
-    read_facts,
     store_facts,
     store_plan,
 )
+from kpi_pipeline.warehouse.frames import read_facts
 from kpi_pipeline.warehouse.tables import raw_bison_stats, sending_plans
 from kpi_pipeline.warehouse.vault import Vault
 from kpi_pipeline_tests.warehouse.stocked import AS_OF, day, imported, record, rows_of

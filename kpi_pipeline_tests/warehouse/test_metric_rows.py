@@ -10,8 +10,8 @@ from sqlalchemy import Engine
 from kpi_pipeline import metrics
 from kpi_pipeline.business_days import days_between, fetch_period
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.warehouse.clients import read_targets
-from kpi_pipeline.warehouse.facts import SendingPlan, read_facts, store_facts, store_plan
+from kpi_pipeline.warehouse.facts import SendingPlan, store_facts, store_plan
+from kpi_pipeline.warehouse.frames import read_facts, read_targets
 from kpi_pipeline.warehouse.metric_rows import (
     DayNumbers,
     publish_metrics,

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
 
-from kpi_pipeline.warehouse.clients import read_targets
+from kpi_pipeline.warehouse.frames import read_targets
 from kpi_pipeline.warehouse.metric_rows import recompute_projections
 from kpi_pipeline.warehouse.tables import client_targets, kpi_projections
 from kpi_pipeline.warehouse.vault import Vault
