@@ -12,35 +12,7 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 
 from kpi_pipeline import business_days
-
-FACT_COUNTS = ("sent", "replied", "interested", "bounced", "unsubscribed")
-
-_PERCENTAGES = (
-    "mtd_leads_progress",
-    "projection_replies_progress",
-    "last_week_vs_week_before_progress",
-)
-
-METRIC_COLUMNS = (
-    "emails_sent_mtd",
-    "positive_replies_mtd",
-    "all_replies_mtd",
-    "bounced_mtd",
-    "unsubscribed_mtd",
-    "emails_sent_today",
-    "positive_replies_today",
-    "emails_sent_last_7_days",
-    "emails_sent_last_14_days",
-    "emails_sent_last_30_days",
-    "positive_replies_last_7_days",
-    "positive_replies_last_14_days",
-    "positive_replies_last_30_days",
-    "positive_replies_last_month",
-    "positive_replies_current_month",
-    "projection_positive_replies_eom",
-    "projection_emails_eom",
-    *_PERCENTAGES,
-)
+from kpi_pipeline.columns import FACT_COUNTS, METRIC_COLUMNS, PERCENTAGES
 
 _COLUMNS = ["workspace", "metric_date", *METRIC_COLUMNS, "monthly_kpi_target", "as_of"]
 
@@ -133,7 +105,7 @@ def _plain(value: object) -> object:
 
 def _no_rows() -> pd.DataFrame:
     counts = [*METRIC_COLUMNS, "monthly_kpi_target"]
-    types = dict.fromkeys(counts, "Int64") | dict.fromkeys(_PERCENTAGES, "object")
+    types = dict.fromkeys(counts, "Int64") | dict.fromkeys(PERCENTAGES, "object")
     return pd.DataFrame(columns=_COLUMNS).astype({**types, "as_of": "datetime64[us, UTC]"})
 
 

@@ -20,8 +20,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "business_days": set(),
     "errors": set(),
     "settings": {"errors"},
-    "metrics": {"business_days"},
-    "warehouse": {"errors", "settings", "metrics", "business_days"},
+    "columns": set(),
+    "metrics": {"business_days", "columns"},
+    "warehouse": {"errors", "settings", "metrics", "business_days", "columns"},
     "deployment": {"bison", "business_days", "errors", "settings", "warehouse"},
     "sync": {"bison", "business_days", "deployment", "errors", "settings", "warehouse"},
 }

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 import pytest
 
-from kpi_pipeline import metrics
+from kpi_pipeline import columns, metrics
 from kpi_pipeline.business_days import days_between
 
 CHICAGO = ZoneInfo("America/Chicago")
@@ -241,10 +241,10 @@ def test_columns_and_their_types_are_the_same_with_and_without_rows(facts: pd.Da
     frame = metrics.compute(facts, NO_TARGETS, [date(2026, 6, 1)], CHICAGO)
     assert list(frame.columns) == [
         *("workspace", "metric_date"),
-        *metrics.METRIC_COLUMNS,
+        *columns.METRIC_COLUMNS,
         *("monthly_kpi_target", "as_of"),
     ]
-    for name in [*metrics.METRIC_COLUMNS, "monthly_kpi_target"]:
+    for name in [*columns.METRIC_COLUMNS, "monthly_kpi_target"]:
         assert frame[name].dtype == (object if name.endswith("_progress") else "Int64"), name
     assert str(frame["as_of"].dtype) == "datetime64[us, UTC]"
     assert len(metrics.records(frame)) == len(facts)

@@ -5,7 +5,7 @@ from types import NoneType
 import pandas as pd
 import pytest
 
-from kpi_pipeline import metrics
+from kpi_pipeline import columns, metrics
 from kpi_pipeline.business_days import days_between
 from kpi_pipeline_tests.test_metrics import CHICAGO, NO_TARGETS, facts_of, row_of, target_of
 
@@ -23,7 +23,7 @@ def test_the_same_day_of_two_workspaces_is_no_duplicate() -> None:
     assert len(metrics.compute(facts, NO_TARGETS, [DAY], CHICAGO)) == 2
 
 
-@pytest.mark.parametrize("count", metrics.FACT_COUNTS)
+@pytest.mark.parametrize("count", columns.FACT_COUNTS)
 @pytest.mark.parametrize("value", [-1, None])
 def test_a_negative_or_missing_count_is_refused(count: str, value: int | None) -> None:
     facts = facts_of([date(2026, 6, 1), DAY]).astype({count: object})

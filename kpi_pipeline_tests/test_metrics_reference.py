@@ -13,7 +13,7 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpi_pipeline import business_days, metrics
+from kpi_pipeline import business_days, columns, metrics
 from kpi_pipeline_tests.test_metrics import CHICAGO
 
 TELLING_DAYS = [
@@ -59,7 +59,7 @@ def cases(draw: st.DrawFn) -> Case:
                 # From an hour before the day to three days after its start.
                 passed = timedelta(microseconds=chance.randint(-3600, 3 * 86400) * 10**6 + 999_999)
                 facts[workspace, day] = Fact(
-                    {name: chance.randint(0, most) for name in metrics.FACT_COUNTS},
+                    {name: chance.randint(0, most) for name in columns.FACT_COUNTS},
                     business_days.day_start(day, CHICAGO) + passed,
                 )
         for months_back in draw(st.sets(st.integers(-1, 3))):

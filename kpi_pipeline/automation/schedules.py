@@ -31,9 +31,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         description="Every night: all active clients × the last 7 closed days and today. Bison "
         "revises recent days, so they are fetched and worked out again.",
     )
-    def daily_kpi_sync(
-        context: ScheduleEvaluationContext,
-    ) -> Iterator[RunRequest | SkipReason]:
+    def daily_kpi_sync(context: ScheduleEvaluationContext) -> Iterator[RunRequest]:
         yield RunRequest(
             run_key=f"{context.scheduled_execution_time.isoformat()} {REGISTRY.to_user_string()}",
             asset_selection=[REGISTRY],
@@ -48,10 +46,12 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Every hour: all active clients × yesterday and today.",
     )
-    def hourly_refresh(
-        context: ScheduleEvaluationContext,
-    ) -> Iterator[RunRequest | SkipReason]:
-        yield from _requests(context, settings, lambda today: nightly_dates(today, closed_days=1))
+    def hourly_refresh(context: ScheduleEvaluationContext) -> list[RunRequest] | SkipReason:
+        requests = _requests(context, settings, lambda today: nightly_dates(today, closed_days=1))
+        # Dagster takes a reason or requests: a tick with both is an error.
+        return list(requests) or SkipReason(
+            "There are no active clients: `kpi clients import FILE.csv` adds them."
+        )
 
     return [daily_kpi_sync, hourly_refresh]
 
@@ -60,7 +60,7 @@ def _requests(
     context: ScheduleEvaluationContext,
     settings: Settings,
     dates_of: Callable[[date], tuple[date, date]],
-) -> Iterator[RunRequest | SkipReason]:
+) -> Iterator[RunRequest]:
     """One run for each group of neighbouring clients.
 
     The dates come from the tick, never from the clock: a tick made up late covers its own days.
@@ -68,8 +68,6 @@ def _requests(
     tick = context.scheduled_execution_time
     dates = days_between(*dates_of(business_date(tick, settings.timezone)))
     order: Sequence[str] = context.instance.get_dynamic_partitions(WORKSPACE)
-    if not order:
-        yield SkipReason("There are no active clients: `kpi clients import FILE.csv` adds them.")
     for group in neighbours(order, order, settings.workspaces_per_run):
         yield RunRequest(
             run_key=f"{tick.isoformat()} {group[0]}..{group[-1]}",

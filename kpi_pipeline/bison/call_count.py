@@ -17,16 +17,20 @@ _counting: ContextVar[CallCount | None] = ContextVar("counting", default=None)
 
 
 @contextmanager
-def counted_calls(count: CallCount) -> Iterator[None]:
-    """Add to `count` each request that this task sends within the block.
+def counted_calls(count: CallCount) -> Iterator[CallCount]:
+    """Add to `count` each request that this task sends within the block, one of its own or of a
+    block inside it.
 
     A context variable keeps apart what tasks side by side send on one client.
     """
-    before = _counting.set(count)
+    outer, already = _counting.get(), count.made
+    token = _counting.set(count)
     try:
-        yield
+        yield count
     finally:
-        _counting.reset(before)
+        _counting.reset(token)
+        if outer is not None:
+            outer.made += count.made - already
 
 
 def note_call() -> None:

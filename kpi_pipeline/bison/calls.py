@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
 
@@ -43,15 +43,14 @@ class Call:
         return f"{self.method} {self.path}"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Access:
-    """On whose behalf and with which key calls are made; counts the requests sent."""
+    """On whose behalf and with which key calls are made."""
 
     instance: str
     ref: WorkspaceRef | None
     key: SecretStr
     use: KeyUse
-    calls: int = field(default=0, init=False)
 
     @property
     def client(self) -> str:
@@ -118,7 +117,6 @@ class Caller:
         await self._pacing.turn()
         sent_at = self._now()
         self.calls_made += 1
-        access.calls += 1
         note_call()
         this_try = f"at try {attempt} of {self._options.attempts}"
         try:

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from kpi_pipeline.bison import remedies
 from kpi_pipeline.bison.answers import acting_team
+from kpi_pipeline.bison.call_count import CallCount, counted_calls
 from kpi_pipeline.bison.calls import Access, Call, Caller
 from kpi_pipeline.bison.errors import MissingKey, WrongWorkspace
 from kpi_pipeline.bison.master_key import SWITCH, WHO_AM_I, MasterKeyTurn
@@ -136,19 +137,20 @@ class BisonClient:
             ValueError: if the client is one of another instance.
         """
         self._make_sure_it_is_ours(ref)
-        if key is not None:
-            access = Access(self._instance.name, ref, key, KeyUse.WORKSPACE)
-            _log.info("%s: reading with its workspace key", ref.workspace)
-            value = await read(self._reader(access))
-        else:
-            access = self._master_access(ref, SWITCH)
-            turn = MasterKeyTurn(
-                self._caller, access, ref, self._options.switch_patience_seconds, self._sleep
-            )
-            async with self._master_lock.held(self._instance.name):
-                _log.info("%s: reading with the master key", ref.workspace)
-                value = await turn.read(lambda: read(self._reader(access)))
-        return Reading(value=value, key_used=access.use, calls=access.calls)
+        with counted_calls(CallCount()) as count:
+            if key is not None:
+                access = Access(self._instance.name, ref, key, KeyUse.WORKSPACE)
+                _log.info("%s: reading with its workspace key", ref.workspace)
+                value = await read(self._reader(access))
+            else:
+                access = self._master_access(ref, SWITCH)
+                turn = MasterKeyTurn(
+                    self._caller, access, ref, self._options.switch_patience_seconds, self._sleep
+                )
+                async with self._master_lock.held(self._instance.name):
+                    _log.info("%s: reading with the master key", ref.workspace)
+                    value = await turn.read(lambda: read(self._reader(access)))
+        return Reading(value=value, key_used=access.use, calls=count.made)
 
     def _make_sure_it_is_ours(self, ref: WorkspaceRef) -> None:
         # Ids repeat across instances, so the wrong host would answer with another client's numbers.

@@ -9,16 +9,6 @@ from sqlalchemy import Connection, select
 from kpi_pipeline.warehouse.tables import raw_bison_stats, sending_plans
 from kpi_pipeline.warehouse.upsert import upsert
 
-FACT_COLUMNS = (
-    "sent",
-    "replied",
-    "interested",
-    "bounced",
-    "unsubscribed",
-    "total_opens",
-    "unique_opens",
-)
-
 
 @dataclass(frozen=True)
 class SendingPlan:

@@ -9,7 +9,7 @@ from datetime import date
 import pandas as pd
 from sqlalchemy import Connection, select
 
-from kpi_pipeline.metrics import FACT_COUNTS
+from kpi_pipeline.columns import FACT_COUNTS
 from kpi_pipeline.warehouse.tables import client_targets, raw_bison_stats
 
 

@@ -11,11 +11,11 @@ from sqlalchemy.dialects.postgresql import insert
 
 from kpi_pipeline import metrics
 from kpi_pipeline.business_days import fetch_period
+from kpi_pipeline.columns import METRIC_COLUMNS
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.warehouse.facts import days_without_facts
 from kpi_pipeline.warehouse.frames import read_facts, read_targets
 from kpi_pipeline.warehouse.tables import (
-    NUMBER_COLUMNS,
     client_metrics,
     clients,
     kpi_projections,
@@ -88,7 +88,7 @@ def publish_metrics(
             f"{workspace} has no projections of {_listed(missing)}. "
             "Materialize kpi_projections for these dates, or all three assets together."
         )
-    numbers = [*NUMBER_COLUMNS, "monthly_kpi_target", "as_of"]
+    numbers = [*METRIC_COLUMNS, "monthly_kpi_target", "as_of"]
     plans = ["emails_scheduled_today", "emails_scheduled_tomorrow"]
     columns = ["workspace", "workspace_name", "display_name", "metric_date", "metric_type"]
     rows = (

@@ -22,6 +22,8 @@ from sqlalchemy import (
     func,
 )
 
+from kpi_pipeline.columns import COUNTS, FACT_COUNTS, PERCENTAGES
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -92,15 +94,7 @@ raw_bison_stats = Table(
         Column(
             name, Integer, CheckConstraint(f"{name} >= 0", name=f"{name}_counts"), nullable=False
         )
-        for name in (
-            "sent",
-            "replied",
-            "interested",
-            "bounced",
-            "unsubscribed",
-            "total_opens",
-            "unique_opens",
-        )
+        for name in (*FACT_COUNTS, "total_opens", "unique_opens")
     ),
     _moment("as_of"),
     _updated_at(),
@@ -118,38 +112,12 @@ sending_plans = Table(
     _updated_at(),
 )
 
-_COUNTS = (
-    "emails_sent_mtd",
-    "positive_replies_mtd",
-    "all_replies_mtd",
-    "bounced_mtd",
-    "unsubscribed_mtd",
-    "emails_sent_today",
-    "positive_replies_today",
-    "emails_sent_last_7_days",
-    "emails_sent_last_14_days",
-    "emails_sent_last_30_days",
-    "positive_replies_last_7_days",
-    "positive_replies_last_14_days",
-    "positive_replies_last_30_days",
-    "positive_replies_last_month",
-    "positive_replies_current_month",
-    "projection_positive_replies_eom",
-    "projection_emails_eom",
-)
-# A growth rate once overflowed a narrow NUMERIC and took the whole row with it.
-_PERCENTAGES = (
-    "mtd_leads_progress",
-    "projection_replies_progress",
-    "last_week_vs_week_before_progress",
-)
-NUMBER_COLUMNS = (*_COUNTS, *_PERCENTAGES)
-
 
 def _numbers() -> list[Column[Any]]:
     return [
-        *(Column(name, BigInteger) for name in _COUNTS),
-        *(Column(name, Numeric(12, 2)) for name in _PERCENTAGES),
+        *(Column(name, BigInteger) for name in COUNTS),
+        # A growth rate once overflowed a narrow NUMERIC, and took its whole row with it.
+        *(Column(name, Numeric(12, 2)) for name in PERCENTAGES),
         Column("monthly_kpi_target", Integer),
     ]
 
