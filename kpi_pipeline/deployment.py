@@ -8,11 +8,12 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
 
-from kpi_pipeline.bison import BisonInstance, ClientOptions
+from kpi_pipeline.bison import BisonClient, BisonInstance, ClientOptions, InProcessPacing
 from kpi_pipeline.business_days import business_date
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.warehouse.engine import open_engine, require_reachable
+from kpi_pipeline.warehouse.locks import MasterKeyLock
 from kpi_pipeline.warehouse.migrate import require_current
 from kpi_pipeline.warehouse.urls import parse_url
 from kpi_pipeline.warehouse.vault import Vault, open_vault
@@ -65,12 +66,19 @@ class Deployment:
             )
         return known[name]
 
-    def client_options(self) -> ClientOptions:
-        """How patient the calls to Email Bison are."""
-        return ClientOptions(
-            timeout_seconds=self.settings.bison_timeout_seconds,
-            attempts=self.settings.bison_attempts,
-            series_max_days=self.settings.series_max_days,
+    def bison_client(self, instance: BisonInstance) -> BisonClient:
+        """A client of the instance, as patient and as fast as the settings say."""
+        settings = self.settings
+        return BisonClient(
+            instance,
+            pacing=InProcessPacing(settings.bison_calls_per_second),
+            master_lock=MasterKeyLock(self.engine),
+            options=ClientOptions(
+                timeout_seconds=settings.bison_timeout_seconds,
+                attempts=settings.bison_attempts,
+                series_max_days=settings.series_max_days,
+            ),
+            now=self.now,
         )
 
 

@@ -8,7 +8,7 @@ from dagster import RunRequest, ScheduleEvaluationContext, SkipReason
 
 from kpi_pipeline.assets.specs import REGISTRY
 from kpi_pipeline.business_days import business_date, days_between, nightly_dates
-from kpi_pipeline.partitions import WORKSPACE, neighbours, rectangle_tags
+from kpi_pipeline.partitions import WORKSPACE, first_date, neighbours, rectangle_tags
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.sync.store import Step
 
@@ -66,7 +66,11 @@ def _requests(
     The dates come from the tick, never from the clock: a tick made up late covers its own days.
     """
     tick = context.scheduled_execution_time
-    dates = days_between(*dates_of(business_date(tick, settings.timezone)))
+    today = business_date(tick, settings.timezone)
+    grid_start = first_date(settings, today)
+    dates = [day for day in days_between(*dates_of(today)) if day >= grid_start]
+    if not dates:
+        return
     order: Sequence[str] = context.instance.get_dynamic_partitions(WORKSPACE)
     for group in neighbours(order, order, settings.workspaces_per_run):
         yield RunRequest(

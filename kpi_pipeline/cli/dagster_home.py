@@ -59,6 +59,7 @@ def dagster_instance(settings: Settings) -> Iterator["DagsterInstance"]:
     """
     # Dagster takes more than a second to import: only commands that need it pay for it.
     from dagster import DagsterInstance
+    from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import OperationalError
 
     before = dict(os.environ)
@@ -66,7 +67,7 @@ def dagster_instance(settings: Settings) -> Iterator["DagsterInstance"]:
     try:
         try:
             instance = DagsterInstance.get()
-        except OperationalError:
+        except (OperationalError, DagsterPostgresException):
             raise KpiError(
                 "Dagster's database cannot be reached. Check KPI_DAGSTER_DATABASE_URL, and run "
                 "`kpi db upgrade` if it was never made."

@@ -23,7 +23,14 @@ _SANDBOX = {"clients": 26, "calls-per-second": 9.5}
 _LOOK_EVERY_SECONDS = 0.3
 _RUN_SECONDS = 600.0
 # What a real deployment sets, and the demo must neither use nor touch.
-_REAL = ("DATABASE_URL", "DAGSTER_DATABASE_URL", "SECRET_KEY", "BISON_URL", "BISON_MASTER_KEY")
+_REAL = (
+    "DATABASE_URL",
+    "DAGSTER_DATABASE_URL",
+    "SECRET_KEY",
+    "BISON_URL",
+    "BISON_MASTER_KEY",
+    "FIRST_DATE",
+)
 
 
 def use_demo_environment(*, required: bool) -> None:

@@ -121,7 +121,10 @@ class Child:
             family = [head, *head.children(recursive=True)]
             # The head first: it ends its own children in order, where it can.
             head.terminate()
-            psutil.wait_procs(family, timeout=_GRACE_SECONDS)
+            _, alive = psutil.wait_procs(family, timeout=_GRACE_SECONDS)
+            for process in alive:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
         # Whoever is left, orphans of a head that crashed included: they share its session.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)

@@ -48,19 +48,12 @@ def print_report(report: SyncReport, console: Console) -> None:
         soft_wrap=True,
     )
     for entry in report.failed:
-        console.print(f"[red]✗[/red] {escape(_reason(entry))}", soft_wrap=True)
+        console.print(f"[red]✗[/red] {escape(entry.error or '')}", soft_wrap=True)
     missing = report.clients - len(report.entries)
     if missing:
         console.print(f"[red]✗[/red] {missing} clients were not reached; see the run's log")
     if report.rows:
         print_whole(_best(report), console)
-
-
-def _reason(entry: SyncEntry) -> str:
-    """Why a client failed; a fault of the settings does not name the clients that it hits."""
-    error = entry.error or ""
-    named = error.startswith(f"{entry.workspace}:") or entry.workspace in error.split()
-    return error if named else f"{entry.workspace}: {error}"
 
 
 def _best(report: SyncReport) -> Table:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kpi_pipeline.bison import BisonClient, BisonError, InProcessPacing, Workspace
+from kpi_pipeline.bison import BisonClient, BisonError, Workspace
 from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.sync.fetch import reference
 from kpi_pipeline.warehouse.clients import (
@@ -14,7 +14,6 @@ from kpi_pipeline.warehouse.clients import (
     relabel,
     stored_keys,
 )
-from kpi_pipeline.warehouse.locks import MasterKeyLock
 
 
 @dataclass
@@ -42,16 +41,9 @@ async def refresh_registry(deployment: Deployment) -> RegistryReport:
     report = RegistryReport()
     with deployment.engine.connect() as connection:
         known = all_clients(connection)
-    lock = MasterKeyLock(deployment.engine)
     for name, instance in deployment.instances().items():
         here = [client for client in known if client.instance == name]
-        async with BisonClient(
-            instance,
-            pacing=InProcessPacing(deployment.settings.bison_calls_per_second),
-            master_lock=lock,
-            options=deployment.client_options(),
-            now=deployment.now,
-        ) as bison:
+        async with deployment.bison_client(instance) as bison:
             if instance.master_key is None:
                 report.not_listed.append(
                     f"{name}: without KPI_BISON_MASTER_KEY its workspaces can't be listed"

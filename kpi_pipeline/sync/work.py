@@ -12,7 +12,6 @@ from kpi_pipeline.bison import (
     BisonClient,
     BisonError,
     CallCount,
-    InProcessPacing,
     KeyUse,
     counted_calls,
 )
@@ -21,7 +20,6 @@ from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.fetch import FetchedFacts, fetch_facts
 from kpi_pipeline.sync.store import Step, store_client
 from kpi_pipeline.warehouse.clients import Client, pick_clients, stored_keys
-from kpi_pipeline.warehouse.locks import MasterKeyLock
 from kpi_pipeline.warehouse.metric_rows import DayNumbers
 from kpi_pipeline.warehouse.sync_log import SyncEntry, store_entry
 
@@ -105,16 +103,9 @@ class _Work:
         return [done[client.workspace] for client in clients]
 
     async def _open_instances(self, stack: AsyncExitStack, names: Collection[str]) -> None:
-        lock = MasterKeyLock(self._deployment.engine)
         for name, instance in self._deployment.instances().items():
             if name in names:
-                bison = BisonClient(
-                    instance,
-                    pacing=InProcessPacing(self._deployment.settings.bison_calls_per_second),
-                    master_lock=lock,
-                    options=self._deployment.client_options(),
-                    now=self._deployment.now,
-                )
+                bison = self._deployment.bison_client(instance)
                 self._bison[name] = await stack.enter_async_context(bison)
 
     async def _one_after_another(self, clients: Sequence[Client]) -> list[ClientOutcome]:
@@ -138,7 +129,7 @@ class _Work:
                 store_client, self._deployment, client.workspace, self._dates, self._steps, facts
             )
         except (BisonError, KpiError) as trouble:
-            error = str(trouble)
+            error = _naming(client.workspace, str(trouble))
         except Exception as trouble:  # noqa: BLE001 - no client's trouble may stop another's work
             _log.exception("%s failed in a way nobody foresaw", client.workspace)
             error = f"{client.workspace}: an unforeseen {type(trouble).__name__}; see the run's log"
@@ -177,6 +168,12 @@ class _Work:
         with self._deployment.engine.begin() as connection:
             store_entry(connection, entry)
         self._on_done(outcome)
+
+
+def _naming(workspace: str, error: str) -> str:
+    """The error with the client's name: a fault of the settings does not know whom it hits."""
+    named = error.startswith(f"{workspace}:") or workspace in error.split()
+    return error if named else f"{workspace}: {error}"
 
 
 def _key_use(client: Client) -> str:

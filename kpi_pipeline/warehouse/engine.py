@@ -32,14 +32,11 @@ def require_reachable(engine: Engine, setting: str) -> None:
     Raises:
         KpiError: naming `setting`, the server and the server's own words, if that fails.
     """
-    try:
-        with engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
-    except OperationalError as error:
+    if (reason := _trouble(engine)) is not None:
         raise KpiError(
-            f"The database {for_people(engine.url)} cannot be reached: {_reason(error)}. "
+            f"The database {for_people(engine.url)} cannot be reached: {reason}. "
             f"Check {setting}, and that the server runs and lets this user in."
-        ) from None
+        )
 
 
 def ensure_database(url: URL) -> None:
@@ -48,8 +45,14 @@ def ensure_database(url: URL) -> None:
     Two at once wait for each other.
 
     Raises:
-        KpiError: if it is missing and this user may not create it.
+        KpiError: if the server can't be reached, or the database is missing and this user may not
+            create it.
     """
+    direct = create_engine(url)
+    reason = _trouble(direct)
+    direct.dispose()
+    if reason is None:
+        return
     maintenance = create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
     try:
         with maintenance.connect() as connection:
@@ -62,9 +65,14 @@ def ensure_database(url: URL) -> None:
             if found is None:
                 name = maintenance.dialect.identifier_preparer.quote(str(url.database))
                 connection.execute(text(f"CREATE DATABASE {name}"))
-    except DBAPIError as error:
+    except OperationalError:
         raise KpiError(
-            f"The database {for_people(url)} cannot be looked up or created: {_reason(error)}. "
+            f"The database {for_people(url)} cannot be reached: {reason}. "
+            "Check the address, and that the server runs and lets this user in."
+        ) from None
+    except (DBAPIError, UnicodeError) as error:
+        raise KpiError(
+            f"The database {for_people(url)} cannot be created: {_reason(error)}. "
             "Create it by hand, or give the user the right to."
         ) from None
     finally:
@@ -87,8 +95,20 @@ def session_lock(engine: Engine, name: str) -> Iterator[Connection]:
             connection.commit()
 
 
-def _reason(error: DBAPIError) -> str:
+def _trouble(engine: Engine) -> str | None:
+    """Why no connection comes about, or None where one does."""
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except (DBAPIError, UnicodeError) as error:
+        # Python refuses some host names, and libpq some options, before a server is asked.
+        return _reason(error)
+    return None
+
+
+def _reason(error: DBAPIError | UnicodeError) -> str:
     """What the driver said of each attempt, without its headings and questions."""
-    lines = [line.strip().removeprefix("- ") for line in str(error.orig).splitlines()]
-    told = [line.rstrip(".") for line in lines if line and not line.endswith((":", "?"))]
-    return "; ".join(told) or "no reason was given"
+    told = error.orig if isinstance(error, DBAPIError) else error
+    lines = [line.strip().removeprefix("- ") for line in str(told).splitlines()]
+    kept = [line.rstrip(".") for line in lines if line and not line.endswith((":", "?"))]
+    return "; ".join(kept) or "no reason was given"

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -21,9 +22,12 @@ KPI = [sys.executable, "-m", "kpi_pipeline.cli.main"]
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "state"
-    left = [process.cmdline() for process in psutil.process_iter() if _works_in(process, tmp_path)]
+def state() -> Iterator[Path]:
+    # Not in pytest's own folder: every session closes that to other users, and a PostgreSQL that
+    # root starts runs as one.
+    with tempfile.TemporaryDirectory(prefix="kpi-demo-") as folder:
+        yield Path(folder) / "state"
+        left = [each.cmdline() for each in psutil.process_iter() if _works_in(each, Path(folder))]
     assert left == [], "a process outlived the command that started it"
 
 

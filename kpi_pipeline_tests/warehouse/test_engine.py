@@ -182,7 +182,7 @@ def test_a_user_who_may_not_create_the_database_is_told_so(
     told = str(refusal.value)
     assert told.startswith(f"The database postgresql://{weak_role}:***@/{new_name}")
     assert told.endswith(
-        "cannot be looked up or created: permission denied to create database. "
+        "cannot be created: permission denied to create database. "
         "Create it by hand, or give the user the right to."
     )
 
@@ -201,3 +201,14 @@ def test_a_session_lock_is_free_again_after_a_failure(engine: Engine) -> None:
     with pytest.raises(ZeroDivisionError):
         fail_under_the_lock()
     assert try_lock()
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql://u:hunter2@db..example.com/x", "postgresql://u:hunter2@/x?foo=bar"]
+)
+def test_an_address_that_no_driver_takes_is_refused_with_a_sentence(address: str) -> None:
+    engine = open_engine(parse_url(address, "KPI_DATABASE_URL"))
+    with pytest.raises(KpiError, match="cannot be reached: .*Check KPI_DATABASE_URL") as refusal:
+        require_reachable(engine, "KPI_DATABASE_URL")
+    engine.dispose()
+    assert "hunter2" not in str(refusal.value)

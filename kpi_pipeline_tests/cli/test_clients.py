@@ -1,0 +1,170 @@
+import os
+from datetime import date
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, Engine
+
+from kpi_pipeline.warehouse.tables import client_api_keys, client_targets, clients
+from kpi_pipeline_tests.cli.running import Kpi, cells, days_ago, rows_of, written
+
+HEADER = (
+    "instance,bison_workspace_id,name,display_name,active,monthly_kpi_target,"
+    "monthly_sending_target,api_key"
+)
+KEY = "17|abcDEFghi123abcDEFghi123abcDEFghi123abcDEFghi123"
+HERON = f"main,101,Heron Tide Freight,Heron,yes,60,30000,{KEY}"
+LARK = "main,102,Lark Mill Solar,,no,,,"
+
+
+@pytest.fixture(autouse=True)
+def _email_bison(configured: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KPI_BISON_URL", "http://127.0.0.1:9")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "clients.csv"
+
+
+def _stored(engine: Engine) -> object:
+    return rows_of(engine, clients, client_targets, client_api_keys)
+
+
+def test_an_import_says_what_it_took_and_the_list_shows_it(kpi: Kpi, file: Path) -> None:
+    answer = kpi("clients", "import", written(file, HEADER, HERON, LARK)).answer()
+    month = f"{days_ago(0):%Y-%m}"
+    assert answer == (
+        f"2 clients imported, 1 with an API key in the file; targets hold from {month}.\n"
+    )
+    screen = kpi("clients", "list").answer()
+    assert cells(screen, "heron-tide-freight") == [
+        *("heron-tide-freight", "Heron", "main", "101", "yes", "yes", "–")
+    ]
+    assert cells(screen, "lark-mill-solar") == [
+        *("lark-mill-solar", "Lark Mill Solar", "main", "102", "no", "no", "–")
+    ]
+    assert screen.splitlines()[-1] == "1 of 2 clients are active."
+    assert KEY not in screen
+
+
+def test_targets_hold_from_the_month_that_is_named(kpi: Kpi, file: Path, engine: Engine) -> None:
+    path = written(file, HEADER, HERON)
+    answer = kpi("clients", "import", path, "--targets-from", "2026-02").answer()
+    assert "targets hold from 2026-02." in answer
+    (target,) = rows_of(engine, client_targets)["client_targets"]
+    assert (target["holds_from"], target["monthly_kpi_target"]) == (date(2026, 2, 1), 60)
+
+
+def test_a_client_that_is_imported_again_keeps_its_key_and_takes_its_new_label(
+    kpi: Kpi, file: Path
+) -> None:
+    kpi("clients", "import", written(file, HEADER, HERON)).answer()
+    renamed = "main,101,Crane Tide Freight,Crane,yes,60,30000,"
+    kpi("clients", "import", written(file, HEADER, renamed)).answer()
+    screen = kpi("clients", "list").answer()
+    assert cells(screen, "heron-tide-freight")[1] == "Crane"
+    assert cells(screen, "heron-tide-freight")[5] == "yes"
+    assert "1 of 1 clients are active." in screen
+
+
+def test_the_template_can_be_imported_as_it_is(
+    kpi: Kpi, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_BISON_INSTANCE", "main")
+    template = kpi("clients", "template").answer()
+    file.write_text(template)
+    answer = kpi("clients", "import", str(file)).answer()
+    assert answer.startswith(f"{len(template.splitlines()) - 1} clients imported")
+
+
+def test_a_file_with_faults_is_refused_whole_and_each_fault_is_named(
+    kpi: Kpi, file: Path, engine: Engine
+) -> None:
+    kpi("clients", "import", written(file, HEADER, HERON)).answer()
+    before = _stored(engine)
+    path = written(
+        file,
+        HEADER,
+        "main,101,Crane Tide Freight,,yes,99,,",
+        "main,,Nobody,,yes,,,",
+        "main,103,Otter Ridge Law,,perhaps,many,,",
+        "west,104,Quiet Vale Roofing,,yes,,,",
+    )
+    refusal = kpi("clients", "import", path).refusal().splitlines()
+    assert refusal[0] == f"{path} was not imported. Mend these and import it again:"
+    assert [line.strip() for line in refusal[1:]] == [
+        "line 3, bison_workspace_id: it is empty",
+        "line 4, active: 'perhaps' is neither yes nor no",
+        "line 4, monthly_kpi_target: 'many' is no whole number from 0 to 2147483647",
+        "line 5, instance: 'west' is not configured; known: main",
+    ]
+    assert _stored(engine) == before
+
+
+def test_a_malformed_api_key_is_refused_and_not_shown(kpi: Kpi, file: Path, engine: Engine) -> None:
+    for key in (KEY.replace("17|", ""), KEY.replace("|", " "), f"{KEY}!", "17|x"):
+        path = written(file, HEADER, HERON.replace(KEY, key))
+        refusal = kpi("clients", "import", path).refusal()
+        assert "line 2, api_key: it is not of the form NUMBER|LETTERS-AND-DIGITS" in refusal
+        assert key not in refusal
+    assert rows_of(engine, clients) == {"clients": []}
+
+
+def test_a_file_that_is_not_there_is_named(kpi: Kpi, file: Path) -> None:
+    refusal = kpi("clients", "import", str(file)).refusal()
+    assert refusal == f"{file} can't be read: No such file or directory. Check the name."
+
+
+def test_a_folder_is_no_file(kpi: Kpi, tmp_path: Path) -> None:
+    refusal = kpi("clients", "import", str(tmp_path)).refusal()
+    assert refusal == f"{tmp_path} can't be read: Is a directory. Check the name."
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_without_the_right_to_read_it_is_named(kpi: Kpi, file: Path) -> None:
+    written(file, HEADER, HERON)
+    file.chmod(0)
+    assert "can't be read: Permission denied" in kpi("clients", "import", str(file)).refusal()
+
+
+def test_a_file_in_another_encoding_is_refused_with_the_remedy(kpi: Kpi, file: Path) -> None:
+    file.write_bytes(f"{HEADER}\nmain,101,Brûlé Café,,yes,,,\n".encode("latin-1"))
+    refusal = kpi("clients", "import", str(file)).refusal()
+    assert refusal.startswith(f"{file} is not UTF-8 text.")
+
+
+def test_an_import_without_an_email_bison_names_the_setting(
+    kpi: Kpi, file: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KPI_BISON_URL")
+    refusal = kpi("clients", "import", written(file, HEADER, HERON)).refusal()
+    assert refusal == "No Email Bison is configured: set KPI_BISON_URL to its address."
+    assert rows_of(engine, clients) == {"clients": []}
+
+
+def test_a_month_that_does_not_exist_is_a_usage_error(kpi: Kpi, file: Path, engine: Engine) -> None:
+    path = written(file, HEADER, HERON)
+    result = kpi("clients", "import", path, "--targets-from", "2026-13")
+    assert (result.code, result.out) == (2, "")
+    assert "--targets-from" in result.err
+    assert rows_of(engine, clients) == {"clients": []}
+
+
+def test_two_keys_that_begin_alike_can_be_told_apart_on_a_narrow_screen(
+    kpi: Kpi, file: Path
+) -> None:
+    names = ["Quiet Harvest Orchard Landscaping East", "Quiet Harvest Orchard Landscaping West"]
+    rows = [f"main,{number},{name},,yes,,," for number, name in enumerate(names, 101)]
+    kpi("clients", "import", written(file, HEADER, *rows)).answer()
+    screen = kpi("clients", "list").answer()
+    for name in names:
+        assert cells(screen, name.lower().replace(" ", "-"))[1] == name
+
+
+def test_the_list_and_the_template_need_no_email_bison(
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KPI_BISON_URL")
+    assert "0 of 0 clients are active." in kpi("clients", "list").answer()
+    assert kpi("clients", "template").answer().startswith(HEADER + "\n")

@@ -1,0 +1,186 @@
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from kpi_pipeline.warehouse.engine import open_engine
+from kpi_pipeline.warehouse.tables import clients
+from kpi_pipeline_tests.cli.running import (
+    PASSWORD,
+    Kpi,
+    address,
+    closed_port,
+    ended,
+    kpi_in_a_process,
+    rows_of,
+    written,
+)
+
+
+@pytest.fixture
+def new_name(postgres: URL, administer: Callable[[str], None]) -> Iterator[URL]:
+    """A database that the server does not have, nor the one for Dagster beside it."""
+    url = postgres.set(database=f"kpi_{uuid.uuid4().hex}")
+    yield url
+    for name in (url.database, f"{url.database}_dagster"):
+        administer(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder outside pytest's own, which each session of pytest closes to other users.
+
+    The embedded server of a root user runs as another one.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="kpi-cli-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f"mysql://kpi:{PASSWORD}@127.0.0.1/kpi", "names 'mysql', but the pipeline needs Postgre"),
+        (f"kpi:{PASSWORD}@127.0.0.1/kpi", "KPI_DATABASE_URL"),
+        (PASSWORD, "is no database address"),
+        (f"postgresql://kpi:{PASSWORD}@127.0.0.1:port/kpi", "is no database address"),
+        (f"postgresql://kpi:{PASSWORD}@127.0.0.1:5432", "names no database"),
+        (f"postgresql://kpi:{PASSWORD}@{PASSWORD}@127.0.0.1/kpi", "holds one @ too many"),
+    ],
+)
+@pytest.mark.parametrize("command", ["metrics", "db upgrade"])
+def test_what_is_no_address_of_postgresql_is_refused_without_its_password(
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch, command: str, text: str, told: str
+) -> None:
+    monkeypatch.setenv("KPI_DATABASE_URL", text)
+    refusal = kpi(*command.split()).refusal()
+    assert refusal.startswith("KPI_DATABASE_URL ")
+    assert told in refusal
+    assert PASSWORD not in refusal
+
+
+@pytest.mark.parametrize("command", ["clients list", "sync", "metrics", "db upgrade"])
+def test_a_server_that_does_not_answer_is_named_without_its_password(
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    port = closed_port()
+    monkeypatch.setenv("KPI_DATABASE_URL", f"postgresql://kpi:{PASSWORD}@127.0.0.1:{port}/kpi")
+    refusal = kpi(*command.split()).refusal()
+    assert f"The database postgresql://kpi:***@127.0.0.1:{port}/kpi cannot be " in refusal
+    assert "Connection refused" in refusal
+    assert PASSWORD not in refusal
+
+
+def test_a_host_that_does_not_exist_is_named_without_the_password(
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_DATABASE_URL", f"postgresql://kpi:{PASSWORD}@nowhere.invalid/kpi")
+    refusal = kpi("clients", "list").refusal()
+    assert "'nowhere.invalid'" in refusal
+    assert "Check KPI_DATABASE_URL" in refusal
+    assert PASSWORD not in refusal
+
+
+def test_a_database_that_the_server_does_not_have_is_named(
+    kpi: Kpi, new_name: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_DATABASE_URL", address(new_name))
+    refusal = kpi("clients", "list").refusal()
+    assert f'database "{new_name.database}" does not exist' in refusal
+    assert "Check KPI_DATABASE_URL" in refusal
+    assert PASSWORD not in refusal
+
+
+def test_a_database_that_is_behind_is_refused_and_left_alone(
+    kpi: Kpi,
+    new_name: URL,
+    administer: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    administer(f"CREATE DATABASE {new_name.database}")
+    monkeypatch.setenv("KPI_DATABASE_URL", address(new_name))
+    monkeypatch.setenv("KPI_BISON_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("KPI_WEB_PORT", "0")
+    for command in ("clients list", "metrics", "sync", "up"):
+        refusal = kpi(*command.split()).refusal()
+        assert refusal.startswith("The KPI database is behind this version of the code")
+        assert refusal.endswith("Run `kpi db upgrade`.")
+    engine = open_engine(new_name)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT to_regclass('clients')").scalar() is None
+    engine.dispose()
+
+
+@pytest.mark.slow
+def test_an_upgrade_makes_both_databases_and_then_commands_work(
+    kpi: Kpi, new_name: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_DATABASE_URL", address(new_name))
+    monkeypatch.setenv("KPI_BISON_URL", "http://127.0.0.1:9")
+    assert kpi("db", "upgrade").answer() == "Both databases are at this version.\n"
+    assert kpi("db", "upgrade").answer() == "Both databases are at this version.\n"
+    assert "0 of 0 clients are active." in kpi("clients", "list").answer()
+    file = written(tmp_path / "c.csv", "instance,bison_workspace_id,name", "main,101,Heron Tide")
+    # Dagster's tables are there as well: its grid takes the client.
+    assert "1 clients imported" in kpi("clients", "import", file).answer()
+    engine = open_engine(new_name.set(database=f"{new_name.database}_dagster"))
+    with engine.connect() as connection:
+        grid = connection.exec_driver_sql("SELECT partition FROM dynamic_partitions").scalars()
+        assert grid.all() == ["heron-tide"]
+    engine.dispose()
+
+
+def test_a_database_of_dagster_that_was_never_made_is_named_and_nothing_is_imported(
+    kpi: Kpi, database: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_DATABASE_URL", address(database))
+    monkeypatch.setenv("KPI_BISON_URL", "http://127.0.0.1:9")
+    file = written(tmp_path / "c.csv", "instance,bison_workspace_id,name", "main,101,Heron Tide")
+    refusal = kpi("clients", "import", file).refusal()
+    assert f'database "{database.database}_dagster" does not exist' in refusal
+    assert "KPI_DAGSTER_DATABASE_URL" in refusal
+    assert "`kpi db upgrade`" in refusal
+    assert PASSWORD not in refusal
+    engine = open_engine(database)
+    assert rows_of(engine, clients) == {"clients": []}
+    engine.dispose()
+    # What only reads the KPI tables works all the same.
+    kpi("clients", "list").answer()
+    kpi("metrics").answer()
+
+
+@pytest.mark.slow
+def test_a_refusal_in_a_real_process_is_one_sentence_and_code_1(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = f"postgresql://kpi:{PASSWORD}@127.0.0.1:{closed_port()}/kpi"
+    monkeypatch.setenv("KPI_DATABASE_URL", url)
+    with kpi_in_a_process("metrics") as process:
+        refusal = ended(process).refusal()
+    assert len(refusal.splitlines()) == 1
+    assert PASSWORD not in refusal
+
+
+@pytest.mark.slow
+def test_without_a_configured_database_one_is_started_and_kept_in_the_state_folder(
+    kpi: Kpi, open_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = open_folder / "state"
+    monkeypatch.setenv("KPI_STATE_DIR", str(state))
+    monkeypatch.setenv("KPI_BISON_URL", "http://127.0.0.1:9")
+    file = written(tmp_path / "c.csv", "instance,bison_workspace_id,name", "main,101,Heron Tide")
+    with kpi_in_a_process("clients", "import", file) as process:
+        assert ended(process).answer().startswith("1 clients imported")
+    _server_is_stopped(state)
+    assert "Heron Tide" in kpi("metrics").answer()
+    _server_is_stopped(state)
+
+
+def _server_is_stopped(state: Path) -> None:
+    data = state / "postgres"
+    log = (data / "log").read_text().splitlines()[-5:]
+    assert not (data / "postmaster.pid").exists(), log

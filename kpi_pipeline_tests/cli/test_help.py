@@ -1,0 +1,74 @@
+import pytest
+import typer
+from cryptography.fernet import Fernet
+
+from kpi_pipeline.cli.main import app
+from kpi_pipeline_tests.cli.running import Kpi
+
+OPTIONS = {
+    "": ["--demo"],
+    "clients": [],
+    "clients import": ["FILE.csv", "--targets-from"],
+    "clients list": [],
+    "clients template": [],
+    "db": [],
+    "db upgrade": [],
+    "demo": ["--once", "--days", "--port"],
+    "metrics": ["--date", "--workspace", "-w", "--format"],
+    "sandbox": ["--port", "--clients", "--seed", "--calls-per-second", "--latency", "--today"],
+    "secret-key": [],
+    "sync": ["--date", "--workspace", "-w"],
+    "up": [],
+}
+
+
+def _commands(group: typer.Typer, path: str = "") -> dict[str, list[str]]:
+    """Each command of the code, by what a user types, with the names of its options."""
+    from typer.main import get_command
+
+    found: dict[str, list[str]] = {}
+
+    def walk(command: object, path: str) -> None:
+        found[path] = [
+            name
+            for parameter in command.params  # type: ignore[attr-defined]
+            for name in parameter.opts
+            if name.startswith("-")
+        ]
+        for name, below in getattr(command, "commands", {}).items():
+            walk(below, f"{path} {name}".strip())
+
+    walk(get_command(group), path)
+    return found
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_the_help_of_a_command_names_each_option(kpi: Kpi, command: str) -> None:
+    screen = kpi(*command.split(), "--help").answer()
+    words = screen.split()
+    for option in OPTIONS[command]:
+        assert any(option in word for word in words), f"{option} is not in {screen}"
+
+
+def test_no_command_and_no_option_is_missing_above() -> None:
+    flags = {
+        path: [name for name in names if name.startswith("-")] for path, names in OPTIONS.items()
+    }
+    in_code = {
+        path: [name for name in names if name != "--help"] for path, names in _commands(app).items()
+    }
+    assert in_code == flags
+
+
+def test_a_command_that_does_not_exist_is_a_usage_error(kpi: Kpi) -> None:
+    result = kpi("snyc")
+    assert (result.code, result.out) == (2, "")
+    assert "No such command 'snyc'" in result.err
+
+
+def test_a_secret_key_is_a_fresh_fernet_key_and_nothing_else(kpi: Kpi) -> None:
+    first, second = kpi("secret-key").answer(), kpi("secret-key").answer()
+    assert first != second
+    for key in (first, second):
+        assert key.endswith("\n")
+        assert Fernet(key.strip()).decrypt(Fernet(key.strip()).encrypt(b"x")) == b"x"

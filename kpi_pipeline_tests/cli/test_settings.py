@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from kpi_pipeline_tests.cli.running import Kpi
+
+SECRET = "abcDEFghi123456789012345"
+ADVICE = "Mend them in the environment or in .env (.env.example lists them all)."
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        (
+            "KPI_TIMEZONE",
+            "Mars/Olympus",
+            "'Mars/Olympus' is no time zone; write one such as America/Chicago",
+        ),
+        (
+            "KPI_BISON_URL",
+            "https://bison.example/api",
+            "it holds more than scheme and host; write it as https://HOST",
+        ),
+        ("KPI_BISON_URL", "bison.example", "it is no address; write it as https://HOST"),
+        (
+            "KPI_BISON_MASTER_KEY",
+            SECRET,
+            "it is not of the form NUMBER|LETTERS-AND-DIGITS; copy it again from Email Bison",
+        ),
+        ("KPI_BISON_ATTEMPTS", "0", "Input should be greater than or equal to 1"),
+        ("KPI_FIRST_DATE", "1 March", "Input should be a valid date"),
+        ("KPI_BISON_INSTANCE", "East Coast", "it may hold lower-case letters, digits"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_named_with_what_it_should_hold(
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    refusal = kpi("clients", "list").refusal()
+    assert refusal.startswith(f"The settings do not fit: {name}: {told}")
+    assert refusal.endswith(ADVICE)
+    assert SECRET not in refusal
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_settings_that_do_not_fit_are_named_at_once(
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = {
+        "KPI_TIMEZONE": "Chicago",
+        "KPI_BISON_URL": "ftp://bison.example",
+        "KPI_BISON_MASTER_KEY": SECRET,
+        "KPI_WEB_PORT": "99999",
+    }
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    refusal = kpi("metrics").refusal()
+    assert [name for name in wrong if f"{name}: " in refusal] == list(wrong)
+    assert SECRET not in refusal
+
+
+def test_a_password_in_the_address_of_email_bison_is_not_shown(
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_BISON_URL", f"https://agency:{SECRET}@bison.example")
+    refusal = kpi("clients", "list").refusal()
+    assert "KPI_BISON_URL: it holds more than scheme and host" in refusal
+    assert SECRET not in refusal
+
+
+def test_a_file_of_settings_that_is_not_there_is_named(
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KPI_ENV_FILE", str(tmp_path / "nowhere.env"))
+    refusal = kpi("clients", "list").refusal()
+    assert (
+        refusal
+        == f"KPI_ENV_FILE names {tmp_path / 'nowhere.env'}, which is no file. Check the name."
+    )
+
+
+def test_a_secret_key_that_is_no_fernet_key_is_refused_and_not_shown(
+    kpi: Kpi, configured: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in (SECRET, f"{SECRET}{SECRET[:20]}", "ä" * 44):
+        monkeypatch.setenv("KPI_SECRET_KEY", key)
+        refusal = kpi("clients", "list").refusal()
+        assert refusal.startswith("KPI_SECRET_KEY is no Fernet key: ")
+        assert "Make one with `kpi secret-key`" in refusal
+        assert key not in refusal
+
+
+def test_a_secret_key_from_the_command_is_accepted(
+    kpi: Kpi, configured: URL, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KPI_SECRET_KEY", kpi("secret-key").answer().strip())
+    kpi("clients", "list").answer()
+    assert not list(tmp_path.glob("**/secret.key"))
+
+
+def test_the_demo_can_not_be_looked_at_before_it_ran(kpi: Kpi, tmp_path: Path) -> None:
+    refusal = kpi("--demo", "metrics").refusal()
+    assert refusal == "There is no demo to work on yet: run `kpi demo` first."
+    assert not list(tmp_path.iterdir())

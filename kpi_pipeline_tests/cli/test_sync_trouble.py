@@ -1,0 +1,167 @@
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, Engine
+
+from kpi_pipeline.warehouse.clients import all_clients
+from kpi_pipeline.warehouse.tables import (
+    client_metrics,
+    kpi_projections,
+    raw_bison_stats,
+    sending_plans,
+    sync_log,
+)
+from kpi_pipeline_tests.cli.running import Kpi, Result, closed_port, days_ago, rows_of, written
+from kpi_pipeline_tests.sandbox.running import Bison
+
+NUMBERS = (raw_bison_stats, kpi_projections, client_metrics, sending_plans)
+NOTHING: dict[str, list[object]] = {table.name: [] for table in (*NUMBERS, sync_log)}
+
+
+@pytest.fixture
+def keyless(engine: Engine, imported: None) -> list[str]:
+    """The keys of the clients without an API key of their own."""
+    with engine.connect() as connection:
+        return [client.workspace for client in all_clients(connection) if not client.has_key]
+
+
+def _nothing_happened(engine: Engine, bison: Bison, calls_before: int) -> None:
+    assert rows_of(engine, *NUMBERS, sync_log) == NOTHING
+    assert len(bison.calls()) == calls_before
+
+
+def _failures(result: Result) -> list[str]:
+    """The lines of the report that name a failed client."""
+    return [line for line in result.out.splitlines() if line.startswith("✗ ")]
+
+
+@pytest.mark.usefixtures("imported")
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--date", "2001-01-01"), "2001-01-01 is outside the grid"),
+        (("--date", "2999-01-01"), "2999-01-01 is outside the grid"),
+        (
+            ("--workspace", "nobody"),
+            "There is no client nobody. `kpi clients list`",
+        ),
+    ],
+)
+def test_what_is_not_in_the_grid_is_refused_before_anything_happens(
+    kpi: Kpi,
+    live_bison: Bison,
+    engine: Engine,
+    words: tuple[str, ...],
+    told: str,
+) -> None:
+    calls = len(live_bison.calls())
+    refusal = kpi("sync", *words).refusal()
+    assert refusal.startswith(told)
+    _nothing_happened(engine, live_bison, calls)
+
+
+@pytest.mark.usefixtures("imported")
+def test_a_date_outside_the_grid_is_told_the_grids_bounds(
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_FIRST_DATE", days_ago(9).isoformat())
+    for day in (days_ago(10), days_ago(-1)):
+        assert kpi("sync", "--date", day.isoformat()).refusal() == (
+            f"{day} is outside the grid, which runs from {days_ago(9)} (KPI_FIRST_DATE) to today, "
+            f"{days_ago(0)}. Choose a date within it."
+        )
+
+
+@pytest.mark.usefixtures("imported")
+def test_a_grid_that_begins_in_the_future_is_refused_with_the_setting(
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_FIRST_DATE", days_ago(-1).isoformat())
+    for words in ((), ("--date", days_ago(0).isoformat())):
+        refusal = kpi("sync", *words).refusal()
+        assert refusal.startswith(f"The grid has no dates yet: KPI_FIRST_DATE is {days_ago(-1)}")
+
+
+@pytest.mark.parametrize("text", ["2026-13-01", "2026-02-30", "18.3.2026", "today", ""])
+def test_a_malformed_date_is_a_usage_error(kpi: Kpi, text: str) -> None:
+    for command in ("sync", "metrics"):
+        result = kpi(command, "--date", text)
+        assert (result.code, result.out) == (2, "")
+        assert "Invalid value for '--date'" in result.err
+
+
+def test_a_sync_without_clients_says_how_to_import_some(kpi: Kpi, configured: URL) -> None:
+    refusal = kpi("sync").refusal()
+    assert refusal == "There are no active clients. Import some with `kpi clients import FILE.csv`."
+
+
+def test_an_inactive_client_is_refused_and_left_out(
+    kpi: Kpi, live_bison: Bison, engine: Engine, tmp_path: Path
+) -> None:
+    rows = ["instance,bison_workspace_id,name,active", "main,901,Heron Tide,no"]
+    kpi("clients", "import", written(tmp_path / "c.csv", *rows)).answer()
+    refusal = kpi("sync", "--workspace", "heron-tide").refusal()
+    assert refusal == "Not active: heron-tide. Import the client again with active = yes."
+    assert kpi("sync").refusal().startswith("There are no active clients.")
+    _nothing_happened(engine, live_bison, 0)
+
+
+@pytest.mark.slow
+def test_without_the_master_key_only_the_clients_that_need_it_fail_and_the_others_land(
+    kpi: Kpi,
+    live_bison: Bison,
+    keyless: list[str],
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("KPI_BISON_MASTER_KEY")
+    day = days_ago(40).isoformat()
+    result = kpi("sync", "--date", day)
+    assert result.code == 1
+    assert f"{26 - len(keyless)} of 26 clients ok" in result.out
+    failures = _failures(result)
+    assert [line.split()[1] for line in failures] == [f"{key}:" for key in keyless]
+    for line in failures:
+        assert line.endswith(
+            "Give the client an api_key in the CSV and import it (`kpi clients import`), or set "
+            "KPI_BISON_MASTER_KEY."
+        )
+    assert "Mend what is named above, and run the same command again." in result.err
+    landed = {row["workspace"] for row in rows_of(engine, client_metrics)["client_metrics"]}
+    assert len(landed) == 26 - len(keyless)
+    assert not landed & set(keyless)
+    monkeypatch.setenv("KPI_BISON_MASTER_KEY", live_bison.master_key)
+    assert "26 of 26 clients ok" in kpi("sync", "--date", day).answer()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("imported")
+def test_an_email_bison_that_does_not_answer_is_named_for_each_client_and_no_row_changes(
+    kpi: Kpi, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("sync", "--date", days_ago(0).isoformat())
+    kpi(*words).answer()
+    before = rows_of(engine, *NUMBERS)
+    monkeypatch.setenv("KPI_BISON_URL", f"http://127.0.0.1:{closed_port()}")
+    result = kpi(*words)
+    assert result.code == 1
+    assert "0 of 26 clients ok" in result.out
+    workspaces = [row["workspace"] for row in before["client_metrics"]]
+    failures = _failures(result)
+    assert [line.split()[1] for line in failures] == [f"{key}:" for key in workspaces]
+    for line in failures:
+        assert "got no answer at try 1 of 1" in line
+        assert "See whether Email Bison is up and KPI_BISON_URL is right" in line
+    assert rows_of(engine, *NUMBERS) == before
+
+
+@pytest.mark.slow
+def test_an_instance_that_is_not_configured_is_told_for_each_client(
+    kpi: Kpi, keyless: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_BISON_INSTANCE", "east")
+    result = kpi("sync", "--date", days_ago(1).isoformat(), "--workspace", keyless[0])
+    assert result.code == 1
+    (line,) = _failures(result)
+    assert line.startswith(f"✗ {keyless[0]}: ")
+    assert "'main' is not configured; known: east." in line

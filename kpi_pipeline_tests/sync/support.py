@@ -1,0 +1,249 @@
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from datetime import date, datetime
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import Table, select, update
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.sync.store import Step
+from kpi_pipeline.sync.work import ClientOutcome, Rectangle, work_through
+from kpi_pipeline.warehouse.clients import ClientRecord, all_clients, import_clients
+from kpi_pipeline.warehouse.clients_csv import parse
+from kpi_pipeline.warehouse.tables import (
+    client_api_keys,
+    client_metrics,
+    kpi_projections,
+    raw_bison_stats,
+)
+from kpi_pipeline_tests.expected import Row, expected_rows
+from kpi_pipeline_tests.sandbox.running import Bison
+
+SERIES = "/api/workspaces/v1.1/line-area-chart-stats"
+STATS = "/api/workspaces/v1.1/stats"
+SWITCH = "/api/workspaces/v1.1/switch-workspace"
+PLANS = "/api/campaigns/sending-schedules"
+WHO_AM_I = "/api/users"
+
+ALL_STEPS = tuple(Step)
+ROW_TABLES = (raw_bison_stats, kpi_projections, client_metrics)
+Rows = dict[tuple[str, date], Row]
+
+
+class Agency:
+    """The sandbox's 26 clients, imported into a deployment, and what a test does with them."""
+
+    def __init__(self, deployment: Deployment, bison: Bison) -> None:
+        self.deployment = deployment
+        self.bison = bison
+        with deployment.engine.connect() as connection:
+            clients = all_clients(connection)
+        self.ids = {client.workspace: client.bison_workspace_id for client in clients}
+        own = {int(row["bison_workspace_id"]): row for row in bison.clients()}
+        self._table = {slug: own[number] for slug, number in self.ids.items() if number in own}
+        self.workspaces = list(self.ids)
+        self.keyed = [slug for slug in self.workspaces if self.key(slug)]
+        self.keyless = [slug for slug in self.workspaces if not self.key(slug)]
+        # Where a promise is not about all 26, a few of both kinds show it sooner.
+        self.some = [*self.keyed[:5], self.keyless[0]]
+
+    def key(self, workspace: str) -> str | None:
+        return self._table[workspace]["api_key"] or None
+
+    def target(self, workspace: str) -> int | None:
+        target = self._table[workspace]["monthly_kpi_target"]
+        return int(target) if target else None
+
+    def moved_to(self, instant: datetime) -> "Agency":
+        self.bison.freeze(instant.isoformat())
+        return self.with_deployment(now=lambda: instant)
+
+    def with_settings(self, **changed: object) -> "Agency":
+        settings = self.deployment.settings.model_copy(update=changed)
+        return self.with_deployment(settings=settings)
+
+    def with_deployment(self, **changed: Any) -> "Agency":
+        other = copy(self)
+        other.deployment = replace(self.deployment, **changed)
+        return other
+
+    def sync(
+        self,
+        dates: Sequence[date],
+        workspaces: Sequence[str] | None = None,
+        steps: Collection[Step] = ALL_STEPS,
+        run_id: str = "a run",
+    ) -> dict[str, ClientOutcome]:
+        rectangle = Rectangle(self.workspaces if workspaces is None else workspaces, dates)
+        outcomes = work_through(self.deployment, rectangle, steps, run_id=run_id)
+        assert [outcome.workspace for outcome in outcomes] == list(rectangle.workspaces)
+        return {outcome.workspace: outcome for outcome in outcomes}
+
+    def synced(self, dates: Sequence[date], workspaces: Sequence[str] | None = None) -> None:
+        assert errors(self.sync(dates, workspaces)) == {}
+
+    def rows(self, table: Table = client_metrics) -> Rows:
+        day = "date" if "date" in table.c else "metric_date"
+        with self.deployment.engine.connect() as connection:
+            found = connection.execute(select(table)).mappings()
+            return {(row["workspace"], row[day]): dict(row) for row in found}
+
+    def all_rows(self) -> dict[str, Rows]:
+        return {table.name: self.rows(table) for table in ROW_TABLES}
+
+    def table(self, table: Table) -> list[Row]:
+        with self.deployment.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(select(table)).mappings()]
+
+    def expected(self, dates: Sequence[date], workspaces: Sequence[str] | None = None) -> Rows:
+        asked = self.workspaces if workspaces is None else workspaces
+        return expected_rows(
+            str(self.bison.http.base_url),
+            self.bison.master_key,
+            {slug: (self.ids[slug], self.key(slug), self.target(slug)) for slug in asked},
+            dates,
+            self.deployment.timezone,
+            self.deployment.now(),
+        )
+
+    def forget_calls(self) -> None:
+        self.bison.http.delete("/sandbox/calls").raise_for_status()
+
+    def calls(self) -> dict[str, list[Mapping[str, Any]]]:
+        """Bison's own log by client, in the order of arrival.
+
+        A rejected key is still its client's; a refused switch names nobody, and stands under "".
+        """
+        slug_of_key = {
+            int(key.split("|")[0]): slug for slug in self.keyed if (key := self.key(slug))
+        }
+        slug_of_id = {number: slug for slug, number in self.ids.items()}
+        by_client: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for call in self.bison.calls():
+            slug = slug_of_key.get(call["key_id"]) or slug_of_id.get(call["workspace_id"], "")
+            by_client[slug].append(call)
+        return by_client
+
+    def verified_at(self, workspaces: Iterable[str]) -> dict[str, datetime | None]:
+        keys = {row["workspace"]: row["verified_at"] for row in self.table(client_api_keys)}
+        return {slug: keys[slug] for slug in workspaces}
+
+    def give_key(self, workspace: str, key: str, verified_at: datetime | None = None) -> None:
+        token = self.deployment.vault.encrypt(SecretStr(key))
+        with self.deployment.engine.begin() as connection:
+            connection.execute(
+                update(client_api_keys)
+                .where(client_api_keys.c.workspace == workspace)
+                .values(encrypted_key=token, verified_at=verified_at)
+            )
+
+    def revoke(self, workspace: str) -> None:
+        body = {"workspace_id": self.ids[workspace]}
+        self.bison.http.post("/sandbox/keys/revoke", json=body).raise_for_status()
+
+    def delete(self, workspace: str) -> None:
+        self.bison.http.delete(f"/sandbox/workspaces/{self.ids[workspace]}").raise_for_status()
+
+    def rename(self, workspace: str, name: str) -> None:
+        path = f"/sandbox/workspaces/{self.ids[workspace]}/rename"
+        self.bison.http.post(path, json={"name": name}).raise_for_status()
+
+
+def open_agency(
+    deployment: Deployment, bison: Bison, targets_from: date = date(2020, 1, 1)
+) -> Agency:
+    """Import the sandbox's own list of clients, as a user of the pipeline would."""
+    text = bison.http.get("/sandbox/clients.csv").raise_for_status().text
+    write(deployment, parse(text, deployment.instances(), "clients.csv"), targets_from)
+    return Agency(deployment, bison)
+
+
+def write(
+    deployment: Deployment, records: Sequence[ClientRecord], targets_from: date = date(2020, 1, 1)
+) -> list[str]:
+    with deployment.engine.begin() as connection:
+        return import_clients(
+            connection, records, targets_from=targets_from, vault=deployment.vault
+        )
+
+
+def errors(outcomes: Mapping[str, ClientOutcome]) -> dict[str, str]:
+    return {slug: outcome.error for slug, outcome in outcomes.items() if outcome.error is not None}
+
+
+def differences(rows: Rows, expected: Rows) -> list[str]:
+    """Where the stored rows are not as expected, missing and surplus rows included."""
+    return [f"{key} is there for nothing" for key in rows.keys() - expected.keys()] + [
+        f"{key} {column}: {rows.get(key, {}).get(column, 'no row')!r} is not {value!r}"
+        for key, row in expected.items()
+        for column, value in row.items()
+        if rows.get(key, {}).get(column, "no row") != value
+    ]
+
+
+def without(rows: Mapping[str, Rows] | Rows, *columns: str) -> Any:
+    """The rows, at any depth, without some columns."""
+    if not isinstance(rows, dict):
+        return rows
+    return {name: without(value, *columns) for name, value in rows.items() if name not in columns}
+
+
+def of_clients(tables: Mapping[str, Rows], workspaces: Collection[str]) -> dict[str, Rows]:
+    return {
+        name: {key: row for key, row in rows.items() if key[0] in workspaces}
+        for name, rows in tables.items()
+    }
+
+
+class Bystander:
+    """Stands between a key's calls of one path and the sandbox, and answers in its place."""
+
+    def __init__(self, app: ASGIApp, key: str, path: str, status: int, body: bytes) -> None:
+        self.calls = 0
+        self._app = app
+        self._authorization = f"Bearer {key}".encode()
+        self._path = path
+        self._answer = status, body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not self._stops(scope):
+            await self._app(scope, receive, send)
+            return
+        self.calls += 1
+        status, body = self._answer
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _stops(self, scope: Scope) -> bool:
+        headers = dict(scope["headers"])
+        return scope["path"] == self._path and headers.get(b"authorization") == self._authorization
+
+
+class Crowd:
+    """Lets all calls through, each held open for a moment, and counts those of a key at once."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self.most = 0
+        self.total = 0
+        self._under_way = 0
+        self._app = app
+        self._authorization = f"Bearer {key}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if dict(scope.get("headers", ())).get(b"authorization") != self._authorization:
+            await self._app(scope, receive, send)
+            return
+        self.total += 1
+        self._under_way += 1
+        self.most = max(self.most, self._under_way)
+        try:
+            await asyncio.sleep(0.01)
+            await self._app(scope, receive, send)
+        finally:
+            self._under_way -= 1

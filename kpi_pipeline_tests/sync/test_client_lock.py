@@ -1,0 +1,37 @@
+"""Whoever writes a client's rows holds the client's lock, so that nobody undoes another's work."""
+
+import threading
+import time
+
+from sqlalchemy import text
+
+from kpi_pipeline.warehouse.locks import lock_client
+from kpi_pipeline_tests.sandbox.running import TODAY
+from kpi_pipeline_tests.sync.support import Agency, errors
+
+_WAITING = text(
+    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+
+def test_a_sync_waits_for_a_client_whose_rows_somebody_holds_and_for_no_other(
+    agency: Agency,
+) -> None:
+    held, other = agency.keyed[:2]
+    troubles: list[dict[str, str]] = []
+    run = threading.Thread(
+        target=lambda: troubles.append(errors(agency.sync([TODAY], [held, other])))
+    )
+    with agency.deployment.engine.begin() as connection:
+        lock_client(connection, held)
+        run.start()
+        deadline = time.monotonic() + 20
+        while connection.scalar(_WAITING) != 1 or (other, TODAY) not in agency.rows():
+            assert time.monotonic() < deadline, "the sync does not wait, or the other client does"
+            time.sleep(0.01)
+        assert not any((held, TODAY) in rows for rows in agency.all_rows().values())
+    run.join()
+
+    assert troubles == [{}]
+    assert agency.rows().keys() == {(held, TODAY), (other, TODAY)}

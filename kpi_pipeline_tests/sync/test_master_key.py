@@ -1,0 +1,80 @@
+"""The master key acts in one workspace at a time; five clients once showed the same 162,179."""
+
+import threading
+from itertools import groupby
+
+from kpi_pipeline_tests.sandbox.running import TODAY, Stage
+from kpi_pipeline_tests.sync.support import (
+    PLANS,
+    SERIES,
+    SWITCH,
+    WHO_AM_I,
+    Agency,
+    Crowd,
+    differences,
+    errors,
+)
+
+
+def test_the_master_key_serves_one_client_after_another_and_is_verified_before_and_after(
+    agency: Agency,
+) -> None:
+    agency.synced([TODAY], [*agency.keyless, *agency.keyed[:5]])
+
+    master = [call for call in agency.bison.calls() if call["key"] == "master"]
+    turns = [
+        (workspace_id, [call["path"] for call in calls])
+        for workspace_id, calls in groupby(master, key=lambda call: call["workspace_id"])
+    ]
+    assert sorted(workspace_id for workspace_id, _ in turns) == sorted(
+        agency.ids[slug] for slug in agency.keyless
+    )
+    turn = [SWITCH, WHO_AM_I, SERIES, PLANS, PLANS, WHO_AM_I]
+    assert [paths for _, paths in turns] == [turn] * 3
+
+
+def test_two_runs_at_once_never_have_two_calls_of_the_master_key_under_way(
+    agency: Agency, stage: Stage
+) -> None:
+    crowd = Crowd(stage.app, agency.bison.master_key)
+    stage.app = crowd
+    troubles: list[dict[str, str]] = []
+
+    def sync(run_id: str) -> None:
+        troubles.append(errors(agency.sync([TODAY], agency.keyless, run_id=run_id)))
+
+    runs = [threading.Thread(target=sync, args=(f"run {number}",)) for number in (1, 2)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+
+    assert troubles == [{}, {}]
+    assert crowd.most == 1
+    assert crowd.total >= 2 * 3 * 6
+    assert differences(agency.rows(), agency.expected([TODAY], agency.keyless)) == []
+
+
+def test_a_keyless_client_whose_workspace_is_gone_does_not_stop_those_that_wait_behind_it(
+    agency: Agency,
+) -> None:
+    gone, *others = agency.keyless
+    agency.delete(gone)
+
+    outcomes = agency.sync([TODAY], agency.keyless)
+
+    assert errors(outcomes).keys() == {gone}
+    assert {slug for slug, _ in agency.rows()} == set(others)
+
+
+def test_a_keyless_client_without_a_master_key_is_told_how_to_get_one(agency: Agency) -> None:
+    agency = agency.with_settings(bison_master_key=None)
+
+    outcomes = agency.sync([TODAY], [agency.keyless[0], agency.keyed[0]])
+
+    (slug, error), *others = errors(outcomes).items()
+    assert (slug, others) == (agency.keyless[0], [])
+    assert "api_key" in error
+    assert "KPI_BISON_MASTER_KEY" in error
+    assert outcomes[slug].key_used is None
+    assert outcomes[slug].api_calls == 0

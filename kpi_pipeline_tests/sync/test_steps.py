@@ -1,0 +1,107 @@
+"""Each of the three steps alone: recomputing needs no call, and says what it lacks."""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+import pytest
+
+from kpi_pipeline.business_days import days_between
+from kpi_pipeline.sync.store import Step
+from kpi_pipeline.warehouse.clients_csv import parse
+from kpi_pipeline.warehouse.tables import client_metrics, kpi_projections, raw_bison_stats
+from kpi_pipeline_tests.sandbox.running import TODAY
+from kpi_pipeline_tests.sync.support import Agency, errors, without, write
+
+DATES = days_between(TODAY - timedelta(days=2), TODAY)
+RECOMPUTE = [Step.PROJECTIONS, Step.METRICS]
+
+
+@pytest.mark.parametrize(
+    "steps", [[Step.PROJECTIONS], [Step.METRICS], RECOMPUTE], ids=lambda steps: "+".join(steps)
+)
+def test_recomputing_asks_email_bison_for_nothing_and_finds_the_same_numbers(
+    agency: Agency, steps: Sequence[Step]
+) -> None:
+    clients = [agency.keyed[0], agency.keyless[0]]
+    agency.synced(DATES, clients)
+    before = agency.all_rows()
+    agency.forget_calls()
+    # Not even an address is needed.
+    unplugged = agency.with_settings(bison_url=None, bison_master_key=None)
+
+    outcomes = unplugged.sync(DATES, clients, steps)
+
+    assert errors(outcomes) == {}
+    assert agency.calls() == {}
+    assert {(it.key_used, it.api_calls, it.fact_days) for it in outcomes.values()} == {(None, 0, 0)}
+    after = agency.all_rows()
+    assert without(after, "updated_at") == without(before, "updated_at")
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {step.value for step in steps}
+    assert {slug: list(it.numbers) for slug, it in outcomes.items()} == dict.fromkeys(
+        clients, DATES
+    )
+
+
+def test_a_new_target_shows_once_the_rows_are_recomputed(agency: Agency) -> None:
+    slug = agency.keyed[0]
+    agency.synced([TODAY], [slug])
+    before = agency.rows()[slug, TODAY]
+    rows = agency.bison.http.get("/sandbox/clients.csv").text
+    (kept,) = [
+        it for it in parse(rows, ["main"], "csv") if it.bison_workspace_id == agency.ids[slug]
+    ]
+    doubled = type(kept)(**{**vars(kept), "monthly_kpi_target": 1000})
+    write(agency.deployment, [doubled], targets_from=TODAY.replace(day=1))
+
+    assert errors(agency.sync([TODAY], [slug], RECOMPUTE)) == {}
+
+    after = agency.rows()[slug, TODAY]
+    assert after["monthly_kpi_target"] == 1000
+    assert after["mtd_leads_progress"] * 10 == after["positive_replies_mtd"]
+    assert before["positive_replies_mtd"] == after["positive_replies_mtd"] > 0
+
+
+def test_fetching_facts_alone_writes_no_other_table(agency: Agency) -> None:
+    slug = agency.keyed[0]
+
+    outcome = agency.sync(DATES, [slug], [Step.FACTS])[slug]
+
+    assert outcome.error is None
+    rows = agency.all_rows()
+    assert rows[raw_bison_stats.name]
+    assert rows[kpi_projections.name] == rows[client_metrics.name] == {}
+    assert outcome.numbers[TODAY].positive_replies_mtd is None
+    assert outcome.numbers[TODAY].emails_sent > 0
+
+
+@pytest.mark.parametrize(
+    ("steps", "stored", "said"),
+    [
+        ([Step.PROJECTIONS], [], "has no facts of 2026-03-16, 2026-03-17, 2026-03-18"),
+        (RECOMPUTE, [], "has no facts of 2026-03-16, 2026-03-17, 2026-03-18"),
+        ([Step.METRICS], [], "has no projections of 2026-03-16, 2026-03-17, 2026-03-18"),
+        ([Step.PROJECTIONS], DATES[:1], "has no facts of 2026-03-17, 2026-03-18"),
+        ([Step.METRICS], DATES[1:], "has no projections of 2026-03-16. "),
+    ],
+)
+def test_a_step_that_lacks_what_it_stands_on_says_so_and_writes_nothing(
+    agency: Agency, steps: Sequence[Step], stored: list[date], said: str
+) -> None:
+    fine, lacking = agency.keyed[:2]
+    agency.synced(DATES, [fine])
+    if stored:
+        agency.synced(stored, [lacking])
+    before = agency.all_rows()
+
+    outcomes = agency.sync(DATES, [fine, lacking], steps)
+
+    (error,) = errors(outcomes).values()
+    assert error.startswith(f"{lacking} {said}")
+    assert "Materialize " in error
+    after = agency.all_rows()
+    for name, rows in after.items():
+        assert {key: row for key, row in rows.items() if key[0] == lacking} == {
+            key: row for key, row in before[name].items() if key[0] == lacking
+        }
+    assert after[steps[-1].value] != before[steps[-1].value], "the other client's rows are new"

@@ -1,0 +1,83 @@
+"""A client's own key is compared with the registry before its numbers are believed."""
+
+from kpi_pipeline.warehouse.clients_csv import parse
+from kpi_pipeline_tests.conftest import NOW
+from kpi_pipeline_tests.sandbox.running import TODAY
+from kpi_pipeline_tests.sync.support import (
+    PLANS,
+    SERIES,
+    WHO_AM_I,
+    Agency,
+    errors,
+    of_clients,
+    write,
+)
+
+
+def test_a_key_is_compared_with_the_registry_before_its_first_numbers_and_once(
+    agency: Agency,
+) -> None:
+    keyed = agency.keyed[:6]
+    assert set(agency.verified_at(agency.keyed).values()) == {None}
+
+    agency.synced([TODAY], agency.keyless + keyed)
+
+    calls = agency.calls()
+    for slug in keyed:
+        assert [it["path"] for it in calls[slug]] == [WHO_AM_I, SERIES, PLANS, PLANS]
+    assert agency.verified_at(keyed) == dict.fromkeys(keyed, NOW)
+    assert set(agency.verified_at(agency.keyed[6:]).values()) == {None}
+
+    agency.forget_calls()
+    agency.synced([TODAY], keyed)
+
+    calls = agency.calls()
+    for slug in keyed:
+        assert [it["path"] for it in calls[slug]] == [SERIES, PLANS, PLANS]
+
+
+def test_a_key_that_was_imported_again_is_compared_again(agency: Agency) -> None:
+    slug = agency.keyed[0]
+    agency.synced([TODAY], [slug])
+    text = agency.bison.http.get("/sandbox/clients.csv").text
+    write(agency.deployment, parse(text, ["main"], "clients.csv"))
+    agency.forget_calls()
+
+    agency.synced([TODAY], [slug])
+
+    assert agency.calls()[slug][0]["path"] == WHO_AM_I
+
+
+def test_a_key_of_another_clients_workspace_fails_its_client_naming_both_and_writes_nothing(
+    agency: Agency,
+) -> None:
+    mixed_up, owner = agency.keyed[3:5]
+    agency.synced([TODAY], agency.some)
+    before = agency.all_rows()
+    key = agency.key(owner)
+    assert key is not None
+    agency.give_key(mixed_up, key)
+
+    outcomes = agency.sync([TODAY], agency.some)
+
+    ((slug, error),) = errors(outcomes).items()
+    assert slug == mixed_up
+    assert error.startswith(f"{mixed_up}: ")
+    assert str(agency.ids[mixed_up]) in error
+    assert str(agency.ids[owner]) in error
+    assert "bison_workspace_id" in error
+    assert "api_key" in error
+    assert key.split("|")[1] not in error
+    after = agency.all_rows()
+    assert of_clients(after, [mixed_up]) == of_clients(before, [mixed_up])
+    assert of_clients(after, [owner]) != of_clients(before, [owner])
+    assert agency.verified_at([mixed_up]) == {mixed_up: None}
+
+
+def test_a_foreign_key_is_asked_whose_it_is_and_nothing_else(agency: Agency) -> None:
+    mixed_up, owner = agency.keyed[4], agency.keyed[5]
+    agency.give_key(mixed_up, str(agency.key(owner)))
+
+    assert errors(agency.sync([TODAY], [mixed_up])).keys() == {mixed_up}
+
+    assert [call["path"] for call in agency.bison.calls()] == [WHO_AM_I]
