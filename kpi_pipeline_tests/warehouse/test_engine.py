@@ -17,6 +17,7 @@ from kpi_pipeline.warehouse.engine import (
     require_reachable,
     session_lock,
 )
+from kpi_pipeline.warehouse.urls import parse_url
 
 Administer = Callable[[str], None]
 
@@ -208,7 +209,7 @@ def test_a_session_lock_is_free_again_after_a_failure(engine: Engine) -> None:
 )
 def test_an_address_that_no_driver_takes_is_refused_with_a_sentence(address: str) -> None:
     engine = open_engine(parse_url(address, "KPI_DATABASE_URL"))
-    with pytest.raises(KpiError, match="cannot be reached: .*Check KPI_DATABASE_URL") as refusal:
+    with pytest.raises(KpiError, match=r"cannot be reached: .*Check KPI_DATABASE_URL") as refusal:
         require_reachable(engine, "KPI_DATABASE_URL")
     engine.dispose()
     assert "hunter2" not in str(refusal.value)
