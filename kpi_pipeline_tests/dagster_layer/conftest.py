@@ -1,0 +1,61 @@
+from collections.abc import Iterator
+from datetime import date
+
+import pytest
+from dagster import DagsterInstance
+from pydantic import SecretStr
+from sqlalchemy import URL, Engine
+
+from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.partitions import sync_workspace_partitions
+from kpi_pipeline.settings import load_settings
+from kpi_pipeline.warehouse.vault import Vault, new_secret_key
+from kpi_pipeline_tests.dagster_layer.installation import (
+    Installation,
+    calm_zone,
+    temporary_instance,
+)
+from kpi_pipeline_tests.sandbox.running import Stage, bison_on, options
+from kpi_pipeline_tests.sync.support import open_agency
+
+
+@pytest.fixture(scope="session")
+def shared_instance() -> Iterator[DagsterInstance]:
+    with temporary_instance() as opened:
+        yield opened
+
+
+@pytest.fixture
+def instance(shared_instance: DagsterInstance) -> DagsterInstance:
+    """A Dagster without clients and without runs: for what only evaluates, a shared one does."""
+    sync_workspace_partitions(shared_instance, [])
+    return shared_instance
+
+
+@pytest.fixture
+def installation(
+    database: URL,
+    engine: Engine,
+    stage: Stage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Installation]:
+    """26 clients today, as the environment describes them: the assets read it when they run."""
+    zone = calm_zone()
+    with (
+        bison_on(stage, options(today=None, timezone=zone.key)) as bison,
+        temporary_instance() as instance,
+    ):
+        bison.freeze(None)
+        secret_key = new_secret_key()
+        for name, value in {
+            "KPI_DATABASE_URL": database.render_as_string(hide_password=False),
+            "KPI_BISON_URL": str(bison.http.base_url),
+            "KPI_BISON_MASTER_KEY": bison.master_key,
+            "KPI_BISON_CALLS_PER_SECOND": "0",
+            "KPI_BISON_ATTEMPTS": "1",
+            "KPI_SECRET_KEY": secret_key,
+            "KPI_TIMEZONE": zone.key,
+        }.items():
+            monkeypatch.setenv(name, value)
+        deployment = Deployment(load_settings(), engine, Vault(SecretStr(secret_key)))
+        yield Installation(open_agency(deployment, bison, date(2020, 1, 1)), instance)

@@ -1,0 +1,80 @@
+"""The asset client_registry, by runs of the real definitions."""
+
+import pytest
+
+from kpi_pipeline.partitions import WORKSPACE
+from kpi_pipeline_tests.dagster_layer.installation import Installation
+from kpi_pipeline_tests.warehouse.stocked import imported, record
+
+pytestmark = pytest.mark.slow
+REGISTRY = ["client_registry"]
+
+
+def told(installation: Installation) -> dict[str, object]:
+    """The metadata of the registry's latest materialization."""
+    event = installation.instance.get_latest_materialization_event(
+        installation.definitions.resolve_assets_def("client_registry").key
+    )
+    assert event is not None
+    assert event.asset_materialization is not None
+    return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+
+def test_the_grid_follows_the_active_clients(installation: Installation) -> None:
+    agency, deployment = installation.agency, installation.agency.deployment
+    first, *others = installation.workspaces
+    retired = record(agency.ids[first], "Former Client", active=False)
+    newcomer = record(4, "Newcomer Ltd")
+    assert imported(deployment.engine, deployment.vault, retired, newcomer)[1] == "newcomer-ltd"
+    installation.instance.add_dynamic_partitions(WORKSPACE, ["left-over"])
+
+    assert installation.run(assets=REGISTRY).success
+
+    grid = installation.instance.get_dynamic_partitions(WORKSPACE)
+    assert list(grid) == [*others, "newcomer-ltd"], "those that stay keep their order"
+
+
+def test_what_the_comparison_found_stands_in_the_catalogue(installation: Installation) -> None:
+    agency = installation.agency
+    rejected, renamed, gone = agency.keyed[:3]
+    agency.revoke(rejected)
+    agency.rename(renamed, "Quite Another Name")
+    agency.delete(gone)
+    agency.bison.http.post("/sandbox/workspaces", json={"name": "Newcomer Ltd"})
+
+    result = installation.run(assets=REGISTRY)
+
+    assert result.success
+    metadata = told(installation)
+    numbers = {name: value for name, value in metadata.items() if isinstance(value, int)}
+    assert numbers == {
+        "dagster/row_count": 26,
+        "active_clients": 26,
+        "listed_workspaces": 26,
+        "unknown_count": 1,
+        "renamed_count": 1,
+        "vanished_count": 1,
+        # The deleted workspace's key answers no more, either.
+        "bad_keys_count": 2,
+        "not_listed_count": 0,
+    }
+    assert "Newcomer Ltd" in str(metadata["unknown"])
+    assert "Quite Another Name" in str(metadata["renamed"])
+    assert gone in str(metadata["vanished"])
+    assert rejected in str(metadata["bad_keys"])
+    assert str(agency.key(rejected)).split("|")[1] not in str(metadata)
+
+
+def test_a_list_that_cannot_be_read_fails_the_run_and_leaves_the_grid(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_BISON_MASTER_KEY", f"99|{'Abcdefgh12' * 4}")
+
+    result = installation.run(assets=REGISTRY)
+
+    assert not result.success
+    said = installation.failure(result)
+    assert said.startswith("instance main: ")
+    assert "Set KPI_BISON_MASTER_KEY" in said
+    grid = installation.instance.get_dynamic_partitions(WORKSPACE)
+    assert list(grid) == installation.workspaces

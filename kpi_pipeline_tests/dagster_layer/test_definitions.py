@@ -1,0 +1,127 @@
+"""What Dagster loads, and what it needs for that."""
+
+import os
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from kpi_pipeline.definitions import build_definitions
+from kpi_pipeline.settings import load_settings
+from kpi_pipeline.warehouse.tables import metadata
+
+ASSETS = {
+    "client_registry": ("bison", {"api", "postgres"}, set()),
+    "raw_bison_stats": ("bison", {"api", "postgres"}, set()),
+    "kpi_projections": ("kpis", {"pandas", "postgres"}, {"raw_bison_stats"}),
+    # Were it downstream of the registry, each night would make every row of the past "unsynced".
+    "client_metrics": ("kpis", {"postgres", "table"}, {"kpi_projections"}),
+}
+TABLES = {name: name for name in ASSETS} | {"client_registry": "clients"}
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dg.Definitions:
+    # The settings' defaults; the rest of the environment is another test's matter.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KPI_ENV_FILE", "")
+        return build_definitions(load_settings())
+
+
+@pytest.fixture(scope="module")
+def specs(definitions: dg.Definitions) -> dict[str, dg.AssetSpec]:
+    return {spec.key.to_user_string(): spec for spec in definitions.resolve_all_asset_specs()}
+
+
+def test_these_assets_are_loaded_in_these_groups_and_no_others(
+    specs: dict[str, dg.AssetSpec],
+) -> None:
+    found = {
+        name: (spec.group_name, spec.kinds, {dep.asset_key.to_user_string() for dep in spec.deps})
+        for name, spec in specs.items()
+    }
+    assert found == ASSETS
+
+
+def test_every_asset_has_an_owner_and_a_description(specs: dict[str, dg.AssetSpec]) -> None:
+    for name, spec in specs.items():
+        assert spec.owners == ["team:campaign-analytics"], name
+        assert spec.description is not None
+        assert spec.description.endswith("."), name
+
+
+def test_the_catalogue_shows_the_columns_of_the_real_tables(
+    specs: dict[str, dg.AssetSpec],
+) -> None:
+    for name, spec in specs.items():
+        table = metadata.tables[TABLES[name]]
+        assert spec.metadata["dagster/table_name"] == table.name
+        schema = spec.metadata["dagster/column_schema"]
+        assert [(it.name, it.type, it.constraints.nullable) for it in schema.columns] == [
+            (it.name, str(it.type), it.nullable) for it in table.columns
+        ]
+
+
+def test_three_assets_share_one_grid_and_one_step_and_can_be_run_alone(
+    definitions: dg.Definitions,
+) -> None:
+    (step,) = {definitions.resolve_assets_def(name) for name in list(ASSETS)[1:]}
+    assert isinstance(step.partitions_def, dg.MultiPartitionsDefinition)
+    assert step.partitions_def.partition_dimension_names == ["date", "workspace"]
+    assert step.can_subset
+    assert step.backfill_policy == dg.BackfillPolicy.single_run()
+    assert definitions.resolve_assets_def("client_registry").partitions_def is None
+
+
+def test_no_job_has_a_page_whose_backfills_would_fill_the_wrong_partitions(
+    definitions: dg.Definitions,
+) -> None:
+    assert not definitions.jobs
+    names = {job.name for job in definitions.resolve_all_job_defs()}
+    assert names
+    assert all(name.startswith("__") for name in names), "Dagster's own, and hidden"
+
+
+def test_the_definitions_are_whole_without_a_database_or_email_bison(
+    definitions: dg.Definitions,
+) -> None:
+    assert load_settings().database_url is None
+    assert load_settings().bison_url is None
+
+    dg.Definitions.validate_loadable(definitions)
+
+
+_LOAD = """
+import kpi_pipeline.definitions as module
+print("imported")
+module.defs()
+print("loaded")
+"""
+
+
+def loading(**environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", _LOAD],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_the_environment_is_read_when_dagster_loads_and_not_on_import() -> None:
+    wrong = loading(KPI_TIMEZONE="Mars/Olympus")
+
+    assert wrong.returncode == 1
+    assert wrong.stdout.split() == ["imported"]
+    assert "KPI_TIMEZONE: 'Mars/Olympus' is no time zone" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_loading_needs_no_address_and_no_secret() -> None:
+    bare = loading()
+
+    assert bare.stdout.split() == ["imported", "loaded"], bare.stderr
