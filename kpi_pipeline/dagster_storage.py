@@ -71,6 +71,10 @@ class PooledEventLogStorage(PostgresEventLogStorage):
             for event, event_id in zip(events, ids, strict=True)
         }
         with self.index_transaction() as connection:
-            self._store_asset_event_tags(connection, events, ids)
             for event, event_id in latest.values():
                 self._store_asset_event(connection, event, event_id)
+
+    def dispose(self) -> None:
+        """Close the connections; the base class has none to close."""
+        super().dispose()
+        self._engine.dispose()

@@ -57,7 +57,7 @@ def demo(
     ] = False,
     days: Annotated[int, typer.Option(min=1, max=300, help="Closed days to fill.")] = 35,
     port: Annotated[
-        int | None, typer.Option(help="Port of Dagster's page.  [default: KPI_WEB_PORT]")
+        int | None, typer.Option(help="Port of Dagster's page; unset: KPI_WEB_PORT.")
     ] = None,
 ) -> None:
     """The whole pipeline at work, against an invented agency of 26 clients.
