@@ -1,4 +1,4 @@
-"""The names of the counted facts, and of the numbers that `metrics` works out from them."""
+"""The names of the counted facts, and the names and meanings of the numbers made of them."""
 
 # What Bison counts on a day, and a number is made of.
 FACT_COUNTS = ("sent", "replied", "interested", "bounced", "unsubscribed")
@@ -28,3 +28,37 @@ PERCENTAGES = (
     "last_week_vs_week_before_progress",
 )
 METRIC_COLUMNS = (*COUNTS, *PERCENTAGES)
+
+_WINDOW = "{what} of the {days} days that end on the metric date"
+
+# What a reader of the catalogue is told; the definitions themselves are in `metrics`.
+MEANINGS = {
+    "emails_sent_mtd": "emails sent from the first of the month to the metric date",
+    "positive_replies_mtd": "positive replies from the first of the month to the metric date",
+    "all_replies_mtd": "replies of any kind from the first of the month to the metric date",
+    "bounced_mtd": "bounces from the first of the month to the metric date",
+    "unsubscribed_mtd": "unsubscribes from the first of the month to the metric date",
+    "emails_sent_today": "emails sent on the metric date",
+    "positive_replies_today": "positive replies on the metric date",
+    **{
+        f"{name}_last_{days}_days": _WINDOW.format(what=what, days=days)
+        for name, what in (
+            ("emails_sent", "emails sent"),
+            ("positive_replies", "positive replies"),
+        )
+        for days in (7, 14, 30)
+    },
+    "positive_replies_last_month": "positive replies of the whole month before",
+    "positive_replies_current_month": "the same as positive_replies_mtd",
+    "projection_positive_replies_eom": "positive replies of the whole month at the pace so far",
+    "projection_emails_eom": "emails of the whole month at the pace so far",
+    "mtd_leads_progress": "positive_replies_mtd in percent of the month's target",
+    "projection_replies_progress": "the projected positive replies in percent of the target",
+    "last_week_vs_week_before_progress": "growth of positive replies in 7 days, in percent",
+    "monthly_kpi_target": "the month's target, in positive replies",
+    "emails_scheduled_today": "emails that Bison planned for the metric date, asked on that day",
+    "emails_scheduled_tomorrow": "emails that Bison planned for the day after, asked on that day",
+    "as_of": "when Bison was asked for the facts of the day",
+    "source": "what worked the row out last: sync or webhook",
+    "updated_at": "when the row was written last",
+}

@@ -5,6 +5,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 from sqlalchemy import Table
 
+from kpi_pipeline.columns import MEANINGS
 from kpi_pipeline.sync.store import Step
 from kpi_pipeline.warehouse.tables import client_metrics, clients, kpi_projections, raw_bison_stats
 
@@ -18,7 +19,7 @@ def table_metadata(table: Table) -> dict[str, dg.TableSchema | str]:
         dg.TableColumn(
             name=column.name,
             type=str(column.type),
-            description=column.comment,
+            description=column.comment or MEANINGS.get(column.name),
             constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
         )
         for column in table.columns

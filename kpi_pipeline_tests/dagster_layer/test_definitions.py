@@ -7,9 +7,11 @@ import sys
 import dagster as dg
 import pytest
 
+from kpi_pipeline.assets.specs import table_metadata
+from kpi_pipeline.columns import METRIC_COLUMNS
 from kpi_pipeline.definitions import build_definitions
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline.warehouse.tables import metadata
+from kpi_pipeline.warehouse.tables import client_metrics, metadata
 
 ASSETS = {
     "client_registry": ("bison", {"api", "postgres"}, set()),
@@ -125,3 +127,10 @@ def test_loading_needs_no_address_and_no_secret() -> None:
     bare = loading()
 
     assert bare.stdout.split() == ["imported", "loaded"], bare.stderr
+
+
+def test_the_catalogue_says_of_every_number_what_it_means() -> None:
+    schema = table_metadata(client_metrics)["dagster/column_schema"]
+    assert isinstance(schema, dg.TableSchema)
+    told = {column.name for column in schema.columns if column.description}
+    assert told >= {*METRIC_COLUMNS, "monthly_kpi_target", "as_of", "source"}
