@@ -12,7 +12,7 @@ HEADER = (
     "instance,bison_workspace_id,name,display_name,active,monthly_kpi_target,"
     "monthly_sending_target,api_key"
 )
-KEY = "17|abcDEFghi123abcDEFghi123abcDEFghi123abcDEFghi123"
+KEY = f"17|{'abcDEFghi123' * 4}"
 HERON = f"main,101,Heron Tide Freight,Heron,yes,60,30000,{KEY}"
 LARK = "main,102,Lark Mill Solar,,no,,,"
 
