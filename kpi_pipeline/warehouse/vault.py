@@ -13,13 +13,18 @@ from kpi_pipeline.errors import KpiError
 class Vault:
     """Encrypts and decrypts API keys (Fernet)."""
 
-    def __init__(self, secret_key: SecretStr) -> None:
+    def __init__(self, secret_key: SecretStr, kept_in: Path | None = None) -> None:
         try:
             self._fernet = Fernet(secret_key.get_secret_value())
         except ValueError:
+            remedy = (
+                "Make one with `kpi secret-key`, or leave the variable unset."
+                if kept_in is None
+                else "Restore the file from a backup; or delete it, and import all API keys again."
+            )
             raise KpiError(
-                "KPI_SECRET_KEY is no Fernet key: it must be 32 bytes in URL-safe base64 (44 "
-                "characters). Make one with `kpi secret-key`, or leave the variable unset."
+                f"{kept_in or 'KPI_SECRET_KEY'} is no Fernet key: it must be 32 bytes in URL-safe "
+                f"base64 (44 characters). {remedy}"
             ) from None
 
     def encrypt(self, api_key: SecretStr) -> bytes:
@@ -47,7 +52,10 @@ def open_vault(secret_key: SecretStr | None, state_dir: Path) -> Vault:
 
     The generated key stands in `secret.key` of the state folder, readable by its owner alone.
     """
-    return Vault(secret_key or _kept_key(state_dir / "secret.key"))
+    if secret_key is not None:
+        return Vault(secret_key)
+    path = state_dir / "secret.key"
+    return Vault(_kept_key(path), kept_in=path)
 
 
 def new_secret_key() -> str:

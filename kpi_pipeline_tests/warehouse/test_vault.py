@@ -139,3 +139,11 @@ def test_processes_that_start_together_get_the_same_key(tmp_path: Path) -> None:
         for state, token in zip(states, tokens, strict=True):
             decrypted = open_vault(None, state).decrypt(token.encode(), "harbor")
             assert decrypted.get_secret_value() == "7|harbor"
+
+
+def test_a_damaged_key_file_is_named_with_its_remedy_and_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "secret.key").write_text("half-a-ke")
+    with pytest.raises(KpiError, match="Restore the file from a backup") as refusal:
+        open_vault(None, tmp_path)
+    assert str(refusal.value).startswith(f"{tmp_path / 'secret.key'} is no Fernet key")
+    assert "half-a-ke" not in str(refusal.value)
