@@ -43,22 +43,9 @@ def elapsed(day: date, as_of: datetime, tz: ZoneInfo) -> timedelta:
     return min(max(passed, timedelta(0)), day_length(day, tz))
 
 
-def is_closed(day: date, as_of: datetime, tz: ZoneInfo) -> bool:
-    """Return whether a business day was over at `as_of`.
-
-    Raises ValueError for a naive `as_of`.
-    """
-    return _aware(as_of) >= day_start(day + _ONE_DAY, tz)
-
-
 def first_of_month(day: date) -> date:
     """Return the first day of a day's month."""
     return day.replace(day=1)
-
-
-def last_of_month(day: date) -> date:
-    """Return the last day of a day's month."""
-    return day.replace(day=days_in_month(day))
 
 
 def days_in_month(day: date) -> int:

@@ -71,7 +71,7 @@ def compute(
         numbers[f"positive_replies_last_{length}_days"] = window["interested"]
 
     replies = month["interested"]
-    elapsed = _elapsed(rows["as_of"], calendar)
+    elapsed = _elapsed(rows["as_of"], calendar, tz)
     whole_month = calendar["days_in_month"] * calendar["seconds"]
     projected_replies = _divided(replies * whole_month, elapsed)
     numbers["projection_positive_replies_eom"] = projected_replies
@@ -142,7 +142,7 @@ def _ordinals(dates: pd.Series) -> pd.Series:
 
 
 def _calendar(days: pd.Series, tz: ZoneInfo) -> pd.DataFrame:
-    """Return what the calendar says of each of `days`. Days are ordinal numbers, `start` is UTC."""
+    """Return what the calendar says of each of `days`, which are ordinal numbers like its own."""
     known = []
     for number in days.unique().tolist():
         day = date.fromordinal(number)
@@ -155,7 +155,6 @@ def _calendar(days: pd.Series, tz: ZoneInfo) -> pd.DataFrame:
                 "last_month_start": business_days.first_of_previous_month(day).toordinal(),
                 "days_before": (day - month_start).days,
                 "days_in_month": business_days.days_in_month(day),
-                "start": business_days.day_start(day, tz),
                 "seconds": business_days.day_length(day, tz) // timedelta(seconds=1),
             }
         )
@@ -193,16 +192,20 @@ class _RunningTotals:
         }
 
 
-def _elapsed(as_of: pd.Series, calendar: pd.DataFrame) -> pd.Series:
+def _elapsed(as_of: pd.Series, calendar: pd.DataFrame, tz: ZoneInfo) -> pd.Series:
     """Return how much of its month had passed for each row, in whole seconds, at least one day.
 
     That is the days before the metric date and the part of it that had passed at `as_of`. Each day
     of the month counts as long as the metric date, so that this is days elapsed times its length.
     """
-    day = calendar["seconds"].to_numpy()
-    passed = (as_of - calendar["start"]).to_numpy().astype("timedelta64[s]").astype("int64")
-    elapsed = calendar["days_before"].to_numpy() * day + passed.clip(0, day)
-    return pd.Series(elapsed.clip(day))
+    second = timedelta(seconds=1)
+    today = pd.Series(
+        [
+            business_days.elapsed(day, asked.to_pydatetime(), tz) // second
+            for day, asked in zip(calendar["date"], as_of, strict=True)
+        ]
+    )
+    return (calendar["days_before"] * calendar["seconds"] + today).clip(lower=calendar["seconds"])
 
 
 def _targets_of(workspaces: pd.Series, month_starts: pd.Series, targets: pd.DataFrame) -> pd.Series:
