@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import date
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from kpi_pipeline.bison import (
     BisonClient,
     BisonError,
@@ -165,8 +167,11 @@ class _Work:
             seconds=outcome.seconds,
             finished_at=self._deployment.now(),
         )
-        with self._deployment.engine.begin() as connection:
-            store_entry(connection, entry)
+        try:
+            with self._deployment.engine.begin() as connection:
+                store_entry(connection, entry)
+        except SQLAlchemyError:
+            _log.exception("%s: its line of sync_log could not be written", outcome.workspace)
         self._on_done(outcome)
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from kpi_pipeline.business_days import days_between
 from kpi_pipeline.errors import KpiError
@@ -244,3 +245,13 @@ def test_each_outcome_is_told_and_logged_while_the_others_are_still_at_work(
     work_through(agency.deployment, rectangle, ALL_STEPS, run_id="watched", on_done=on_done)
 
     assert sorted(seen) == sorted((slug, 1, 0 if slug == clients[2] else 2) for slug in clients)
+
+
+def test_a_line_of_the_log_that_cannot_be_written_stops_no_client(agency: Agency) -> None:
+    with agency.deployment.engine.begin() as connection:
+        connection.execute(text("DROP TABLE sync_log"))
+
+    outcomes = agency.sync(DATES, agency.some)
+
+    assert errors(outcomes) == {}
+    assert {workspace for workspace, _ in agency.rows()} == set(agency.some)
