@@ -1,6 +1,7 @@
 """The asset `client_registry`."""
 
 import asyncio
+from itertools import chain
 
 import dagster as dg
 
@@ -17,13 +18,14 @@ def client_registry(
     context: dg.AssetExecutionContext, deployment: DeploymentResource
 ) -> dg.MaterializeResult[None]:
     """Compare the registry with Email Bison, and bring the grid in line with it."""
-    with deployment.opened() as opened:
-        try:
+    try:
+        with deployment.opened() as opened:
             report = asyncio.run(refresh_registry(opened))
-        except (BisonError, KpiError) as error:
-            raise dg.Failure(str(error), allow_retries=False) from None
+    except (BisonError, KpiError) as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
     sync_workspace_partitions(context.instance, report.active)
-    for line in (*report.vanished, *report.bad_keys, *report.not_listed):
+    trouble = (report.vanished, report.bad_keys, report.unchecked_keys, report.not_listed)
+    for line in chain.from_iterable(trouble):
         context.log.warning(line)
     return dg.MaterializeResult(asset_key=REGISTRY, metadata=_metadata(report))
 
@@ -34,6 +36,7 @@ def _metadata(report: RegistryReport) -> dict[str, int | dg.MarkdownMetadataValu
         "renamed": report.renamed,
         "vanished": report.vanished,
         "bad_keys": report.bad_keys,
+        "unchecked_keys": report.unchecked_keys,
         "not_listed": report.not_listed,
     }
     numbers = {"active_clients": len(report.active), "listed_workspaces": report.listed}

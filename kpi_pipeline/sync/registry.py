@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kpi_pipeline.bison import BisonClient, BisonError, Workspace
+from kpi_pipeline.bison import (
+    BisonClient,
+    BisonError,
+    RejectedKey,
+    Workspace,
+    WorkspaceGone,
+    WrongWorkspace,
+)
 from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.sync.fetch import reference
 from kpi_pipeline.warehouse.clients import (
@@ -26,6 +33,7 @@ class RegistryReport:
     renamed: list[str] = field(default_factory=list)
     vanished: list[str] = field(default_factory=list)
     bad_keys: list[str] = field(default_factory=list)
+    unchecked_keys: list[str] = field(default_factory=list)
     not_listed: list[str] = field(default_factory=list)
 
 
@@ -94,8 +102,12 @@ async def _check_keys(
         try:
             await bison.check_key(reference(active[workspace]), key.secret)
             verified_at = deployment.now()
-        except BisonError as error:
+        except (RejectedKey, WrongWorkspace, WorkspaceGone) as error:
             report.bad_keys.append(str(error))
             verified_at = None
+        except BisonError as error:
+            # An outage says nothing of the key: what was known of it stays.
+            report.unchecked_keys.append(str(error))
+            continue
         with deployment.engine.begin() as connection:
             mark_key(connection, workspace, verified_at)

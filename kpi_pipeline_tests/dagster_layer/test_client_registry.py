@@ -1,6 +1,7 @@
 """The asset client_registry, by runs of the real definitions."""
 
 import pytest
+from sqlalchemy import text
 
 from kpi_pipeline.partitions import WORKSPACE
 from kpi_pipeline_tests.dagster_layer.installation import Installation
@@ -56,6 +57,7 @@ def test_what_the_comparison_found_stands_in_the_catalogue(installation: Install
         "vanished_count": 1,
         # The deleted workspace's key answers no more, either.
         "bad_keys_count": 2,
+        "unchecked_keys_count": 0,
         "not_listed_count": 0,
     }
     assert "Newcomer Ltd" in str(metadata["unknown"])
@@ -78,3 +80,15 @@ def test_a_list_that_cannot_be_read_fails_the_run_and_leaves_the_grid(
     assert "Set KPI_BISON_MASTER_KEY" in said
     grid = installation.instance.get_dynamic_partitions(WORKSPACE)
     assert list(grid) == installation.workspaces
+
+
+def test_a_database_that_is_behind_fails_the_run_with_the_remedy(
+    installation: Installation,
+) -> None:
+    with installation.agency.deployment.engine.begin() as connection:
+        connection.execute(text("DELETE FROM alembic_version"))
+
+    result = installation.run(assets=REGISTRY)
+
+    assert not result.success
+    assert "Run `kpi db upgrade`" in installation.failure(result)

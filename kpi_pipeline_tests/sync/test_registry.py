@@ -1,6 +1,7 @@
 """The registry against Bison's own list of workspaces, and each key against its workspace."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
@@ -9,9 +10,11 @@ from kpi_pipeline.bison import RejectedKey
 from kpi_pipeline.sync.registry import RegistryReport, refresh_registry
 from kpi_pipeline.warehouse.tables import clients
 from kpi_pipeline_tests.conftest import NOW
-from kpi_pipeline_tests.sandbox.running import TODAY
-from kpi_pipeline_tests.sync.support import WHO_AM_I, Agency
+from kpi_pipeline_tests.sandbox.running import TODAY, Stage
+from kpi_pipeline_tests.sync.support import WHO_AM_I, Agency, Bystander
 from kpi_pipeline_tests.warehouse.stocked import api_key, imported, record
+
+LATER = NOW + timedelta(hours=1)
 
 
 def refresh(agency: Agency) -> RegistryReport:
@@ -118,6 +121,21 @@ def test_a_key_of_another_workspace_is_reported_and_loses_its_mark(agency: Agenc
     assert str(agency.ids[mixed_up]) in line
     assert str(agency.ids[owner]) in line
     assert agency.verified_at([mixed_up, owner]) == {mixed_up: None, owner: NOW}
+
+
+def test_an_outage_says_nothing_of_a_key_and_leaves_it_its_mark(
+    agency: Agency, stage: Stage
+) -> None:
+    refresh(agency)
+    slug = agency.keyed[1]
+    stage.app = Bystander(stage.app, str(agency.key(slug)), WHO_AM_I, 503, b"")
+
+    report = refresh(agency.moved_to(LATER))
+
+    (line,) = report.unchecked_keys
+    assert line.startswith(f"{slug}: GET {WHO_AM_I} answered 503")
+    assert report.bad_keys == []
+    assert agency.verified_at(agency.keyed[:2]) == {agency.keyed[0]: LATER, slug: NOW}
 
 
 def test_without_a_master_key_the_keys_are_checked_all_the_same(agency: Agency) -> None:
