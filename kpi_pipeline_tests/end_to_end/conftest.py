@@ -1,6 +1,9 @@
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import URL
 
@@ -19,3 +22,22 @@ def agency(
         patch.delenv("KPI_TIMEZONE", raising=False)
         with running_agency(postgres, administer) as agency:
             yield agency
+
+
+@pytest.fixture
+def state() -> Iterator[Path]:
+    """A state folder for a command of its own, which must leave no process behind."""
+    # Not in pytest's own folder: every session closes that to other users, and a PostgreSQL that
+    # root starts runs as one.
+    with tempfile.TemporaryDirectory(prefix="kpi-demo-") as folder:
+        yield Path(folder) / "state"
+        left = [each.cmdline() for each in psutil.process_iter() if _works_in(each, Path(folder))]
+    assert left == [], "a process outlived the command that started it"
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        traces = [*process.cmdline(), process.environ().get("KPI_STATE_DIR", "")]
+    except psutil.Error:
+        return False
+    return process.pid != os.getpid() and any(str(folder) in trace for trace in traces)

@@ -4,12 +4,9 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
-import psutil
 import pytest
 from sqlalchemy import text
 
@@ -19,24 +16,6 @@ from kpi_pipeline.warehouse.engine import open_engine
 pytestmark = pytest.mark.slow
 
 KPI = [sys.executable, "-m", "kpi_pipeline.cli.main"]
-
-
-@pytest.fixture
-def state() -> Iterator[Path]:
-    # Not in pytest's own folder: every session closes that to other users, and a PostgreSQL that
-    # root starts runs as one.
-    with tempfile.TemporaryDirectory(prefix="kpi-demo-") as folder:
-        yield Path(folder) / "state"
-        left = [each.cmdline() for each in psutil.process_iter() if _works_in(each, Path(folder))]
-    assert left == [], "a process outlived the command that started it"
-
-
-def _works_in(process: psutil.Process, folder: Path) -> bool:
-    try:
-        traces = [*process.cmdline(), process.environ().get("KPI_STATE_DIR", "")]
-    except psutil.Error:
-        return False
-    return process.pid != os.getpid() and any(str(folder) in trace for trace in traces)
 
 
 def test_the_demo_fills_35_days_and_today_of_26_clients_and_leaves_nothing_running(

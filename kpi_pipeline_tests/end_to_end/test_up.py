@@ -1,0 +1,54 @@
+"""`kpi up`, as an operator starts and stops it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from kpi_pipeline_tests.sandbox.running import Bison
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_up_serves_dagsters_page_until_it_is_stopped_and_leaves_nothing_running(
+    state: Path, bison: Bison, stop: signal.Signals
+) -> None:
+    environment = dict(os.environ) | {
+        "KPI_STATE_DIR": str(state),
+        "KPI_BISON_URL": str(bison.http.base_url).rstrip("/"),
+        "KPI_BISON_MASTER_KEY": bison.master_key,
+        "KPI_WEB_PORT": "0",
+    }
+    output = state.parent / "output"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kpi_pipeline.cli.main", "up"],
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        url = _address(process, output)
+        assert httpx.get(f"{url}/server_info", timeout=30).json()["dagster_version"]
+        process.send_signal(stop)
+        assert process.wait(timeout=60) == 0, output.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in output.read_text()
+
+
+def _address(process: subprocess.Popen[bytes], output: Path) -> str:
+    deadline = time.monotonic() + 120
+    while not (found := re.search(r"Dagster is up at (\S+);", output.read_text())):
+        assert process.poll() is None, output.read_text()
+        assert time.monotonic() < deadline, output.read_text()
+        time.sleep(0.2)
+    return found[1]
