@@ -31,8 +31,13 @@ def state() -> Iterator[Path]:
     # root starts runs as one.
     with tempfile.TemporaryDirectory(prefix="kpi-demo-") as folder:
         yield Path(folder) / "state"
-        left = [each.cmdline() for each in psutil.process_iter() if _works_in(each, Path(folder))]
-    assert left == [], "a process outlived the command that started it"
+        left = [each for each in psutil.process_iter() if _works_in(each, Path(folder))]
+        told = [each.cmdline() for each in left]
+        # A command that was killed, by a test that failed, can't stop its PostgreSQL.
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left, timeout=10)
+    assert told == [], "a process outlived the command that started it"
 
 
 def _works_in(process: psutil.Process, folder: Path) -> bool:
