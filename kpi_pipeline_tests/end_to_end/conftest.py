@@ -1,6 +1,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -31,13 +32,14 @@ def state() -> Iterator[Path]:
     # root starts runs as one.
     with tempfile.TemporaryDirectory(prefix="kpi-demo-") as folder:
         yield Path(folder) / "state"
-        left = [each for each in psutil.process_iter() if _works_in(each, Path(folder))]
-        told = [each.cmdline() for each in left]
+        found = [process for process in psutil.process_iter() if _works_in(process, Path(folder))]
+        # What is just about to end may do so.
+        _, left = psutil.wait_procs(found, timeout=5)
         # A command that was killed, by a test that failed, can't stop its PostgreSQL.
         for process in left:
-            process.kill()
-        psutil.wait_procs(left, timeout=10)
-    assert told == [], "a process outlived the command that started it"
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    assert left == [], "a process outlived the command that started it"
 
 
 def _works_in(process: psutil.Process, folder: Path) -> bool:
