@@ -1,17 +1,19 @@
 """Every setting of the pipeline: an environment variable KPI_…, or a line of the file .env."""
 
 import os
-import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.instances import API_KEY_FORM, InstanceSetting, is_api_key, parse_instances
+
+# Who reads API keys from elsewhere, such as the CSV of clients, knows them by the same form.
+__all__ = ["API_KEY_FORM", "PROJECT_ROOT", "Settings", "is_api_key", "load_settings"]
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,29 +51,37 @@ class Settings(BaseSettings):
         description="Fernet key that encrypts the API keys; unset: generated once as `secret.key` "
         "under KPI_STATE_DIR.",
     )
-    bison_instance: str = Field(
-        default="main",
-        description="Name of the Email Bison instance, as the column `instance` of the clients' "
-        "CSV has it.",
-    )
-    bison_url: str | None = Field(
-        default=None, description="Address of Email Bison, as `https://HOST` without a path."
-    )
-    bison_master_key: SecretStr | None = Field(
-        default=None,
-        description="Super-admin API key: lists the workspaces, and serves clients without a key.",
+    bison_instances: Annotated[tuple[InstanceSetting, ...], NoDecode] = Field(
+        default=(),
+        description="The Email Bison instances: `NAME https://HOST MASTER_KEY`, separated by "
+        "commas. NAME is what the column `instance` of the clients' CSV holds; the super-admin "
+        "key lists the workspaces and serves clients without a key, and may be left out.",
     )
     bison_calls_per_second: float = Field(
-        default=5.0, ge=0, description="How many calls a second one process sends; 0: no limit."
+        default=5.0,
+        ge=0,
+        description="How many calls a second an instance is sent, by all processes together; "
+        "0: no limit.",
+    )
+    bison_calls_in_flight: int = Field(
+        default=16,
+        ge=1,
+        le=256,
+        description="How many calls may be under way at once, over all processes.",
     )
     bison_concurrency: int = Field(
-        default=8, ge=1, le=64, description="How many clients are fetched side by side."
+        default=8, ge=1, le=64, description="How many clients one run fetches side by side."
     )
     bison_timeout_seconds: float = Field(
         default=60.0, gt=0, description="How long one call may take before it is tried again."
     )
     bison_attempts: int = Field(
         default=5, ge=1, description="How often a call is tried in all when the trouble may pass."
+    )
+    bison_timezone: Annotated[ZoneInfo | None, NoDecode] = Field(
+        default=None,
+        description="Time zone that bounds Email Bison's days, where it is known; unset: sending "
+        "plans are asked for only while it is the same date in UTC, US Eastern and KPI_TIMEZONE.",
     )
     series_max_days: int = Field(
         default=400, ge=61, description="How many days of the daily series one call asks for."
@@ -87,7 +97,7 @@ class Settings(BaseSettings):
         default=3000, ge=0, le=65535, description="Port of Dagster's page on 127.0.0.1; 0: any."
     )
 
-    @field_validator("timezone", mode="before")
+    @field_validator("timezone", "bison_timezone", mode="before")
     @classmethod
     def _known_zone(cls, value: object) -> object:
         if isinstance(value, str):
@@ -96,34 +106,10 @@ class Settings(BaseSettings):
             return ZoneInfo(value)
         return value
 
-    @field_validator("bison_url")
+    @field_validator("bison_instances", mode="before")
     @classmethod
-    def _bare_address(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("it is no address; write it as https://HOST")
-        if parts.path.rstrip("/") or parts.query or parts.fragment or "@" in parts.netloc:
-            # Not shown: what is too much may be a password.
-            raise ValueError("it holds more than scheme and host; write it as https://HOST")
-        return value.rstrip("/")
-
-    @field_validator("bison_master_key")
-    @classmethod
-    def _key_form(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not is_api_key(value.get_secret_value()):
-            raise ValueError(
-                f"it is not of the form {API_KEY_FORM}; copy it again from Email Bison"
-            )
-        return value
-
-    @field_validator("bison_instance")
-    @classmethod
-    def _instance_name(cls, value: str) -> str:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,30}", value):
-            raise ValueError("it may hold lower-case letters, digits, - and _ only")
-        return value
+    def _from_text(cls, value: object) -> object:
+        return parse_instances(value) if isinstance(value, str) else value
 
     @field_validator("state_dir")
     @classmethod
@@ -132,15 +118,6 @@ class Settings(BaseSettings):
             return value.expanduser().absolute()
         except RuntimeError:
             raise ValueError("the user whose home it starts with is not known here") from None
-
-
-# The vendor's document: an integer, a pipe and about 48 alphanumerics.
-API_KEY_FORM = "NUMBER|LETTERS-AND-DIGITS"
-
-
-def is_api_key(text: str) -> bool:
-    """Whether `text` has the form of an Email Bison API key."""
-    return re.fullmatch(r"\d+\|[A-Za-z0-9]{20,}", text) is not None
 
 
 def load_settings() -> Settings:

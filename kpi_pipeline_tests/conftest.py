@@ -5,12 +5,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine, create_engine, text
 
 from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.warehouse.embedded import embedded_server
 from kpi_pipeline.warehouse.engine import ensure_database, open_engine
@@ -96,13 +98,19 @@ def bison(stage: Stage) -> Iterator[Bison]:
         yield fresh
 
 
+def instance_of(bison: Bison) -> InstanceSetting:
+    """A sandbox as the instance `main` of the settings."""
+    url = str(bison.http.base_url).rstrip("/")
+    return InstanceSetting("main", url, SecretStr(bison.master_key))
+
+
 @pytest.fixture
 def deployment(engine: Engine, vault: Vault, bison: Bison) -> Deployment:
     """An installation on the test's own database, against the sandbox, at NOW."""
     settings = Settings(
-        bison_url=str(bison.http.base_url),
-        bison_master_key=SecretStr(bison.master_key),
+        bison_instances=(instance_of(bison),),
         bison_calls_per_second=0,
         bison_attempts=2,
+        bison_timezone=ZoneInfo("America/Chicago"),
     )
     return Deployment(settings, engine, vault, lambda: NOW)

@@ -19,11 +19,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sandbox": set(),
     "business_days": set(),
     "errors": set(),
-    "settings": {"errors"},
+    "instances": set(),
+    "settings": {"errors", "instances"},
     "columns": set(),
     "metrics": {"business_days", "columns"},
-    "warehouse": {"errors", "settings", "metrics", "business_days", "columns"},
-    "deployment": {"bison", "business_days", "errors", "settings", "warehouse"},
+    "warehouse": {"errors", "instances", "settings", "metrics", "business_days", "columns"},
+    "deployment": {"bison", "business_days", "errors", "instances", "settings", "warehouse"},
     "sync": {"bison", "business_days", "deployment", "errors", "settings", "warehouse"},
 }
 DAGSTER_ROOMS = {"assets", "automation", "partitions", "definitions", "dagster_storage", "cli"}

@@ -16,6 +16,7 @@ from kpi_pipeline.cli.database import ready_databases
 from kpi_pipeline.cli.tables import cell, print_whole
 from kpi_pipeline.deployment import Deployment, open_deployment
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.instances import NO_INSTANCE
 from kpi_pipeline.settings import Settings, load_settings
 from kpi_pipeline.warehouse.clients import active_clients, all_clients, import_clients
 from kpi_pipeline.warehouse.clients_csv import TEMPLATE, read_file
@@ -42,7 +43,7 @@ def import_file(
         settings = stack.enter_context(ready_databases(load_settings()))
         deployment = stack.enter_context(open_deployment(settings))
         if not deployment.instances():
-            raise KpiError("No Email Bison is configured: set KPI_BISON_URL to its address.")
+            raise KpiError(NO_INSTANCE)
         records = read_file(file, deployment.instances())
         month = first_of_month(targets_from.date() if targets_from else deployment.today())
         with deployment.engine.begin() as connection:

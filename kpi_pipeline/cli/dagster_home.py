@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import PROJECT_ROOT, Settings
 from kpi_pipeline.warehouse.urls import for_dagster, parse_url
 
@@ -82,9 +83,18 @@ def dagster_instance(settings: Settings) -> Iterator["DagsterInstance"]:
 def _as_variables(settings: Settings) -> dict[str, str]:
     values = {name: getattr(settings, name) for name in type(settings).model_fields}
     return {
-        f"KPI_{name.upper()}": (
-            value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-        )
+        f"KPI_{name.upper()}": _as_text(value)
         for name, value in values.items()
         if value is not None
     }
+
+
+def _as_text(value: object) -> str:
+    """The value as `load_settings` reads it."""
+    match value:
+        case SecretStr():
+            return value.get_secret_value()
+        case tuple():
+            return format_instances(value)
+        case _:
+            return str(value)

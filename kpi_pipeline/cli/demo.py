@@ -15,6 +15,7 @@ from kpi_pipeline.cli.report import SyncReport, print_report
 from kpi_pipeline.cli.up import stay_up
 from kpi_pipeline.deployment import utc_now
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import Settings, load_settings
 from kpi_pipeline.warehouse.metric_view import read_metrics
 from kpi_pipeline.warehouse.sync_log import read_entries
@@ -27,8 +28,8 @@ _REAL = (
     "DATABASE_URL",
     "DAGSTER_DATABASE_URL",
     "SECRET_KEY",
-    "BISON_URL",
-    "BISON_MASTER_KEY",
+    "BISON_INSTANCES",
+    "BISON_TIMEZONE",
     "FIRST_DATE",
 )
 
@@ -76,12 +77,13 @@ def _environment_file(state: Path) -> Path:
 
 
 def _keep_environment(settings: Settings) -> None:
-    """Leave a file for `kpi --demo` that names the sandbox and its invented master key."""
+    """Leave a file for `kpi --demo` that names the sandbox, its days and its invented key."""
     file = _environment_file(settings.state_dir)
     file.touch(mode=0o600)
-    if settings.bison_url is not None and settings.bison_master_key is not None:
-        key = settings.bison_master_key.get_secret_value()
-        file.write_text(f"KPI_BISON_URL={settings.bison_url}\nKPI_BISON_MASTER_KEY={key}\n")
+    file.write_text(
+        f"KPI_BISON_INSTANCES={format_instances(settings.bison_instances)}\n"
+        f"KPI_BISON_TIMEZONE={settings.bison_timezone or ''}\n"
+    )
 
 
 def _fill(play: Playground, days: int) -> SyncReport:

@@ -19,9 +19,12 @@ from kpi_pipeline.cli.database import ready_databases
 from kpi_pipeline.cli.processes import Child
 from kpi_pipeline.cli.servers import dagster_servers, sandbox_server
 from kpi_pipeline.deployment import Deployment, open_deployment
+from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.warehouse.clients import import_clients
 from kpi_pipeline.warehouse.clients_csv import parse
+
+_INSTANCE = "main"
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,12 @@ def playground(
         setup = httpx.get(f"{address}/sandbox/setup", timeout=30).raise_for_status().json()
         settings = settings.model_copy(
             update={
-                "bison_url": address,
-                "bison_master_key": SecretStr(setup["master_key"]),
+                "bison_instances": (
+                    InstanceSetting(_INSTANCE, address, SecretStr(setup["master_key"])),
+                ),
                 "bison_calls_per_second": sandbox_options["calls-per-second"],
+                # `kpi sandbox` bounds its days by the business's zone.
+                "bison_timezone": settings.timezone,
             }
         )
         deployment = stack.enter_context(open_deployment(settings))
@@ -69,7 +75,7 @@ def playground(
 
 
 def _import_clients(deployment: Deployment, address: str, targets_from: date) -> None:
-    params = {"instance": deployment.settings.bison_instance}
+    params = {"instance": _INSTANCE}
     answer = httpx.get(f"{address}/sandbox/clients.csv", params=params, timeout=30)
     records = parse(
         answer.raise_for_status().text, deployment.instances(), "the sandbox's clients.csv"

@@ -1,20 +1,26 @@
 """`kpi up`: the pipeline against the configured Email Bison, until Ctrl-C."""
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from rich.markup import escape
+
 from kpi_pipeline.cli.clients import update_grid
-from kpi_pipeline.cli.console import out
+from kpi_pipeline.cli.console import err, out
 from kpi_pipeline.cli.dagster_home import child_environment
 from kpi_pipeline.cli.database import ready_databases
 from kpi_pipeline.cli.processes import Child, require_free_port
 from kpi_pipeline.cli.servers import dagster_servers
-from kpi_pipeline.deployment import open_deployment
+from kpi_pipeline.deployment import Deployment, open_deployment
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.instances import NO_INSTANCE
 from kpi_pipeline.settings import Settings
+from kpi_pipeline.warehouse.clients import active_clients
 
 _LOOK_EVERY_SECONDS = 0.5
+_MOST_CLIENTS_NAMED = 5
 
 
 def run_up(settings: Settings) -> None:
@@ -23,19 +29,44 @@ def run_up(settings: Settings) -> None:
     Raises:
         KpiError: if something is not configured, does not start, or ends by itself.
     """
-    if settings.bison_url is None:
-        raise KpiError(
-            "No Email Bison is configured: set KPI_BISON_URL to its address. "
-            "`kpi demo` shows the pipeline without one."
-        )
+    if not settings.bison_instances:
+        raise KpiError(f"{NO_INSTANCE} `kpi demo` shows the pipeline without one.")
     require_free_port(settings.web_port, "KPI_WEB_PORT")
     with ExitStack() as stack:
         settings = stack.enter_context(ready_databases(settings))
         deployment = stack.enter_context(open_deployment(settings))
         update_grid(deployment, settings)
+        if warning := missing_instances(deployment):
+            err.print(f"[yellow]Warning:[/yellow] {escape(warning)}", soft_wrap=True)
         page, children = stack.enter_context(dagster_servers(settings, child_environment(settings)))
         out.print(f"Dagster is up at [link]{page.url}[/link]; its schedules run by themselves.")
         stay_up(children)
+
+
+def missing_instances(deployment: Deployment) -> str | None:
+    """A sentence that names each instance that active clients need and nobody configured, if any.
+
+    Syncs fail for those clients alone, so it is no reason not to start.
+    """
+    known = deployment.instances()
+    without: dict[str, list[str]] = defaultdict(list)
+    with deployment.engine.connect() as connection:
+        for client in active_clients(connection):
+            if client.instance not in known:
+                without[client.instance].append(client.workspace)
+    if not without:
+        return None
+    told = "; ".join(f"{name} ({_some(without[name])})" for name in sorted(without))
+    return (
+        "Some active clients cannot be fetched until their instance stands in "
+        f"KPI_BISON_INSTANCES: {told}."
+    )
+
+
+def _some(workspaces: Sequence[str]) -> str:
+    more = len(workspaces) - _MOST_CLIENTS_NAMED
+    named = ", ".join(workspaces[:_MOST_CLIENTS_NAMED])
+    return f"{named} and {more} more" if more > 0 else named
 
 
 def stay_up(children: Sequence[Child]) -> None:
@@ -44,8 +75,8 @@ def stay_up(children: Sequence[Child]) -> None:
     Raises:
         KpiError: with the end of its log, if one of the processes ends by itself.
     """
-    out.print("Ctrl-C stops everything.")
     try:
+        out.print("Ctrl-C stops everything.")
         while True:
             for child in children:
                 child.require_alive()

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.settings import API_KEY_FORM, is_api_key
+from kpi_pipeline.instances import API_KEY_FORM, is_api_key
 from kpi_pipeline.warehouse.clients import ClientRecord
 
 COLUMNS = (

@@ -7,8 +7,10 @@ from sqlalchemy import URL
 
 from kpi_pipeline.cli.dagster_home import dagster_instance
 from kpi_pipeline.cli.database import databases_to_upgrade
+from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import Settings
 from kpi_pipeline_tests.cli.running import Kpi, address, calm_zone
+from kpi_pipeline_tests.conftest import instance_of
 from kpi_pipeline_tests.sandbox.running import Bison, Stage, bison_on, options
 
 _DAGSTER_TEMPLATE = "kpi_cli_dagster_template"
@@ -60,8 +62,7 @@ def live_bison(configured: URL, stage: Stage, monkeypatch: pytest.MonkeyPatch) -
     """A configured Email Bison of 26 clients; its clock is the real one, as a command's is."""
     with bison_on(stage, options(today=None, timezone=calm_zone().key)) as fresh:
         fresh.freeze(None)
-        monkeypatch.setenv("KPI_BISON_URL", stage.url)
-        monkeypatch.setenv("KPI_BISON_MASTER_KEY", fresh.master_key)
+        monkeypatch.setenv("KPI_BISON_INSTANCES", format_instances([instance_of(fresh)]))
         monkeypatch.setenv("KPI_BISON_CALLS_PER_SECOND", "0")
         monkeypatch.setenv("KPI_BISON_ATTEMPTS", "1")
         yield fresh

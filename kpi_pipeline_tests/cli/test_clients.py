@@ -18,7 +18,7 @@ LARK = "main,102,Lark Mill Solar,,no,,,"
 
 @pytest.fixture(autouse=True)
 def _email_bison(configured: URL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KPI_BISON_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
 
 
 @pytest.fixture
@@ -67,10 +67,7 @@ def test_a_client_that_is_imported_again_keeps_its_key_and_takes_its_new_label(
     assert "1 of 1 clients are active." in screen
 
 
-def test_the_template_can_be_imported_as_it_is(
-    kpi: Kpi, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KPI_BISON_INSTANCE", "main")
+def test_the_template_can_be_imported_as_it_is(kpi: Kpi, file: Path) -> None:
     template = kpi("clients", "template").answer()
     file.write_text(template)
     answer = kpi("clients", "import", str(file)).answer()
@@ -99,6 +96,23 @@ def test_a_file_with_faults_is_refused_whole_and_each_fault_is_named(
         "line 5, instance: 'west' is not configured; known: main",
     ]
     assert _stored(engine) == before
+
+
+def test_clients_of_every_configured_instance_are_taken_and_those_of_any_other_refused(
+    kpi: Kpi, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = "main http://127.0.0.1:9, emea http://127.0.0.1:10"
+    monkeypatch.setenv("KPI_BISON_INSTANCES", two)
+    path = written(file, HEADER, HERON, "west,101,Quiet Vale Roofing,,yes,,,")
+    refusal = kpi("clients", "import", path).refusal()
+    assert refusal.splitlines()[1:] == [
+        "  line 3, instance: 'west' is not configured; known: emea, main"
+    ]
+    path = written(file, HEADER, HERON, "emea,101,Quiet Vale Roofing,,yes,,,")
+    kpi("clients", "import", path).answer()
+    screen = kpi("clients", "list").answer()
+    assert cells(screen, "heron-tide-freight")[2:4] == ["main", "101"]
+    assert cells(screen, "quiet-vale-roofing")[2:4] == ["emea", "101"]
 
 
 def test_a_malformed_api_key_is_refused_and_not_shown(kpi: Kpi, file: Path, engine: Engine) -> None:
@@ -135,9 +149,11 @@ def test_a_file_in_another_encoding_is_refused_with_the_remedy(kpi: Kpi, file: P
 def test_an_import_without_an_email_bison_names_the_setting(
     kpi: Kpi, file: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("KPI_BISON_URL")
+    monkeypatch.delenv("KPI_BISON_INSTANCES")
     refusal = kpi("clients", "import", written(file, HEADER, HERON)).refusal()
-    assert refusal == "No Email Bison is configured: set KPI_BISON_URL to its address."
+    assert refusal == (
+        "No Email Bison is configured: set KPI_BISON_INSTANCES to `NAME https://HOST MASTER_KEY`."
+    )
     assert rows_of(engine, clients) == {"clients": []}
 
 
@@ -163,6 +179,6 @@ def test_two_keys_that_begin_alike_can_be_told_apart_on_a_narrow_screen(
 def test_the_list_and_the_template_need_no_email_bison(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("KPI_BISON_URL")
+    monkeypatch.delenv("KPI_BISON_INSTANCES")
     assert "0 of 0 clients are active." in kpi("clients", "list").answer()
     assert kpi("clients", "template").answer().startswith(HEADER + "\n")

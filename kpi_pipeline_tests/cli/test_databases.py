@@ -103,7 +103,7 @@ def test_a_database_that_is_behind_is_refused_and_left_alone(
 ) -> None:
     administer(f"CREATE DATABASE {new_name.database}")
     monkeypatch.setenv("KPI_DATABASE_URL", address(new_name))
-    monkeypatch.setenv("KPI_BISON_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
     monkeypatch.setenv("KPI_WEB_PORT", "0")
     for command in ("clients list", "metrics", "sync", "up"):
         refusal = kpi(*command.split()).refusal()
@@ -120,7 +120,7 @@ def test_an_upgrade_makes_both_databases_and_then_commands_work(
     kpi: Kpi, new_name: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_DATABASE_URL", address(new_name))
-    monkeypatch.setenv("KPI_BISON_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
     assert kpi("db", "upgrade").answer() == "Both databases are at this version.\n"
     assert kpi("db", "upgrade").answer() == "Both databases are at this version.\n"
     assert "0 of 0 clients are active." in kpi("clients", "list").answer()
@@ -138,7 +138,7 @@ def test_a_database_of_dagster_that_was_never_made_is_named_and_nothing_is_impor
     kpi: Kpi, database: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_DATABASE_URL", address(database))
-    monkeypatch.setenv("KPI_BISON_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
     file = written(tmp_path / "c.csv", "instance,bison_workspace_id,name", "main,101,Heron Tide")
     refusal = kpi("clients", "import", file).refusal()
     assert f'database "{database.database}_dagster" does not exist' in refusal
@@ -171,7 +171,7 @@ def test_without_a_configured_database_one_is_started_and_kept_in_the_state_fold
 ) -> None:
     state = open_folder / "state"
     monkeypatch.setenv("KPI_STATE_DIR", str(state))
-    monkeypatch.setenv("KPI_BISON_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
     file = written(tmp_path / "c.csv", "instance,bison_workspace_id,name", "main,101,Heron Tide")
     with kpi_in_a_process("clients", "import", file) as process:
         assert ended(process).answer().startswith("1 clients imported")

@@ -12,7 +12,7 @@ from kpi_pipeline_tests.cli.running import Kpi, ended, kpi_in_a_process, taken_p
 def test_up_refuses_a_port_in_use_before_it_starts_anything(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("KPI_BISON_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
     with taken_port() as port:
         monkeypatch.setenv("KPI_WEB_PORT", port)
         refusal = kpi("up").refusal()
@@ -53,7 +53,7 @@ def test_an_option_out_of_range_is_a_usage_error(kpi: Kpi, words: tuple[str, ...
 
 def test_up_without_an_email_bison_names_the_setting_and_the_demo(kpi: Kpi, tmp_path: Path) -> None:
     refusal = kpi("up").refusal()
-    assert "set KPI_BISON_URL" in refusal
+    assert "set KPI_BISON_INSTANCES to `NAME https://HOST MASTER_KEY`." in refusal
     assert "`kpi demo`" in refusal
     assert not list(tmp_path.iterdir())
 

@@ -18,19 +18,23 @@ ADVICE = "Mend them in the environment or in .env (.env.example lists them all).
             "'Mars/Olympus' is no time zone; write one such as America/Chicago",
         ),
         (
-            "KPI_BISON_URL",
-            "https://bison.example/api",
-            "it holds more than scheme and host; write it as https://HOST",
+            "KPI_BISON_INSTANCES",
+            "main https://bison.example/api",
+            "main: its address holds more than scheme and host, write it as https://HOST",
         ),
-        ("KPI_BISON_URL", "bison.example", "it is no address; write it as https://HOST"),
         (
-            "KPI_BISON_MASTER_KEY",
-            SECRET,
-            "it is not of the form NUMBER|LETTERS-AND-DIGITS; copy it again from Email Bison",
+            "KPI_BISON_INSTANCES",
+            "main bison.example",
+            "entry 1: its address is none, write it as https://HOST",
+        ),
+        (
+            "KPI_BISON_INSTANCES",
+            f"main https://bison.example {SECRET}",
+            "main: its master key is not of the form NUMBER|LETTERS-AND-DIGITS, copy it again",
         ),
         ("KPI_BISON_ATTEMPTS", "0", "Input should be greater than or equal to 1"),
         ("KPI_FIRST_DATE", "1 March", "Input should be a valid date"),
-        ("KPI_BISON_INSTANCE", "East Coast", "it may hold lower-case letters, digits"),
+        ("KPI_BISON_INSTANCES", "East https://bison.example", "entry 1: its name does not fit"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_named_with_what_it_should_hold(
@@ -49,8 +53,7 @@ def test_all_settings_that_do_not_fit_are_named_at_once(
 ) -> None:
     wrong = {
         "KPI_TIMEZONE": "Chicago",
-        "KPI_BISON_URL": "ftp://bison.example",
-        "KPI_BISON_MASTER_KEY": SECRET,
+        "KPI_BISON_INSTANCES": f"main ftp://bison.example {SECRET}",
         "KPI_WEB_PORT": "99999",
     }
     for name, value in wrong.items():
@@ -63,9 +66,9 @@ def test_all_settings_that_do_not_fit_are_named_at_once(
 def test_a_password_in_the_address_of_email_bison_is_not_shown(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KPI_BISON_URL", f"https://agency:{SECRET}@bison.example")
+    monkeypatch.setenv("KPI_BISON_INSTANCES", f"main https://agency:{SECRET}@bison.example")
     refusal = kpi("clients", "list").refusal()
-    assert "KPI_BISON_URL: it holds more than scheme and host" in refusal
+    assert "KPI_BISON_INSTANCES: main: its address holds more than scheme and host" in refusal
     assert SECRET not in refusal
 
 

@@ -1,8 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, Engine
 
+from kpi_pipeline.instances import format_instances
 from kpi_pipeline.warehouse.clients import all_clients
 from kpi_pipeline.warehouse.tables import (
     client_metrics,
@@ -12,6 +14,7 @@ from kpi_pipeline.warehouse.tables import (
     sync_log,
 )
 from kpi_pipeline_tests.cli.running import Kpi, Result, closed_port, days_ago, rows_of, written
+from kpi_pipeline_tests.conftest import instance_of
 from kpi_pipeline_tests.sandbox.running import Bison
 
 NUMBERS = (raw_bison_stats, kpi_projections, client_metrics, sending_plans)
@@ -114,7 +117,9 @@ def test_without_the_master_key_only_the_clients_that_need_it_fail_and_the_other
     engine: Engine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("KPI_BISON_MASTER_KEY")
+    whole = instance_of(live_bison)
+    keyless_instance = replace(whole, master_key=None)
+    monkeypatch.setenv("KPI_BISON_INSTANCES", format_instances([keyless_instance]))
     day = days_ago(40).isoformat()
     result = kpi("sync", "--date", day)
     assert result.code == 1
@@ -123,26 +128,27 @@ def test_without_the_master_key_only_the_clients_that_need_it_fail_and_the_other
     assert [line.split()[1] for line in failures] == [f"{key}:" for key in keyless]
     for line in failures:
         assert line.endswith(
-            "Give the client an api_key in the CSV and import it (`kpi clients import`), or set "
-            "KPI_BISON_MASTER_KEY."
+            "Give the client an api_key in the CSV and import it (`kpi clients import`), or give "
+            "its instance a super-admin key in KPI_BISON_INSTANCES."
         )
     assert "Mend what is named above, and run the same command again." in result.err
     landed = {row["workspace"] for row in rows_of(engine, client_metrics)["client_metrics"]}
     assert len(landed) == 26 - len(keyless)
     assert not landed & set(keyless)
-    monkeypatch.setenv("KPI_BISON_MASTER_KEY", live_bison.master_key)
+    monkeypatch.setenv("KPI_BISON_INSTANCES", format_instances([whole]))
     assert "26 of 26 clients ok" in kpi("sync", "--date", day).answer()
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("imported")
 def test_an_email_bison_that_does_not_answer_is_named_for_each_client_and_no_row_changes(
-    kpi: Kpi, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    kpi: Kpi, live_bison: Bison, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("sync", "--date", days_ago(0).isoformat())
     kpi(*words).answer()
     before = rows_of(engine, *NUMBERS)
-    monkeypatch.setenv("KPI_BISON_URL", f"http://127.0.0.1:{closed_port()}")
+    silent = replace(instance_of(live_bison), url=f"http://127.0.0.1:{closed_port()}")
+    monkeypatch.setenv("KPI_BISON_INSTANCES", format_instances([silent]))
     result = kpi(*words)
     assert result.code == 1
     assert "0 of 26 clients ok" in result.out
@@ -151,7 +157,7 @@ def test_an_email_bison_that_does_not_answer_is_named_for_each_client_and_no_row
     assert [line.split()[1] for line in failures] == [f"{key}:" for key in workspaces]
     for line in failures:
         assert "got no answer at try 1 of 1" in line
-        assert "See whether Email Bison is up and KPI_BISON_URL is right" in line
+        assert "See whether Email Bison is up and its address in KPI_BISON_INSTANCES is" in line
     assert rows_of(engine, *NUMBERS) == before
 
 
@@ -159,7 +165,7 @@ def test_an_email_bison_that_does_not_answer_is_named_for_each_client_and_no_row
 def test_an_instance_that_is_not_configured_is_told_for_each_client(
     kpi: Kpi, keyless: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KPI_BISON_INSTANCE", "east")
+    monkeypatch.setenv("KPI_BISON_INSTANCES", "east http://127.0.0.1:9")
     result = kpi("sync", "--date", days_ago(1).isoformat(), "--workspace", keyless[0])
     assert result.code == 1
     (line,) = _failures(result)

@@ -7,9 +7,11 @@ from pydantic import SecretStr
 from sqlalchemy import URL, Engine
 
 from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.instances import format_instances
 from kpi_pipeline.partitions import sync_workspace_partitions
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline.warehouse.vault import Vault, new_secret_key
+from kpi_pipeline_tests.conftest import instance_of
 from kpi_pipeline_tests.dagster_layer.installation import (
     Installation,
     calm_zone,
@@ -49,8 +51,7 @@ def installation(
         secret_key = new_secret_key()
         for name, value in {
             "KPI_DATABASE_URL": database.render_as_string(hide_password=False),
-            "KPI_BISON_URL": str(bison.http.base_url),
-            "KPI_BISON_MASTER_KEY": bison.master_key,
+            "KPI_BISON_INSTANCES": format_instances([instance_of(bison)]),
             "KPI_BISON_CALLS_PER_SECOND": "0",
             "KPI_BISON_ATTEMPTS": "1",
             "KPI_SECRET_KEY": secret_key,

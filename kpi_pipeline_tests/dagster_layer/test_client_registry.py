@@ -1,11 +1,15 @@
 """The asset client_registry, by runs of the real definitions."""
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import text
 
+from kpi_pipeline.instances import format_instances
 from kpi_pipeline.partitions import WORKSPACE
+from kpi_pipeline_tests.conftest import instance_of
 from kpi_pipeline_tests.dagster_layer.installation import Installation
-from kpi_pipeline_tests.warehouse.stocked import imported, record
+from kpi_pipeline_tests.warehouse.stocked import api_key, imported, record
 
 pytestmark = pytest.mark.slow
 REGISTRY = ["client_registry"]
@@ -70,14 +74,15 @@ def test_what_the_comparison_found_stands_in_the_catalogue(installation: Install
 def test_a_list_that_cannot_be_read_fails_the_run_and_leaves_the_grid(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KPI_BISON_MASTER_KEY", f"99|{'Abcdefgh12' * 4}")
+    foreign = replace(instance_of(installation.agency.bison), master_key=api_key(99))
+    monkeypatch.setenv("KPI_BISON_INSTANCES", format_instances([foreign]))
 
     result = installation.run(assets=REGISTRY)
 
     assert not result.success
     said = installation.failure(result)
     assert said.startswith("instance main: ")
-    assert "Set KPI_BISON_MASTER_KEY" in said
+    assert "key in KPI_BISON_INSTANCES" in said
     grid = installation.instance.get_dynamic_partitions(WORKSPACE)
     assert list(grid) == installation.workspaces
 

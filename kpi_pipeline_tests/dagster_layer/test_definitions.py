@@ -89,7 +89,7 @@ def test_the_definitions_are_whole_without_a_database_or_email_bison(
     definitions: dg.Definitions,
 ) -> None:
     assert load_settings().database_url is None
-    assert load_settings().bison_url is None
+    assert load_settings().bison_instances == ()
 
     dg.Definitions.validate_loadable(definitions)
 

@@ -167,14 +167,18 @@ class Agency:
         """The client's own API key, as the sandbox made it."""
         return self.table[self.ids[workspace]]["api_key"] or None
 
+    def master_key(self) -> str:
+        """The super-admin key of the one instance."""
+        (instance,) = self.deployment.settings.bison_instances
+        assert instance.master_key is not None
+        return instance.master_key.get_secret_value()
+
     def secrets(self) -> list[str]:
         """Every secret of the installation: the API keys' secret parts, and the other two."""
-        settings = self.deployment.settings
-        assert settings.bison_master_key is not None
         keys = [self.own_key(workspace) for workspace in self.grid]
         return [
             *(key.split("|")[1] for key in keys if key),
-            settings.bison_master_key.get_secret_value().split("|")[1],
+            self.master_key().split("|")[1],
             (self.state / "secret.key").read_text(),
             self.password,
         ]
@@ -183,12 +187,10 @@ class Agency:
         self, workspaces: Sequence[str], dates: Sequence[date]
     ) -> dict[tuple[str, date], Row]:
         """The numbers of `client_metrics`, from Bison's own totals for each window."""
-        settings = self.deployment.settings
-        assert settings.bison_master_key is not None
         facts = self.rows("raw_bison_stats")
         return expected_rows(
             str(self.sandbox.base_url),
-            settings.bison_master_key.get_secret_value(),
+            self.master_key(),
             {key: (self.ids[key], self.own_key(key), self.target(key)) for key in workspaces},
             dates,
             self.zone,

@@ -36,7 +36,7 @@ def test_the_demo_fills_35_days_and_today_of_26_clients_and_leaves_nothing_runni
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "26 of 26 clients ok" in done.stdout
-    assert "own key: 23, master key: 3" in done.stdout
+    assert "23 of 26 with their own key" in done.stdout
     with embedded_server(state / "demo") as url:
         engine = open_engine(url)
         with engine.connect() as connection:

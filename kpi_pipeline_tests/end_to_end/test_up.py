@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from kpi_pipeline.instances import format_instances
+from kpi_pipeline_tests.conftest import instance_of
 from kpi_pipeline_tests.sandbox.running import Bison
 
 pytestmark = pytest.mark.slow
@@ -22,8 +24,7 @@ def test_up_serves_dagsters_page_until_it_is_stopped_and_leaves_nothing_running(
 ) -> None:
     environment = dict(os.environ) | {
         "KPI_STATE_DIR": str(state),
-        "KPI_BISON_URL": str(bison.http.base_url).rstrip("/"),
-        "KPI_BISON_MASTER_KEY": bison.master_key,
+        "KPI_BISON_INSTANCES": format_instances([instance_of(bison)]),
         "KPI_WEB_PORT": "0",
     }
     output = state.parent / "output"
