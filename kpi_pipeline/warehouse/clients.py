@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, select, update
 
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.warehouse.api_keys import store_keys
 from kpi_pipeline.warehouse.slugs import make_slug
 from kpi_pipeline.warehouse.tables import client_api_keys, client_targets, clients
 from kpi_pipeline.warehouse.upsert import upsert
@@ -45,14 +46,6 @@ class ClientRecord:
     monthly_kpi_target: int | None
     monthly_sending_target: int | None
     api_key: SecretStr | None
-
-
-@dataclass(frozen=True)
-class StoredKey:
-    """A client's own API key, and when it was last seen to act in the client's workspace."""
-
-    secret: SecretStr
-    verified_at: datetime | None
 
 
 def all_clients(connection: Connection) -> list[Client]:
@@ -143,37 +136,13 @@ def import_clients(
         for key, record in zip(keys, records, strict=True)
     ]
     upsert(connection, client_targets, targets)
-    secrets: list[Mapping[str, object]] = [
-        {"workspace": key, "encrypted_key": vault.encrypt(record.api_key), "verified_at": None}
+    secrets = {
+        key: record.api_key
         for key, record in zip(keys, records, strict=True)
         if record.api_key is not None
-    ]
-    upsert(connection, client_api_keys, secrets)
-    return keys
-
-
-def stored_keys(
-    connection: Connection, workspaces: Sequence[str], vault: Vault
-) -> dict[str, StoredKey]:
-    """The API keys of those clients that have one of their own.
-
-    Raises:
-        KpiError: if one can't be decrypted.
-    """
-    statement = select(client_api_keys).where(client_api_keys.c.workspace.in_(workspaces))
-    return {
-        row.workspace: StoredKey(vault.decrypt(row.encrypted_key, row.workspace), row.verified_at)
-        for row in connection.execute(statement)
     }
-
-
-def mark_key(connection: Connection, workspace: str, verified_at: datetime | None) -> None:
-    """Note when a client's key was seen to act in its workspace; None: it waits to be checked."""
-    connection.execute(
-        update(client_api_keys)
-        .where(client_api_keys.c.workspace == workspace)
-        .values(verified_at=verified_at)
-    )
+    store_keys(connection, secrets, vault)
+    return keys
 
 
 def relabel(connection: Connection, names: Mapping[str, str], seen_at: datetime) -> None:

@@ -9,10 +9,15 @@ from sqlalchemy import Connection, func, select
 from kpi_pipeline.warehouse.tables import sync_log
 from kpi_pipeline.warehouse.upsert import upsert
 
+_DURATIONS = ("seconds", "waiting_seconds", "calling_seconds")
+
 
 @dataclass(frozen=True)
 class SyncEntry:
-    """What one run did for one client; `error` is None where all went well."""
+    """What one run did for one client; `error` is None where all went well.
+
+    Of its `seconds`, some were spent waiting to be let call, and some within calls.
+    """
 
     run_id: str
     workspace: str
@@ -22,6 +27,8 @@ class SyncEntry:
     key_used: str | None
     api_calls: int
     seconds: float
+    waiting_seconds: float
+    calling_seconds: float
     finished_at: datetime
 
 
@@ -39,7 +46,7 @@ def read_entries(connection: Connection, run_ids: Sequence[str]) -> list[SyncEnt
         .order_by(sync_log.c.workspace, sync_log.c.finished_at)
     )
     return [
-        SyncEntry(**{**row, "seconds": float(row["seconds"])})
+        SyncEntry(**{**row, **{name: float(row[name]) for name in _DURATIONS}})
         for row in connection.execute(statement).mappings()
     ]
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    Uuid,
     func,
 )
 
@@ -166,6 +167,58 @@ sync_log = Table(
     Column("api_calls", Integer, nullable=False),
     Column("seconds", Numeric(10, 3), nullable=False),
     _moment("finished_at"),
+    Column(
+        "waiting_seconds",
+        Numeric(10, 3),
+        nullable=False,
+        server_default="0",
+        comment="for turns, for the master key, and between tries",
+    ),
+    Column(
+        "calling_seconds",
+        Numeric(10, 3),
+        nullable=False,
+        server_default="0",
+        comment="within calls",
+    ),
     CheckConstraint("status IN ('ok', 'error')", name="status_is_known"),
     Index("ix_sync_log_workspace", "workspace"),
+)
+
+# What all processes share towards an Email Bison instance: the next call's moment, the slots of the
+# calls under way, and who uses the master key.
+bison_pacing = Table(
+    "bison_pacing",
+    metadata,
+    Column("instance", Text, primary_key=True),
+    _moment("next_free_at"),
+    _updated_at(),
+)
+
+bison_call_slots = Table(
+    "bison_call_slots",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("instance", Text, nullable=False),
+    _moment("expires_at"),
+)
+
+bison_master_key_leases = Table(
+    "bison_master_key_leases",
+    metadata,
+    Column("instance", Text, primary_key=True),
+    Column("holder", Uuid, nullable=False),
+    _moment("expires_at"),
+)
+
+# Members of Email Bison's answers that no document names.
+bison_unknown_fields = Table(
+    "bison_unknown_fields",
+    metadata,
+    Column("instance", Text, primary_key=True),
+    Column("call", Text, primary_key=True, comment="method and path"),
+    Column("field", Text, primary_key=True, comment="path within the answer"),
+    Column("answers", BigInteger, nullable=False, comment="how many held it"),
+    _moment("first_seen_at"),
+    _moment("last_seen_at"),
 )

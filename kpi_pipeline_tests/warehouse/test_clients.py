@@ -5,14 +5,13 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import IntegrityError
 
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.warehouse.api_keys import mark_key, stored_keys
 from kpi_pipeline.warehouse.clients import (
     Client,
     active_clients,
     all_clients,
-    mark_key,
     pick_clients,
     relabel,
-    stored_keys,
 )
 from kpi_pipeline.warehouse.tables import clients
 from kpi_pipeline.warehouse.vault import Vault

@@ -1,6 +1,7 @@
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,29 @@ def test_a_second_upgrade_changes_nothing(engine: Engine) -> None:
     require_current(engine)
     with engine.connect() as connection:
         assert connection.scalars(text("SELECT workspace FROM clients")).all() == ["harbor"]
+
+
+def test_an_upgrade_keeps_the_lines_of_the_sync_log(empty: Engine) -> None:
+    with empty.begin() as connection:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(
+            text(
+                "INSERT INTO clients (workspace, instance, bison_workspace_id, name, active) "
+                "VALUES ('harbor', 'main', 101, 'Harbor', true)"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO sync_log VALUES ('run-1', 'harbor', '2026-03-17', '2026-03-18', "
+                "'ok', NULL, 'master', 4, 2.5, '2026-03-18T20:00:00Z')"
+            )
+        )
+    upgrade(empty)
+    statement = "SELECT run_id, seconds, waiting_seconds, calling_seconds FROM sync_log"
+    with empty.connect() as connection:
+        assert connection.execute(text(statement)).one() == ("run-1", Decimal("2.5"), 0, 0)
 
 
 def test_two_upgrades_at_once_both_succeed(empty: Engine) -> None:

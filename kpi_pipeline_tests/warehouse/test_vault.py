@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.warehouse.clients import stored_keys
+from kpi_pipeline.warehouse.api_keys import stored_keys
 from kpi_pipeline.warehouse.vault import Vault, new_secret_key, open_vault
 from kpi_pipeline_tests.warehouse.stocked import api_key, imported, record
 
