@@ -8,15 +8,23 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
 
-from kpi_pipeline.bison import BisonClient, BisonInstance, ClientOptions, InProcessPacing
+from kpi_pipeline.bison import BisonClient, BisonInstance, ClientOptions
 from kpi_pipeline.business_days import business_date
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.instances import NO_INSTANCE
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.warehouse.engine import open_engine, require_reachable
-from kpi_pipeline.warehouse.locks import MasterKeyLock
+from kpi_pipeline.warehouse.master_key_lease import MasterKeyLease
 from kpi_pipeline.warehouse.migrate import require_current
+from kpi_pipeline.warehouse.pacing import InstancePacing
 from kpi_pipeline.warehouse.urls import parse_url
 from kpi_pipeline.warehouse.vault import Vault, open_vault
+
+# A call ends at its time-out at the latest; its slot must not free itself before.
+_SLOT_MARGIN_SECONDS = 30.0
+# What is known of the zone that bounds a day of Email Bison's, where nobody has found out: nothing,
+# but these are the candidates, beside the business's own.
+_CANDIDATE_ZONES = (ZoneInfo("UTC"), ZoneInfo("America/New_York"))
 
 
 def utc_now() -> datetime:
@@ -42,13 +50,19 @@ class Deployment:
         """The business date now."""
         return business_date(self.now(), self.timezone)
 
+    def bison_agrees_on(self, day: date) -> bool:
+        """Whether `day` is today for Email Bison, too, by its zone or by each that it may have."""
+        known = self.settings.bison_timezone
+        zones = (known,) if known else (*_CANDIDATE_ZONES, self.timezone)
+        now = self.now()
+        return all(business_date(now, zone) == day for zone in zones)
+
     def instances(self) -> dict[str, BisonInstance]:
         """The configured Email Bison instances, by name."""
-        settings = self.settings
-        if settings.bison_url is None:
-            return {}
-        name = settings.bison_instance
-        return {name: BisonInstance(name, settings.bison_url, settings.bison_master_key)}
+        return {
+            it.name: BisonInstance(it.name, it.url, it.master_key)
+            for it in self.settings.bison_instances
+        }
 
     def instance(self, name: str) -> BisonInstance:
         """The instance called `name`.
@@ -58,21 +72,30 @@ class Deployment:
         """
         known = self.instances()
         if not known:
-            raise KpiError("No Email Bison is configured: set KPI_BISON_URL to its address.")
+            raise KpiError(NO_INSTANCE)
         if name not in known:
             raise KpiError(
                 f"The Email Bison instance {name!r} is not configured; known: {', '.join(known)}. "
-                "Mend KPI_BISON_INSTANCE, or the client's instance in the CSV."
+                "Mend KPI_BISON_INSTANCES, or the client's instance in the CSV."
             )
         return known[name]
 
     def bison_client(self, instance: BisonInstance) -> BisonClient:
-        """A client of the instance, as patient and as fast as the settings say."""
+        """A client of the instance, as patient and as fast as the settings say.
+
+        All clients of an instance, in all processes, share its pace and its master key.
+        """
         settings = self.settings
         return BisonClient(
             instance,
-            pacing=InProcessPacing(settings.bison_calls_per_second),
-            master_lock=MasterKeyLock(self.engine),
+            pacing=InstancePacing(
+                self.engine,
+                instance.name,
+                calls_per_second=settings.bison_calls_per_second,
+                calls_in_flight=settings.bison_calls_in_flight,
+                lease_seconds=settings.bison_timeout_seconds + _SLOT_MARGIN_SECONDS,
+            ),
+            master_lock=MasterKeyLease(self.engine),
             options=ClientOptions(
                 timeout_seconds=settings.bison_timeout_seconds,
                 attempts=settings.bison_attempts,

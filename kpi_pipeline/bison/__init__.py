@@ -1,6 +1,5 @@
 """Email Bison over HTTP: paced, retried, verified calls, and answers that are whole or an error."""
 
-from kpi_pipeline.bison.call_count import CallCount, counted_calls
 from kpi_pipeline.bison.client import BisonClient
 from kpi_pipeline.bison.errors import (
     BisonError,
@@ -21,22 +20,23 @@ from kpi_pipeline.bison.model import (
     KeyUse,
     PeriodStats,
     Reading,
+    Reply,
+    Webhook,
     Workspace,
     WorkspaceRef,
 )
-from kpi_pipeline.bison.pacing import InProcessPacing
 from kpi_pipeline.bison.ports import MasterKeyLock, Pacing
 from kpi_pipeline.bison.reader import WorkspaceReader
+from kpi_pipeline.bison.tally import CallTally, tallied
 
 __all__ = [
     "BisonClient",
     "BisonError",
     "BisonInstance",
-    "CallCount",
+    "CallTally",
     "ClientOptions",
     "DailySeries",
     "DayCounts",
-    "InProcessPacing",
     "KeyUse",
     "MalformedAnswer",
     "MasterKeyLock",
@@ -47,11 +47,13 @@ __all__ = [
     "Reading",
     "RefusedRequest",
     "RejectedKey",
+    "Reply",
     "Unavailable",
+    "Webhook",
     "Workspace",
     "WorkspaceGone",
     "WorkspaceReader",
     "WorkspaceRef",
     "WrongWorkspace",
-    "counted_calls",
+    "tallied",
 ]

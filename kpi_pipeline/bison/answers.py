@@ -6,15 +6,16 @@ document shows strings, instances were seen to send integers.
 
 import json
 import re
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from kpi_pipeline.bison.excerpts import excerpt
-from kpi_pipeline.bison.model import PeriodStats, Workspace
+from kpi_pipeline.bison.model import PeriodStats
+from kpi_pipeline.bison.unknown_fields import notice
 
 _FAULTS_SHOWN = 3
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 
 
 class AnswerError(ValueError):
@@ -79,21 +80,43 @@ Answer = TypeVar("Answer", bound="WireAnswer")
 
 
 class WireAnswer(BaseModel):
-    """A body, or a part of one; fields that we don't know are ignored."""
+    """A body, or a part of one: the members that we read, and those that we know and leave.
 
-    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+    `documented` names the latter. Any other member is noticed, and nothing is taken from it.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
+
+    documented: ClassVar[frozenset[str]] = frozenset()
+
+    def unknown(self, path: str = "") -> Iterator[str]:
+        """The paths of the members that no document names, at any depth."""
+        for name in self.model_extra or ():
+            if name not in self.documented:
+                yield f"{path}{name}"
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, WireAnswer):
+                yield from value.unknown(f"{path}{name}.")
+            elif isinstance(value, list):
+                for item in value:
+                    if isinstance(item, WireAnswer):
+                        yield from item.unknown(f"{path}{name}[].")
 
 
 def fit(shape: type[Answer], body: object) -> Answer:
-    """`body` in the given shape.
+    """`body` in the given shape; members that no document names are noticed.
 
     Raises:
         AnswerError: naming the first places that do not fit, without their contents.
     """
     try:
-        return shape.model_validate(body)
+        answer = shape.model_validate(body)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
+    else:
+        notice(answer.unknown())
+        return answer
     shown = [
         f"{'.'.join(map(str, fault['loc'])) or 'the body'}: "
         f"{fault['msg'].removeprefix('Value error, ')}"
@@ -108,6 +131,8 @@ def fit(shape: type[Answer], body: object) -> Answer:
 class Team(WireAnswer):
     """The workspace in which a key acts."""
 
+    documented = frozenset({"personal_team", "main", "parent_id", "created_at", "updated_at"})
+
     id: Count
     name: str | None = None
 
@@ -116,6 +141,8 @@ class Team(WireAnswer):
 
 
 class _User(WireAnswer):
+    documented = frozenset({"id", "name", "email"})
+
     team: Team
 
 
@@ -141,36 +168,27 @@ def switched(body: object) -> None:
     fit(_SwitchAnswer, body)
 
 
-class _ListedWorkspace(WireAnswer):
-    id: Count
-    name: str
+class _NewKey(WireAnswer):
+    documented = frozenset({"id", "name", "token_hash", "abilities", "created_at", "updated_at"})
+
+    plain_text_token: SecretStr
 
 
-class PageMeta(WireAnswer):
-    """Where a page stands: its number, the last one's, and the number of rows in all."""
-
-    current_page: Count
-    last_page: Count
-    total: Count | None = None
+class _NewKeyAnswer(WireAnswer):
+    data: _NewKey
 
 
-class WorkspacePage(WireAnswer):
-    """A page of the list of workspaces; some instances answer whole, without `meta`."""
-
-    data: list[_ListedWorkspace]
-    meta: Annotated[PageMeta | None, BeforeValidator(lambda meta: meta or None)] = None
-
-    def workspaces(self) -> list[Workspace]:
-        """The workspaces of this page, with trimmed names on one line."""
-        return [Workspace(id=row.id, name=_CONTROL.sub(" ", row.name).strip()) for row in self.data]
-
-
-def workspace_page(body: object) -> WorkspacePage:
-    """A page of `GET /api/workspaces/v1.1`."""
-    return fit(WorkspacePage, body)
+def new_key(body: object) -> SecretStr:
+    """The key that was made; this answer is the only one that ever shows it."""
+    key = fit(_NewKeyAnswer, body).data.plain_text_token
+    if not re.fullmatch(r"[0-9]+\|[A-Za-z0-9]{20,}", key.get_secret_value()):
+        raise AnswerError("answered with something other than a key")
+    return key
 
 
 class _Plan(WireAnswer):
+    documented = frozenset({"campaign_id", "campaign"})
+
     emails_being_sent: Count
 
 
@@ -184,6 +202,20 @@ def planned_emails(body: object) -> int:
 
 
 class _Stats(WireAnswer):
+    documented = frozenset(
+        {
+            "total_leads_contacted",
+            "opened",
+            "opened_percentage",
+            "unique_opens_per_contact",
+            "unique_opens_per_contact_percentage",
+            "unique_replies_per_contact_percentage",
+            "bounced_percentage",
+            "unsubscribed_percentage",
+            "interested_percentage",
+        }
+    )
+
     emails_sent: Count
     interested: Count
     bounced: Count
@@ -197,4 +229,5 @@ class _StatsAnswer(WireAnswer):
 
 def period_stats(body: object) -> PeriodStats:
     """The totals of a period."""
-    return PeriodStats(**fit(_StatsAnswer, body).data.model_dump())
+    stats = fit(_StatsAnswer, body).data
+    return PeriodStats(**stats.model_dump(include=set(_Stats.model_fields)))

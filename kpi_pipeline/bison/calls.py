@@ -1,6 +1,7 @@
 """One call: paced, sent, tried again while that may help, and answered in full or with an error."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,6 @@ from pydantic import SecretStr
 from kpi_pipeline.bison import remedies
 from kpi_pipeline.bison.answers import AnswerError, load, loads, message_of
 from kpi_pipeline.bison.auth import BearerKey, is_sendable
-from kpi_pipeline.bison.call_count import note_call
 from kpi_pipeline.bison.errors import (
     BisonError,
     MalformedAnswer,
@@ -25,19 +25,27 @@ from kpi_pipeline.bison.errors import (
 from kpi_pipeline.bison.excerpts import excerpt
 from kpi_pipeline.bison.model import ClientOptions, KeyUse, WorkspaceRef
 from kpi_pipeline.bison.ports import Pacing
+from kpi_pipeline.bison.rate_limits import RateLimits
 from kpi_pipeline.bison.retries import TRANSIENT_TROUBLE, is_transient, seconds_to_wait, tries
+from kpi_pipeline.bison.tally import calling, waiting_for
+from kpi_pipeline.bison.unknown_fields import noticing
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request without its key: method, path, query parameters and JSON body."""
+    """A request without its key: method, path, query parameters and JSON body.
+
+    One that makes something anew is not `repeatable`: sent again after a time-out, it might make
+    it twice.
+    """
 
     method: str
     path: str
     params: Mapping[str, str | int] | None = None
-    json: Mapping[str, int] | None = None
+    json: Mapping[str, str | int] | None = None
+    repeatable: bool = True
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -56,6 +64,11 @@ class Access:
     def client(self) -> str:
         """The client's slug, or the instance where a call concerns no single client."""
         return self.ref.workspace if self.ref else f"instance {self.instance}"
+
+    @property
+    def holder(self) -> str:
+        """Whose key it is: a client's, or the instance's."""
+        return self.client if self.use is KeyUse.WORKSPACE else f"instance {self.instance}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,9 @@ class Caller:
         self._pacing = pacing
         self._options = options
         self._now = now
+        self._limits = RateLimits(pacing)
         self.calls_made = 0
+        self.unknown_fields: Counter[tuple[str, str]] = Counter()
 
     async def call(self, call: Call, access: Access, decode: Callable[[object], T]) -> Answered[T]:
         """Make a call and decode the JSON of its answer.
@@ -97,64 +112,69 @@ class Caller:
                 "was not sent: the key is empty or holds characters that no key has",
                 remedies.for_key(access.use),
             )
-        async for attempt in tries(self._options.attempts):
+        async for attempt in tries(self._options.attempts, repeatable=call.repeatable):
             with attempt:
                 sent_at, response = await self._send(call, access, attempt.num)
         try:
-            return Answered(sent_at, decode(load(response.content)))
+            with noticing() as fields:
+                value = decode(load(response.content))
         except AnswerError as fault:
-            raise MalformedAnswer(
-                access.client,
-                str(call),
-                excerpt(str(fault), access.key),
-                remedies.MALFORMED,
-            ) from None
+            raise malformed(access, call, fault) from None
+        self.unknown_fields.update((str(call), field) for field in fields)
+        return Answered(sent_at, value)
 
     async def _send(
         self, call: Call, access: Access, attempt: int
     ) -> tuple[datetime, httpx.Response]:
         """One try; returns an answer of status 2xx alone."""
-        await self._pacing.turn()
-        sent_at = self._now()
-        self.calls_made += 1
-        note_call()
         this_try = f"at try {attempt} of {self._options.attempts}"
-        try:
-            # httpx bounds each wait for bytes; a body that trickles for ever needs a total as well.
-            async with asyncio.timeout(self._options.timeout_seconds):
-                response = await self._http.request(
-                    call.method,
-                    call.path,
-                    params=call.params,
-                    json=call.json,
-                    auth=BearerKey(access.key),
-                )
-        except TRANSIENT_TROUBLE as trouble:
-            raise Unavailable(
-                access.client,
-                str(call),
-                f"got no answer {this_try}: {self._seen(trouble, access.key)}",
-                remedies.UNAVAILABLE,
-            ) from None
-        except httpx.DecodingError:
-            raise MalformedAnswer(
-                access.client,
-                str(call),
-                "answered with a body that can't be decompressed",
-                remedies.MALFORMED,
-            ) from None
+        async with waiting_for(self._pacing.turn()):
+            sent_at = self._now()
+            self.calls_made += 1
+            try:
+                with calling():
+                    response = await self._exchange(call, access)
+            except TRANSIENT_TROUBLE as trouble:
+                raise Unavailable(
+                    access.client,
+                    str(call),
+                    f"got no answer {this_try}: {self._seen(trouble, access.key)}",
+                    remedies.UNAVAILABLE,
+                ) from None
+            except httpx.DecodingError:
+                fault = AnswerError("answered with a body that can't be decompressed")
+                raise malformed(access, call, fault) from None
         if response.is_success:
+            self._limits.answered(access.holder)
             return sent_at, response
-        if response.status_code == 429:
-            await self._pacing.push_back(
-                seconds_to_wait(response.headers.get("Retry-After"), self._now())
+        refusal = _refusal(call, access, response, this_try)
+        if isinstance(refusal, RateLimited):
+            asked = seconds_to_wait(response.headers.get("Retry-After"), self._now())
+            refusal.alone_seconds = await self._limits.limited(access.holder, asked)
+        raise refusal
+
+    async def _exchange(self, call: Call, access: Access) -> httpx.Response:
+        # httpx bounds each wait for bytes; a body that trickles for ever needs a total as well.
+        async with asyncio.timeout(self._options.timeout_seconds):
+            return await self._http.request(
+                call.method,
+                call.path,
+                params=call.params,
+                json=call.json,
+                auth=BearerKey(access.key),
             )
-        raise _refusal(call, access, response, this_try)
 
     def _seen(self, trouble: Exception, key: SecretStr) -> str:
         if isinstance(trouble, (TimeoutError, httpx.TimeoutException)):
             return f"time-out ({self._options.timeout_seconds:g} s)"
         return excerpt(f"{type(trouble).__name__} {trouble}", key)
+
+
+def malformed(access: Access, call: Call, fault: AnswerError) -> MalformedAnswer:
+    """The error for an answer that can't be believed."""
+    return MalformedAnswer(
+        access.client, str(call), excerpt(str(fault), access.key), remedies.MALFORMED
+    )
 
 
 def _refusal(call: Call, access: Access, response: httpx.Response, this_try: str) -> BisonError:

@@ -1,6 +1,7 @@
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
@@ -10,8 +11,7 @@ import httpx
 from pydantic import SecretStr
 
 from kpi_pipeline.bison import remedies
-from kpi_pipeline.bison.answers import acting_team
-from kpi_pipeline.bison.call_count import CallCount, counted_calls
+from kpi_pipeline.bison.answers import acting_team, new_key
 from kpi_pipeline.bison.calls import Access, Call, Caller
 from kpi_pipeline.bison.errors import MissingKey, WrongWorkspace
 from kpi_pipeline.bison.master_key import SWITCH, WHO_AM_I, MasterKeyTurn
@@ -23,11 +23,14 @@ from kpi_pipeline.bison.model import (
     Workspace,
     WorkspaceRef,
 )
+from kpi_pipeline.bison.pages import ListedWorkspaces
 from kpi_pipeline.bison.ports import MasterKeyLock, Pacing
 from kpi_pipeline.bison.reader import WorkspaceReader
-from kpi_pipeline.bison.workspace_list import LIST, list_all
+from kpi_pipeline.bison.session import Session
+from kpi_pipeline.bison.tally import CallTally, tallied, waiting_for
 
 _CONNECT_SECONDS = 10.0
+_LIST = Call("GET", "/api/workspaces/v1.1")
 
 _log = logging.getLogger(__name__)
 
@@ -89,16 +92,40 @@ class BisonClient:
         """HTTP requests sent so far, retries included."""
         return self._caller.calls_made
 
+    @property
+    def unknown_fields(self) -> Mapping[tuple[str, str], int]:
+        """(call, member) → in how many answers stood a member that no document names."""
+        return self._caller.unknown_fields
+
     async def list_workspaces(self) -> list[Workspace]:
         """Every workspace that the master key can see, over all pages.
 
         Raises:
             MissingKey: if the instance has no master key.
-            BisonError: if a call fails, or the pages do not add up to the total they name.
+            BisonError: if a call fails, or the pages make no whole list.
         """
-        access = self._master_access(None, LIST)
-        async with self._master_lock.held(self._instance.name):
-            return await list_all(self._caller, access)
+        session = Session(self._caller, self._master_access(None, _LIST))
+        async with self._master_key():
+            rows = await session.rows(_LIST, ListedWorkspaces)
+        return [row.workspace() for row in rows]
+
+    async def create_key(self, ref: WorkspaceRef, name: str) -> SecretStr:
+        """Make a key for the client's workspace, through the master key; one call, no switch.
+
+        `name` is the label that the key has in Email Bison. The key works at once, and no other
+        call ever shows it again. It is not known to be the right workspace's until `check_key`.
+
+        Raises:
+            MissingKey: if the instance has no master key.
+            BisonError: if the call fails. One without an answer is not sent again: it may have
+                made a key.
+        """
+        self._make_sure_it_is_ours(ref)
+        path = f"{_LIST.path}/{ref.bison_workspace_id}/api-tokens"
+        call = Call("POST", path, json={"name": name}, repeatable=False)
+        access = self._master_access(ref, call, remedies.MISSING_MASTER_KEY)
+        async with self._master_key():
+            return (await self._caller.call(call, access, new_key)).value
 
     async def check_key(self, ref: WorkspaceRef, key: SecretStr) -> None:
         """Make sure that a workspace key belongs to the client's workspace.
@@ -137,7 +164,7 @@ class BisonClient:
             ValueError: if the client is one of another instance.
         """
         self._make_sure_it_is_ours(ref)
-        with counted_calls(CallCount()) as count:
+        with tallied(CallTally()) as tally:
             if key is not None:
                 access = Access(self._instance.name, ref, key, KeyUse.WORKSPACE)
                 _log.info("%s: reading with its workspace key", ref.workspace)
@@ -147,10 +174,13 @@ class BisonClient:
                 turn = MasterKeyTurn(
                     self._caller, access, ref, self._options.switch_patience_seconds, self._sleep
                 )
-                async with self._master_lock.held(self._instance.name):
+                async with self._master_key():
                     _log.info("%s: reading with the master key", ref.workspace)
                     value = await turn.read(lambda: read(self._reader(access)))
-        return Reading(value=value, key_used=access.use, calls=count.made)
+        return Reading(value=value, key_used=access.use, calls=tally.made)
+
+    def _master_key(self) -> AbstractAsyncContextManager[None]:
+        return waiting_for(self._master_lock.held(self._instance.name))
 
     def _make_sure_it_is_ours(self, ref: WorkspaceRef) -> None:
         # Ids repeat across instances, so the wrong host would answer with another client's numbers.
@@ -161,9 +191,11 @@ class BisonClient:
             )
 
     def _reader(self, access: Access) -> WorkspaceReader:
-        return WorkspaceReader(self._caller, access, self._options.series_max_days)
+        return WorkspaceReader(Session(self._caller, access), self._options.series_max_days)
 
-    def _master_access(self, ref: WorkspaceRef | None, call: Call) -> Access:
+    def _master_access(
+        self, ref: WorkspaceRef | None, call: Call, remedy: str = remedies.MISSING_KEY
+    ) -> Access:
         key = self._instance.master_key
         if key is None:
             name = self._instance.name
@@ -172,6 +204,6 @@ class BisonClient:
                 str(call),
                 f"was not sent: {'the client has no API key, and ' if ref else ''}"
                 f"instance {name} has no master key",
-                remedies.MISSING_KEY if ref else remedies.MISSING_MASTER_KEY,
+                remedy if ref else remedies.MISSING_MASTER_KEY,
             )
         return Access(self._instance.name, ref, key, KeyUse.MASTER)

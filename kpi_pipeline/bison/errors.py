@@ -39,7 +39,12 @@ class WorkspaceGone(BisonError):
 
 
 class RateLimited(BisonError):
-    """Too many calls for the instance (429), still after the last try."""
+    """Too many calls (429), still after the last try.
+
+    `alone_seconds` is how long this client alone is to wait; 0 where the pacing holds back all.
+    """
+
+    alone_seconds = 0.0
 
 
 class Unavailable(BisonError):

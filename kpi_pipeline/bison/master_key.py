@@ -1,6 +1,7 @@
 """Reading through the master key, which acts in whichever workspace it was last switched to."""
 
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 from kpi_pipeline.bison import remedies
@@ -8,6 +9,7 @@ from kpi_pipeline.bison.answers import Team, acting_team, switched
 from kpi_pipeline.bison.calls import Access, Call, Caller
 from kpi_pipeline.bison.errors import WrongWorkspace
 from kpi_pipeline.bison.model import WorkspaceRef
+from kpi_pipeline.bison.tally import note_waiting
 
 WHO_AM_I = Call("GET", "/api/users")
 SWITCH = Call("POST", "/api/workspaces/v1.1/switch-workspace")
@@ -36,7 +38,7 @@ class MasterKeyTurn:
     ) -> None:
         self._caller = caller
         self._access = access
-        self._ref = ref
+        self._wanted = ref.bison_workspace_id
         self._patience_seconds = patience_seconds
         self._sleep = sleep
 
@@ -47,42 +49,41 @@ class MasterKeyTurn:
         and the whole is done again, three times at most.
 
         Raises:
-            WrongWorkspace: if the switch takes no effect in time, or the key moves each time.
+            WrongWorkspace: if the key is elsewhere each time; the message names both workspaces.
             BisonError: whatever `read` or the calls around it raise.
         """
         for _ in range(1 + _REPEATS):
-            await self._switch()
+            if (team := await self._switched()).id != self._wanted:
+                trouble = f"{self._patience_seconds:g} s after the switch to"
+                remedy = remedies.SWITCH_TOO_SLOW
+                continue
             value = await read()
-            team = await self._acting_team()
-            if team.id == self._ref.bison_workspace_id:
+            if (team := await self._acting_team()).id == self._wanted:
                 return value
+            trouble, remedy = "after the reading of", remedies.KEY_MOVED
         raise WrongWorkspace(
             self._access.client,
             str(WHO_AM_I),
-            f"shows that the master key was moved to workspace {team} while workspace "
-            f"{self._ref.bison_workspace_id} was read, {1 + _REPEATS} times in a row",
-            remedies.KEY_MOVED,
+            f"shows the master key in workspace {team} {trouble} workspace {self._wanted}, "
+            f"in the last of {1 + _REPEATS} attempts; nothing of them was believed",
+            remedy,
         )
 
-    async def _switch(self) -> None:
-        wanted = self._ref.bison_workspace_id
-        call = Call(SWITCH.method, SWITCH.path, json={"team_id": wanted})
+    async def _switched(self) -> Team:
+        """Switch the key; the workspace that it acts in at last.
+
+        A switch can need 1 to 3 s to take effect (observed live), so it is looked for repeatedly.
+        """
+        call = replace(SWITCH, json={"team_id": self._wanted})
         await self._caller.call(call, self._access, switched)
         team = await self._acting_team()
-        # Observed live: a switch can need 1 to 3 s to take effect.
         for pause in _pauses(self._patience_seconds):
-            if team.id == wanted:
-                return
+            if team.id == self._wanted:
+                break
             await self._sleep(pause)
+            note_waiting(pause)
             team = await self._acting_team()
-        if team.id != wanted:
-            raise WrongWorkspace(
-                self._access.client,
-                str(WHO_AM_I),
-                f"shows the master key in workspace {team} "
-                f"{self._patience_seconds:g} s after the switch to workspace {wanted}",
-                remedies.SWITCH_TOO_SLOW,
-            )
+        return team
 
     async def _acting_team(self) -> Team:
         return (await self._caller.call(WHO_AM_I, self._access, acting_team)).value

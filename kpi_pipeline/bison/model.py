@@ -38,6 +38,26 @@ class Workspace:
 
 
 @dataclass(frozen=True)
+class Webhook:
+    """Where a workspace tells of its events. The URL is a secret: whoever knows it can post."""
+
+    id: int
+    name: str
+    url: SecretStr
+    events: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply of a lead, without personal data; `received_at` is when the mail came in, UTC."""
+
+    id: int
+    uuid: str | None
+    interested: bool
+    received_at: datetime
+
+
+@dataclass(frozen=True)
 class DayCounts:
     """What happened in one workspace on one day, in events."""
 
@@ -95,10 +115,11 @@ class ClientOptions:
 
     `timeout_seconds` bounds one try from connecting to the last byte; `attempts` counts the tries
     in all; `switch_patience_seconds` is how long a switched master key may take to act in its new
-    workspace; `series_max_days` is how many days one call for the daily series asks for.
+    workspace before it is switched again; `series_max_days` is how many days one call for the daily
+    series asks for.
     """
 
     timeout_seconds: float = 60.0
     attempts: int = 5
-    switch_patience_seconds: float = 10.0
+    switch_patience_seconds: float = 5.0
     series_max_days: int = 400

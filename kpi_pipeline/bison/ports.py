@@ -7,8 +7,8 @@ from typing import Protocol
 class Pacing(Protocol):
     """Hands out the moments at which calls to one instance may be sent."""
 
-    async def turn(self) -> None:
-        """Return when the next call may be sent."""
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Wait until the next call may be sent, and hold one of the instance's slots meanwhile."""
         ...
 
     async def push_back(self, seconds: float) -> None:
@@ -20,5 +20,8 @@ class MasterKeyLock(Protocol):
     """Lets one holder at a time use an instance's master key, whose workspace is shared state."""
 
     def held(self, instance: str) -> AbstractAsyncContextManager[None]:
-        """Wait for the lock of the instance of that name, and hold it for the block."""
+        """Wait for the lock of the instance of that name, and hold it for the block.
+
+        Leaving the block raises if the lock was lost meanwhile: what was read can't be believed.
+        """
         ...

@@ -1,27 +1,23 @@
 """The calls that read one workspace's numbers."""
 
-import asyncio
-from collections.abc import Callable
 from datetime import date, timedelta
-from typing import Literal, TypeVar
+from typing import Literal
 
 from kpi_pipeline.bison.answers import period_stats, planned_emails
-from kpi_pipeline.bison.calls import Access, Answered, Call, Caller
+from kpi_pipeline.bison.calls import Answered, Call
 from kpi_pipeline.bison.errors import RefusedRequest
-from kpi_pipeline.bison.model import DailySeries, DayCounts, PeriodStats
+from kpi_pipeline.bison.model import DailySeries, DayCounts, PeriodStats, Reply, Webhook
+from kpi_pipeline.bison.pages import ListedReplies, ListedWebhooks
 from kpi_pipeline.bison.series import days_of
-
-T = TypeVar("T")
+from kpi_pipeline.bison.session import Session
 
 
 class WorkspaceReader:
-    """Reads one workspace, one call after another: a master key never has two under way."""
+    """Reads one workspace, one call after another."""
 
-    def __init__(self, caller: Caller, access: Access, series_max_days: int) -> None:
-        self._caller = caller
-        self._access = access
+    def __init__(self, session: Session, series_max_days: int) -> None:
+        self._session = session
         self._series_max_days = series_max_days
-        self._one_at_a_time = asyncio.Lock()
 
     async def daily_series(self, first: date, last: date) -> DailySeries:
         """The counts of every day from `first` to `last`, both included.
@@ -55,7 +51,7 @@ class WorkspaceReader:
         # query parameter it was observed live to work.
         call = Call("GET", "/api/campaigns/sending-schedules", params={"day": day})
         try:
-            return (await self._call(call, planned_emails)).value
+            return (await self._session.call(call, planned_emails)).value
         except RefusedRequest as refusal:
             # Observed live: nothing planned is told with an error, by some with an empty list.
             if refusal.status == 400 and "no emails scheduled" in refusal.message.lower():
@@ -69,15 +65,32 @@ class WorkspaceReader:
             BisonError: if the call fails or its answer can't be believed.
         """
         call = Call("GET", "/api/workspaces/v1.1/stats", params=_period(first, last))
-        return (await self._call(call, period_stats)).value
+        return (await self._session.call(call, period_stats)).value
+
+    async def webhooks(self) -> list[Webhook]:
+        """The webhooks of the workspace.
+
+        Raises:
+            BisonError: if a call fails, or the pages make no whole list.
+        """
+        rows = await self._session.rows(Call("GET", "/api/webhook-url"), ListedWebhooks)
+        return [row.webhook() for row in rows]
+
+    async def interested_replies(self) -> list[Reply]:
+        """The replies that are marked interested, newest first.
+
+        There is no filter of dates: unknown parameters are ignored in silence (observed live).
+
+        Raises:
+            BisonError: if a call fails, or the pages make no whole list.
+        """
+        listing = Call("GET", "/api/replies", params={"status": "interested"})
+        rows = await self._session.rows(listing, ListedReplies, prefer_cursor=True)
+        return [row.reply() for row in rows]
 
     async def _part_of_series(self, first: date, last: date) -> Answered[dict[date, DayCounts]]:
         call = Call("GET", "/api/workspaces/v1.1/line-area-chart-stats", _period(first, last))
-        return await self._call(call, lambda body: days_of(body, first, last))
-
-    async def _call(self, call: Call, decode: Callable[[object], T]) -> Answered[T]:
-        async with self._one_at_a_time:
-            return await self._caller.call(call, self._access, decode)
+        return await self._session.call(call, lambda body: days_of(body, first, last))
 
 
 def _period(first: date, last: date) -> dict[str, str | int]:

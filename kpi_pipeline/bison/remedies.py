@@ -4,8 +4,11 @@ from kpi_pipeline.bison.model import KeyUse
 
 _IN_THE_CSV = "in the CSV and import it (`kpi clients import`)"
 
-MISSING_KEY = f"Give the client an api_key {_IN_THE_CSV}, or set KPI_BISON_MASTER_KEY"
-MISSING_MASTER_KEY = "Set KPI_BISON_MASTER_KEY to a super-admin key of the instance"
+MISSING_KEY = (
+    f"Give the client an api_key {_IN_THE_CSV}, or give its instance a super-admin key in "
+    "KPI_BISON_INSTANCES"
+)
+MISSING_MASTER_KEY = "Give the instance its super-admin key in KPI_BISON_INSTANCES"
 WRONG_REGISTRY = f"Correct the client's bison_workspace_id or its api_key {_IN_THE_CSV}"
 SWITCH_TOO_SLOW = f"Run it again later, or give the client an api_key of its own {_IN_THE_CSV}"
 KEY_MOVED = (
@@ -14,17 +17,23 @@ KEY_MOVED = (
 )
 GONE = (
     "See in Email Bison whether the workspace still exists: if not, set the client inactive "
-    f"{_IN_THE_CSV}; if so, check KPI_BISON_URL"
+    f"{_IN_THE_CSV}; if so, check the address of its instance in KPI_BISON_INSTANCES"
 )
 RATE_LIMITED = "Run it again later, or lower KPI_BISON_CALLS_PER_SECOND"
-UNAVAILABLE = "See whether Email Bison is up and KPI_BISON_URL is right, then run it again"
+UNAVAILABLE = (
+    "See whether Email Bison is up and its address in KPI_BISON_INSTANCES is right, then run it "
+    "again"
+)
 MALFORMED = "No number was taken from it; run it again, and report it to Email Bison if it stays"
-ADDRESS = "Check KPI_BISON_URL: the address answers, but not as Email Bison's API does"
+ADDRESS = (
+    "Check the instance's address in KPI_BISON_INSTANCES: it answers, but not as Email Bison's API "
+    "does"
+)
 REFUSED = "The request does not fit this instance; report it with this message"
 
 
 def for_key(use: KeyUse) -> str:
     """The remedy for a rejected key."""
     if use is KeyUse.MASTER:
-        return "Set KPI_BISON_MASTER_KEY to a valid super-admin key of the instance"
+        return "Give the instance a valid super-admin key in KPI_BISON_INSTANCES"
     return f"Give the client a valid api_key of its workspace {_IN_THE_CSV}"

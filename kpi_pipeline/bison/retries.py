@@ -11,6 +11,7 @@ import stamina
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from kpi_pipeline.bison.errors import BisonError, RateLimited, Unavailable
+from kpi_pipeline.bison.tally import note_waiting
 
 TRANSIENT_TROUBLE = (httpx.TransportError, TimeoutError)
 
@@ -25,10 +26,14 @@ def is_transient(status: int) -> bool:
     return status in (408, 429) or 500 <= status <= 599
 
 
-def tries(attempts: int) -> AsyncIterable[stamina.Attempt]:
-    """Tries of one call: at most `attempts`, with growing, jittered pauses between them."""
+def tries(attempts: int, *, repeatable: bool = True) -> AsyncIterable[stamina.Attempt]:
+    """Tries of one call: at most `attempts`, with growing, jittered pauses between them.
+
+    One that is not `repeatable` is tried again only where it was refused unread (429): one that
+    got no answer may have been carried out.
+    """
     return stamina.retry_context(
-        on=_worth_another_try,
+        on=_worth_another_try if repeatable else _refused_unread,
         attempts=attempts,
         timeout=None,
         wait_initial=1.0,
@@ -40,13 +45,15 @@ def tries(attempts: int) -> AsyncIterable[stamina.Attempt]:
 def seconds_to_wait(retry_after: str | None, now: datetime) -> float:
     """How long a 429 asks everybody to wait, in seconds.
 
-    `retry_after` is the header: whole seconds or an HTTP date. At least 1 and at most 120 seconds;
-    without a header that can be read 45 to 60, as users of the API report.
+    `retry_after` is the header: whole seconds or an HTTP date. At least 1 and at most 120 seconds,
+    and up to a second of jitter, so that several machines do not come back at one moment; without
+    a header that can be read 45 to 60, as users of the API report.
     """
     asked = _asked_for(retry_after.strip(), now) if retry_after else None
     if asked is None:
         return random.uniform(45, 60)  # noqa: S311 - jitter, not a secret
-    return min(max(asked, _MIN_RETRY_AFTER_SECONDS), _MAX_RETRY_AFTER_SECONDS)
+    bounded = min(max(asked, _MIN_RETRY_AFTER_SECONDS), _MAX_RETRY_AFTER_SECONDS)
+    return bounded + random.random()  # noqa: S311 - jitter, not a secret
 
 
 def _asked_for(retry_after: str, now: datetime) -> float | None:
@@ -61,12 +68,16 @@ def _asked_for(retry_after: str, now: datetime) -> float | None:
 
 
 def _worth_another_try(error: Exception) -> bool | float:
-    if isinstance(error, RateLimited):
-        return 0.0  # The pacing was pushed back: the next turn is the wait.
-    return isinstance(error, Unavailable)
+    return isinstance(error, Unavailable) or _refused_unread(error)
 
 
-def _log_retry(details: RetryDetails) -> None:
+def _refused_unread(error: Exception) -> bool | float:
+    # A wait of 0: the pacing was pushed back, and the next turn is the wait.
+    return error.alone_seconds if isinstance(error, RateLimited) else False
+
+
+def _note_retry(details: RetryDetails) -> None:
+    note_waiting(details.wait_for)
     error = details.caused_by
     if isinstance(error, BisonError):
         what = f"{error.client}: {error.call} {error.what}"
@@ -75,4 +86,4 @@ def _log_retry(details: RetryDetails) -> None:
 
 # stamina's hooks belong to the process. Its own would print to standard output through structlog,
 # which Dagster brings, in the middle of what a command prints.
-set_on_retry_hooks([_log_retry])
+set_on_retry_hooks([_note_retry])

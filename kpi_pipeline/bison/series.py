@@ -8,6 +8,7 @@ from pydantic import BeforeValidator
 
 from kpi_pipeline.bison.answers import AnswerError, Count, WireAnswer, fit
 from kpi_pipeline.bison.model import DayCounts
+from kpi_pipeline.bison.unknown_fields import notice
 
 # The labels of the vendor's document. They are matched by name: their order is not promised.
 FIELD_OF_LABEL = {
@@ -29,21 +30,22 @@ def _day(value: object) -> date:
 
 
 def _known_lines(lines: object) -> object:
-    """Leave out lines under labels that are new to us, whatever they hold."""
+    """Leave out lines under labels that are new to us, whatever they hold; they are noticed."""
     if not isinstance(lines, list):
         return lines
-    return [
-        line
-        for line in lines
-        if not (
-            isinstance(line, dict)
-            and isinstance(label := line.get("label"), str)
-            and label not in FIELD_OF_LABEL
-        )
-    ]
+    labels = [_new_label(line) for line in lines]
+    notice(f"data[].label {label!r}" for label in labels if label is not None)
+    return [line for line, label in zip(lines, labels, strict=True) if label is None]
+
+
+def _new_label(line: object) -> str | None:
+    label = line.get("label") if isinstance(line, dict) else None
+    return label if isinstance(label, str) and label not in FIELD_OF_LABEL else None
 
 
 class _Line(WireAnswer):
+    documented = frozenset({"color"})
+
     label: str
     dates: list[tuple[Annotated[date, BeforeValidator(_day)], Count]]
 

@@ -96,10 +96,17 @@ class Script:
 class RecordingPacing(Pacing):
     def __init__(self) -> None:
         self.turns = 0
+        self.under_way = 0
         self.pushes: list[float] = []
 
-    async def turn(self) -> None:
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
         self.turns += 1
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
 
     async def push_back(self, seconds: float) -> None:
         self.pushes.append(seconds)

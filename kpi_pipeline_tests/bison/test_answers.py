@@ -168,7 +168,7 @@ def test_a_workspace_that_stands_on_two_pages_is_listed_once() -> None:
 
 
 def test_a_list_that_is_shorter_than_its_total_is_an_error() -> None:
-    with pytest.raises(MalformedAnswer, match="listed 1 of 26 workspaces"):
+    with pytest.raises(MalformedAnswer, match="listed 1 of 26 entries"):
         list_workspaces(Script(page(1, [(7, "A")], total=26)))
 
 
@@ -183,7 +183,8 @@ def test_an_instance_that_ignores_the_page_number_is_an_error_and_not_an_endless
         answer({"id": 7, "name": "A"}),
         answer([{"id": 7}]),
         answer([{"id": True, "name": "A"}]),
-        answer([{"id": 7, "name": "A"}], meta={"next_cursor": "abc"}),
+        answer([{"id": 7, "name": "A"}], meta={"next_cursor": 3}),
+        answer([{"id": 7, "name": "A"}], meta={"path": "/"}),
         answer([{"id": 7, "name": "A"}], meta={"current_page": 1, "last_page": None}),
     ],
 )

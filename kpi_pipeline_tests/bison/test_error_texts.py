@@ -93,7 +93,7 @@ def test_a_rejected_master_key_is_mended_in_the_settings_and_named_for_the_insta
         run(work())
     assert str(caught.value) == (
         "instance main: GET /api/workspaces/v1.1 answered 401 (Unauthenticated). "
-        "Set KPI_BISON_MASTER_KEY to a valid super-admin key of the instance."
+        "Give the instance a valid super-admin key in KPI_BISON_INSTANCES."
     )
 
 
@@ -102,7 +102,7 @@ def test_a_404_without_a_client_points_at_the_address() -> None:
         async with client_for(Script(httpx.Response(404, html="<h1>nginx</h1>"))) as client:
             await client.list_workspaces()
 
-    with pytest.raises(RefusedRequest, match=r"answered 404\. Check KPI_BISON_URL"):
+    with pytest.raises(RefusedRequest, match=r"answered 404\. Check the instance's address in KPI"):
         run(work())
 
 

@@ -94,7 +94,7 @@ def test_without_any_key_the_error_says_what_to_set_and_nothing_is_sent() -> Non
         read(instance, None, master_key=None)
     assert caught.value.client == "blue-harbor"
     assert "api_key in the CSV" in caught.value.remedy
-    assert "KPI_BISON_MASTER_KEY" in caught.value.remedy
+    assert "a super-admin key in KPI_BISON_INSTANCES" in caught.value.remedy
     assert instance.log == []
 
 
@@ -103,7 +103,7 @@ def test_the_list_needs_a_master_key_and_says_so() -> None:
         async with client_for(FakeInstance(), master_key=None) as client:
             await client.list_workspaces()
 
-    with pytest.raises(MissingKey, match=r"instance main: .* Set KPI_BISON_MASTER_KEY"):
+    with pytest.raises(MissingKey, match=r"instance main: .* key in KPI_BISON_INSTANCES"):
         run(work())
 
 

@@ -8,7 +8,6 @@ import pytest
 from kpi_pipeline.bison import (
     BisonClient,
     BisonInstance,
-    InProcessPacing,
     RejectedKey,
     Unavailable,
 )
@@ -17,6 +16,7 @@ from kpi_pipeline_tests.bison.support import (
     MASTER_KEY,
     WORKSPACE_KEY,
     LocalLock,
+    RecordingPacing,
     run,
 )
 
@@ -39,7 +39,7 @@ def test_no_key_shows_up_in_any_log_at_any_level(caplog: pytest.LogCaptureFixtur
             host, port = server.sockets[0].getsockname()
             async with BisonClient(
                 BisonInstance("main", f"http://{host}:{port}", MASTER_KEY),
-                pacing=InProcessPacing(0),
+                pacing=RecordingPacing(),
                 master_lock=LocalLock(),
             ) as client:
                 with pytest.raises(RejectedKey):
@@ -63,7 +63,7 @@ def test_a_port_where_nobody_listens_is_unavailable(caplog: pytest.LogCaptureFix
             host, port = server.sockets[0].getsockname()
         async with BisonClient(
             BisonInstance("main", f"http://{host}:{port}", MASTER_KEY),
-            pacing=InProcessPacing(0),
+            pacing=RecordingPacing(),
             master_lock=LocalLock(),
         ) as client:
             await client.check_key(HARBOR, WORKSPACE_KEY)

@@ -1,5 +1,6 @@
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -126,8 +127,10 @@ class SlowTurns:
     def __init__(self) -> None:
         self.now = NOON
 
-    async def turn(self) -> None:
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
         self.now += timedelta(hours=1)
+        yield
 
     async def push_back(self, seconds: float) -> None:
         raise AssertionError("nothing answered 429")

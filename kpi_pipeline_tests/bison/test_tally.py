@@ -1,0 +1,113 @@
+"""What a reading cost: its requests, its time in calls, and its time of waiting apart from it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+
+from kpi_pipeline.bison import CallTally, DailySeries, WorkspaceReader, tallied
+from kpi_pipeline_tests.bison.fake_instance import FakeInstance
+from kpi_pipeline_tests.bison.support import (
+    DAY,
+    HARBOR,
+    ORCHARD,
+    WORKSPACE_KEY,
+    Handler,
+    LocalLock,
+    RecordingPacing,
+    client_for,
+    run,
+)
+
+PAUSE = 0.05
+
+
+class SlowPacing(RecordingPacing):
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        await asyncio.sleep(PAUSE)
+        async with super().turn():
+            yield
+
+
+class SlowLock(LocalLock):
+    @asynccontextmanager
+    async def held(self, instance: str) -> AsyncIterator[None]:
+        await asyncio.sleep(PAUSE)
+        async with super().held(instance):
+            yield
+
+
+async def one_day(reader: WorkspaceReader) -> DailySeries:
+    return await reader.daily_series(DAY, DAY)
+
+
+def slow(handler: Handler) -> Handler:
+    async def slowly(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(PAUSE)
+        return await handler(request)
+
+    return slowly
+
+
+def test_time_in_calls_and_time_of_waiting_are_told_apart() -> None:
+    async def work() -> tuple[CallTally, CallTally]:
+        async with client_for(slow(FakeInstance())) as client:
+            with tallied(CallTally()) as in_calls:
+                await client.read_as(HARBOR, WORKSPACE_KEY, one_day)
+        async with client_for(FakeInstance(), pacing=SlowPacing(), lock=SlowLock()) as client:
+            with tallied(CallTally()) as waiting:
+                await client.read_as(ORCHARD, None, one_day)
+        return in_calls, waiting
+
+    in_calls, waiting = run(work())
+    assert in_calls.made == 1
+    assert in_calls.calling_seconds >= PAUSE > in_calls.waiting_seconds
+    # The lock, and a turn for each of the four calls.
+    assert waiting.made == 4
+    assert waiting.waiting_seconds >= 5 * PAUSE > waiting.calling_seconds
+
+
+def test_the_pauses_of_a_slow_switch_are_waiting() -> None:
+    async def work() -> CallTally:
+        async with client_for(FakeInstance(looks_until_switched=2)) as client:
+            with tallied(CallTally()) as tally:
+                await client.read_as(ORCHARD, None, one_day)
+            return tally
+
+    # The fake sleep took no time; what counts is what was waited for.
+    assert run(work()).waiting_seconds >= 0.25 + 0.5
+
+
+def test_tasks_side_by_side_are_tallied_apart_and_all_add_to_the_block_around_them() -> None:
+    async def work() -> tuple[int, int, int]:
+        async with client_for(FakeInstance()) as client:
+
+            async def reading(times: int) -> int:
+                with tallied(CallTally()) as own:
+                    for _ in range(times):
+                        await client.read_as(HARBOR, WORKSPACE_KEY, one_day)
+                return own.made
+
+            with tallied(CallTally()) as outer:
+                first, second = await asyncio.gather(reading(1), reading(3))
+                await reading(2)
+            return first, second, outer.made
+
+    assert run(work()) == (1, 3, 6)
+
+
+def test_what_a_failed_piece_of_work_cost_is_counted_all_the_same() -> None:
+    async def work() -> CallTally:
+        tally = CallTally()
+        async with client_for(FakeInstance()) as client:
+            try:
+                with tallied(tally):
+                    await client.read_as(HARBOR, WORKSPACE_KEY, one_day)
+                    raise RuntimeError("the work's own trouble")
+            except RuntimeError:
+                return tally
+        return tally
+
+    assert run(work()).made == 1
