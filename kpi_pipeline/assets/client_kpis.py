@@ -64,8 +64,13 @@ def build_client_kpis(
 
 
 def _line(outcome: ClientOutcome) -> str:
-    way = f"{outcome.key_used} key, {outcome.api_calls} calls, " if outcome.key_used else ""
-    return f"{outcome.workspace}: {way}{outcome.seconds:.1f} s"
+    if outcome.key_used is None:
+        return f"{outcome.workspace}: {outcome.seconds:.1f} s"
+    return (
+        f"{outcome.workspace}: {outcome.key_used} key, {outcome.api_calls} calls, "
+        f"{outcome.seconds:.1f} s ({outcome.waiting_seconds:.1f} s waiting for a turn, "
+        f"{outcome.calling_seconds:.1f} s in calls)"
+    )
 
 
 def _filled(step: Step, outcomes: Sequence[ClientOutcome]) -> PartitionNumbers:
@@ -82,7 +87,12 @@ def _filled(step: Step, outcomes: Sequence[ClientOutcome]) -> PartitionNumbers:
                 "seconds": outcome.seconds,
             }
             if step is Step.FACTS:
-                metadata |= {"api_calls": outcome.api_calls, "key_used": outcome.key_used}
+                metadata |= {
+                    "api_calls": outcome.api_calls,
+                    "key_used": outcome.key_used,
+                    "waiting_seconds": outcome.waiting_seconds,
+                    "calling_seconds": outcome.calling_seconds,
+                }
             else:
                 metadata |= {
                     "positive_replies_mtd": numbers.positive_replies_mtd,

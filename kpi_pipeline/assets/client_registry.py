@@ -7,7 +7,6 @@ import dagster as dg
 
 from kpi_pipeline.assets.resources import DeploymentResource
 from kpi_pipeline.assets.specs import REGISTRY, registry_spec
-from kpi_pipeline.bison import BisonError
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.partitions import sync_workspace_partitions
 from kpi_pipeline.sync.registry import RegistryReport, refresh_registry
@@ -21,9 +20,11 @@ def client_registry(
     try:
         with deployment.opened() as opened:
             report = asyncio.run(refresh_registry(opened))
-    except (BisonError, KpiError) as error:
+    except KpiError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     sync_workspace_partitions(context.instance, report.active)
+    if report.unread:
+        raise dg.Failure("\n".join(report.unread), allow_retries=False)
     trouble = (report.vanished, report.bad_keys, report.unchecked_keys, report.not_listed)
     for line in chain.from_iterable(trouble):
         context.log.warning(line)

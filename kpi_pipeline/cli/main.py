@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from kpi_pipeline.bison import BisonError
-from kpi_pipeline.cli import clients, metrics
+from kpi_pipeline.cli import clients, keys, metrics, sandbox
 from kpi_pipeline.cli.console import err, out
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import load_settings
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 database = typer.Typer(help="The databases.", no_args_is_help=True)
 app.add_typer(clients.app, name="clients")
+app.add_typer(keys.app, name="keys")
 app.add_typer(database, name="db")
 
 Day = Annotated[
@@ -103,38 +104,7 @@ def show_metrics(
     metrics.show(load_settings(), _date(day), workspace or [], form)
 
 
-@app.command()
-def sandbox(
-    port: Annotated[int, typer.Option(help="0: any free one.")] = 8025,
-    clients: Annotated[int, typer.Option(min=1, help="How many workspaces.")] = 26,
-    seed: Annotated[int, typer.Option(help="Other seeds invent other agencies.")] = 7,
-    calls_per_second: Annotated[
-        float, typer.Option(min=0, help="Shared by all calls; 0: no limit.")
-    ] = 9.5,
-    latency: Annotated[
-        float, typer.Option(min=0, help="Mean seconds that a call takes beside that.")
-    ] = 0.25,
-    today: Annotated[
-        datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="Take this date for today."),
-    ] = None,
-) -> None:
-    """Run a local Email Bison with invented clients, over real HTTP."""
-    from kpi_pipeline.sandbox import SandboxError, SandboxOptions, serve
-
-    options = SandboxOptions(
-        port=port,
-        clients=clients,
-        seed=seed,
-        calls_per_second=calls_per_second,
-        latency=latency,
-        today=_date(today),
-        timezone=load_settings().timezone.key,
-    )
-    try:
-        serve(options)
-    except SandboxError as error:
-        raise KpiError(str(error)) from None
+app.command("sandbox")(sandbox.run)
 
 
 @database.command("upgrade")

@@ -44,7 +44,14 @@ def print_report(report: SyncReport, console: Console) -> None:
     keys = Counter(entry.key_used for entry in report.entries if entry.key_used)
     console.print(
         f"\n[bold]{ok} of {report.clients} clients ok[/bold] in {report.seconds:.1f} s, "
-        f"{calls} API calls; own key: {keys['workspace']}, master key: {keys['master']}",
+        f"{calls} API calls; {keys['workspace']} of {keys.total()} with their own key",
+        soft_wrap=True,
+    )
+    waiting = sum(entry.waiting_seconds for entry in report.entries)
+    calling = sum(entry.calling_seconds for entry in report.entries)
+    console.print(
+        f"Summed over clients side by side: {calling:.1f} s in calls, {waiting:.1f} s waiting for "
+        "a turn",
         soft_wrap=True,
     )
     for entry in report.failed:

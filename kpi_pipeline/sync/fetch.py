@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 
-from kpi_pipeline.bison import BisonClient, WorkspaceReader, WorkspaceRef
-from kpi_pipeline.business_days import business_date, fetch_period
+from kpi_pipeline.bison import BisonClient, WorkspaceReader
+from kpi_pipeline.business_days import fetch_period
 from kpi_pipeline.deployment import Deployment
-from kpi_pipeline.warehouse.clients import Client, StoredKey, mark_key
+from kpi_pipeline.sync.identity import confirm_key, is_due, reference
+from kpi_pipeline.warehouse.api_keys import StoredKey
+from kpi_pipeline.warehouse.clients import Client
 from kpi_pipeline.warehouse.facts import SendingPlan
 
 
@@ -20,11 +22,6 @@ class FetchedFacts:
     plan: SendingPlan | None
 
 
-def reference(client: Client) -> WorkspaceRef:
-    """The client as the room `bison` knows it."""
-    return WorkspaceRef(client.workspace, client.instance, client.bison_workspace_id)
-
-
 async def fetch_facts(
     deployment: Deployment,
     bison: BisonClient,
@@ -34,29 +31,28 @@ async def fetch_facts(
 ) -> FetchedFacts:
     """Fetch all the facts that the numbers of `dates` are worked out from.
 
-    A key whose workspace was never compared with the registry is compared first.
+    A key that was not seen to act in the client's workspace for a day is looked at first.
 
     Raises:
         BisonError: if the call failed for good, or answered something that can't be believed.
     """
     today = deployment.today()
     first, last = fetch_period(min(dates), max(dates))
-    if key is not None and key.verified_at is None:
-        await bison.check_key(reference(client), key.secret)
-        with deployment.engine.begin() as connection:
-            mark_key(connection, client.workspace, deployment.now())
+    if key is not None and is_due(key, deployment.now()):
+        await confirm_key(deployment, bison, client, key.secret)
 
     async def read(reader: WorkspaceReader) -> FetchedFacts:
         series = await reader.daily_series(first, last)
         plan = None
-        if today in dates:
+        # Plans know no date but today, so it must be the same day there.
+        if today in dates and deployment.bison_agrees_on(today):
             plan = SendingPlan(
                 date=today,
                 today=await reader.sending_plan("today"),
                 tomorrow=await reader.sending_plan("tomorrow"),
                 as_of=series.as_of,
             )
-            if business_date(deployment.now(), deployment.timezone) != today:
+            if deployment.today() != today or not deployment.bison_agrees_on(today):
                 # Midnight passed meanwhile: whose "today" the plan tells of can't be known.
                 plan = None
         days = {day: asdict(counts) for day, counts in series.days.items()}

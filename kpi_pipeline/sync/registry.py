@@ -6,21 +6,18 @@ from dataclasses import dataclass, field
 from kpi_pipeline.bison import (
     BisonClient,
     BisonError,
+    BisonInstance,
     RejectedKey,
     Workspace,
     WorkspaceGone,
     WrongWorkspace,
 )
 from kpi_pipeline.deployment import Deployment
-from kpi_pipeline.sync.fetch import reference
-from kpi_pipeline.warehouse.clients import (
-    Client,
-    active_clients,
-    all_clients,
-    mark_key,
-    relabel,
-    stored_keys,
-)
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.sync.identity import confirm_key
+from kpi_pipeline.sync.novelties import report_unknown_fields
+from kpi_pipeline.warehouse.api_keys import stored_keys
+from kpi_pipeline.warehouse.clients import Client, active_clients, all_clients, relabel
 
 
 @dataclass
@@ -35,6 +32,7 @@ class RegistryReport:
     bad_keys: list[str] = field(default_factory=list)
     unchecked_keys: list[str] = field(default_factory=list)
     not_listed: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
 
 
 async def refresh_registry(deployment: Deployment) -> RegistryReport:
@@ -42,9 +40,7 @@ async def refresh_registry(deployment: Deployment) -> RegistryReport:
 
     A workspace that nobody imported is reported, not added: whether it is a client, and with which
     target, is the agency's to say. A client that Bison no longer lists stays, and is reported.
-
-    Raises:
-        BisonError: if a list could not be read; nothing of that instance is changed then.
+    Where an instance's list can't be read, nothing of that instance changes; the others go on.
     """
     report = RegistryReport()
     with deployment.engine.connect() as connection:
@@ -52,16 +48,31 @@ async def refresh_registry(deployment: Deployment) -> RegistryReport:
     for name, instance in deployment.instances().items():
         here = [client for client in known if client.instance == name]
         async with deployment.bison_client(instance) as bison:
-            if instance.master_key is None:
-                report.not_listed.append(
-                    f"{name}: without KPI_BISON_MASTER_KEY its workspaces can't be listed"
-                )
-            else:
-                _compare(deployment, here, await bison.list_workspaces(), name, report)
-            await _check_keys(deployment, bison, here, report)
+            try:
+                await _refresh(deployment, bison, instance, here, report)
+            except BisonError as error:
+                report.unread.append(str(error))
+            report_unknown_fields(deployment, name, bison.unknown_fields)
     with deployment.engine.connect() as connection:
         report.active = [client.workspace for client in active_clients(connection)]
     return report
+
+
+async def _refresh(
+    deployment: Deployment,
+    bison: BisonClient,
+    instance: BisonInstance,
+    known: Sequence[Client],
+    report: RegistryReport,
+) -> None:
+    if instance.master_key is None:
+        report.not_listed.append(
+            f"{instance.name}: without a master key in KPI_BISON_INSTANCES its workspaces can't be "
+            "listed"
+        )
+    else:
+        _compare(deployment, known, await bison.list_workspaces(), instance.name, report)
+    await _check_keys(deployment, bison, known, report)
 
 
 def _compare(
@@ -95,19 +106,14 @@ def _compare(
 async def _check_keys(
     deployment: Deployment, bison: BisonClient, known: Sequence[Client], report: RegistryReport
 ) -> None:
-    active = {client.workspace: client for client in known if client.active}
-    with deployment.engine.connect() as connection:
-        keys = stored_keys(connection, list(active), deployment.vault)
-    for workspace, key in keys.items():
-        try:
-            await bison.check_key(reference(active[workspace]), key.secret)
-            verified_at = deployment.now()
-        except (RejectedKey, WrongWorkspace, WorkspaceGone) as error:
-            report.bad_keys.append(str(error))
-            verified_at = None
-        except BisonError as error:
-            # An outage says nothing of the key: what was known of it stays.
-            report.unchecked_keys.append(str(error))
+    for client in known:
+        if not (client.active and client.has_key):
             continue
-        with deployment.engine.begin() as connection:
-            mark_key(connection, workspace, verified_at)
+        try:
+            with deployment.engine.connect() as connection:
+                key = stored_keys(connection, [client.workspace], deployment.vault)
+            await confirm_key(deployment, bison, client, key[client.workspace].secret)
+        except (RejectedKey, WrongWorkspace, WorkspaceGone, KpiError) as error:
+            report.bad_keys.append(str(error))
+        except BisonError as error:
+            report.unchecked_keys.append(str(error))

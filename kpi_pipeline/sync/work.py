@@ -13,15 +13,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from kpi_pipeline.bison import (
     BisonClient,
     BisonError,
-    CallCount,
+    CallTally,
     KeyUse,
-    counted_calls,
+    tallied,
 )
 from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.fetch import FetchedFacts, fetch_facts
+from kpi_pipeline.sync.novelties import report_unknown_fields
 from kpi_pipeline.sync.store import Step, store_client
-from kpi_pipeline.warehouse.clients import Client, pick_clients, stored_keys
+from kpi_pipeline.warehouse.api_keys import stored_keys
+from kpi_pipeline.warehouse.clients import Client, pick_clients
 from kpi_pipeline.warehouse.metric_rows import DayNumbers
 from kpi_pipeline.warehouse.sync_log import SyncEntry, store_entry
 
@@ -38,13 +40,18 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class ClientOutcome:
-    """How the work for one client ended. `error` is a sentence, or None where all went well."""
+    """How the work for one client ended. `error` is a sentence, or None where all went well.
+
+    Of its `seconds`, some were spent waiting to be let call, and some within calls.
+    """
 
     workspace: str
     error: str | None = None
     key_used: str | None = None
     api_calls: int = 0
     seconds: float = 0.0
+    waiting_seconds: float = 0.0
+    calling_seconds: float = 0.0
     fact_days: int = 0
     numbers: Mapping[date, DayNumbers] = field(default_factory=dict)
 
@@ -101,6 +108,8 @@ class _Work:
                 *(self._one_after_another(lane) for lane in lanes.values()),
                 *(self._in_a_slot(client) for client in keyed),
             )
+            for name, bison in self._bison.items():
+                report_unknown_fields(self._deployment, name, bison.unknown_fields)
         done = {outcome.workspace: outcome for part in parts for outcome in part}
         return [done[client.workspace] for client in clients]
 
@@ -122,10 +131,10 @@ class _Work:
         facts: FetchedFacts | None = None
         numbers: Mapping[date, DayNumbers] = {}
         error: str | None = None
-        calls = CallCount()
+        calls = CallTally()
         try:
             if Step.FACTS in self._steps:
-                with counted_calls(calls):
+                with tallied(calls):
                     facts = await self._fetch(client)
             numbers = await asyncio.to_thread(
                 store_client, self._deployment, client.workspace, self._dates, self._steps, facts
@@ -141,6 +150,8 @@ class _Work:
             key_used=_key_use(client) if calls.made else None,
             api_calls=calls.made,
             seconds=round(time.monotonic() - started, 3),
+            waiting_seconds=round(calls.waiting_seconds, 3),
+            calling_seconds=round(calls.calling_seconds, 3),
             fact_days=len(facts.days) if facts else 0,
             numbers=numbers,
         )
@@ -165,6 +176,8 @@ class _Work:
             key_used=outcome.key_used,
             api_calls=outcome.api_calls,
             seconds=outcome.seconds,
+            waiting_seconds=outcome.waiting_seconds,
+            calling_seconds=outcome.calling_seconds,
             finished_at=self._deployment.now(),
         )
         try:

@@ -16,7 +16,7 @@ def _entry(
     workspace: str, error: str | None = None, key_used: str | None = "workspace", calls: int = 3
 ) -> SyncEntry:
     now = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
-    return SyncEntry("a-run", workspace, DAY, DAY, error, key_used, calls, 0.5, now)
+    return SyncEntry("a-run", workspace, DAY, DAY, error, key_used, calls, 2.5, 1.5, 0.75, now)
 
 
 def _row(workspace: str, replies: int | None, **changed: object) -> MetricRow:
@@ -43,9 +43,15 @@ def test_it_counts_clients_calls_and_keys() -> None:
         _entry("lark", key_used=None, calls=0),
         clients=3,
     )
-    line = "3 of 3 clients ok in 2.3 s, 8 API calls; own key: 1, master key: 1"
-    assert _printed(report) == f"\n{line}\n"
+    line = "3 of 3 clients ok in 2.3 s, 8 API calls; 1 of 2 with their own key"
+    assert _printed(report).splitlines()[1] == line
     assert report.complete
+
+
+def test_time_of_waiting_and_time_in_calls_are_told_apart() -> None:
+    report = _report(_entry("heron"), _entry("otter"), clients=2)
+    line = "Summed over clients side by side: 1.5 s in calls, 3.0 s waiting for a turn"
+    assert _printed(report).splitlines()[2:] == [line]
 
 
 def test_each_client_that_failed_is_named_with_its_reason() -> None:
@@ -55,7 +61,7 @@ def test_each_client_that_failed_is_named_with_its_reason() -> None:
         _entry("lark", "lark has no facts of 2026-03-02."),
         clients=3,
     )
-    first, *failures = _printed(report).strip().splitlines()
+    first, _, *failures = _printed(report).strip().splitlines()
     assert first.startswith("1 of 3 clients ok")
     assert failures == [
         "✗ otter: GET /api/users was refused (401). Give it a key [of its own].",

@@ -4,8 +4,10 @@ from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from urllib.parse import parse_qs
+from zoneinfo import ZoneInfo
 
 import pytest
+from sqlalchemy import text
 
 from kpi_pipeline.business_days import days_between
 from kpi_pipeline.warehouse.tables import raw_bison_stats, sending_plans, sync_log
@@ -105,6 +107,40 @@ def test_a_sending_plan_is_dropped_if_midnight_passes_while_it_is_fetched(agency
     assert row["as_of"] == before_midnight
 
 
+@pytest.mark.parametrize(
+    ("hour", "zone", "asked"),
+    [
+        pytest.param(15, None, True, id="the same date wherever Bison's days are bounded"),
+        pytest.param(19, None, False, id="tomorrow already, if they are bounded by UTC"),
+        pytest.param(19, ZoneInfo("America/Chicago"), True, id="known to be the business's own"),
+        pytest.param(19, ZoneInfo("UTC"), False, id="known to be UTC"),
+    ],
+)
+def test_plans_are_asked_for_only_while_email_bison_surely_has_the_same_date(
+    agency: Agency, hour: int, zone: ZoneInfo | None, asked: bool
+) -> None:
+    slug = agency.keyed[0]
+    instant = datetime(2026, 3, 18, hour, tzinfo=agency.deployment.timezone).astimezone(UTC)
+    late = agency.with_settings(bison_timezone=zone).moved_to(instant)
+
+    late.synced([TODAY], [slug])
+
+    assert any(call["path"] == PLANS for call in agency.calls()[slug]) is asked
+    assert (agency.rows()[slug, TODAY]["emails_scheduled_today"] is not None) is asked
+
+
+def test_a_plan_of_the_afternoon_stays_when_the_evening_asks_for_none(agency: Agency) -> None:
+    slug = agency.keyed[0]
+    unknown = agency.with_settings(bison_timezone=None)
+    unknown.synced([TODAY], [slug])
+    planned = agency.rows()[slug, TODAY]["emails_scheduled_today"]
+    assert planned is not None
+
+    unknown.moved_to(datetime(2026, 3, 19, 1, tzinfo=UTC)).synced([TODAY], [slug])
+
+    assert agency.rows()[slug, TODAY]["emails_scheduled_today"] == planned
+
+
 def test_the_calls_counted_for_each_client_are_those_in_bisons_own_log(agency: Agency) -> None:
     rejected, gone, gone_keyless = agency.keyed[2], agency.keyed[9], agency.keyless[1]
     agency.revoke(rejected)
@@ -150,3 +186,22 @@ def test_an_outcome_tells_how_many_days_of_facts_were_fetched(agency: Agency) ->
     assert {row["as_of"] for row in facts.values()} == {NOW}
     assert outcome.numbers.keys() == {YESTERDAY}
     assert outcome.numbers[YESTERDAY].emails_sent == facts[slug, YESTERDAY]["sent"]
+
+
+def test_time_of_waiting_and_time_in_calls_stand_apart_in_the_log(agency: Agency) -> None:
+    slug = agency.keyed[0]
+    told_to_wait = text(
+        "INSERT INTO bison_pacing (instance, next_free_at) "
+        "VALUES ('main', clock_timestamp() + interval '2 seconds')"
+    )
+    with agency.deployment.engine.begin() as connection:
+        connection.execute(told_to_wait)
+
+    outcome = agency.sync([TODAY], [slug])[slug]
+
+    assert outcome.waiting_seconds > 1
+    assert outcome.calling_seconds > 0
+    assert outcome.waiting_seconds + outcome.calling_seconds <= outcome.seconds + 0.01
+    [row] = agency.table(sync_log)
+    assert float(row["waiting_seconds"]) == outcome.waiting_seconds
+    assert float(row["calling_seconds"]) == outcome.calling_seconds

@@ -1,8 +1,10 @@
 """The master key acts in one workspace at a time; five clients once showed the same 162,179."""
 
 import threading
+from dataclasses import replace
 from itertools import groupby
 
+from kpi_pipeline_tests.conftest import instance_of
 from kpi_pipeline_tests.sandbox.running import TODAY, Stage
 from kpi_pipeline_tests.sync.support import (
     PLANS,
@@ -68,13 +70,15 @@ def test_a_keyless_client_whose_workspace_is_gone_does_not_stop_those_that_wait_
 
 
 def test_a_keyless_client_without_a_master_key_is_told_how_to_get_one(agency: Agency) -> None:
-    agency = agency.with_settings(bison_master_key=None)
+    agency = agency.with_settings(
+        bison_instances=(replace(instance_of(agency.bison), master_key=None),)
+    )
 
     outcomes = agency.sync([TODAY], [agency.keyless[0], agency.keyed[0]])
 
     (slug, error), *others = errors(outcomes).items()
     assert (slug, others) == (agency.keyless[0], [])
     assert "api_key" in error
-    assert "KPI_BISON_MASTER_KEY" in error
+    assert "KPI_BISON_INSTANCES" in error
     assert outcomes[slug].key_used is None
     assert outcomes[slug].api_calls == 0

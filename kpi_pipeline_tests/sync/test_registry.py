@@ -1,15 +1,17 @@
 """The registry against Bison's own list of workspaces, and each key against its workspace."""
 
 import asyncio
+import socket
+from dataclasses import replace
 from datetime import timedelta
 
-import pytest
 from pydantic import SecretStr
 
-from kpi_pipeline.bison import RejectedKey
+from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline.sync.registry import RegistryReport, refresh_registry
 from kpi_pipeline.warehouse.tables import clients
-from kpi_pipeline_tests.conftest import NOW
+from kpi_pipeline.warehouse.vault import Vault, new_secret_key
+from kpi_pipeline_tests.conftest import NOW, instance_of
 from kpi_pipeline_tests.sandbox.running import TODAY, Stage
 from kpi_pipeline_tests.sync.support import WHO_AM_I, Agency, Bystander
 from kpi_pipeline_tests.warehouse.stocked import api_key, imported, record
@@ -123,6 +125,22 @@ def test_a_key_of_another_workspace_is_reported_and_loses_its_mark(agency: Agenc
     assert agency.verified_at([mixed_up, owner]) == {mixed_up: None, owner: NOW}
 
 
+def test_a_key_under_another_encryption_key_is_reported_and_the_others_are_checked(
+    agency: Agency,
+) -> None:
+    stranger, slug = Vault(SecretStr(new_secret_key())), agency.keyed[4]
+    other = agency.with_deployment(vault=stranger)
+    other.give_key(slug, str(agency.key(slug)))
+
+    report = refresh(agency)
+
+    (line,) = report.bad_keys
+    assert slug in line
+    assert "KPI_SECRET_KEY" in line
+    verified = agency.verified_at(agency.keyed)
+    assert {slug for slug, at in verified.items() if at is None} == {slug}
+
+
 def test_an_outage_says_nothing_of_a_key_and_leaves_it_its_mark(
     agency: Agency, stage: Stage
 ) -> None:
@@ -140,13 +158,15 @@ def test_an_outage_says_nothing_of_a_key_and_leaves_it_its_mark(
 
 def test_without_a_master_key_the_keys_are_checked_all_the_same(agency: Agency) -> None:
     agency.revoke(agency.keyed[0])
-    agency = agency.with_settings(bison_master_key=None)
+    agency = agency.with_settings(
+        bison_instances=(replace(instance_of(agency.bison), master_key=None),)
+    )
 
     report = refresh(agency)
 
     (line,) = report.not_listed
     assert line.startswith("main: ")
-    assert "KPI_BISON_MASTER_KEY" in line
+    assert "KPI_BISON_INSTANCES" in line
     assert report.vanished == [], "what was not listed has not vanished"
     assert report.listed == 0
     assert len(report.bad_keys) == 1
@@ -157,17 +177,35 @@ def test_without_a_master_key_the_keys_are_checked_all_the_same(agency: Agency) 
 def test_a_list_that_cannot_be_read_changes_nothing(agency: Agency) -> None:
     agency.rename(agency.keyed[0], "Quite Another Name")
     before = agency.table(clients)
-    foreign = agency.with_settings(bison_master_key=SecretStr(api_key(77).get_secret_value()))
+    foreign = agency.with_settings(
+        bison_instances=(replace(instance_of(agency.bison), master_key=api_key(77)),)
+    )
 
-    with pytest.raises(RejectedKey, match=r"^instance main: .* Set KPI_BISON_MASTER_KEY"):
-        refresh(foreign)
+    (line,) = refresh(foreign).unread
 
+    assert line.startswith("instance main: ")
+    assert "a valid super-admin key in KPI_BISON_INSTANCES" in line
     assert agency.table(clients) == before
     assert set(agency.verified_at(agency.keyed).values()) == {None}
 
 
+def test_an_instance_that_is_down_keeps_no_other_from_being_compared(agency: Agency) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    down = InstanceSetting("down", address, api_key(77))
+    slug = agency.keyed[0]
+    agency.rename(slug, "Quite Another Name")
+
+    report = refresh(agency.with_settings(bison_instances=(down, instance_of(agency.bison))))
+
+    (line,) = report.unread
+    assert line.startswith("instance down: ")
+    assert names(agency)[slug] == "Quite Another Name"
+    assert set(agency.verified_at(agency.keyed).values()) == {NOW}
+
+
 def test_without_any_instance_the_active_clients_are_known_all_the_same(agency: Agency) -> None:
-    report = refresh(agency.with_settings(bison_url=None))
+    report = refresh(agency.with_settings(bison_instances=()))
 
     assert report == RegistryReport(active=agency.workspaces)
     assert agency.calls() == {}

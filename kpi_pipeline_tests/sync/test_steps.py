@@ -27,7 +27,7 @@ def test_recomputing_asks_email_bison_for_nothing_and_finds_the_same_numbers(
     before = agency.all_rows()
     agency.forget_calls()
     # Not even an address is needed.
-    unplugged = agency.with_settings(bison_url=None, bison_master_key=None)
+    unplugged = agency.with_settings(bison_instances=())
 
     outcomes = unplugged.sync(DATES, clients, steps)
 

@@ -1,13 +1,16 @@
 """A client's own key is compared with the registry before its numbers are believed."""
 
+from datetime import timedelta
+
 from kpi_pipeline.warehouse.clients_csv import parse
 from kpi_pipeline_tests.conftest import NOW
-from kpi_pipeline_tests.sandbox.running import TODAY
+from kpi_pipeline_tests.sandbox.running import TODAY, Stage
 from kpi_pipeline_tests.sync.support import (
     PLANS,
     SERIES,
     WHO_AM_I,
     Agency,
+    Bystander,
     errors,
     of_clients,
     write,
@@ -34,6 +37,47 @@ def test_a_key_is_compared_with_the_registry_before_its_first_numbers_and_once(
     calls = agency.calls()
     for slug in keyed:
         assert [it["path"] for it in calls[slug]] == [SERIES, PLANS, PLANS]
+
+
+def test_a_key_that_was_not_looked_at_for_a_day_is_compared_again(agency: Agency) -> None:
+    slug, fresh = agency.keyed[:2]
+    agency.synced([TODAY], [slug, fresh])
+    agency.give_key(slug, str(agency.key(slug)), verified_at=NOW - timedelta(hours=27))
+    agency.give_key(fresh, str(agency.key(fresh)), verified_at=NOW - timedelta(hours=25))
+    agency.forget_calls()
+
+    agency.synced([TODAY], [slug, fresh])
+
+    assert [it["path"] for it in agency.calls()[slug]] == [WHO_AM_I, SERIES, PLANS, PLANS]
+    assert [it["path"] for it in agency.calls()[fresh]] == [SERIES, PLANS, PLANS]
+    assert agency.verified_at([slug]) == {slug: NOW}
+
+
+def test_a_key_that_has_changed_hands_since_yesterday_writes_nothing(agency: Agency) -> None:
+    slug, owner = agency.keyed[:2]
+    agency.synced([TODAY], [slug])
+    before = agency.all_rows()
+    agency.give_key(slug, str(agency.key(owner)), verified_at=NOW - timedelta(hours=27))
+
+    error = errors(agency.sync([TODAY], [slug]))[slug]
+
+    assert str(agency.ids[slug]) in error
+    assert str(agency.ids[owner]) in error
+    assert agency.all_rows() == before
+    assert agency.verified_at([slug]) == {slug: None}
+
+
+def test_an_outage_while_a_key_is_looked_at_says_nothing_of_the_key(
+    agency: Agency, stage: Stage
+) -> None:
+    slug = agency.keyed[0]
+    yesterday = NOW - timedelta(hours=27)
+    agency.give_key(slug, str(agency.key(slug)), verified_at=yesterday)
+    stage.app = Bystander(stage.app, str(agency.key(slug)), WHO_AM_I, 503, b"")
+
+    assert "answered 503" in errors(agency.sync([TODAY], [slug]))[slug]
+
+    assert agency.verified_at([slug]) == {slug: yesterday}
 
 
 def test_a_key_that_was_imported_again_is_compared_again(agency: Agency) -> None:

@@ -1,0 +1,54 @@
+"""Whom a key belongs to: asked before its numbers are first believed, and once a day."""
+
+from datetime import datetime, timedelta
+
+from pydantic import SecretStr
+
+from kpi_pipeline.bison import (
+    BisonClient,
+    RejectedKey,
+    WorkspaceGone,
+    WorkspaceRef,
+    WrongWorkspace,
+)
+from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.warehouse.api_keys import StoredKey, mark_key
+from kpi_pipeline.warehouse.clients import Client
+
+# The nightly refresh of the registry looks at every key. A sync asks by itself only where that did
+# not happen: a day, and the hour by which one day of the year is longer, and some for the run.
+BELIEVED_FOR = timedelta(hours=26)
+
+
+def reference(client: Client) -> WorkspaceRef:
+    """The client as the room `bison` knows it."""
+    return WorkspaceRef(client.workspace, client.instance, client.bison_workspace_id)
+
+
+def is_due(key: StoredKey, now: datetime) -> bool:
+    """Whether it is time to ask again whom the key belongs to."""
+    return key.verified_at is None or now - key.verified_at > BELIEVED_FOR
+
+
+async def confirm_key(
+    deployment: Deployment, bison: BisonClient, client: Client, secret: SecretStr
+) -> None:
+    """Ask in which workspace a client's stored key acts, and note the answer.
+
+    Raises:
+        RejectedKey, WrongWorkspace, WorkspaceGone: if it is no key of the client's workspace; it is
+            then asked about again before its numbers are believed.
+        BisonError: if the call failed otherwise. That says nothing of the key, and what was known
+            of it stays.
+    """
+    try:
+        await bison.check_key(reference(client), secret)
+    except (RejectedKey, WrongWorkspace, WorkspaceGone):
+        _note(deployment, client, None)
+        raise
+    _note(deployment, client, deployment.now())
+
+
+def _note(deployment: Deployment, client: Client, verified_at: datetime | None) -> None:
+    with deployment.engine.begin() as connection:
+        mark_key(connection, client.workspace, verified_at)

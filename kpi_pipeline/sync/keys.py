@@ -1,0 +1,117 @@
+"""API keys of the clients' own: made through the master key, stored encrypted, and verified."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from kpi_pipeline.bison import (
+    BisonClient,
+    BisonError,
+    RejectedKey,
+    WorkspaceGone,
+    WrongWorkspace,
+)
+from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.sync.identity import confirm_key, reference
+from kpi_pipeline.warehouse.api_keys import (
+    drop_key,
+    key_number,
+    mark_key,
+    store_keys,
+    stored_keys,
+)
+from kpi_pipeline.warehouse.clients import Client
+
+# What a key is called in Email Bison's own pages.
+KEY_NAME = "kpi_pipeline"
+_UNUSED = "Key {} was made and is not used; delete it there."
+
+
+@dataclass(frozen=True)
+class KeyOutcome:
+    """How the work on one client's key ended.
+
+    `number` is the part of the key before its pipe, as Email Bison's pages show it; `error` is a
+    sentence, or None where all went well.
+    """
+
+    client: Client
+    number: str | None = None
+    error: str | None = None
+
+
+KeyWork = Callable[[Deployment, BisonClient, Client], Awaitable[KeyOutcome]]
+
+
+async def for_each(
+    deployment: Deployment, clients: Sequence[Client], work: KeyWork
+) -> AsyncIterator[KeyOutcome]:
+    """Do `work` for one client after another, and tell of each as soon as it is done."""
+    async with AsyncExitStack() as stack:
+        opened: dict[str, BisonClient] = {}
+        for client in clients:
+            name = client.instance
+            try:
+                if name not in opened:
+                    bison = deployment.bison_client(deployment.instance(name))
+                    opened[name] = await stack.enter_async_context(bison)
+            except KpiError as error:
+                yield KeyOutcome(client, error=str(error))
+                continue
+            yield await work(deployment, opened[name], client)
+
+
+async def create_key(deployment: Deployment, bison: BisonClient, client: Client) -> KeyOutcome:
+    """Make a key for a client that has none.
+
+    It is stored as soon as it is made, for nothing ever shows it again, and then verified. If it
+    turns out to be no key of the client's workspace, it is forgotten, and the master key serves
+    the client as before.
+    """
+    number = None
+    try:
+        secret = await bison.create_key(reference(client), KEY_NAME)
+        number = key_number(secret)
+        with deployment.engine.begin() as connection:
+            store_keys(connection, {client.workspace: secret}, deployment.vault)
+        await confirm_key(deployment, bison, client, secret)
+    except (WrongWorkspace, RejectedKey, WorkspaceGone) as error:
+        if number is None:
+            return KeyOutcome(client, error=str(error))
+        with deployment.engine.begin() as connection:
+            drop_key(connection, client.workspace)
+        return KeyOutcome(client, number, f"{error} {_UNUSED.format(number)}")
+    except (BisonError, KpiError) as error:
+        stored = f" Key {number} is stored, and verified before its first use." if number else ""
+        return KeyOutcome(client, number, f"{error}{stored}")
+    return KeyOutcome(client, number)
+
+
+async def rotate_key(deployment: Deployment, bison: BisonClient, client: Client) -> KeyOutcome:
+    """Put a new key in the place of a client's own; the old one stays until the new is verified."""
+    number = None
+    try:
+        secret = await bison.create_key(reference(client), KEY_NAME)
+        number = key_number(secret)
+        await bison.check_key(reference(client), secret)
+    except (BisonError, KpiError) as error:
+        unused = f" {_UNUSED.format(number)}" if number else ""
+        return KeyOutcome(client, number, f"{error} The client keeps the key it had.{unused}")
+    with deployment.engine.begin() as connection:
+        store_keys(connection, {client.workspace: secret}, deployment.vault)
+        mark_key(connection, client.workspace, deployment.now())
+    return KeyOutcome(client, number)
+
+
+async def check_key(deployment: Deployment, bison: BisonClient, client: Client) -> KeyOutcome:
+    """Ask in which workspace a client's stored key acts, and note it."""
+    number = None
+    try:
+        with deployment.engine.connect() as connection:
+            key = stored_keys(connection, [client.workspace], deployment.vault)[client.workspace]
+        number = key.number
+        await confirm_key(deployment, bison, client, key.secret)
+    except (BisonError, KpiError) as error:
+        return KeyOutcome(client, number, str(error))
+    return KeyOutcome(client, number)
