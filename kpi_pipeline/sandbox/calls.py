@@ -13,7 +13,11 @@ _KEY_LIKE = re.compile(r"(\d+)(\||%7C)\w{20,}", re.IGNORECASE)
 
 @dataclass
 class Call:
-    """One call of the API. `status` is None while it is under way."""
+    """One call of the API.
+
+    `status` and `answered_at` are None while it is under way; `answered_at` is when the last of
+    the answer was sent, or when the call ended without one. `fault` is the kind that struck it.
+    """
 
     at: datetime
     method: str
@@ -23,6 +27,8 @@ class Call:
     key_id: int | None
     workspace_id: int | None = None
     status: int | None = None
+    answered_at: datetime | None = None
+    fault: str | None = None
 
 
 class CallLog:

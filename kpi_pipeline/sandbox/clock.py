@@ -8,6 +8,33 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class Days:
+    """Business dates: which zone bounds a day."""
+
+    def __init__(self, zone: ZoneInfo) -> None:
+        self._zone = zone
+
+    def date_of(self, instant: datetime) -> date:
+        """The business date of an instant."""
+        return instant.astimezone(self._zone).date()
+
+    def moment(self, day: date, fraction: float) -> datetime:
+        """The instant, in UTC, at which this fraction (0 to 1) of a business date has passed."""
+        start, end = self._bounds(day)
+        return start + fraction * (end - start)
+
+    def fraction_passed(self, instant: datetime) -> float:
+        """How much of its business date has passed at this instant, from 0 to 1."""
+        start, end = self._bounds(self.date_of(instant))
+        return (instant - start) / (end - start)
+
+    def _bounds(self, day: date) -> tuple[datetime, datetime]:
+        """The first instant of a business date and of the next: 23, 24 or 25 hours apart."""
+        start = datetime.combine(day, time(), self._zone)
+        end = datetime.combine(day + timedelta(days=1), time(), self._zone)
+        return start.astimezone(UTC), end.astimezone(UTC)
+
+
 class Clock:
     """The sandbox's time: the real time of day, on a day of choice, and it can be frozen.
 
@@ -22,6 +49,7 @@ class Clock:
         real_now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.zone = zone
+        self.days = Days(zone)
         self._real_now = real_now
         self._frozen: datetime | None = None
         real_day = real_now().astimezone(zone).date()
@@ -40,26 +68,6 @@ class Clock:
         """Stop at this timezone-aware instant; None lets the clock run again."""
         self._frozen = None if instant is None else instant.astimezone(UTC)
 
-    def date_of(self, instant: datetime) -> date:
-        """The business date of an instant."""
-        return instant.astimezone(self.zone).date()
-
     def today(self) -> date:
-        """The business date of now."""
-        return self.date_of(self.now())
-
-    def moment(self, day: date, fraction: float) -> datetime:
-        """The instant, in UTC, at which this fraction (0 to 1) of a business date has passed."""
-        start, end = self._bounds(day)
-        return start + fraction * (end - start)
-
-    def fraction_passed(self, instant: datetime) -> float:
-        """How much of its business date has passed at this instant, from 0 to 1."""
-        start, end = self._bounds(self.date_of(instant))
-        return (instant - start) / (end - start)
-
-    def _bounds(self, day: date) -> tuple[datetime, datetime]:
-        """The first instant of a business date and of the next: 23, 24 or 25 hours apart."""
-        start = datetime.combine(day, time(), self.zone)
-        end = datetime.combine(day + timedelta(days=1), time(), self.zone)
-        return start.astimezone(UTC), end.astimezone(UTC)
+        """The business date of now, in the sandbox's own zone."""
+        return self.days.date_of(self.now())

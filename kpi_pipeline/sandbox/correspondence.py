@@ -1,11 +1,11 @@
 """Invented replies that fit the series: who wrote, when, and what."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
-from kpi_pipeline.sandbox.clock import Clock
+from kpi_pipeline.sandbox.clock import Days
 from kpi_pipeline.sandbox.estate import Profile
 from kpi_pipeline.sandbox.names import words
 from kpi_pipeline.sandbox.numbers import Numbers
@@ -52,10 +52,10 @@ class _Slot:
 class Correspondence:
     """The replies of the last 60 business days, as many as the series counts of them."""
 
-    def __init__(self, seed: int, numbers: Numbers, clock: Clock) -> None:
+    def __init__(self, seed: int, numbers: Numbers, days_of: Callable[[Profile], Days]) -> None:
         self._seed = seed
         self._numbers = numbers
-        self._clock = clock
+        self._days_of = days_of
 
     def count(self, profile: Profile, now: datetime, *, only_interested: bool) -> int:
         """How many replies there are."""
@@ -69,7 +69,7 @@ class Correspondence:
         return [self._reply(profile, slot) for slot in slots]
 
     def _slots(self, profile: Profile, now: datetime, only_interested: bool) -> Iterator[_Slot]:
-        today = self._clock.date_of(now)
+        today = self._days_of(profile).date_of(now)
         first = today - timedelta(days=KEPT_DAYS - 1)
         days = self._numbers.series(profile, first, today, now)
         for offset in reversed(range(KEPT_DAYS)):
@@ -92,7 +92,7 @@ class Correspondence:
             uuid=UUID(int=int(chance[3] * 2**32) << 96 | reply_id, version=4),
             lead_id=reply_id * 2 + 1,
             interested=slot.interested,
-            received_at=self._clock.moment(slot.day, fraction),
+            received_at=self._days_of(profile).moment(slot.day, fraction),
             from_name=f"{first} {last}",
             from_email_address=f"{first}.{last}@{company}.example".lower(),
             text=_pick(_INTERESTED if slot.interested else _OTHER, chance[4]),

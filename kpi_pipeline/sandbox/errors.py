@@ -47,6 +47,26 @@ class ForbiddenError(ApiError):
         )
 
 
+class UnauthenticatedError(ApiError):
+    """The key is unknown or revoked. The body may come without the wrapping of other errors."""
+
+    def __init__(self, *, wrapped: bool, message: str = "Unauthenticated.") -> None:
+        super().__init__(401, message)
+        self._wrapped = wrapped
+
+    def response(self) -> JSONResponse:
+        """The answer to send."""
+        return super().response() if self._wrapped else JSONResponse({"message": str(self)}, 401)
+
+
+class TooManyAttemptsError(ApiError):
+    """The caller is to wait, for as long as Retry-After says where the answer has it."""
+
+    def __init__(self, retry_after: int | str | None, message: str = "Too Many Attempts.") -> None:
+        headers = None if retry_after is None else {"Retry-After": str(retry_after)}
+        super().__init__(429, message, headers=headers)
+
+
 class InvalidError(ApiError):
     """Some fields of the request are missing or wrong."""
 

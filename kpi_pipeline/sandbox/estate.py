@@ -60,8 +60,11 @@ class Client:
     monthly_sending_target: int | None
 
 
-def build_estate(seed: int, count: int, today: date) -> list[Client]:
-    """The workspaces of an agency of this size, in the order of their ids."""
+def build_estate(seed: int, count: int, today: date, first_id: int | None = None) -> list[Client]:
+    """The workspaces of an agency of this size, in the order of their ids.
+
+    The ids have gaps; with a `first_id` they are that one and those that follow it.
+    """
     chance = Random(f"{seed} estate")  # noqa: S311 - a sandbox's sizes, not a secret
     ranks = list(range(count))
     chance.shuffle(ranks)
@@ -77,13 +80,14 @@ def build_estate(seed: int, count: int, today: date) -> list[Client]:
     clients = []
     workspace_id = 10
     for place, name in enumerate(client_names(seed, count)):
+        # Drawn in either case: the rest of the estate comes from the same stream.
         workspace_id += chance.randint(1, 6)
         months = HISTORY_MONTHS
         extra_days = 0
         if place in late:
             months, extra_days = chance.choice((1, 2, 4, 7, 11)), chance.randint(0, 20)
         profile = Profile(
-            workspace_id=workspace_id,
+            workspace_id=workspace_id if first_id is None else first_id + place,
             start=_month_before(today, months) + timedelta(days=extra_days),
             mails=_mails_a_weekday(ranks[place], chance),
             reply_rate=chance.uniform(0.0028, 0.0036),

@@ -4,14 +4,14 @@ Observed live: recent days are revised afterwards, as late replies come in and r
 So a closed day shows a growing share of its last word for a week, and today grows as it passes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from kpi_pipeline.sandbox.clock import Clock
+from kpi_pipeline.sandbox.clock import Days
 from kpi_pipeline.sandbox.estate import Profile
 from kpi_pipeline.sandbox.seeded import binomial, poisson, uniforms
 
@@ -67,18 +67,21 @@ class _Draft:
 
 
 class Numbers:
-    """The series of every workspace: a pure function of seed, profile, date and now."""
+    """The series of every workspace: a pure function of seed, profile, date and now.
 
-    def __init__(self, seed: int, clock: Clock) -> None:
+    `days_of` tells by which zone a workspace's days are bounded.
+    """
+
+    def __init__(self, seed: int, days_of: Callable[[Profile], Days]) -> None:
         self._seed = seed
-        self._clock = clock
+        self._days_of = days_of
         self._draft = lru_cache(maxsize=65_536)(self._draw)
         self._mood = lru_cache(maxsize=4_096)(self._draw_mood)
 
     def series(self, profile: Profile, first: date, last: date, now: datetime) -> list[Day]:
         """One Day for each date from `first` to `last`, both included, as known at `now`."""
-        today = self._clock.date_of(now)
-        fraction = self._clock.fraction_passed(now)
+        bounds = self._days_of(profile)
+        today, fraction = bounds.date_of(now), bounds.fraction_passed(now)
         days = []
         for offset in range((last - first).days + 1):
             day = first + timedelta(days=offset)

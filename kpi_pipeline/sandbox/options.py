@@ -1,8 +1,12 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from zoneinfo import ZoneInfo
 
+from kpi_pipeline.sandbox.fault_kinds import Fault
+from kpi_pipeline.sandbox.manners import Manners
+
 MOST_CLIENTS = 10_000
+HIGHEST_FIRST_ID = 1_000_000_000
 
 
 class SandboxError(Exception):
@@ -17,7 +21,9 @@ class SandboxOptions:
     `seed` fixes the whole estate. `calls_per_second` is what the one bottleneck of the instance
     lets through, 0 for no limit; `latency` is the mean of the seconds that a call takes beside
     it, 0 for none. `today` is the day that the sandbox takes for today when it starts, at the
-    real time of day; None is the real date. `timezone` bounds a day.
+    real time of day; None is the real date. `timezone` bounds a day. With a `first_workspace_id`
+    the ids are that one and those that follow it; None draws ids with gaps. `manners` and
+    `faults` are those at the start.
 
     Raises SandboxError for a value out of range.
     """
@@ -30,6 +36,9 @@ class SandboxOptions:
     latency: float = 0.25
     today: date | None = None
     timezone: str = "America/Chicago"
+    first_workspace_id: int | None = None
+    manners: Manners = field(default_factory=Manners)
+    faults: tuple[Fault, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
@@ -37,6 +46,11 @@ class SandboxOptions:
         if not 1 <= self.clients <= MOST_CLIENTS:
             raise SandboxError(
                 f"The number of clients must be between 1 and {MOST_CLIENTS}, not {self.clients}."
+            )
+        first_id = self.first_workspace_id
+        if first_id is not None and not 1 <= first_id <= HIGHEST_FIRST_ID:
+            raise SandboxError(
+                f"The first workspace id must be between 1 and {HIGHEST_FIRST_ID}, not {first_id}."
             )
         if self.calls_per_second < 0:
             raise SandboxError("The calls per second must be 0 (no limit) or more.")

@@ -20,6 +20,17 @@ async def json_body(request: Request) -> dict[str, object]:
     return body if isinstance(body, dict) else {}
 
 
+async def json_object(request: Request) -> dict[str, object]:
+    """The body, which must be a JSON object. Raises InvalidError."""
+    try:
+        body = json.loads(await request.body())
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise InvalidError({"body": ["The body must be a JSON object."]})
+    return body
+
+
 def text_field(body: dict[str, object], field: str) -> str:
     """A required text. Raises InvalidError."""
     value = body.get(field)

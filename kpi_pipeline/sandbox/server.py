@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from kpi_pipeline.sandbox import api, control
+from kpi_pipeline.sandbox.api.faulty import Faulty
 from kpi_pipeline.sandbox.api.gate import Gate
 from kpi_pipeline.sandbox.errors import ApiError, answer_api_error, answer_http_error
 from kpi_pipeline.sandbox.options import SandboxError, SandboxOptions
@@ -20,11 +21,18 @@ from kpi_pipeline.sandbox.state import Sandbox
 
 
 def create_app(options: SandboxOptions) -> Starlette:
-    """A local Email Bison as an ASGI application, with a fresh estate of its own."""
+    """A local Email Bison as an ASGI application, with a fresh estate of its own.
+
+    Raises SandboxError for a fault that names a workspace which is not in it.
+    """
     sandbox = Sandbox(options)
     app = Starlette(
         routes=[*api.routes(), *control.routes()],
-        middleware=[Middleware(control.LoopbackOnly), Middleware(Gate, sandbox)],
+        middleware=[
+            Middleware(control.LoopbackOnly),
+            Middleware(Gate, sandbox),
+            Middleware(Faulty, sandbox),
+        ],
         exception_handlers={ApiError: answer_api_error, HTTPException: answer_http_error},
     )
     app.router.redirect_slashes = False
@@ -35,7 +43,7 @@ def create_app(options: SandboxOptions) -> Starlette:
 def serve(options: SandboxOptions) -> None:
     """Serve until SIGINT or SIGTERM; prints one line with the address once it listens.
 
-    Raises SandboxError where the address can't be had.
+    Raises SandboxError where the address can't be had, or for a fault that fits no workspace.
     """
     with _listening_socket(options) as listener:
         port = listener.getsockname()[1]

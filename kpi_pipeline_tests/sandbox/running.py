@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import uvicorn
@@ -35,11 +35,20 @@ class Stage:
 
 
 @contextmanager
-def on_stage() -> Iterator[Stage]:
+def on_stage(http: Literal["auto", "h11", "httptools"] = "auto") -> Iterator[Stage]:
+    """A stage on a free port; `http` is which of uvicorn's readers of HTTP serves it."""
     stage = Stage()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         stage.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        config = uvicorn.Config(stage, lifespan="off", ws="none", log_level="error")
+        # A call that a fault holds up must not keep the server from ending.
+        config = uvicorn.Config(
+            stage,
+            http=http,
+            lifespan="off",
+            ws="none",
+            log_level="error",
+            timeout_graceful_shutdown=1,
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -85,6 +94,21 @@ class Bison:
 
     def freeze(self, instant: str | None) -> None:
         assert self.http.post("/sandbox/clock", json={"now": instant}).status_code == 200
+
+    def manners(self, **changed: object) -> None:
+        answer = self.http.patch("/sandbox/manners", json=changed)
+        assert answer.status_code == 200, answer.text
+
+    def fault(self, kind: str, /, **options: object) -> int:
+        answer = self.http.post("/sandbox/faults", json={"kind": kind, **options})
+        assert answer.status_code == 201, answer.text
+        fault_id: int = answer.json()["id"]
+        return fault_id
+
+    def struck(self) -> list[int]:
+        """How often each fault has struck, in the order in which they were made."""
+        faults = self.http.get("/sandbox/faults").json()["faults"]
+        return [fault["struck"] for fault in faults]
 
     def clients(self) -> list[dict[str, str]]:
         text = self.http.get("/sandbox/clients.csv").text

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from kpi_pipeline.sandbox import create_app
-from kpi_pipeline.sandbox.control import is_loopback
+from kpi_pipeline.sandbox.control.loopback import is_loopback
 from kpi_pipeline_tests.sandbox.running import TODAY, WORKSPACES, Bison, Stage, bison_on, options
 
 HEADER = (
@@ -177,6 +177,9 @@ def test_the_log_tells_who_called_what_for_which_workspace(bison: Bison) -> None
     times = [datetime.fromisoformat(call["at"]) for call in answer["calls"]]
     assert times == sorted(times)
     assert times[0] >= begun
+    for call, arrived in zip(answer["calls"], times, strict=True):
+        assert arrived <= datetime.fromisoformat(call["answered_at"]) <= datetime.now(UTC)
+        assert call["fault"] is None
 
 
 def test_the_log_never_holds_a_secret(bison: Bison) -> None:

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from datetime import date, timedelta
 
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from kpi_pipeline.sandbox import SandboxError, SandboxOptions
 from kpi_pipeline.sandbox.estate import Client, build_estate
 from kpi_pipeline.sandbox.names import client_names
-from kpi_pipeline_tests.sandbox.running import TODAY
+from kpi_pipeline_tests.sandbox.running import TODAY, WORKSPACES, Stage, bison_on, options
 
 
 def estate(seed: int = 7, clients: int = 26) -> list[Client]:
@@ -37,6 +38,25 @@ def test_the_ids_have_gaps() -> None:
     ids = [client.profile.workspace_id for client in estate()]
     assert ids == sorted(ids)
     assert ids[-1] - ids[0] > 26
+
+
+def test_from_a_first_id_on_the_ids_have_no_gaps_and_the_estate_is_the_same() -> None:
+    usual, numbered = estate(), build_estate(7, 26, TODAY, first_id=500)
+    assert [client.profile.workspace_id for client in numbered] == list(range(500, 526))
+    for one, other in zip(usual, numbered, strict=True):
+        assert replace(one, profile=other.profile) == other
+        profile = replace(one.profile, workspace_id=other.profile.workspace_id)
+        assert vars(profile) == vars(other.profile)
+
+
+def test_two_agencies_may_have_every_id_in_common(stage: Stage) -> None:
+    rows = []
+    for seed in (7, 8):
+        with bison_on(stage, options(seed=seed, clients=5, first_workspace_id=3)) as bison:
+            rows.append(bison.clients())
+            assert [row["id"] for row in bison.data(WORKSPACES)] == [3, 4, 5, 6, 7]
+            assert bison.http.post("/sandbox/workspaces", json={"name": "x"}).json()["id"] == 8
+    assert [row["name"] for row in rows[0]] != [row["name"] for row in rows[1]]
 
 
 @pytest.mark.parametrize(("clients", "keys"), [(26, 23), (1, 1), (10, 9), (100, 88)])
@@ -73,7 +93,14 @@ def test_another_seed_makes_another_agency() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"clients": 0}, {"port": 70_000}, {"calls_per_second": -1.0}, {"latency": -1.0}],
+    [
+        {"clients": 0},
+        {"port": 70_000},
+        {"calls_per_second": -1.0},
+        {"latency": -1.0},
+        {"first_workspace_id": 0},
+        {"first_workspace_id": 10**10},
+    ],
 )
 def test_an_option_out_of_range_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(SandboxError, match="must be"):

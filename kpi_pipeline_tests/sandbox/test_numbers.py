@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from kpi_pipeline.sandbox.clock import Clock
+from kpi_pipeline.sandbox.clock import Clock, Days
 from kpi_pipeline.sandbox.estate import Profile, build_estate
 from kpi_pipeline.sandbox.numbers import NOTHING, Day, Numbers, total
 from kpi_pipeline_tests.sandbox.running import TODAY
@@ -18,7 +18,7 @@ REVISED = ("replied", "interested", "bounced")
 
 @pytest.fixture
 def numbers() -> Numbers:
-    return Numbers(7, Clock(CHICAGO, TODAY))
+    return Numbers(7, lambda _: Days(CHICAGO))
 
 
 def one_day(numbers: Numbers, profile: Profile, day: date, now: datetime) -> Day:

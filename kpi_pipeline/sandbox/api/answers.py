@@ -1,61 +1,42 @@
-from collections.abc import Callable
+import json
+import re
 from datetime import UTC, datetime
-from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from kpi_pipeline.sandbox.errors import InvalidError
+from kpi_pipeline.sandbox.state import sandbox_of
 
-PER_PAGE = 15
-LAST_PAGE_SERVED = 1_000
+_UNDOCUMENTED = {"undocumented_flag": True, "undocumented": {"since": 3, "note": "new"}}
+_ESCAPE = re.compile(r"\\(u00[01][0-9a-f]|.)")
+_SHORT = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r"}
 
 
-def answer(data: object, status: int = 200) -> JSONResponse:
+def answer(request: Request, data: object, status: int = 200) -> JSONResponse:
     """Data in the wrapping that every answer of the vendor has."""
-    return JSONResponse({"data": data}, status)
+    return whole_answer(request, {"data": data}, status)
 
 
-def page_of(
-    request: Request, total: int, rows: Callable[[int, int], list[dict[str, object]]]
-) -> JSONResponse:
-    """One page of a list of `total` rows; `rows(start, stop)` gives some of them.
+def whole_answer(request: Request, content: object, status: int = 200) -> JSONResponse:
+    """An answer with all that stands around its data, as the sandbox's manners have it."""
+    manners = sandbox_of(request).manners
+    if manners.extra_fields:
+        content = _with_undocumented(content)
+    return (_RawJSONResponse if manners.control_characters else JSONResponse)(content, status)
 
-    15 a page whatever `per_page` says, and none past page 1,000: both observed live.
-    """
-    page = _page_number(request)
-    if page > LAST_PAGE_SERVED:
-        raise InvalidError(
-            {"page": [f"The page field must not be greater than {LAST_PAGE_SERVED}."]}
-        )
-    start = (page - 1) * PER_PAGE
-    data = rows(start, min(start + PER_PAGE, total))
-    last_page = max(1, -(-total // PER_PAGE))
 
-    def link(number: int) -> str | None:
-        if not 1 <= number <= last_page:
-            return None
-        asked = request.query_params.multi_items()
-        kept = [(name, value) for name, value in asked if name != "page"]
-        return f"{path}?{urlencode([*kept, ('page', str(number))])}"
+def text(request: Request, value: str, number: int) -> str:
+    """A text field; by the manner, with control characters in it that belong to this number."""
+    if not sandbox_of(request).manners.control_characters:
+        return value
+    # Every one of the 32 by some number, and a bare line break and tab in each.
+    return f"{value[:1]}{chr(number % 32)}{value[1:]}\n\t\x01\x0b"
 
-    path = f"{str(request.base_url).rstrip('/')}{request.url.path}"
-    links = {
-        "first": link(1),
-        "last": link(last_page),
-        "prev": link(page - 1),
-        "next": link(page + 1),
-    }
-    meta = {
-        "current_page": page,
-        "from": start + 1 if data else None,
-        "last_page": last_page,
-        "path": path,
-        "per_page": PER_PAGE,
-        "to": start + len(data) if data else None,
-        "total": total,
-    }
-    return JSONResponse({"data": data, "links": links, "meta": meta})
+
+def raw_json(content: object) -> bytes:
+    """JSON with its control characters as they are, which is no strict JSON any more."""
+    strict = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return _ESCAPE.sub(_unescaped, strict).encode()
 
 
 def timestamp(instant: datetime) -> str:
@@ -63,7 +44,21 @@ def timestamp(instant: datetime) -> str:
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
 
 
-def _page_number(request: Request) -> int:
-    """The page asked for; anything that is no page number is the first, as live."""
-    text = request.query_params.get("page", "")
-    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 10 else 1
+class _RawJSONResponse(JSONResponse):
+    def render(self, content: object) -> bytes:
+        return raw_json(content)
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    body = escape[1]
+    if body.startswith("u"):
+        return chr(int(body[1:], 16))
+    return _SHORT.get(body, escape[0])
+
+
+def _with_undocumented(content: object) -> object:
+    if isinstance(content, list):
+        return [_with_undocumented(each) for each in content]
+    if isinstance(content, dict):
+        return {key: _with_undocumented(each) for key, each in content.items()} | _UNDOCUMENTED
+    return content

@@ -25,7 +25,7 @@ async def show_schedules(request: Request) -> Response:
     """Mails planned for today or one of the two days after, one row a campaign.
 
     `day` comes in the JSON body, as the vendor's document has it, or in the query, which works
-    too live. A day without a plan, as at weekends, is a 400: observed live.
+    too live. A day without a plan, as at weekends, is a 400, observed live, or an empty list.
     """
     sandbox = sandbox_of(request)
     workspace = acting_workspace(request)
@@ -34,15 +34,20 @@ async def show_schedules(request: Request) -> Response:
         raise InvalidError({"day": ["The day field is required."]})
     if not isinstance(asked, str) or asked not in _DAYS:
         raise InvalidError({"day": ["The selected day is invalid."]})
-    day = sandbox.clock.today() + timedelta(days=_DAYS[asked])
+    today = sandbox.days_of(workspace.profile).date_of(sandbox.clock.now())
+    day = today + timedelta(days=_DAYS[asked])
     mails = sandbox.numbers.planned(workspace.profile, day) if day.weekday() < 5 else 0
+    if not mails and sandbox.manners.empty_plan == "list":
+        return answer(request, [])
     if not mails:
         raise ApiError(400, "No emails scheduled for this period")
     shares = _shares(mails, number(2, len(_NAMES), sandbox.seed, "campaigns", workspace.id))
+    as_text = sandbox.manners.counts == "text"
     return answer(
+        request,
         [
             {
-                "emails_being_sent": share,
+                "emails_being_sent": str(share) if as_text else share,
                 "campaign_id": workspace.id * 10 + place,
                 "campaign": {
                     "id": workspace.id * 10 + place,
@@ -51,7 +56,7 @@ async def show_schedules(request: Request) -> Response:
                 },
             }
             for place, share in enumerate(shares)
-        ]
+        ],
     )
 
 

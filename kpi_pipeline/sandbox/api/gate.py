@@ -9,7 +9,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kpi_pipeline.sandbox.calls import Call, KeyKind, key_id_of
 from kpi_pipeline.sandbox.clock import utc_now
-from kpi_pipeline.sandbox.errors import ApiError, ForbiddenError, NotFoundError
+from kpi_pipeline.sandbox.errors import (
+    ApiError,
+    ForbiddenError,
+    NotFoundError,
+    TooManyAttemptsError,
+    UnauthenticatedError,
+)
 from kpi_pipeline.sandbox.keys import Key
 from kpi_pipeline.sandbox.limits import QueueTooLongError
 from kpi_pipeline.sandbox.state import Sandbox, sandbox_of
@@ -24,6 +30,11 @@ class Visit:
 
     key: Key
     call: Call
+
+    @property
+    def with_master_key(self) -> bool:
+        """Whether the call came with the master key."""
+        return self.key.workspace_id is None
 
 
 class Gate:
@@ -49,11 +60,12 @@ class Gate:
 
         try:
             admitted = await self._admit(call, key)
+            scope.setdefault("state", {})["visit"] = Visit(admitted, call)
+            await self._app(scope, receive, send_and_log)
         except ApiError as error:
             await error.response()(scope, receive, send_and_log)
-            return
-        scope.setdefault("state", {})["visit"] = Visit(admitted, call)
-        await self._app(scope, receive, send_and_log)
+        finally:
+            call.answered_at = utc_now()
 
     def _log(self, scope: Scope, token: str, key: Key | None) -> Call:
         kind: KeyKind
@@ -72,18 +84,19 @@ class Gate:
         try:
             wait = sandbox.bottleneck.take_turn()
         except QueueTooLongError as error:
-            raise ApiError(
-                429, "Too Many Attempts.", headers={"Retry-After": str(error.retry_after)}
-            ) from error
+            told = error.retry_after if sandbox.manners.retry_after else None
+            raise TooManyAttemptsError(told) from error
         await _pause(wait)
         if key is None:
             await _pause(sandbox.latency.draw(slow_tail=False))
-            raise ApiError(401, "Unauthenticated.")
+            raise UnauthenticatedError(wrapped=sandbox.manners.wrapped_401)
         workspace_id = key.workspace_id or sandbox.user.current_workspace_id
         slow_tail = workspace_id == sandbox.workspaces.largest_id and call.path in _SLOW_PATHS
         await _pause(sandbox.latency.draw(slow_tail=slow_tail))
         if key.workspace_id is not None and sandbox.workspaces.get(key.workspace_id) is None:
             raise NotFoundError
+        if key.workspace_id is None:
+            sandbox.let_the_user_roam()
         return key
 
 
@@ -104,7 +117,7 @@ def acting_workspace(request: Request) -> Workspace:
 
 def require_master(request: Request) -> None:
     """Raises ForbiddenError for a workspace key."""
-    if visit_of(request).key.workspace_id is not None:
+    if not visit_of(request).with_master_key:
         raise ForbiddenError
 
 

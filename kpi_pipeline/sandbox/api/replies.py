@@ -2,8 +2,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from kpi_pipeline.sandbox.api.answers import page_of, timestamp
+from kpi_pipeline.sandbox.api.answers import text, timestamp
 from kpi_pipeline.sandbox.api.gate import acting_workspace
+from kpi_pipeline.sandbox.api.pages import list_answer
 from kpi_pipeline.sandbox.correspondence import Reply
 from kpi_pipeline.sandbox.state import sandbox_of
 
@@ -18,8 +19,8 @@ def routes() -> list[BaseRoute]:
 async def list_replies(request: Request) -> Response:
     """Replies of the last 60 days, newest first; all of them lie in the inbox.
 
-    There is no filter of dates: parameters other than `status`, `folder` and `page` are ignored
-    in silence, as live.
+    There is no filter of dates: parameters other than `status`, `folder` and those of paging are
+    ignored in silence, as live.
     """
     sandbox = sandbox_of(request)
     profile = acting_workspace(request).profile
@@ -33,20 +34,21 @@ async def list_replies(request: Request) -> Response:
         replies = sandbox.correspondence.newest(
             profile, now, start, stop, only_interested=only_interested
         )
-        return [_row(reply) for reply in replies]
+        return [_row(request, reply) for reply in replies]
 
-    return page_of(request, total, rows)
+    return list_answer(request, total, rows)
 
 
-def _row(reply: Reply) -> dict[str, object]:
+def _row(request: Request, reply: Reply) -> dict[str, object]:
+    body = text(request, reply.text, reply.id)
     return {
         "id": reply.id,
         "uuid": str(reply.uuid),
-        "email_subject": "Re: a question",
+        "email_subject": text(request, "Re: a question", reply.id),
         "interested": reply.interested,
         "automated_reply": False,
-        "text_body": reply.text,
-        "html_body": f"<p>{reply.text}</p>",
+        "text_body": body,
+        "html_body": f"<p>{body}</p>",
         "date_received": timestamp(reply.received_at),
         "type": "Tracked Reply",
         "folder": "Inbox",

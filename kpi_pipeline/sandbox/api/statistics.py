@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import timedelta
 
 from starlette.requests import Request
@@ -6,7 +7,7 @@ from starlette.routing import BaseRoute, Route
 
 from kpi_pipeline.sandbox.api.answers import answer
 from kpi_pipeline.sandbox.api.gate import acting_workspace
-from kpi_pipeline.sandbox.numbers import Day, total
+from kpi_pipeline.sandbox.numbers import NOTHING, Day, total
 from kpi_pipeline.sandbox.requests import period
 from kpi_pipeline.sandbox.state import sandbox_of
 
@@ -21,7 +22,12 @@ _LINES = (
     ("Interested", "#22c55e", "interested"),
     ("Unique Opens", "#eab308", "unique_opens"),
 )
-"""Labels in the vendor's order, with a colour each."""
+"""Labels in the vendor's order, with a colour each, and the count that they show."""
+
+_SHUFFLED = (5, 2, 6, 0, 1, 4, 3)
+_UNKNOWN_LINE = ("Auto Replies", "#0ea5e9", "replied")
+_UNKNOWN_MORE = 3
+"""So many more automatic replies than replies there are on each day: never none."""
 
 
 def routes() -> list[BaseRoute]:
@@ -33,26 +39,50 @@ def routes() -> list[BaseRoute]:
 
 
 async def show_stats(request: Request) -> Response:
-    """Sums over the period, each a text as in the vendor's document."""
+    """Sums over the period, each a text as in the vendor's document, or an integer."""
     days, _ = _days(request)
-    return answer(_stats(total(days)))
+    as_integers = sandbox_of(request).manners.counts == "integers"
+    return answer(request, _stats(total(days), int if as_integers else str))
 
 
 async def show_series(request: Request) -> Response:
-    """One line a label, with a point for each day of the period; a day without mail is a zero."""
+    """One line a label, with a point for each day of the period; a day without mail is a zero.
+
+    The manners may change the lines, leave out days, and make the counts texts.
+    """
+    manners = sandbox_of(request).manners
+    as_count = str if manners.counts == "text" else int
     days, dates = _days(request)
-    return answer(
-        [
-            {
-                "label": label,
-                "color": color,
-                "dates": [
-                    [text, getattr(day, count)] for text, day in zip(dates, days, strict=True)
-                ],
-            }
-            for label, color, count in _LINES
+    lines = []
+    for label, color, count in _lines(manners.labels):
+        more = _UNKNOWN_MORE if label == _UNKNOWN_LINE[0] else 0
+        points = [
+            [text, as_count(getattr(day, count) + more)]
+            for text, day in zip(dates, days, strict=True)
+            if not _is_left_out(manners.empty_days, day, getattr(day, count) + more)
         ]
-    )
+        lines.append({"label": label, "color": color, "dates": points})
+    return answer(request, lines)
+
+
+def _lines(labels: str) -> list[tuple[str, str, str]]:
+    match labels:
+        case "shuffled":
+            return [_LINES[place] for place in _SHUFFLED]
+        case "one_missing":
+            return [line for line in _LINES if line[0] != "Interested"]
+        case "one_unknown":
+            return [_UNKNOWN_LINE, *_LINES]
+    return list(_LINES)
+
+
+def _is_left_out(empty_days: str, day: Day, count: int) -> bool:
+    match empty_days:
+        case "omitted":
+            return day == NOTHING
+        case "omitted_by_label":
+            return count == 0
+    return False
 
 
 def _days(request: Request) -> tuple[list[Day], list[str]]:
@@ -64,22 +94,22 @@ def _days(request: Request) -> tuple[list[Day], list[str]]:
     return days, dates
 
 
-def _stats(counts: Day) -> dict[str, str]:
+def _stats(counts: Day, as_count: Callable[[int], int | str]) -> dict[str, int | str]:
     contacted = max(round(counts.sent / _MAILS_A_LEAD), counts.unique_opens, counts.replied)
     return {
-        "emails_sent": str(counts.sent),
-        "total_leads_contacted": str(contacted),
-        "opened": str(counts.total_opens),
+        "emails_sent": as_count(counts.sent),
+        "total_leads_contacted": as_count(contacted),
+        "opened": as_count(counts.total_opens),
         "opened_percentage": _percentage(counts.total_opens, counts.sent),
-        "unique_opens_per_contact": str(counts.unique_opens),
+        "unique_opens_per_contact": as_count(counts.unique_opens),
         "unique_opens_per_contact_percentage": _percentage(counts.unique_opens, contacted),
-        "unique_replies_per_contact": str(counts.replied),
+        "unique_replies_per_contact": as_count(counts.replied),
         "unique_replies_per_contact_percentage": _percentage(counts.replied, contacted),
-        "bounced": str(counts.bounced),
+        "bounced": as_count(counts.bounced),
         "bounced_percentage": _percentage(counts.bounced, counts.sent),
-        "unsubscribed": str(counts.unsubscribed),
+        "unsubscribed": as_count(counts.unsubscribed),
         "unsubscribed_percentage": _percentage(counts.unsubscribed, contacted),
-        "interested": str(counts.interested),
+        "interested": as_count(counts.interested),
         "interested_percentage": _percentage(counts.interested, contacted),
     }
 

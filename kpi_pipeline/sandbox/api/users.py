@@ -2,7 +2,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from kpi_pipeline.sandbox.api.answers import answer
+from kpi_pipeline.sandbox.api.answers import answer, text
 from kpi_pipeline.sandbox.api.gate import acting_workspace
 from kpi_pipeline.sandbox.api.workspaces import workspace_row
 from kpi_pipeline.sandbox.state import sandbox_of
@@ -16,5 +16,6 @@ def routes() -> list[BaseRoute]:
 async def show_user(request: Request) -> Response:
     """The user, with the workspace that the key acts in as `team`."""
     user = sandbox_of(request).user
-    team = workspace_row(acting_workspace(request))
-    return answer({"id": user.id, "name": user.name, "email": user.email, "team": team})
+    team = workspace_row(request, acting_workspace(request))
+    name = text(request, user.name, user.id)
+    return answer(request, {"id": user.id, "name": name, "email": user.email, "team": team})

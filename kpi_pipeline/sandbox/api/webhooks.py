@@ -4,6 +4,7 @@ from starlette.routing import BaseRoute, Route
 
 from kpi_pipeline.sandbox.api.answers import answer, timestamp
 from kpi_pipeline.sandbox.api.gate import acting_workspace
+from kpi_pipeline.sandbox.api.pages import list_answer
 from kpi_pipeline.sandbox.errors import ForbiddenError, InvalidError, NotFoundError
 from kpi_pipeline.sandbox.requests import json_body
 from kpi_pipeline.sandbox.state import sandbox_of
@@ -26,7 +27,12 @@ def routes() -> list[BaseRoute]:
 async def list_webhooks(request: Request) -> Response:
     """Those of the workspace that the call is answered for."""
     workspace = acting_workspace(request)
-    return answer([_row(hook) for hook in sandbox_of(request).webhook_urls.of(workspace.id)])
+    hooks = sandbox_of(request).webhook_urls.of(workspace.id)
+
+    def rows(start: int, stop: int) -> list[dict[str, object]]:
+        return [_row(hook) for hook in hooks[start:stop]]
+
+    return list_answer(request, len(hooks), rows)
 
 
 async def create_webhook(request: Request) -> Response:
@@ -35,12 +41,12 @@ async def create_webhook(request: Request) -> Response:
     workspace = acting_workspace(request)
     name, url, events = await _fields(request)
     hook = sandbox.webhook_urls.add(workspace.id, name, url, events, sandbox.clock.now())
-    return answer(_row(hook), 201)
+    return answer(request, _row(hook), 201)
 
 
 async def show_webhook(request: Request) -> Response:
     """One of the workspace's own."""
-    return answer(_row(_own(request)))
+    return answer(request, _row(_own(request)))
 
 
 async def replace_webhook(request: Request) -> Response:
@@ -48,20 +54,21 @@ async def replace_webhook(request: Request) -> Response:
     hook = _own(request)
     hook.name, hook.url, hook.events = await _fields(request)
     hook.updated_at = sandbox_of(request).clock.now()
-    return answer(_row(hook))
+    return answer(request, _row(hook))
 
 
 async def delete_webhook(request: Request) -> Response:
     """Remove one of the workspace's own."""
     sandbox_of(request).webhook_urls.remove(_own(request).id)
-    return answer({"success": True, "message": "Webhook URL deleted."})
+    return answer(request, {"success": True, "message": "Webhook URL deleted."})
 
 
 async def list_event_types(request: Request) -> Response:
     """Names, and the ids to subscribe with."""
     acting_workspace(request)
     return answer(
-        [{"id": each, "name": each.replace("_", " ").capitalize()} for each in EVENT_TYPES]
+        request,
+        [{"id": each, "name": each.replace("_", " ").capitalize()} for each in EVENT_TYPES],
     )
 
 

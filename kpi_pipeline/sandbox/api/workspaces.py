@@ -2,8 +2,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from kpi_pipeline.sandbox.api.answers import answer, page_of, timestamp
+from kpi_pipeline.sandbox.api.answers import answer, text, timestamp
 from kpi_pipeline.sandbox.api.gate import acting_workspace, require_master, visit_of
+from kpi_pipeline.sandbox.api.pages import list_answer
 from kpi_pipeline.sandbox.errors import NotFoundError
 from kpi_pipeline.sandbox.requests import integer_field, json_body, text_field
 from kpi_pipeline.sandbox.state import sandbox_of
@@ -23,15 +24,15 @@ def routes() -> list[BaseRoute]:
 
 async def list_workspaces(request: Request) -> Response:
     """All workspaces for a master key, its own for a workspace key."""
-    if visit_of(request).key.workspace_id is None:
+    if visit_of(request).with_master_key:
         workspaces = sandbox_of(request).workspaces.present()
     else:
         workspaces = [acting_workspace(request)]
 
     def rows(start: int, stop: int) -> list[dict[str, object]]:
-        return [workspace_row(workspace) for workspace in workspaces[start:stop]]
+        return [workspace_row(request, workspace) for workspace in workspaces[start:stop]]
 
-    return page_of(request, len(workspaces), rows)
+    return list_answer(request, len(workspaces), rows)
 
 
 async def switch_workspace(request: Request) -> Response:
@@ -42,9 +43,9 @@ async def switch_workspace(request: Request) -> Response:
     workspace = sandbox.workspaces.get(team_id)
     if workspace is None:
         raise NotFoundError
-    sandbox.user.current_workspace_id = workspace.id
+    sandbox.user.switch(workspace.id, sandbox.manners.switch_seconds)
     visit_of(request).call.workspace_id = workspace.id
-    return answer({"name": workspace.name})
+    return answer(request, {"name": text(request, workspace.name, workspace.id)})
 
 
 async def create_token(request: Request) -> Response:
@@ -59,6 +60,7 @@ async def create_token(request: Request) -> Response:
     visit_of(request).call.workspace_id = workspace.id
     created_at = timestamp(key.created_at)
     return answer(
+        request,
         {
             "id": key.id,
             "name": key.name,
@@ -67,15 +69,15 @@ async def create_token(request: Request) -> Response:
             "abilities": ["api-user"],
             "created_at": created_at,
             "updated_at": created_at,
-        }
+        },
     )
 
 
-def workspace_row(workspace: Workspace) -> dict[str, object]:
+def workspace_row(request: Request, workspace: Workspace) -> dict[str, object]:
     """A workspace as the vendor's answers show it."""
     return {
         "id": workspace.id,
-        "name": workspace.name,
+        "name": text(request, workspace.name, workspace.id),
         "personal_team": False,
         "main": False,
         "parent_id": None,

@@ -1,18 +1,15 @@
-"""The sandbox's own switches, which the vendor doesn't have: for tests, demos and drills."""
+"""The agency itself: how to begin, its list of clients, its clock, and its workspaces."""
 
 import csv
 import io
-from dataclasses import asdict
 from datetime import datetime
-from ipaddress import IPv6Address, ip_address
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kpi_pipeline.sandbox.errors import ApiError, InvalidError, NotFoundError
-from kpi_pipeline.sandbox.requests import integer_field, json_body, text_field
+from kpi_pipeline.sandbox.errors import InvalidError, NotFoundError
+from kpi_pipeline.sandbox.requests import json_body, text_field
 from kpi_pipeline.sandbox.state import sandbox_of
 from kpi_pipeline.sandbox.workspaces import Workspace
 
@@ -29,52 +26,17 @@ _CSV_HEADER = (
 
 
 def routes() -> list[BaseRoute]:
-    """All endpoints under /sandbox; none asks for a key."""
+    """What a client needs to begin, the clock, and the workspaces."""
     one = "/sandbox/workspaces/{workspace_id:int}"
     return [
         Route("/sandbox/setup", show_setup, methods=["GET"]),
         Route("/sandbox/clients.csv", show_clients_csv, methods=["GET"]),
         Route("/sandbox/clock", set_clock, methods=["POST"]),
-        Route("/sandbox/keys/revoke", revoke_keys, methods=["POST"]),
-        Route("/sandbox/keys/restore", restore_keys, methods=["POST"]),
         Route("/sandbox/workspaces", add_workspace, methods=["POST"]),
         Route(one, delete_workspace, methods=["DELETE"]),
         Route(f"{one}/restore", restore_workspace, methods=["POST"]),
         Route(f"{one}/rename", rename_workspace, methods=["POST"]),
-        Route("/sandbox/calls", show_calls, methods=["GET"]),
-        Route("/sandbox/calls", reset_calls, methods=["DELETE"]),
     ]
-
-
-class LoopbackOnly:
-    """Middleware that answers /sandbox to callers on this machine alone: it hands out keys."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        outside = (
-            scope["type"] == "http"
-            and scope["path"].startswith("/sandbox")
-            and not is_loopback(scope["client"][0] if scope.get("client") else "")
-        )
-        if outside:
-            error = ApiError(403, "The sandbox's own switches answer on this machine only.")
-            await error.response()(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a caller's address is one of this machine."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped.is_loopback
-    return address.is_loopback
 
 
 async def show_setup(request: Request) -> Response:
@@ -122,16 +84,6 @@ async def set_clock(request: Request) -> Response:
     return JSONResponse({"now": clock.now().isoformat(), "today": clock.today().isoformat()})
 
 
-async def revoke_keys(request: Request) -> Response:
-    """Make every key that a workspace has now answer 401."""
-    return await _set_revoked(request, revoked=True)
-
-
-async def restore_keys(request: Request) -> Response:
-    """Make a workspace's revoked keys work again."""
-    return await _set_revoked(request, revoked=False)
-
-
 async def add_workspace(request: Request) -> Response:
     """Add a workspace that starts today, without a key of its own and without targets."""
     sandbox = sandbox_of(request)
@@ -142,7 +94,7 @@ async def add_workspace(request: Request) -> Response:
 
 async def delete_workspace(request: Request) -> Response:
     """Delete a workspace; the user leaves it if need be."""
-    workspace = _present(request, request.path_params["workspace_id"])
+    workspace = present_workspace(request, request.path_params["workspace_id"])
     workspace.deleted = True
     sandbox_of(request).leave(workspace.id)
     return JSONResponse({"id": workspace.id, "deleted": True})
@@ -159,32 +111,14 @@ async def restore_workspace(request: Request) -> Response:
 
 async def rename_workspace(request: Request) -> Response:
     """Give a workspace another name, taken as it is."""
-    workspace = _present(request, request.path_params["workspace_id"])
+    workspace = present_workspace(request, request.path_params["workspace_id"])
     workspace.name = text_field(await json_body(request), "name")
     workspace.updated_at = sandbox_of(request).clock.now()
     return JSONResponse({"id": workspace.id, "name": workspace.name})
 
 
-async def show_calls(request: Request) -> Response:
-    """The calls of the API since the last reset; no key's secret is among them."""
-    log = sandbox_of(request).calls
-    calls = [asdict(call) | {"at": call.at.isoformat()} for call in log.calls()]
-    return JSONResponse({"total": log.total, "calls": calls})
-
-
-async def reset_calls(request: Request) -> Response:
-    """Begin the log anew."""
-    sandbox_of(request).calls.reset()
-    return Response(status_code=204)
-
-
-async def _set_revoked(request: Request, *, revoked: bool) -> Response:
-    workspace = _present(request, integer_field(await json_body(request), "workspace_id"))
-    keys = sandbox_of(request).keys.set_revoked(workspace.id, revoked)
-    return JSONResponse({"workspace_id": workspace.id, "keys": keys})
-
-
-def _present(request: Request, workspace_id: int) -> Workspace:
+def present_workspace(request: Request, workspace_id: int) -> Workspace:
+    """A workspace that is there. Raises NotFoundError."""
     workspace = sandbox_of(request).workspaces.get(workspace_id)
     if workspace is None:
         raise NotFoundError

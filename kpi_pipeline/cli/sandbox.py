@@ -1,0 +1,75 @@
+"""`kpi sandbox`: a local Email Bison to try things on."""
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.settings import load_settings
+
+# Written out here: to ask the sandbox itself would load a web server before every command.
+_MANNERS = """How it answers; may be repeated. The default comes first.
+counts: documented, text, integers;
+empty_days: zeros, omitted, omitted_by_label;
+labels: vendor_order, shuffled, one_missing, one_unknown;
+day_zone: nothing for the sandbox's own, a zone as Area/City, workspace;
+wrapped_401: true, false;
+retry_after: true, false;
+empty_plan: 400, list;
+paging: page, offer_cursor, cursor, whole, changing;
+switch_seconds: 0 or more;
+restless_user: 0 to 1;
+control_characters: false, true;
+extra_fields: false, true."""
+_FAULTS = """What goes wrong with certain calls, as 'KIND name=value …'; may be repeated. Kinds:
+status (status, message, html, retry_after), success_false (value, message), empty, html, cut,
+slow (seconds), stall (seconds), reset, edit (pointer, and value, remove or repeat),
+move_user (to, when). Any kind: path, method, workspace_id, key, after, times."""
+
+
+def run(
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 8025,
+    clients: Annotated[int, typer.Option(min=1, help="How many workspaces.")] = 26,
+    seed: Annotated[int, typer.Option(help="Other seeds invent other agencies.")] = 7,
+    calls_per_second: Annotated[
+        float, typer.Option(min=0, help="Shared by all calls; 0: no limit.")
+    ] = 9.5,
+    latency: Annotated[
+        float, typer.Option(min=0, help="Mean seconds that a call takes beside that.")
+    ] = 0.25,
+    today: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="Take this date for today."),
+    ] = None,
+    first_workspace_id: Annotated[
+        int | None, typer.Option(min=1, help="Number the workspaces from here, without gaps.")
+    ] = None,
+    manner: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=_MANNERS)] = None,
+    fault: Annotated[list[str] | None, typer.Option(metavar="FAULT", help=_FAULTS)] = None,
+) -> None:
+    """Run a local Email Bison with invented clients, over real HTTP."""
+    from kpi_pipeline.sandbox import (
+        SandboxError,
+        SandboxOptions,
+        fault_from_words,
+        manners_from_words,
+        serve,
+    )
+
+    try:
+        options = SandboxOptions(
+            port=port,
+            clients=clients,
+            seed=seed,
+            calls_per_second=calls_per_second,
+            latency=latency,
+            today=today.date() if today else None,
+            timezone=load_settings().timezone.key,
+            first_workspace_id=first_workspace_id,
+            manners=manners_from_words(manner or []),
+            faults=tuple(fault_from_words(text) for text in fault or []),
+        )
+        serve(options)
+    except SandboxError as error:
+        raise KpiError(str(error)) from None
