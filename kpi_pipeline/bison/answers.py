@@ -7,6 +7,7 @@ document shows strings, instances were seen to send integers.
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
@@ -16,6 +17,10 @@ from kpi_pipeline.bison.model import PeriodStats
 from kpi_pipeline.bison.unknown_fields import notice
 
 _FAULTS_SHOWN = 3
+
+# What our columns of counts and of ids hold: integer and bigint.
+_LARGEST_COUNT = 2**31 - 1
+_LARGEST_ID = 2**63 - 1
 
 
 class AnswerError(ValueError):
@@ -48,9 +53,17 @@ def loads(content: bytes) -> Any:
     Text fields can hold raw control characters (observed live), which strict parsers refuse.
     """
     try:
-        return json.loads(content, strict=False)
+        return json.loads(content, strict=False, object_pairs_hook=_members)
     except (ValueError, RecursionError):
         return None
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Python would keep the last of two members of one name, and nobody could tell which is true.
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a member stands twice")
+    return members
 
 
 def message_of(body: object) -> str:
@@ -66,16 +79,17 @@ def message_of(body: object) -> str:
     return "; ".join(parts)
 
 
-def count(value: object) -> int:
-    """A non-negative integer, written as an integer or as digits; anything else is a ValueError."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+def _whole(value: object, most: int, name: str) -> int:
+    """0 to `most`, written as an integer or as digits; anything else is a ValueError."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}", value):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
         return value
-    if isinstance(value, str) and re.fullmatch(r"[0-9]+", value):
-        return int(value)
-    raise ValueError("it is no count")
+    raise ValueError(f"it is no {name}")
 
 
-Count = Annotated[int, BeforeValidator(count)]
+Count = Annotated[int, BeforeValidator(partial(_whole, most=_LARGEST_COUNT, name="count"))]
+Id = Annotated[int, BeforeValidator(partial(_whole, most=_LARGEST_ID, name="id"))]
 Answer = TypeVar("Answer", bound="WireAnswer")
 
 
@@ -133,7 +147,7 @@ class Team(WireAnswer):
 
     documented = frozenset({"personal_team", "main", "parent_id", "created_at", "updated_at"})
 
-    id: Count
+    id: Id
     name: str | None = None
 
     def __str__(self) -> str:
@@ -187,9 +201,10 @@ def new_key(body: object) -> SecretStr:
 
 
 class _Plan(WireAnswer):
-    documented = frozenset({"campaign_id", "campaign"})
+    documented = frozenset({"campaign"})
 
     emails_being_sent: Count
+    campaign_id: int | str | None = None
 
 
 class _PlansAnswer(WireAnswer):
@@ -198,7 +213,11 @@ class _PlansAnswer(WireAnswer):
 
 def planned_emails(body: object) -> int:
     """Emails planned over all campaigns of the workspace; no campaign at all is 0."""
-    return sum(plan.emails_being_sent for plan in fit(_PlansAnswer, body).data)
+    plans = fit(_PlansAnswer, body).data
+    campaigns = [plan.campaign_id for plan in plans if plan.campaign_id is not None]
+    if len(set(campaigns)) < len(campaigns):
+        raise AnswerError("answered with a campaign twice")
+    return sum(plan.emails_being_sent for plan in plans)
 
 
 class _Stats(WireAnswer):
@@ -230,4 +249,5 @@ class _StatsAnswer(WireAnswer):
 def period_stats(body: object) -> PeriodStats:
     """The totals of a period."""
     stats = fit(_StatsAnswer, body).data
-    return PeriodStats(**stats.model_dump(include=set(_Stats.model_fields)))
+    # Not model_dump: a member that is called as one of our fields would take its place there.
+    return PeriodStats(**{name: getattr(stats, name) for name in _Stats.model_fields})

@@ -117,7 +117,13 @@ class Caller:
                 sent_at, response = await self._send(call, access, attempt.num)
         try:
             with noticing() as fields:
-                value = decode(load(response.content))
+                body = load(response.content)
+                # 202, 203, 206 and the like promise no whole answer, or not the instance's own.
+                if response.status_code not in (200, 201):
+                    raise AnswerError(
+                        f"answered {response.status_code}, which promises no whole answer"
+                    )
+                value = decode(body)
         except AnswerError as fault:
             raise malformed(access, call, fault) from None
         self.unknown_fields.update((str(call), field) for field in fields)

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Generic, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
-from pydantic import BeforeValidator, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 
-from kpi_pipeline.bison.answers import AnswerError, Count, WireAnswer, fit
+from kpi_pipeline.bison.answers import AnswerError, Count, Id, WireAnswer, fit
 from kpi_pipeline.bison.calls import Answered, Call
 from kpi_pipeline.bison.model import Reply, Webhook, Workspace
 
@@ -22,7 +22,7 @@ Params = Mapping[str, str | int]
 class Row(WireAnswer):
     """An entry of a list. The id alone says whether two entries are the same."""
 
-    id: Count
+    id: Id
 
 
 RowT = TypeVar("RowT", bound=Row)
@@ -93,15 +93,14 @@ class _PageMeta(WireAnswer):
 class _CursorMeta(WireAnswer):
     documented = frozenset({"path", "per_page", "prev_cursor"})
 
-    next_cursor: str | None
+    next_cursor: Annotated[str, Field(min_length=1)] | None
 
 
 class Listed(WireAnswer, Generic[RowT]):
     """One answer of a list; `meta` says how it is paged."""
 
-    documented = frozenset({"links"})
-
     data: list[RowT]
+    links: Any = None
     # Seen as null and as an empty list where there is none.
     meta: Annotated[_PageMeta | _CursorMeta | None, BeforeValidator(lambda meta: meta or None)] = (
         None
@@ -180,8 +179,13 @@ def _of_position(shape: type[Listed[RowT]], position: Params, body: object) -> L
     answer = fit(shape, body)
     # Where cursors were asked for, an answer by number begins with its first page.
     wanted = position.get("page", 1)
-    if isinstance(answer.meta, _PageMeta) and answer.meta.current_page != wanted:
-        raise AnswerError(f"answered with page {answer.meta.current_page}, not {wanted}")
+    if isinstance(meta := answer.meta, _PageMeta):
+        if meta.current_page != wanted:
+            raise AnswerError(f"answered with page {meta.current_page}, not {wanted}")
+        if meta.total is not None and meta.last_page > max(meta.total, 1):
+            raise AnswerError(f"answered with {meta.last_page} pages for {meta.total} entries")
+    elif meta is None and isinstance(answer.links, dict) and answer.links.get("next"):
+        raise AnswerError("answered with a link to a next page, but without `meta`")
     return answer
 
 
