@@ -6,6 +6,7 @@ from kpi_pipeline.assets.client_kpis import build_client_kpis
 from kpi_pipeline.assets.client_registry import client_registry
 from kpi_pipeline.assets.resources import DeploymentResource
 from kpi_pipeline.automation.schedules import build_schedules
+from kpi_pipeline.automation.splitting import build_splitting
 from kpi_pipeline.business_days import business_date
 from kpi_pipeline.deployment import utc_now
 from kpi_pipeline.partitions import kpi_grid
@@ -18,6 +19,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     return dg.Definitions(
         assets=[client_registry, build_client_kpis(grid, settings)],
         schedules=build_schedules(settings),
+        sensors=[build_splitting(settings)],
         resources={"deployment": DeploymentResource()},
         # A run is one step that works side by side by itself; a process for the step would only
         # add three seconds to each run.

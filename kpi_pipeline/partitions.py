@@ -57,6 +57,22 @@ def rectangle_tags(workspaces: Sequence[str], dates: Sequence[date]) -> dict[str
     }
 
 
+def range_of(tags: Mapping[str, str], order: Sequence[str]) -> Rectangle | None:
+    """The range that a run's tags name, with the workspaces of `order` between its ends.
+
+    None if they name no range, or one whose ends are no partitions any more.
+    """
+    if RANGE_START not in tags or RANGE_END not in tags or _names_single_partitions(tags):
+        return None
+    start, end = _dimensions(tags[RANGE_START]), _dimensions(tags[RANGE_END])
+    try:
+        first, last = order.index(start[WORKSPACE]), order.index(end[WORKSPACE])
+    except ValueError:
+        return None
+    dates = days_between(date.fromisoformat(start[DATE]), date.fromisoformat(end[DATE]))
+    return Rectangle(order[first : last + 1], dates)
+
+
 def neighbours(
     order: Sequence[str], wanted: Sequence[str], most: int | None = None
 ) -> Iterator[list[str]]:
@@ -111,10 +127,12 @@ def _dimensions(key: str) -> dict[str, str]:
     return {DATE: day, WORKSPACE: workspace}
 
 
+def _names_single_partitions(tags: Mapping[str, str]) -> bool:
+    return any(name == _SINGLE or name.startswith(f"{_SINGLE}/") for name in tags)
+
+
 def _refuse_both_kinds(tags: Mapping[str, str]) -> None:
-    if RANGE_START in tags and any(
-        name == _SINGLE or name.startswith(f"{_SINGLE}/") for name in tags
-    ):
+    if RANGE_START in tags and _names_single_partitions(tags):
         raise dg.Failure(
             "This run names a range of partitions and single partitions at once, so which of them "
             "it should fill can't be told. Start the backfill from the asset's page.",

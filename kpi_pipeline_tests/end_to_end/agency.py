@@ -109,6 +109,14 @@ class Agency:
         events = self.page.query(query, {"run": run_id})["runOrError"]["eventConnection"]["events"]
         return str([event for event in events if event])
 
+    def split_from(self, run_id: str) -> list[str]:
+        """How the runs stand that were asked for again after a failed one."""
+        query = """query ($filter: RunsFilter!) { runsOrError(filter: $filter) {
+            ... on Runs { results { status } } } }"""
+        tags = [{"key": "kpi/split_from", "value": run_id}]
+        runs = self.page.query(query, {"filter": {"tags": tags}})["runsOrError"]["results"]
+        return [run["status"] for run in runs]
+
     def failed_partitions(self, asset: str, dates: Sequence[date]) -> set[str]:
         """The partitions of these dates that the asset's page shows in red."""
         query = """query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) {

@@ -68,6 +68,9 @@ def test_two_clients_in_trouble_keep_their_rows_and_stop_no_other_until_they_are
                 assert not changed, (asset, key)
             elif key[1] in dates:
                 assert changed, (asset, key)
+    # Each of the two is asked for again alone, once; the healthy are not, and then it ends.
+    agency.poll(lambda: agency.split_from(run_id) == ["FAILURE", "FAILURE"], "the split")
+    assert {asset: agency.rows(asset) for asset in ASSETS} == after
     red = {asset: agency.failed_partitions(asset, dates) for asset in ASSETS}
     bad = {f"{day}|{key}" for day in dates for key in trouble.clients}
     assert red == dict.fromkeys(ASSETS, bad)
