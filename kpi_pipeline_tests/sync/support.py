@@ -38,11 +38,11 @@ Rows = dict[tuple[str, date], Row]
 class Agency:
     """The sandbox's 26 clients, imported into a deployment, and what a test does with them."""
 
-    def __init__(self, deployment: Deployment, bison: Bison) -> None:
+    def __init__(self, deployment: Deployment, bison: Bison, instance: str = "main") -> None:
         self.deployment = deployment
         self.bison = bison
         with deployment.engine.connect() as connection:
-            clients = all_clients(connection)
+            clients = [it for it in all_clients(connection) if it.instance == instance]
         self.ids = {client.workspace: client.bison_workspace_id for client in clients}
         own = {int(row["bison_workspace_id"]): row for row in bison.clients()}
         self._table = {slug: own[number] for slug, number in self.ids.items() if number in own}
@@ -155,12 +155,16 @@ class Agency:
 
 
 def open_agency(
-    deployment: Deployment, bison: Bison, targets_from: date = date(2020, 1, 1)
+    deployment: Deployment,
+    bison: Bison,
+    targets_from: date = date(2020, 1, 1),
+    instance: str = "main",
 ) -> Agency:
     """Import the sandbox's own list of clients, as a user of the pipeline would."""
-    text = bison.http.get("/sandbox/clients.csv").raise_for_status().text
+    params = {"instance": instance}
+    text = bison.http.get("/sandbox/clients.csv", params=params).raise_for_status().text
     write(deployment, parse(text, deployment.instances(), "clients.csv"), targets_from)
-    return Agency(deployment, bison)
+    return Agency(deployment, bison, instance)
 
 
 def write(

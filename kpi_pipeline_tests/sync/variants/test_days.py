@@ -1,0 +1,57 @@
+"""Days without a plan, and evenings on which it is tomorrow already somewhere else."""
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from kpi_pipeline.warehouse.tables import client_metrics, sending_plans
+from kpi_pipeline_tests.sync.support import Agency
+from kpi_pipeline_tests.sync.variants.cases import Scene
+from kpi_pipeline_tests.sync.variants.checks import DATES, assert_right, what_is_right
+
+_CHICAGO = ZoneInfo("America/Chicago")
+_TODAY, _TOMORROW = "emails_scheduled_today", "emails_scheduled_tomorrow"
+
+
+@pytest.mark.parametrize("empty_plan", ["400", "list"])
+@pytest.mark.parametrize(
+    ("day", "without_plan"),
+    [
+        pytest.param(20, [_TOMORROW], id="a Friday"),
+        pytest.param(21, [_TODAY, _TOMORROW], id="a Saturday"),
+    ],
+)
+def test_a_day_without_a_plan_is_a_zero_in_whichever_way_it_is_told(
+    first_night: Agency, empty_plan: str, day: int, without_plan: list[str]
+) -> None:
+    now = datetime(2026, 3, day, 15, tzinfo=_CHICAGO)
+    agency = first_night.moved_to(now.astimezone(UTC))
+    clients, dates = Scene(agency, "all").clients, [now.date()]
+    right = what_is_right(agency, dates, clients)
+    agency.bison.manners(empty_plan=empty_plan)
+
+    agency.synced(dates, clients)
+
+    assert_right(agency, right, clients)
+    for row in agency.rows().values():
+        plans = {name: row[name] for name in (_TODAY, _TOMORROW)}
+        assert {name for name, emails in plans.items() if emails == 0} == set(without_plan)
+
+
+@pytest.mark.parametrize("day_zone", ["UTC", "America/New_York", "workspace"])
+def test_a_plan_of_an_evening_that_may_be_tomorrows_is_not_taken_for_todays(
+    first_night: Agency, day_zone: str
+) -> None:
+    evening = datetime(2026, 3, 18, 19, 30, tzinfo=_CHICAGO)
+    agency = first_night.moved_to(evening.astimezone(UTC)).with_settings(bison_timezone=None)
+    agency.bison.manners(day_zone=day_zone)
+    clients = Scene(agency, "all").clients
+
+    agency.synced(DATES, clients)
+
+    right = what_is_right(agency, DATES, clients)
+    for row in right[client_metrics.name].values():
+        row[_TODAY] = row[_TOMORROW] = None
+    assert_right(agency, right, clients)
+    assert agency.table(sending_plans) == []
