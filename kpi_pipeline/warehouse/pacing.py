@@ -17,7 +17,8 @@ from kpi_pipeline.warehouse.tables import bison_call_slots, bison_pacing
 
 # How often a process looks again while all slots of the instance are taken.
 _LOOK_AGAIN_SECONDS = 0.05
-_MARGIN = 0.05
+_MARGIN = 0.10
+_MADE_GOOD = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -46,10 +47,11 @@ class InstancePacing:
         self._engine = engine
         self._instance = instance
         interval = 1 / calls_per_second if calls_per_second else 0.0
-        # Calls reach the other end with some jitter, so turns lie 5 % wider apart than the rate
-        # asks; a taker's lateness of up to 5 % is made good, or late wakings would slow the pace.
+        # Calls are held up on their way by up to a tenth of a second, so turns lie 10 % wider apart
+        # than the rate asks: then no second at the other end holds one too many. A taker's lateness
+        # of up to 5 % is made good, or late wakings would slow the pace further.
         self._spacing = timedelta(seconds=interval * (1 + _MARGIN))
-        self._lateness_made_good = timedelta(seconds=interval * _MARGIN)
+        self._lateness_made_good = timedelta(seconds=interval * _MADE_GOOD)
         self._calls_in_flight = calls_in_flight
         self._lease = timedelta(seconds=lease_seconds)
         self._sleep = sleep

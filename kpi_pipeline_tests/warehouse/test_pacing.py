@@ -43,7 +43,7 @@ def test_turns_are_spaced_however_many_wait(engine: Engine) -> None:
     gaps = seconds(turns_of(engine))
     assert len(gaps) == 11
     assert min(gaps) >= 0.02
-    assert sum(gaps) >= 10 * 0.021
+    assert sum(gaps) >= 10 * 0.022
 
 
 def test_no_second_ever_holds_more_turns_than_the_rate_whoever_takes_them(
@@ -60,7 +60,7 @@ def test_no_second_ever_holds_more_turns_than_the_rate_whoever_takes_them(
     assert len(moments) == 36
     assert min(seconds(moments)) >= 0.05
     # Wider than a second by what arrivals may jitter.
-    assert min(seconds(moments, apart=20)) >= 1.045
+    assert min(seconds(moments, apart=20)) >= 1.095
 
 
 def test_after_a_quiet_time_there_is_no_burst(engine: Engine) -> None:
@@ -78,7 +78,7 @@ def test_after_a_quiet_time_there_is_no_burst(engine: Engine) -> None:
 def test_a_takers_lateness_is_made_good_up_to_a_twentieth_of_the_spacing(engine: Engine) -> None:
     free_since = was_free_since(engine, seconds=1)
     run(take(pacing_on(engine, calls_per_second=0.01)))
-    assert next_free_at(engine) == free_since + timedelta(seconds=105)
+    assert next_free_at(engine) == free_since + timedelta(seconds=110)
 
 
 def test_a_greater_lateness_is_not_made_good_in_full(engine: Engine) -> None:
@@ -86,7 +86,7 @@ def test_a_greater_lateness_is_not_made_good_in_full(engine: Engine) -> None:
     note_turns(engine)
     run(take(pacing_on(engine, calls_per_second=0.01)))
     [moment] = turns_of(engine)
-    assert next_free_at(engine) == moment + timedelta(seconds=100)
+    assert next_free_at(engine) == moment + timedelta(seconds=105)
 
 
 def test_zero_calls_a_second_means_no_spacing(engine: Engine) -> None:
@@ -260,4 +260,4 @@ def test_another_process_is_paced_with_ours(engine: Engine) -> None:
     moments = turns_of(engine)
     assert len(moments) == 40
     assert all(later - earlier >= timedelta(seconds=0.05) for earlier, later in pairwise(moments))
-    assert min(seconds(moments, apart=20)) >= 1.045
+    assert min(seconds(moments, apart=20)) >= 1.095

@@ -1,0 +1,97 @@
+"""A process dies with the master key and a call slot in its hands."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, Table, func, select, update
+
+from kpi_pipeline.warehouse.tables import bison_call_slots, bison_master_key_leases
+from kpi_pipeline_tests.cli.running import wait_until
+from kpi_pipeline_tests.processes.running import arrivals, at_work, series_calls, truth
+from kpi_pipeline_tests.processes.tasks import Reading, Task
+from kpi_pipeline_tests.sandbox.running import TODAY, Bison
+from kpi_pipeline_tests.sync.support import SERIES, Agency
+
+FIRST, LAST = TODAY - timedelta(days=5), TODAY
+CALL_SECONDS = 5
+
+
+@pytest.fixture(autouse=True)
+def _one_call_at_a_time(agency: Agency, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KPI_BISON_CALLS_IN_FLIGHT", "1")
+    monkeypatch.setenv("KPI_BISON_TIMEOUT_SECONDS", str(CALL_SECONDS))
+
+
+def reading_of(workspace: str) -> Task:
+    return Task(readings=[Reading(workspace=workspace, first=FIRST, last=LAST)])
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_held_falls_to_another_when_it_expires_and_not_before(
+    agency: Agency, bison: Bison, engine: Engine, tmp_path: Path
+) -> None:
+    doomed, heir = agency.keyless[:2]
+    expected = truth(bison, agency.ids[heir], FIRST, LAST)
+    bison.fault("slow", path=SERIES, seconds=60, times=1)
+    agency.forget_calls()
+
+    with at_work(tmp_path, reading_of(doomed)) as [victim]:
+        wait_until(lambda: bool(series_calls(bison)), "the call in mid-reading")
+        victim.kill()
+    lease, slot = only_row(engine, bison_master_key_leases), only_row(engine, bison_call_slots)
+    # Longer than this nobody would have to wait for what the dead process held.
+    assert seconds_left(engine, bison_master_key_leases) <= 30
+    assert seconds_left(engine, bison_call_slots) <= CALL_SECONDS + 30
+    agency.forget_calls()
+
+    with at_work(tmp_path, reading_of(heir)) as [worker]:
+        stays(lambda: only_row(engine, bison_master_key_leases) == lease, "the dead one's lease")
+        expire(engine, bison_master_key_leases)
+        wait_until(
+            lambda: only_row(engine, bison_master_key_leases)["holder"] != lease["holder"],
+            "the taking of the master key",
+        )
+        stays(lambda: only_row(engine, bison_call_slots) == slot, "the dead one's slot")
+        assert arrivals(bison) == []
+        expire(engine, bison_call_slots)
+        [outcome] = worker.outcomes(30)
+
+    assert (outcome.error, outcome.days) == (None, expected)
+    assert {call.workspace_id for call in arrivals(bison)} == {agency.ids[heir]}
+    assert rows_of(engine, bison_master_key_leases) == rows_of(engine, bison_call_slots) == []
+
+
+def stays(holds: Callable[[], bool], what: str, seconds: float = 1.0) -> None:
+    """Look again and again, for many times as long as a waiting process takes to look."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert holds(), f"{what} was taken before it expired"
+        time.sleep(0.05)
+
+
+def rows_of(engine: Engine, table: Table) -> list[dict[str, Any]]:
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.execute(select(table)).mappings()]
+
+
+def only_row(engine: Engine, table: Table) -> dict[str, Any]:
+    [row] = rows_of(engine, table)
+    return row
+
+
+def seconds_left(engine: Engine, table: Table) -> float:
+    with engine.connect() as connection:
+        left = connection.scalar(select(table.c.expires_at - func.clock_timestamp()))
+    assert isinstance(left, timedelta)
+    return left.total_seconds()
+
+
+def expire(engine: Engine, table: Table) -> None:
+    """Stand in for the half minute until it expires by itself."""
+    with engine.begin() as connection:
+        past = func.clock_timestamp() - timedelta(seconds=1)
+        connection.execute(update(table).values(expires_at=past))

@@ -1,0 +1,105 @@
+"""Two processes keep one pace together, by the moments at which their calls arrive."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from kpi_pipeline_tests.processes.running import Arrival, arrivals, at_work, errors
+from kpi_pipeline_tests.processes.tasks import Reading, Task
+from kpi_pipeline_tests.sandbox.running import TODAY, Bison
+from kpi_pipeline_tests.sync.support import Agency
+from kpi_pipeline_tests.warehouse.turns import LEASE_SECONDS, note_turns, turns_of
+
+CALLS_PER_SECOND = 5
+CALLS_EACH = 30
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture(autouse=True)
+def _paced(agency: Agency, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KPI_BISON_CALLS_PER_SECOND", str(CALLS_PER_SECOND))
+    # A slot is leased for 30 s longer than a call may take; the noting of turns reckons with it.
+    monkeypatch.setenv("KPI_BISON_TIMEOUT_SECONDS", str(LEASE_SECONDS - 30))
+    note_turns(engine)
+
+
+def tasks_of(agency: Agency) -> list[Task]:
+    """For each of two processes, readings of one call each, with the clients' own keys."""
+    day = TODAY - timedelta(days=1)
+    return [
+        Task(
+            readings=[
+                Reading(workspace=keyed[number % len(keyed)], first=day, last=day)
+                for number in range(CALLS_EACH)
+            ],
+            at_once=8,
+        )
+        for keyed in (agency.keyed[0::2], agency.keyed[1::2])
+    ]
+
+
+def calls_of_both(agency: Agency, bison: Bison, folder: Path) -> list[Arrival]:
+    """The sandbox's log of all that both did; nobody's reading may be lost."""
+    agency.forget_calls()
+    with at_work(folder, *tasks_of(agency)) as workers:
+        for worker in workers:
+            outcomes = worker.outcomes(90)
+            assert (len(outcomes), errors(outcomes)) == (CALLS_EACH, [])
+    return arrivals(bison)
+
+
+def assert_the_rate_is_kept(turns: Sequence[datetime], calls: Sequence[Arrival]) -> None:
+    """Never more than five calls in any second.
+
+    A turn is the moment at which a call may leave, told by the database without any delay; turns
+    keep to the rate without exception. On its way a call can be held up, by a connection that is
+    still to be opened or by a busy machine. The pace leaves room for a tenth of a second of that; a
+    machine that stops for longer is forgiven once.
+    """
+    moments = [call.at for call in calls]
+    assert len(moments) == len(turns)
+    assert all(turn <= moment for turn, moment in zip(turns, moments, strict=True))
+    assert crowded_seconds(turns) == []
+    settled = [moment for moment in moments if moment >= moments[0] + SECOND]
+    assert len(crowded_seconds(settled)) <= 1
+
+
+def crowded_seconds(moments: Sequence[datetime]) -> list[datetime]:
+    """The moments from which on a second, its end not included, holds more than the rate allows."""
+    ends = moments[CALLS_PER_SECOND:]
+    return [start for start, end in zip(moments, ends, strict=False) if end < start + SECOND]
+
+
+@pytest.mark.slow
+def test_two_processes_together_keep_to_the_rate_and_use_it(
+    agency: Agency, bison: Bison, engine: Engine, tmp_path: Path
+) -> None:
+    calls = calls_of_both(agency, bison, tmp_path)
+
+    assert len(calls) == 2 * CALLS_EACH
+    assert_the_rate_is_kept(turns_of(engine), calls)
+    seconds = (calls[-1].at - calls[0].at).total_seconds()
+    assert (len(calls) - 1) / seconds >= 0.85 * CALLS_PER_SECOND
+
+
+@pytest.mark.slow
+def test_a_429_stops_both_processes_and_loses_nobody(
+    agency: Agency, bison: Bison, engine: Engine, tmp_path: Path
+) -> None:
+    bison.fault("status", status=429, retry_after=2, after=20, times=3)
+
+    calls = calls_of_both(agency, bison, tmp_path)
+
+    assert len(calls) == 2 * CALLS_EACH + 3
+    assert_the_rate_is_kept(turns_of(engine), calls)
+    pauses = [
+        after.at - refused.answered() for refused, after in pairwise(calls) if refused.status == 429
+    ]
+    assert len(pauses) == 3
+    assert min(pauses) >= 2 * SECOND
+    # What was asked for, up to a second of jitter, and some time to wake up.
+    assert max(pauses) <= 4 * SECOND

@@ -1,0 +1,116 @@
+"""A workspace that answers after ages and one that stalls: they hold up themselves alone."""
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+
+import pytest
+
+from kpi_pipeline.sync.work import ClientOutcome, Rectangle, work_through
+from kpi_pipeline_tests.conftest import NOW
+from kpi_pipeline_tests.processes.running import Arrival, series_calls
+from kpi_pipeline_tests.sandbox.running import TODAY, Bison, Stage, bison_on, options
+from kpi_pipeline_tests.sync.support import ALL_STEPS, SERIES, Agency, differences
+
+# Scaled down: a series of the largest workspaces can take 30 s.
+SLOW_SECONDS = 7.0
+TIMEOUT_SECONDS = 9.0
+CALLS_PER_SECOND = 30
+ROUNDS = 2
+
+
+@pytest.fixture
+def bison(stage: Stage) -> Iterator[Bison]:
+    """A sandbox whose answers take some time, as they do live."""
+    with bison_on(stage, options(latency=0.05)) as fresh:
+        yield fresh
+
+
+class Round:
+    """One sync of all clients, and when each of them was done, in seconds after its start."""
+
+    def __init__(self, agency: Agency, workspaces: Sequence[str], instant: datetime) -> None:
+        self.agency = agency.moved_to(instant)
+        self.agency.forget_calls()
+        self.outcomes: dict[str, ClientOutcome] = {}
+        self.done_at: dict[str, float] = {}
+        self.started_at = time.monotonic()
+        work_through(
+            self.agency.deployment,
+            Rectangle(workspaces, [TODAY]),
+            ALL_STEPS,
+            run_id=f"at {instant}",
+            on_done=self._note,
+        )
+
+    def _note(self, outcome: ClientOutcome) -> None:
+        self.outcomes[outcome.workspace] = outcome
+        self.done_at[outcome.workspace] = time.monotonic() - self.started_at
+
+    def troubles(self) -> dict[str, str]:
+        return {slug: it.error for slug, it in self.outcomes.items() if it.error is not None}
+
+    def seconds_for(self, workspaces: Sequence[str]) -> float:
+        """How long it took until all of these were done."""
+        return max(self.done_at[slug] for slug in workspaces)
+
+
+@pytest.mark.slow
+def test_a_slow_and_a_stalled_workspace_hold_up_none_of_the_other_24(
+    agency: Agency, bison: Bison
+) -> None:
+    # The keys are verified once, so that all rounds are of the same calls.
+    agency.synced([TODAY])
+    agency = agency.with_settings(
+        bison_calls_per_second=CALLS_PER_SECOND,
+        bison_timeout_seconds=TIMEOUT_SECONDS,
+        bison_attempts=1,
+    )
+    slow, stalled = agency.keyed[:2]
+    others = [slug for slug in agency.workspaces if slug not in (slow, stalled)]
+    # The two come first, and so take their places at once.
+    everybody = [slow, stalled, *others]
+    instants = [NOW + timedelta(minutes=number) for number in range(1, 2 * ROUNDS + 1)]
+
+    calm = [Round(agency, everybody, instant) for instant in instants[:ROUNDS]]
+    assert [it.troubles() for it in calm] == [{}] * ROUNDS
+    longest = 1.1 * min(it.seconds_for(others) for it in calm) + 0.5
+    bison.fault("slow", path=SERIES, workspace_id=agency.ids[slow], seconds=SLOW_SECONDS)
+    bison.fault("stall", path=SERIES, workspace_id=agency.ids[stalled])
+
+    def seconds_in_trouble(instant: datetime) -> float:
+        troubled = Round(agency, everybody, instant)
+        assert_the_two_hold_up_themselves_alone(troubled, bison, slow, stalled)
+        return troubled.seconds_for(others)
+
+    # Once is enough: what else the machine does can only make it longer.
+    assert any(seconds_in_trouble(instant) <= longest for instant in instants[ROUNDS:])
+
+
+def assert_the_two_hold_up_themselves_alone(
+    round_: Round, bison: Bison, slow: str, stalled: str
+) -> None:
+    """All others ask and are answered while the two are under way; each of the two ends rightly."""
+    agency, order = round_.agency, list(round_.done_at)
+    assert len(order) == 26
+    assert order[-2:] == [slow, stalled]
+    one, other = (series_call(agency, bison, slug) for slug in (slow, stalled))
+    beside = [
+        call
+        for call in series_calls(bison)
+        if max(one.at, other.at) <= call.at and call.answered() < one.answered()
+    ]
+    assert len(beside) == 24
+    assert round_.troubles().keys() == {stalled}
+    assert f"time-out ({TIMEOUT_SECONDS:g} s)" in round_.troubles()[stalled]
+    rows = {key: row for key, row in agency.rows().items() if key[0] == slow}
+    assert differences(rows, agency.expected([TODAY], [slow])) == []
+    now = agency.deployment.now()
+    assert {slug for (slug, _), row in agency.rows().items() if row["as_of"] == now} == {
+        slug for slug in order if slug != stalled
+    }
+
+
+def series_call(agency: Agency, bison: Bison, workspace: str) -> Arrival:
+    [call] = [it for it in series_calls(bison) if it.workspace_id == agency.ids[workspace]]
+    return call
