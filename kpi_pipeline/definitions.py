@@ -5,6 +5,7 @@ import dagster as dg
 from kpi_pipeline.assets.client_kpis import build_client_kpis
 from kpi_pipeline.assets.client_registry import client_registry
 from kpi_pipeline.assets.resources import DeploymentResource
+from kpi_pipeline.automation.clean_up import build_clean_up
 from kpi_pipeline.automation.schedules import build_schedules
 from kpi_pipeline.automation.splitting import build_splitting
 from kpi_pipeline.business_days import business_date
@@ -18,7 +19,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     grid = kpi_grid(settings, business_date(utc_now(), settings.timezone))
     return dg.Definitions(
         assets=[client_registry, build_client_kpis(grid, settings)],
-        schedules=build_schedules(settings),
+        schedules=[*build_schedules(settings), build_clean_up(settings)],
         sensors=[build_splitting(settings)],
         resources={"deployment": DeploymentResource()},
         # A run is one step that works side by side by itself; a process for the step would only

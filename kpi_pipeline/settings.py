@@ -93,6 +93,12 @@ class Settings(BaseSettings):
     workspaces_per_run: int = Field(
         default=50, ge=1, description="How many clients one scheduled run covers at most."
     )
+    run_retention_days: int = Field(
+        default=90,
+        ge=7,
+        description="For how many days finished runs are kept; older ones are deleted weekly "
+        "unless they hold a partition's latest event.",
+    )
     web_port: int = Field(
         default=3000, ge=0, le=65535, description="Port of Dagster's page on 127.0.0.1; 0: any."
     )
