@@ -18,7 +18,7 @@ from kpi_pipeline.cli.dagster_page import RunStatus
 from kpi_pipeline.cli.playground import Playground, playground
 from kpi_pipeline.partitions import rectangle_tags
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline.sync.store import Step
+from kpi_pipeline.sync.rectangle import Step
 from kpi_pipeline_tests.end_to_end.schedules import stop_schedules
 
 _SANDBOX = {"clients": 26, "calls-per-second": 9.5, "latency": 0.25}

@@ -9,7 +9,7 @@ from kpi_pipeline.automation.clean_up import build_clean_up
 from kpi_pipeline.automation.schedules import build_schedules
 from kpi_pipeline.automation.splitting import build_splitting
 from kpi_pipeline.business_days import business_date
-from kpi_pipeline.deployment import utc_now
+from kpi_pipeline.clock import utc_now
 from kpi_pipeline.partitions import kpi_grid
 from kpi_pipeline.settings import Settings, load_settings
 

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
 
 from kpi_pipeline.bison import BisonClient, BisonInstance, ClientOptions
 from kpi_pipeline.business_days import business_date
+from kpi_pipeline.clock import utc_now
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import NO_INSTANCE
 from kpi_pipeline.settings import Settings
@@ -25,11 +26,6 @@ _SLOT_MARGIN_SECONDS = 30.0
 # What is known of the zone that bounds a day of Email Bison's, where nobody has found out: nothing,
 # but these are the candidates, beside the business's own.
 _CANDIDATE_ZONES = (ZoneInfo("UTC"), ZoneInfo("America/New_York"))
-
-
-def utc_now() -> datetime:
-    """The clock of production; everything else is handed one."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)

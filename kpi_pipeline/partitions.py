@@ -9,7 +9,7 @@ from dagster import AssetExecutionContext, DagsterInstance
 from kpi_pipeline.business_days import days_between
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.sync.work import Rectangle
+from kpi_pipeline.sync.rectangle import Rectangle
 
 # Dimensions stand in a key in the order of their names: "2026-03-04|acme".
 DATE, WORKSPACE = "date", "workspace"

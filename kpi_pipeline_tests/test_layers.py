@@ -18,13 +18,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bison": set(),
     "sandbox": set(),
     "business_days": set(),
+    "clock": set(),
     "errors": set(),
     "instances": set(),
     "settings": {"errors", "instances"},
     "columns": set(),
     "metrics": {"business_days", "columns"},
     "warehouse": {"errors", "instances", "settings", "metrics", "business_days", "columns"},
-    "deployment": {"bison", "business_days", "errors", "instances", "settings", "warehouse"},
+    "deployment": {
+        *("bison", "business_days", "clock", "errors", "instances", "settings", "warehouse"),
+    },
     "sync": {"bison", "business_days", "deployment", "errors", "settings", "warehouse"},
 }
 DAGSTER_ROOMS = {"assets", "automation", "partitions", "definitions", "dagster_storage", "cli"}

@@ -7,7 +7,7 @@ others turn green, those of the failed ones red, and the run fails and names the
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -17,8 +17,10 @@ from kpi_pipeline.assets.specs import kpi_specs
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.partitions import DATE, WORKSPACE, rectangle_of
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.sync.store import Step
-from kpi_pipeline.sync.work import ClientOutcome, work_through
+from kpi_pipeline.sync.rectangle import Step
+
+if TYPE_CHECKING:
+    from kpi_pipeline.sync.work import ClientOutcome
 
 
 def build_client_kpis(
@@ -36,10 +38,13 @@ def build_client_kpis(
     def client_kpis(
         context: dg.AssetExecutionContext, deployment: DeploymentResource
     ) -> Iterator[dg.MaterializeResult[None]]:
+        # Imported late, with pandas and all: whoever only loads the definitions needs none of it.
+        from kpi_pipeline.sync.work import work_through
+
         rectangle = rectangle_of(context)
         steps = [step for step in Step if dg.AssetKey(step.value) in context.selected_asset_keys]
 
-        def report(outcome: ClientOutcome) -> None:
+        def report(outcome: "ClientOutcome") -> None:
             if outcome.error is None:
                 context.log.info(_line(outcome))
             else:
@@ -63,7 +68,7 @@ def build_client_kpis(
     return client_kpis
 
 
-def _line(outcome: ClientOutcome) -> str:
+def _line(outcome: "ClientOutcome") -> str:
     if outcome.key_used is None:
         return f"{outcome.workspace}: {outcome.seconds:.1f} s"
     return (
@@ -73,7 +78,7 @@ def _line(outcome: ClientOutcome) -> str:
     )
 
 
-def _filled(step: Step, outcomes: Sequence[ClientOutcome]) -> PartitionNumbers:
+def _filled(step: Step, outcomes: Sequence["ClientOutcome"]) -> PartitionNumbers:
     """Each partition that the healthy clients' work filled, with the numbers that Dagster plots."""
     filled: dict[dg.MultiPartitionKey, dict[str, Any]] = {}
     for outcome in outcomes:
@@ -103,7 +108,7 @@ def _filled(step: Step, outcomes: Sequence[ClientOutcome]) -> PartitionNumbers:
     return filled
 
 
-def _failure(outcomes: Sequence[ClientOutcome], failed: Sequence[ClientOutcome]) -> dg.Failure:
+def _failure(outcomes: Sequence["ClientOutcome"], failed: Sequence["ClientOutcome"]) -> dg.Failure:
     reasons = "\n".join(f"- {outcome.error}" for outcome in failed)
     return dg.Failure(
         f"{len(failed)} of {len(outcomes)} clients failed; the rows of the others are written.\n"

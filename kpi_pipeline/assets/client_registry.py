@@ -2,6 +2,7 @@
 
 import asyncio
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -9,7 +10,9 @@ from kpi_pipeline.assets.resources import DeploymentResource
 from kpi_pipeline.assets.specs import REGISTRY, registry_spec
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.partitions import sync_workspace_partitions
-from kpi_pipeline.sync.registry import RegistryReport, refresh_registry
+
+if TYPE_CHECKING:
+    from kpi_pipeline.sync.registry import RegistryReport
 
 
 @dg.multi_asset(specs=[registry_spec()], name="refresh_client_registry")
@@ -17,6 +20,8 @@ def client_registry(
     context: dg.AssetExecutionContext, deployment: DeploymentResource
 ) -> dg.MaterializeResult[None]:
     """Compare the registry with Email Bison, and bring the grid in line with it."""
+    from kpi_pipeline.sync.registry import refresh_registry
+
     try:
         with deployment.opened() as opened:
             report = asyncio.run(refresh_registry(opened))
@@ -31,7 +36,7 @@ def client_registry(
     return dg.MaterializeResult(asset_key=REGISTRY, metadata=_metadata(report))
 
 
-def _metadata(report: RegistryReport) -> dict[str, int | dg.MarkdownMetadataValue]:
+def _metadata(report: "RegistryReport") -> dict[str, int | dg.MarkdownMetadataValue]:
     lists = {
         "unknown": report.unknown,
         "renamed": report.renamed,

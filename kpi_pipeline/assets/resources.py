@@ -2,18 +2,24 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from kpi_pipeline.deployment import Deployment, open_deployment
 from kpi_pipeline.settings import load_settings
+
+if TYPE_CHECKING:
+    from kpi_pipeline.deployment import Deployment
 
 
 class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Opens the deployment that the environment describes, at run time and not at import."""
 
     @contextmanager
-    def opened(self) -> Iterator[Deployment]:
+    def opened(self) -> Iterator["Deployment"]:
         """Settings, database, vault and clock, until the block ends."""
+        # Imported late: Dagster's page and daemon load these definitions, and never do the work.
+        from kpi_pipeline.deployment import open_deployment
+
         with open_deployment(load_settings()) as deployment:
             yield deployment

@@ -6,7 +6,7 @@ import dagster as dg
 from sqlalchemy import Table
 
 from kpi_pipeline.columns import MEANINGS
-from kpi_pipeline.sync.store import Step
+from kpi_pipeline.sync.rectangle import Step
 from kpi_pipeline.warehouse.tables import client_metrics, clients, kpi_projections, raw_bison_stats
 
 OWNERS = ["team:campaign-analytics"]

@@ -10,7 +10,7 @@ from kpi_pipeline.assets.specs import REGISTRY
 from kpi_pipeline.business_days import business_date, days_between, nightly_dates
 from kpi_pipeline.partitions import WORKSPACE, first_date, neighbours, rectangle_tags
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.sync.store import Step
+from kpi_pipeline.sync.rectangle import Step
 
 _GRID_ASSETS = [dg.AssetKey(step.value) for step in Step]
 

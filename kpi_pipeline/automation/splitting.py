@@ -14,8 +14,7 @@ from dagster import DagsterRun, RunRequest, SensorEvaluationContext
 from kpi_pipeline.assets.resources import DeploymentResource
 from kpi_pipeline.partitions import WORKSPACE, neighbours, range_of, rectangle_tags
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.sync.store import Step
-from kpi_pipeline.sync.work import Rectangle
+from kpi_pipeline.sync.rectangle import Rectangle, Step
 from kpi_pipeline.warehouse.sync_log import read_entries
 
 SPLIT_FROM = "kpi/split_from"

@@ -13,7 +13,7 @@ from kpi_pipeline.cli.processes import require_free_port
 from kpi_pipeline.cli.progress import watch_run
 from kpi_pipeline.cli.report import SyncReport, print_report
 from kpi_pipeline.cli.up import stay_up
-from kpi_pipeline.deployment import utc_now
+from kpi_pipeline.clock import utc_now
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import Settings, load_settings
@@ -89,7 +89,7 @@ def _keep_environment(settings: Settings) -> None:
 def _fill(play: Playground, days: int) -> SyncReport:
     """Refresh the registry, then fill the last `days` closed days and today, as runs of Dagster."""
     from kpi_pipeline.partitions import rectangle_tags
-    from kpi_pipeline.sync.store import Step
+    from kpi_pipeline.sync.rectangle import Step
 
     started = time.monotonic()
     registry_run = play.page.launch(["client_registry"], {})

@@ -18,7 +18,7 @@ from kpi_pipeline.partitions import (
     rectangle_tags,
     sync_workspace_partitions,
 )
-from kpi_pipeline.sync.store import Step
+from kpi_pipeline.sync.rectangle import Step
 from kpi_pipeline.warehouse.clients import active_clients
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
-from enum import StrEnum
 
 from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.sync.fetch import FetchedFacts
+from kpi_pipeline.sync.rectangle import Step
 from kpi_pipeline.warehouse.facts import store_facts, store_plan
 from kpi_pipeline.warehouse.locks import lock_client
 from kpi_pipeline.warehouse.metric_rows import (
@@ -14,14 +14,6 @@ from kpi_pipeline.warehouse.metric_rows import (
     read_day_numbers,
     recompute_projections,
 )
-
-
-class Step(StrEnum):
-    """The three steps from Email Bison to the dashboard; each is named for the table it writes."""
-
-    FACTS = "raw_bison_stats"
-    PROJECTIONS = "kpi_projections"
-    METRICS = "client_metrics"
 
 
 def store_client(

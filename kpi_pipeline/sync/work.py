@@ -21,21 +21,14 @@ from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.fetch import FetchedFacts, fetch_facts
 from kpi_pipeline.sync.novelties import report_unknown_fields
-from kpi_pipeline.sync.store import Step, store_client
+from kpi_pipeline.sync.rectangle import Rectangle, Step
+from kpi_pipeline.sync.store import store_client
 from kpi_pipeline.warehouse.api_keys import stored_keys
 from kpi_pipeline.warehouse.clients import Client, pick_clients
 from kpi_pipeline.warehouse.metric_rows import DayNumbers
 from kpi_pipeline.warehouse.sync_log import SyncEntry, store_entry
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Rectangle:
-    """Some clients × some consecutive dates: what one run covers."""
-
-    workspaces: Sequence[str]
-    dates: Sequence[date]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from kpi_pipeline.business_days import business_date
 from kpi_pipeline.definitions import build_definitions
 from kpi_pipeline.partitions import WORKSPACE, sync_workspace_partitions
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline.sync.store import Step
+from kpi_pipeline.sync.rectangle import Step
 from kpi_pipeline_tests.sync.support import Agency
 
 ASSETS = [step.value for step in Step]

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from kpi_pipeline.partitions import RANGE_END, RANGE_START, rectangle_tags
-from kpi_pipeline.sync.store import Step
+from kpi_pipeline.sync.rectangle import Step
 from kpi_pipeline_tests.dagster_layer.installation import ASSETS, Installation, cells, counts
 from kpi_pipeline_tests.sync.support import differences
 

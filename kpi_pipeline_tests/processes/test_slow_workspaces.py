@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from kpi_pipeline.sync.work import ClientOutcome, Rectangle, work_through
+from kpi_pipeline.sync.rectangle import Rectangle
+from kpi_pipeline.sync.work import ClientOutcome, work_through
 from kpi_pipeline_tests.conftest import NOW
 from kpi_pipeline_tests.processes.running import Arrival, series_calls
 from kpi_pipeline_tests.sandbox.running import TODAY, Bison, Stage, bison_on, options

@@ -10,7 +10,8 @@ import sys
 from dataclasses import asdict
 
 from kpi_pipeline.bison import BisonClient, BisonError, DailySeries, WorkspaceReader
-from kpi_pipeline.deployment import Deployment, open_deployment, utc_now
+from kpi_pipeline.clock import utc_now
+from kpi_pipeline.deployment import Deployment, open_deployment
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline.sync.identity import reference

@@ -11,8 +11,8 @@ from sqlalchemy import Table, select, update
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kpi_pipeline.deployment import Deployment
-from kpi_pipeline.sync.store import Step
-from kpi_pipeline.sync.work import ClientOutcome, Rectangle, work_through
+from kpi_pipeline.sync.rectangle import Rectangle, Step
+from kpi_pipeline.sync.work import ClientOutcome, work_through
 from kpi_pipeline.warehouse.clients import ClientRecord, all_clients, import_clients
 from kpi_pipeline.warehouse.clients_csv import parse
 from kpi_pipeline.warehouse.tables import (

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 import pytest
 
 from kpi_pipeline.business_days import days_between
-from kpi_pipeline.sync.store import Step
+from kpi_pipeline.sync.rectangle import Step
 from kpi_pipeline.warehouse.clients_csv import parse
 from kpi_pipeline.warehouse.tables import client_metrics, kpi_projections, raw_bison_stats
 from kpi_pipeline_tests.sandbox.running import TODAY

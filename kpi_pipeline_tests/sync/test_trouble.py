@@ -10,7 +10,8 @@ from sqlalchemy import text
 
 from kpi_pipeline.business_days import days_between
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.sync.work import ClientOutcome, Rectangle, work_through
+from kpi_pipeline.sync.rectangle import Rectangle
+from kpi_pipeline.sync.work import ClientOutcome, work_through
 from kpi_pipeline.warehouse.sync_log import read_entries
 from kpi_pipeline.warehouse.tables import client_api_keys, client_metrics, sync_log
 from kpi_pipeline.warehouse.vault import Vault, new_secret_key
