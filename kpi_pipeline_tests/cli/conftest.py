@@ -63,6 +63,7 @@ def live_bison(configured: URL, stage: Stage, monkeypatch: pytest.MonkeyPatch) -
     with bison_on(stage, options(today=None, timezone=calm_zone().key)) as fresh:
         fresh.freeze(None)
         monkeypatch.setenv("KPI_BISON_INSTANCES", format_instances([instance_of(fresh)]))
+        monkeypatch.setenv("KPI_BISON_TIMEZONE", calm_zone().key)
         monkeypatch.setenv("KPI_BISON_CALLS_PER_SECOND", "0")
         monkeypatch.setenv("KPI_BISON_ATTEMPTS", "1")
         yield fresh

@@ -56,6 +56,7 @@ def installation(
             "KPI_BISON_ATTEMPTS": "1",
             "KPI_SECRET_KEY": secret_key,
             "KPI_TIMEZONE": zone.key,
+            "KPI_BISON_TIMEZONE": zone.key,
         }.items():
             monkeypatch.setenv(name, value)
         deployment = Deployment(load_settings(), engine, Vault(SecretStr(secret_key)))
