@@ -75,6 +75,7 @@ def test_variables_are_read_in_their_own_types(monkeypatch: pytest.MonkeyPatch) 
         ("KPI_BISON_ATTEMPTS", "0", "Input should be greater than or equal to 1"),
         ("KPI_SERIES_MAX_DAYS", "60", "Input should be greater than or equal to 61"),
         ("KPI_WORKSPACES_PER_RUN", "0", "Input should be greater than or equal to 1"),
+        ("KPI_RUN_RETENTION_DAYS", "6", "Input should be greater than or equal to 7"),
         ("KPI_WEB_PORT", "65536", "Input should be less than or equal to 65535"),
         (
             "KPI_STATE_DIR",
