@@ -35,7 +35,8 @@ def without_times(rows: dict[tuple[str, date], Row]) -> dict[tuple[str, date], R
 def test_schedules_run_on_a_fresh_installation_without_anybody_starting_them(
     agency: Agency,
 ) -> None:
-    assert agency.schedules_at_start == {"daily_kpi_sync": "RUNNING", "hourly_refresh": "RUNNING"}
+    schedules = ("daily_kpi_sync", "hourly_refresh", "clean_up_runs")
+    assert agency.schedules_at_start == dict.fromkeys(schedules, "RUNNING")
 
 
 def test_one_partition_materialized_from_the_page_fills_one_row_of_each_table(
