@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,6 +25,13 @@ from kpi_pipeline_tests.sandbox.running import Bison, Stage, bison_on, on_stage,
 NOW = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
 
 _TEMPLATE = "kpi_template"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell lets what runs in its background ignore Ctrl-C, and so would our child processes."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
