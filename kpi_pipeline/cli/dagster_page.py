@@ -25,6 +25,10 @@ query Status($run: ID!) {
 """
 
 
+class PageSilentError(KpiError):
+    """The page does not answer, or something else does in its place."""
+
+
 class RunStatus(StrEnum):
     """How a run stands, as far as a waiting command cares."""
 
@@ -39,26 +43,34 @@ class DagsterPage:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def query(self, text: str, variables: Mapping[str, object]) -> dict[str, Any]:
-        """The `data` of a GraphQL answer.
+    def query(
+        self, text: str, variables: Mapping[str, object], *, timeout: float = 60
+    ) -> dict[str, Any]:
+        """The `data` of a GraphQL answer, which may take `timeout` seconds.
 
         Raises:
-            KpiError: if the page does not answer, or refuses the query.
+            PageSilentError: if the page does not answer, or what answers speaks no GraphQL.
+            KpiError: if it refuses the query.
         """
         try:
             response = httpx.post(
-                f"{self.url}/graphql", json={"query": text, "variables": variables}, timeout=60
+                f"{self.url}/graphql", json={"query": text, "variables": variables}, timeout=timeout
             )
             answer = response.raise_for_status().json()
-        except httpx.HTTPError as error:
-            raise KpiError(
-                f"Dagster's page at {self.url} does not answer ({type(error).__name__}). "
-                "Is `kpi up` running?"
-            ) from None
-        if answer.get("errors"):
-            raise KpiError(f"Dagster refused a query: {answer['errors'][0]['message']}")
-        data: dict[str, Any] = answer["data"]
-        return data
+        except (httpx.HTTPError, ValueError) as error:
+            raise self._silent(type(error).__name__) from None
+        match answer:
+            case {"errors": [{"message": reason}, *_]}:
+                raise KpiError(f"Dagster refused a query: {reason}")
+            case {"data": dict(data)}:
+                return data
+            case _:
+                raise self._silent("what answers there is no Dagster")
+
+    def _silent(self, reason: str) -> PageSilentError:
+        return PageSilentError(
+            f"Dagster's page at {self.url} does not answer ({reason}). Is `kpi up` running?"
+        )
 
     def launch(self, assets: Sequence[str], tags: Mapping[str, str]) -> str:
         """Start a run that materializes `assets`; return its id.

@@ -92,6 +92,51 @@ def sync(day: Day = None, workspace: Workspaces = None) -> None:
     _exit_unless(sync_now(load_settings(), _date(day), workspace or []))
 
 
+@app.command()
+def backfill(
+    first: Annotated[
+        datetime | None,
+        typer.Option("--from", formats=["%Y-%m-%d"], metavar="DATE", help="The first date."),
+    ] = None,
+    last: Annotated[
+        datetime | None,
+        typer.Option("--to", formats=["%Y-%m-%d"], metavar="DATE", help="The last date."),
+    ] = None,
+    workspace: Workspaces = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ASSET",
+            help="raw_bison_stats, kpi_projections or client_metrics; may be repeated. "
+            "Unset: all three.",
+        ),
+    ] = None,
+    follow: Annotated[
+        str | None, typer.Option(metavar="ID", help="Join this backfill; launch none.")
+    ] = None,
+) -> None:
+    """Fill the past: clients × dates through a backfill of Dagster's, checked row by row.
+
+    Works in the Dagster that is running, or starts one for as long as it lasts. Ctrl-C leaves the
+    backfill at work, and --follow joins it again. Without -w: all active clients.
+    """
+    from kpi_pipeline.cli.backfill import backfill as backfill_now
+    from kpi_pipeline.cli.backfill import follow as follow_now
+
+    if follow is not None:
+        if first or last or workspace or only:
+            raise KpiError("--follow joins a backfill as it is: name its id, and nothing else.")
+        _exit_unless(follow_now(load_settings(), follow))
+        return
+    if first is None or last is None:
+        raise KpiError(
+            "Name the dates with --from and --to, as in `kpi backfill --from 2026-01-01 "
+            "--to 2026-01-31`, or a backfill to join with --follow."
+        )
+    days = first.date(), last.date()
+    _exit_unless(backfill_now(load_settings(), *days, workspace or [], only or []))
+
+
 @app.command("metrics")
 def show_metrics(
     day: Day = None,

@@ -7,6 +7,7 @@ from kpi_pipeline_tests.cli.running import Kpi
 
 OPTIONS = {
     "": ["--demo"],
+    "backfill": ["--from", "--to", "--workspace", "-w", "--only", "--follow"],
     "clients": [],
     "clients import": ["FILE.csv", "--targets-from"],
     "clients list": [],

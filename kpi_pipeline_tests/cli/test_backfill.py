@@ -1,0 +1,105 @@
+"""What `kpi backfill` refuses before it starts anything."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from kpi_pipeline_tests.cli.running import Kpi, days_ago, written
+
+SOME_DAYS = ("--from", str(days_ago(9)), "--to", str(days_ago(3)))
+
+
+@pytest.fixture
+def stocked(kpi: Kpi, configured: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client, and one that is not active any more; no server is up."""
+    monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
+    monkeypatch.setenv("KPI_WEB_PORT", "0")
+    lines = ("main,1,Heron Tide,yes", "main,2,Lark Mill,no")
+    file = written(tmp_path / "c.csv", "instance,bison_workspace_id,name,active", *lines)
+    kpi("clients", "import", file).answer()
+
+
+@pytest.mark.parametrize("words", [(), ("--from", "2026-03-01"), ("--to", "2026-03-01")])
+def test_both_dates_are_asked_for(kpi: Kpi, words: tuple[str, ...]) -> None:
+    assert kpi("backfill", *words).refusal() == (
+        "Name the dates with --from and --to, as in `kpi backfill --from 2026-01-01 "
+        "--to 2026-01-31`, or a backfill to join with --follow."
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [("--to", "2026-03-01"), ("-w", "heron-tide"), ("--only", "client_metrics")]
+)
+def test_a_backfill_is_joined_as_it_is(kpi: Kpi, words: tuple[str, ...]) -> None:
+    refusal = kpi("backfill", "--follow", "abcdefgh", *words).refusal()
+    assert refusal == "--follow joins a backfill as it is: name its id, and nothing else."
+
+
+def test_a_date_in_another_form_is_a_usage_error(kpi: Kpi) -> None:
+    result = kpi("backfill", "--from", "1.3.2026", "--to", "2026-03-02")
+    assert (result.code, result.out) == (2, "")
+    assert "--from" in result.err
+
+
+@pytest.mark.usefixtures("stocked")
+def test_dates_in_the_wrong_order_are_refused(kpi: Kpi) -> None:
+    refusal = kpi("backfill", "--from", "2026-03-02", "--to", "2026-03-01").refusal()
+    assert refusal == "--from 2026-03-02 comes after --to 2026-03-01. Exchange the two."
+
+
+@pytest.mark.usefixtures("stocked")
+@pytest.mark.parametrize(("first", "last", "named"), [(31, 5, 31), (5, -1, -1)])
+def test_dates_outside_the_grid_are_refused_with_its_bounds(
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch, first: int, last: int, named: int
+) -> None:
+    monkeypatch.setenv("KPI_FIRST_DATE", str(days_ago(30)))
+    dates = ("--from", str(days_ago(first)), "--to", str(days_ago(last)))
+    assert kpi("backfill", *dates).refusal() == (
+        f"{days_ago(named)} is outside the grid, which runs from {days_ago(30)} (KPI_FIRST_DATE) "
+        f"to today, {days_ago(0)}. Choose dates within it."
+    )
+
+
+@pytest.mark.usefixtures("stocked")
+def test_an_asset_that_is_not_over_the_grid_is_refused_with_those_that_are(kpi: Kpi) -> None:
+    only = ("--only", "client_metrics", "--only", "client_registry")
+    assert kpi("backfill", *SOME_DAYS, *only).refusal() == (
+        "There is no asset client_registry over clients and dates. --only takes raw_bison_stats, "
+        "kpi_projections, client_metrics."
+    )
+
+
+@pytest.mark.usefixtures("stocked")
+def test_unknown_and_inactive_clients_are_named(kpi: Kpi) -> None:
+    refusal = kpi("backfill", *SOME_DAYS, "-w", "heron-tide", "-w", "nobody").refusal()
+    assert refusal == "There is no client nobody. `kpi clients list` shows the keys."
+    refusal = kpi("backfill", *SOME_DAYS, "-w", "lark-mill").refusal()
+    assert refusal.startswith("Not active: lark-mill.")
+
+
+@pytest.mark.usefixtures("configured")
+def test_without_clients_there_is_nothing_to_fill(
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
+    refusal = kpi("backfill", *SOME_DAYS).refusal()
+    assert refusal.startswith("There are no active clients.")
+
+
+@pytest.mark.usefixtures("configured")
+def test_without_an_email_bison_facts_cannot_be_filled(kpi: Kpi) -> None:
+    refusal = kpi("backfill", *SOME_DAYS).refusal()
+    assert refusal.startswith("No Email Bison is configured: set KPI_BISON_INSTANCES")
+    # What is worked out from facts that are there needs none.
+    refusal = kpi("backfill", *SOME_DAYS, "--only", "kpi_projections").refusal()
+    assert refusal.startswith("There are no active clients.")
+
+
+@pytest.mark.usefixtures("configured")
+def test_an_unknown_backfill_is_refused_before_anything_is_started(
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_WEB_PORT", "0")
+    refusal = kpi("backfill", "--follow", "abcdefgh").refusal()
+    assert refusal.startswith("Dagster knows no backfill abcdefgh. Check the id:")

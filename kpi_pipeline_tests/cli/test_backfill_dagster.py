@@ -1,0 +1,256 @@
+"""Which Dagster a backfill joins, and when it starts one of its own."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from dagster import DagsterInstance, DagsterRunStatus
+from dagster._core.test_utils import create_run_for_test
+from dagster._daemon.types import DaemonHeartbeat
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from kpi_pipeline.cli import running_dagster
+from kpi_pipeline.cli.dagster_page import DagsterPage
+from kpi_pipeline.cli.processes import Child
+from kpi_pipeline.cli.running_dagster import RunningDagster
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.settings import Settings
+from kpi_pipeline_tests.cli.backfills import LAUNCHED, Clock, launched_run
+from kpi_pipeline_tests.cli.running import closed_port
+from kpi_pipeline_tests.dagster_layer.installation import temporary_instance
+from kpi_pipeline_tests.sandbox.running import Stage
+
+KINDS = ("BACKFILL", "QUEUED_RUN_COORDINATOR")
+
+
+class FakePage:
+    """What Dagster's page tells of its code and of its daemon, over HTTP."""
+
+    def __init__(self, heartbeats: Mapping[str, float | None]) -> None:
+        self.heartbeats = dict(heartbeats)
+        self.healthy = True
+        self.location = "kpi_pipeline"
+        self.app = Starlette(routes=[Route("/graphql", self._answer, methods=["POST"])])
+
+    async def _answer(self, _request: Request) -> JSONResponse:
+        daemons = [
+            {"daemonType": it, "required": True, "healthy": self.healthy, "lastHeartbeatTime": time}
+            for it, time in self.heartbeats.items()
+        ]
+        data = {
+            "workspaceOrError": {"locationEntries": [{"name": self.location}]},
+            "instance": {"daemonHealth": {"allDaemonStatuses": daemons}},
+        }
+        return JSONResponse({"data": data})
+
+
+class Starts:
+    """Stands in for `dagster_servers`: notes the port of each start."""
+
+    def __init__(self) -> None:
+        self.ports: list[int] = []
+
+    @contextmanager
+    def __call__(
+        self, settings: Settings, _environment: object
+    ) -> Iterator[tuple[DagsterPage, list[Child]]]:
+        self.ports.append(settings.web_port)
+        yield DagsterPage("http://127.0.0.1:1"), []
+
+
+@pytest.fixture
+def instance() -> Iterator[DagsterInstance]:
+    with temporary_instance() as opened:
+        yield opened
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> Starts:
+    starts = Starts()
+    monkeypatch.setattr(running_dagster, "dagster_servers", starts)
+    monkeypatch.setattr(running_dagster, "child_environment", lambda settings: {})
+    return starts
+
+
+@pytest.fixture
+def serve(stage: Stage) -> Iterator[Callable[[FakePage], Settings]]:
+    """Puts a page up; the settings whose port leads to it."""
+    before = stage.app
+
+    def put_up(page: FakePage) -> Settings:
+        stage.app = page.app
+        return _settings(stage)
+
+    yield put_up
+    stage.app = before
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def _settings(stage: Stage) -> Settings:
+    return Settings(web_port=int(stage.url.rsplit(":", 1)[1]))
+
+
+def _beat(instance: DagsterInstance, at: datetime) -> dict[str, float | None]:
+    """Have the daemon give a sign of life; what its page tells then."""
+    for kind in KINDS:
+        instance.add_daemon_heartbeat(DaemonHeartbeat(at.timestamp(), kind, "a-daemon"))
+    return dict.fromkeys(KINDS, at.timestamp())
+
+
+def _joined(settings: Settings, instance: DagsterInstance, clock: Clock) -> RunningDagster:
+    with running_dagster.running_dagster(settings, instance, clock.now, clock.sleep) as found:
+        return found
+
+
+def test_the_page_that_tells_of_this_installations_daemon_is_joined(
+    instance: DagsterInstance,
+    starts: Starts,
+    serve: Callable[[FakePage], Settings],
+    clock: Clock,
+) -> None:
+    beats = _beat(instance, LAUNCHED - timedelta(seconds=20))
+    settings = serve(FakePage(beats))
+    found = _joined(settings, instance, clock)
+    assert (found.page.url, found.children) == (f"http://127.0.0.1:{settings.web_port}", ())
+    assert (starts.ports, clock.slept()) == ([], 0)
+    # Others rely on the signs of life of what goes on running.
+    assert {kind: it.timestamp for kind, it in instance.get_daemon_heartbeats().items()} == beats
+
+
+@pytest.mark.parametrize(("age", "healthy"), [(300, True), (20, False)], ids=["silent", "ill"])
+def test_a_page_whose_daemon_is_not_at_work_is_refused(
+    instance: DagsterInstance,
+    starts: Starts,
+    serve: Callable[[FakePage], Settings],
+    clock: Clock,
+    age: float,
+    healthy: bool,
+) -> None:
+    page = FakePage(_beat(instance, LAUNCHED - timedelta(seconds=age)))
+    page.healthy = healthy
+    settings = serve(page)
+    with pytest.raises(KpiError) as refused:
+        _joined(settings, instance, clock)
+    assert str(refused.value) == (
+        f"Dagster's page at http://127.0.0.1:{settings.web_port} is up, but its daemon is not, so "
+        "nothing that is asked for would be done. Stop the page, and start both with `kpi up`."
+    )
+    assert starts.ports == []
+
+
+def test_a_daemon_that_starts_after_its_page_is_waited_for(
+    instance: DagsterInstance,
+    starts: Starts,
+    serve: Callable[[FakePage], Settings],
+    clock: Clock,
+) -> None:
+    page = FakePage(dict.fromkeys(KINDS))
+    settings = serve(page)
+
+    def start() -> None:
+        page.heartbeats = _beat(instance, clock.now())
+
+    clock.then = start
+    assert _joined(settings, instance, clock).children == ()
+    assert (starts.ports, clock.slept()) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        FakePage(dict.fromkeys(KINDS, (LAUNCHED - timedelta(seconds=7)).timestamp())),
+        FakePage(dict.fromkeys(KINDS)),
+    ],
+    ids=["at work", "never started"],
+)
+def test_a_page_of_another_installation_is_left_alone_and_another_port_is_taken(
+    instance: DagsterInstance,
+    starts: Starts,
+    serve: Callable[[FakePage], Settings],
+    clock: Clock,
+    other: FakePage,
+) -> None:
+    _beat(instance, LAUNCHED - timedelta(days=1))
+    _joined(serve(other), instance, clock)
+    assert (starts.ports, clock.slept()) == ([0], 0)
+
+
+def test_a_page_of_other_code_is_left_alone(
+    instance: DagsterInstance,
+    starts: Starts,
+    serve: Callable[[FakePage], Settings],
+    clock: Clock,
+) -> None:
+    page = FakePage(_beat(instance, LAUNCHED - timedelta(days=1)))
+    page.location = "another_pipeline"
+    _joined(serve(page), instance, clock)
+    assert starts.ports == [0]
+
+
+def test_another_program_at_the_port_is_left_alone(
+    instance: DagsterInstance, starts: Starts, stage: Stage, clock: Clock
+) -> None:
+    _joined(_settings(stage), instance, clock)
+    assert starts.ports == [0]
+
+
+def test_where_nothing_is_up_dagster_is_started_at_the_configured_port(
+    instance: DagsterInstance, starts: Starts, clock: Clock
+) -> None:
+    port = int(closed_port())
+    _joined(Settings(web_port=port), instance, clock)
+    assert (starts.ports, clock.slept()) == ([port], 0)
+
+
+def test_no_second_daemon_is_started_beside_one_whose_page_is_somewhere_else(
+    instance: DagsterInstance, starts: Starts, clock: Clock
+) -> None:
+    _beat(instance, LAUNCHED - timedelta(seconds=20))
+
+    def live_on() -> None:
+        if clock.slept() == 10:
+            _beat(instance, clock.now())
+
+    clock.then = live_on
+    with pytest.raises(KpiError) as refused:
+        _joined(Settings(web_port=0), instance, clock)
+    assert str(refused.value) == (
+        "A Dagster daemon is at work on this installation's database, but its page was not found. "
+        "Set KPI_WEB_PORT (now 0) to the port of its page, or stop the daemon."
+    )
+    assert starts.ports == []
+
+
+def test_a_daemon_that_was_stopped_a_moment_ago_is_found_to_be_gone(
+    instance: DagsterInstance, starts: Starts, clock: Clock
+) -> None:
+    _beat(instance, LAUNCHED - timedelta(seconds=20))
+    _joined(Settings(web_port=0), instance, clock)
+    assert (starts.ports, clock.slept()) == ([0], 40)
+
+
+def test_what_was_started_leaves_no_sign_of_life_and_no_run_at_work(
+    instance: DagsterInstance, starts: Starts, clock: Clock
+) -> None:
+    settings = Settings(web_port=0)
+    with running_dagster.running_dagster(settings, instance, clock.now, clock.sleep):
+        _beat(instance, datetime.now(UTC))
+        launched = launched_run(instance, {})
+        queued = launched_run(instance, {}, DagsterRunStatus.QUEUED)
+        ended = launched_run(instance, {}, DagsterRunStatus.SUCCESS)
+        # As `kpi sync` does, in a process of its own that goes on.
+        beside: Any = create_run_for_test(instance, status=DagsterRunStatus.STARTED)
+
+    assert instance.get_daemon_heartbeats() == {}
+    runs = (launched, queued, ended, beside)
+    found = [instance.get_run_by_id(run.run_id) for run in runs]
+    assert [run.status.value for run in found if run] == ["FAILURE", "QUEUED", "SUCCESS", "STARTED"]

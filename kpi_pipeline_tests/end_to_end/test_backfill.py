@@ -1,0 +1,107 @@
+"""`kpi backfill` in a Dagster that is running: joined again, and with a client in trouble."""
+
+import signal
+from collections.abc import Iterator
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+import pytest
+from sqlalchemy import text
+
+from kpi_pipeline.business_days import days_between
+from kpi_pipeline.cli.dagster_home import child_environment
+from kpi_pipeline_tests.cli.backfills import finished, launched
+from kpi_pipeline_tests.cli.running import kpi_in_a_process
+from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def configured(agency: Agency, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a person at work in the agency's installation."""
+    port = urlsplit(agency.page.url).port
+    settings = agency.deployment.settings.model_copy(update={"web_port": port})
+    for name, value in child_environment(settings).items():
+        if name.startswith("KPI_"):
+            monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def rejected(agency: Agency) -> Iterator[str]:
+    """A client whose key Email Bison rejects, as long as the test lasts."""
+    workspace = next(key for key in agency.grid[1:] if agency.own_key(key))
+    body = {"workspace_id": agency.ids[workspace]}
+    agency.control("POST", "keys/revoke", body)
+    yield workspace
+    agency.control("POST", "keys/restore", body)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("configured")
+def test_a_backfill_that_is_left_goes_on_and_is_joined_again(agency: Agency) -> None:
+    workspaces = list(agency.grid[20:23])
+    dates = days_between(agency.today - timedelta(days=124), agency.today - timedelta(days=123))
+    before = agency.rows().keys()
+    clients = [word for key in workspaces for word in ("-w", key)]
+    words = ("--from", str(dates[0]), "--to", str(dates[1]), *clients)
+
+    with kpi_in_a_process("backfill", *words) as process:
+        backfill_id, told = launched(process)
+        process.send_signal(signal.SIGINT)
+        left = finished(process)
+
+    assert (left.code, left.out) == (130, "")
+    again = f"join it again with `kpi backfill --follow {backfill_id}`"
+    assert f"The backfill goes on in Dagster; {again}" in left.err
+    assert told == (
+        f"6 partitions of 3 clients, in {', '.join(ASSETS)}; {agency.page.url}/runs/b/{backfill_id}"
+    )
+
+    with kpi_in_a_process("backfill", "--follow", backfill_id) as process:
+        joined = finished(process)
+
+    assert joined.code == 0, joined
+    assert "3 of 3 clients ok in" in joined.out
+    assert "Every row is there: 6 in raw_bison_stats, 6 in kpi_projections, 6 in" in joined.out
+    assert "Dagster is not running" not in joined.err
+    assert agency.rows().keys() - before == {(key, day) for key in workspaces for day in dates}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("configured")
+def test_a_client_whose_key_is_rejected_is_named_with_its_gaps_after_its_second_try(
+    agency: Agency, rejected: str
+) -> None:
+    place = agency.grid.index(rejected)
+    workspaces = list(agency.grid[place - 1 : place + 2])
+    healthy = [key for key in workspaces if key != rejected]
+    dates = days_between(agency.today - timedelta(days=134), agency.today - timedelta(days=133))
+    clients = [word for key in workspaces for word in ("-w", key)]
+
+    with kpi_in_a_process(
+        "backfill", "--from", str(dates[0]), "--to", str(dates[1]), *clients
+    ) as process:
+        result = finished(process)
+
+    assert result.code == 1, result
+    lines = result.out.splitlines()
+    assert lines[1].startswith("2 of 3 clients ok in")
+    (named,) = [line for line in lines if line.startswith("✗")]
+    assert rejected in named
+    assert "kpi clients import" in named
+    gaps = lines.index(
+        "Rows are missing; there should be 6 in each table, and are 4 in raw_bison_stats, "
+        "4 in kpi_projections, 4 in client_metrics:"
+    )
+    assert lines[gaps + 1 :] == [f"  {rejected}: {dates[0]} to {dates[1]}"]
+    assert f"kpi backfill --from {dates[0]} --to {dates[1]} -w {rejected}`" in result.err
+    rows = agency.rows()
+    assert all((key, day) in rows for key in healthy for day in dates)
+    # Each date is a run of its own, and each of these was tried a second time.
+    with agency.deployment.engine.connect() as connection:
+        tries = connection.scalar(
+            text("SELECT count(*) FROM sync_log WHERE workspace = :key AND last_date = ANY(:days)"),
+            {"key": rejected, "days": dates},
+        )
+    assert tries == 4
