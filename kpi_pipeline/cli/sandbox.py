@@ -21,7 +21,12 @@ paging: page, offer_cursor, cursor, whole, changing;
 switch_seconds: 0 or more;
 restless_user: 0 to 1;
 control_characters: false, true;
-extra_fields: false, true."""
+extra_fields: false, true;
+event_casing: upper, lower, mixed;
+event_instance_url: true, false;
+delivery_seconds: 0 or more;
+delivery_repeats: 0 to 1;
+delivery_retry_seconds: 5, 0 or more."""
 _FAULTS = """What goes wrong with certain calls, as 'KIND name=value …'; may be repeated. Kinds:
 status (status, message, html, retry_after), success_false (value, message), empty, html, cut,
 slow (seconds), stall (seconds), reset, edit (pointer, and value, remove or repeat),
@@ -47,6 +52,16 @@ def run(
     ] = None,
     manner: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=_MANNERS)] = None,
     fault: Annotated[list[str] | None, typer.Option(metavar="FAULT", help=_FAULTS)] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Let leads turn interested all the while.")
+    ] = False,
+    live_pace: Annotated[
+        float,
+        typer.Option(
+            help="How many times as many as in a real agency; above 1 at any hour, else in "
+            "business hours mostly."
+        ),
+    ] = 1.0,
 ) -> None:
     """Run a local Email Bison with invented clients, over real HTTP."""
     from kpi_pipeline.sandbox import (
@@ -69,6 +84,8 @@ def run(
             first_workspace_id=first_workspace_id,
             manners=manners_from_words(manner or []),
             faults=tuple(fault_from_words(text) for text in fault or []),
+            live=live,
+            live_pace=live_pace,
         )
         serve(options)
     except SandboxError as error:

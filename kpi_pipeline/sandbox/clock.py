@@ -8,15 +8,20 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def timestamp(instant: datetime) -> str:
+    """An instant as the vendor writes it: `2025-04-14T16:59:21.000000Z`."""
+    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
+
+
 class Days:
-    """Business dates: which zone bounds a day."""
+    """Business dates: which `zone` bounds a day."""
 
     def __init__(self, zone: ZoneInfo) -> None:
-        self._zone = zone
+        self.zone = zone
 
     def date_of(self, instant: datetime) -> date:
         """The business date of an instant."""
-        return instant.astimezone(self._zone).date()
+        return instant.astimezone(self.zone).date()
 
     def moment(self, day: date, fraction: float) -> datetime:
         """The instant, in UTC, at which this fraction (0 to 1) of a business date has passed."""
@@ -30,8 +35,8 @@ class Days:
 
     def _bounds(self, day: date) -> tuple[datetime, datetime]:
         """The first instant of a business date and of the next: 23, 24 or 25 hours apart."""
-        start = datetime.combine(day, time(), self._zone)
-        end = datetime.combine(day + timedelta(days=1), time(), self._zone)
+        start = datetime.combine(day, time(), self.zone)
+        end = datetime.combine(day + timedelta(days=1), time(), self.zone)
         return start.astimezone(UTC), end.astimezone(UTC)
 
 
@@ -57,8 +62,10 @@ class Clock:
 
     def now(self) -> datetime:
         """The sandbox's instant, in UTC."""
-        if self._frozen is not None:
-            return self._frozen
+        return self.running() if self._frozen is None else self._frozen
+
+    def running(self) -> datetime:
+        """The instant, in UTC, that it would be if nobody had frozen the clock."""
         # Shifted on the wall, not on the time line: a daylight-saving change between the two days
         # must not move the time of day.
         local = self._real_now().astimezone(self.zone)

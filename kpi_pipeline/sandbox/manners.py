@@ -53,6 +53,13 @@ class Manners:
     another workspace in the vendor's own pages.
     `control_characters`: raw ones stand in names and in replies, as no strict JSON has them.
     `extra_fields`: every object of an answer holds fields that no document knows.
+    `event_casing`: the type of a delivered event is in upper case, in lower case, or in either by
+    the chance of each delivery (`mixed`).
+    `event_instance_url`: whether an event tells the instance's address.
+    `delivery_seconds`: the mean of the seconds by which a delivery is late, each by a chance of its
+    own, so that they overtake each other.
+    `delivery_repeats`: the share of the deliveries that are made twice, as deliveries of their own.
+    `delivery_retry_seconds`: the wait before a failed delivery's first retry, doubled each time.
 
     Raises pydantic's ValidationError for a value that is none of these.
     """
@@ -69,6 +76,11 @@ class Manners:
     restless_user: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     control_characters: bool = False
     extra_fields: bool = False
+    event_casing: Literal["upper", "lower", "mixed"] = "upper"
+    event_instance_url: bool = True
+    delivery_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    delivery_repeats: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    delivery_retry_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
 
     def changed(self, values: Mapping[str, object]) -> "Manners":
         """These manners with some of them changed. Raises InvalidError, and then changes none."""

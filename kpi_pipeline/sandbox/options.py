@@ -7,6 +7,7 @@ from kpi_pipeline.sandbox.manners import Manners
 
 MOST_CLIENTS = 10_000
 HIGHEST_FIRST_ID = 1_000_000_000
+HIGHEST_PACE = 100_000
 
 
 class SandboxError(Exception):
@@ -23,7 +24,8 @@ class SandboxOptions:
     it, 0 for none. `today` is the day that the sandbox takes for today when it starts, at the
     real time of day; None is the real date. `timezone` bounds a day. With a `first_workspace_id`
     the ids are that one and those that follow it; None draws ids with gaps. `manners` and
-    `faults` are those at the start.
+    `faults` are those at the start. A `live` sandbox marks leads interested by itself, `live_pace`
+    times as many as in a real agency of its size.
 
     Raises SandboxError for a value out of range.
     """
@@ -39,6 +41,8 @@ class SandboxOptions:
     first_workspace_id: int | None = None
     manners: Manners = field(default_factory=Manners)
     faults: tuple[Fault, ...] = ()
+    live: bool = False
+    live_pace: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
@@ -56,6 +60,10 @@ class SandboxOptions:
             raise SandboxError("The calls per second must be 0 (no limit) or more.")
         if self.latency < 0:
             raise SandboxError("The latency must be 0 (none) or more seconds.")
+        if not 0 < self.live_pace <= HIGHEST_PACE:
+            raise SandboxError(
+                f"The live pace must be above 0 and at most {HIGHEST_PACE}, not {self.live_pace:g}."
+            )
         try:
             ZoneInfo(self.timezone)
         except (KeyError, OSError, ValueError) as error:

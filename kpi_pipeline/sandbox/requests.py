@@ -3,7 +3,9 @@
 import json
 import re
 from datetime import date
+from urllib.parse import urlsplit
 
+import httpx
 from starlette.requests import Request
 
 from kpi_pipeline.sandbox.errors import InvalidError
@@ -50,6 +52,21 @@ def integer_field(body: dict[str, object], field: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidError({field: [f"The {label} field must be an integer."]})
     return value
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is an address that something can be sent to."""
+    try:
+        parts, port = urlsplit(text), urlsplit(text).port
+        host = httpx.URL(text).host
+    except (httpx.InvalidURL, ValueError):
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname and host) and port != 0
+
+
+def base_url(request: Request) -> str:
+    """The instance's address as the caller sees it."""
+    return str(request.base_url).rstrip("/")
 
 
 def period(request: Request) -> tuple[date, date]:

@@ -3,8 +3,8 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 
 import uvicorn
@@ -23,9 +23,21 @@ from kpi_pipeline.sandbox.state import Sandbox
 def create_app(options: SandboxOptions) -> Starlette:
     """A local Email Bison as an ASGI application, with a fresh estate of its own.
 
+    Its lifespan is what it does by itself: a live sandbox marks leads for as long as that lasts,
+    and deliveries that are pending at its end are lost.
+
     Raises SandboxError for a fault that names a workspace which is not in it.
     """
     sandbox = Sandbox(options)
+
+    @asynccontextmanager
+    async def at_work(_: Starlette) -> AsyncGenerator[None]:
+        sandbox.start()
+        try:
+            yield
+        finally:
+            await sandbox.stop()
+
     app = Starlette(
         routes=[*api.routes(), *control.routes()],
         middleware=[
@@ -33,6 +45,7 @@ def create_app(options: SandboxOptions) -> Starlette:
             Middleware(Gate, sandbox),
             Middleware(Faulty, sandbox),
         ],
+        lifespan=at_work,
         exception_handlers={ApiError: answer_api_error, HTTPException: answer_http_error},
     )
     app.router.redirect_slashes = False
@@ -48,9 +61,11 @@ def serve(options: SandboxOptions) -> None:
     with _listening_socket(options) as listener:
         port = listener.getsockname()[1]
         host = f"[{options.host}]" if ":" in options.host else options.host
+        app = create_app(options)
+        app.state.sandbox.url = f"http://{host}:{port}"
         config = uvicorn.Config(
-            create_app(options),
-            lifespan="off",
+            app,
+            lifespan="on",
             ws="none",
             log_level="error",
             access_log=False,

@@ -1,22 +1,28 @@
 from random import Random
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from starlette.requests import Request
 
 from kpi_pipeline.sandbox.calls import CallLog
+from kpi_pipeline.sandbox.campaigns import campaigns_of
 from kpi_pipeline.sandbox.clock import Clock, Days
 from kpi_pipeline.sandbox.correspondence import Correspondence
+from kpi_pipeline.sandbox.deliveries import Deliveries
 from kpi_pipeline.sandbox.errors import InvalidError
 from kpi_pipeline.sandbox.estate import Profile, build_estate
+from kpi_pipeline.sandbox.event_bodies import interested_event
 from kpi_pipeline.sandbox.fault_kinds import Fault, MoveUser
 from kpi_pipeline.sandbox.faults import Faults, Standing
 from kpi_pipeline.sandbox.keys import KeyRing
 from kpi_pipeline.sandbox.limits import Bottleneck, Latency
+from kpi_pipeline.sandbox.live import Live
+from kpi_pipeline.sandbox.marks import Marks
 from kpi_pipeline.sandbox.numbers import Numbers
 from kpi_pipeline.sandbox.options import SandboxError, SandboxOptions
 from kpi_pipeline.sandbox.user import AgencyUser
 from kpi_pipeline.sandbox.webhook_urls import WebhookUrls
-from kpi_pipeline.sandbox.workspaces import Workspaces
+from kpi_pipeline.sandbox.workspaces import Workspace, Workspaces
 
 
 class Sandbox:
@@ -36,8 +42,25 @@ class Sandbox:
         self.workspaces = Workspaces(estate)
         self.user = AgencyUser(estate[0].profile.workspace_id)
         self.numbers = Numbers(options.seed, self.days_of)
-        self.correspondence = Correspondence(options.seed, self.numbers, self.days_of)
+        self.marks = Marks(options.seed, self.days_of)
+        self.correspondence = Correspondence(options.seed, self.numbers, self.marks, self.days_of)
         self.webhook_urls = WebhookUrls()
+        # Addresses that hear of the events of all workspaces; a dict keeps each once, in order.
+        self.parent_hooks: dict[str, None] = {}
+        self.deliveries = Deliveries(options.seed, lambda: self.manners)
+        # Where callers have reached the sandbox, for events that no call has brought about.
+        self.url: str | None = None
+        self._live = (
+            Live(
+                options.seed,
+                options.live_pace,
+                self.clock,
+                self.workspaces.present,
+                self.mark_interested,
+            )
+            if options.live
+            else None
+        )
         self.bottleneck = Bottleneck(options.calls_per_second)
         self.latency = Latency(options.latency, options.seed)
         self.calls = CallLog()
@@ -56,6 +79,17 @@ class Sandbox:
             except InvalidError as error:
                 raise SandboxError(str(error)) from error
 
+    def start(self) -> None:
+        """Begin what a sandbox does by itself; to be called from within the event loop."""
+        if self._live is not None:
+            self._live.start()
+
+    async def stop(self) -> None:
+        """End what it does by itself, and what it began for its callers."""
+        if self._live is not None:
+            await self._live.stop()
+        await self.deliveries.stop()
+
     def days_of(self, profile: Profile) -> Days:
         """What bounds a workspace's days."""
         zone = self.manners.zone_of(profile.workspace_id)
@@ -66,6 +100,26 @@ class Sandbox:
         if isinstance(fault, MoveUser) and self.workspaces.get(fault.to) is None:
             raise InvalidError({"to": [f"The selected to is invalid: no workspace is {fault.to}."]})
         return self.faults.add(fault)
+
+    def mark_interested(self, workspace: Workspace, *, deliver: bool = True) -> dict[str, Any]:
+        """Let one more lead of a workspace turn interested now; gives the event's body.
+
+        It is sent, unless told otherwise, to each of the workspace's webhooks that hear of such
+        events, and to the parent hooks; to be called from within the event loop.
+        """
+        event = interested_event(
+            self.seed,
+            self.marks.add(workspace.id, self.clock.now()),
+            workspace.name,
+            campaigns_of(self.seed, workspace.id),
+            self.days_of(workspace.profile).zone,
+            self.url if self.manners.event_instance_url else None,
+        )
+        if deliver:
+            own = self.webhook_urls.subscribed(workspace.id, "lead_interested")
+            for url in [*own, *self.parent_hooks]:
+                self.deliveries.send(url, event)
+        return event
 
     def leave(self, workspace_id: int) -> None:
         """Take the user out of a workspace that is gone, into the first one that is left."""

@@ -55,6 +55,10 @@ class WebhookUrls:
         """The webhooks of one workspace."""
         return [hook for hook in self._all.values() if hook.workspace_id == workspace_id]
 
+    def subscribed(self, workspace_id: int, event: str) -> list[str]:
+        """The addresses that are to hear of a type of event in one workspace."""
+        return [hook.url for hook in self.of(workspace_id) if event in hook.events]
+
     def get(self, hook_id: int) -> WebhookUrl | None:
         """The webhook with this id, in whatever workspace."""
         return self._all.get(hook_id)

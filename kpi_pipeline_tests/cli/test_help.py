@@ -23,7 +23,7 @@ OPTIONS = {
     "metrics": ["--date", "--workspace", "-w", "--format"],
     "sandbox": [
         *("--port", "--clients", "--seed", "--calls-per-second", "--latency", "--today"),
-        *("--first-workspace-id", "--manner", "--fault"),
+        *("--first-workspace-id", "--manner", "--fault", "--live", "--live-pace"),
     ],
     "secret-key": [],
     "sync": ["--date", "--workspace", "-w"],

@@ -1,8 +1,9 @@
+import asyncio
 import csv
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -10,9 +11,11 @@ from typing import Any, Literal
 
 import httpx
 import uvicorn
+from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kpi_pipeline.sandbox import SandboxOptions, create_app
+from kpi_pipeline_tests.sandbox.receiver import wait_until
 
 TODAY = date(2026, 3, 18)
 AFTERNOON = "2026-03-18T15:00:00-05:00"
@@ -29,9 +32,39 @@ class Stage:
     def __init__(self) -> None:
         self.app: ASGIApp = create_app(options())
         self.url = ""
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
+
+    @contextmanager
+    def at_work(self, app: Starlette) -> Iterator[None]:
+        """An application's lifespan, which the server has none of: it outlives each of them."""
+        lifespan = app.router.lifespan_context(app)
+        self._wait_for(lifespan.__aenter__())
+        try:
+            yield
+        finally:
+            self._wait_for(lifespan.__aexit__(None, None, None))
+
+    def _wait_for(self, awaitable: Awaitable[object]) -> None:
+        async def run() -> None:
+            await awaitable
+
+        assert self.loop is not None, "the server does not run"
+        asyncio.run_coroutine_threadsafe(run(), self.loop).result(timeout=20)
+
+
+class _Server(uvicorn.Server):
+    """A server that tells its stage in which event loop it runs."""
+
+    def __init__(self, config: uvicorn.Config, stage: Stage) -> None:
+        super().__init__(config)
+        self._stage = stage
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stage.loop = asyncio.get_running_loop()
+        await super().startup(sockets)
 
 
 @contextmanager
@@ -49,7 +82,7 @@ def on_stage(http: Literal["auto", "h11", "httptools"] = "auto") -> Iterator[Sta
             log_level="error",
             timeout_graceful_shutdown=1,
         )
-        server = uvicorn.Server(config)
+        server = _Server(config, stage)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -105,6 +138,38 @@ class Bison:
         fault_id: int = answer.json()["id"]
         return fault_id
 
+    def mark(
+        self, workspace: Mapping[str, str], leads: int = 1, *, deliver: bool = True
+    ) -> list[dict[str, Any]]:
+        """Mark leads of a client, a row of the CSV; gives the bodies of the events."""
+        body = {"workspace_id": int(workspace["bison_workspace_id"]), "leads": leads}
+        answer = self.http.post("/sandbox/mark-interested", json=body | {"deliver": deliver})
+        assert answer.status_code == 201, answer.text
+        events: list[dict[str, Any]] = answer.json()["events"]
+        return events
+
+    def hook(self, workspace: Mapping[str, str], url: str, *events: str) -> None:
+        """Register a webhook of a client, a row of the CSV with its key."""
+        body = {"name": "kpi", "url": url, "events": events or ["lead_interested"]}
+        made = self.call("POST", "/api/webhook-url", key=workspace["api_key"], json=body)
+        assert made.status_code == 201, made.text
+
+    def parent_hook(self, url: str) -> dict[str, Any]:
+        made = self.http.post("/sandbox/parent-hook", json={"url": url})
+        assert made.status_code == 201, made.text
+        told: dict[str, Any] = made.json()
+        return told
+
+    def deliveries(self) -> dict[str, Any]:
+        told: dict[str, Any] = self.http.get("/sandbox/deliveries").json()
+        return told
+
+    def delivered(self) -> list[dict[str, Any]]:
+        """The log of the deliveries, once none is pending any more."""
+        wait_until(lambda: self.deliveries()["pending"] == 0, self.deliveries)
+        rows: list[dict[str, Any]] = self.deliveries()["deliveries"]
+        return rows
+
     def struck(self) -> list[int]:
         """How often each fault has struck, in the order in which they were made."""
         faults = self.http.get("/sandbox/faults").json()["faults"]
@@ -132,8 +197,9 @@ class Bison:
 
 @contextmanager
 def bison_on(stage: Stage, sandbox: SandboxOptions) -> Iterator[Bison]:
-    stage.app = create_app(sandbox)
-    with httpx.Client(base_url=stage.url, timeout=20) as http:
+    app = create_app(sandbox)
+    stage.app = app
+    with stage.at_work(app), httpx.Client(base_url=stage.url, timeout=20) as http:
         bison = Bison(http, http.get("/sandbox/setup").json()["master_key"])
         bison.freeze(AFTERNOON)
         yield bison

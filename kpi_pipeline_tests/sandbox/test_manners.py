@@ -19,6 +19,11 @@ DEFAULTS = {
     "restless_user": 0,
     "control_characters": False,
     "extra_fields": False,
+    "event_casing": "upper",
+    "event_instance_url": True,
+    "delivery_seconds": 0,
+    "delivery_repeats": 0,
+    "delivery_retry_seconds": 5,
 }
 PERIOD = {"start_date": "2026-03-16", "end_date": "2026-03-17"}
 
@@ -42,6 +47,11 @@ def test_manners_are_shown_changed_and_taken_back(bison: Bison) -> None:
         ("wrapped_401", "no", "boolean"),
         ("switch_seconds", -1, "greater than or equal to 0"),
         ("restless_user", 1.1, "less than or equal to 1"),
+        ("event_casing", "LOWER", "'upper', 'lower' or 'mixed'"),
+        ("event_instance_url", "true", "boolean"),
+        ("delivery_seconds", -0.1, "greater than or equal to 0"),
+        ("delivery_repeats", 2, "less than or equal to 1"),
+        ("delivery_retry_seconds", -1, "greater than or equal to 0"),
         ("sparkle", True, "Known are control_characters, counts,"),
     ],
 )

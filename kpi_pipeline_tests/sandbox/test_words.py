@@ -124,7 +124,7 @@ def test_the_help_names_every_manner_and_every_kind_of_fault() -> None:
     }
     options = {name for kind in KINDS.values() for name in kind.model_fields}
     assert {*names(), *values, *KINDS, *options} <= words
-    assert len(values) == 17
+    assert len(values) == 20
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 import json
 import re
-from datetime import UTC, datetime
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -37,11 +36,6 @@ def raw_json(content: object) -> bytes:
     """JSON with its control characters as they are, which is no strict JSON any more."""
     strict = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return _ESCAPE.sub(_unescaped, strict).encode()
-
-
-def timestamp(instant: datetime) -> str:
-    """An instant as the vendor writes it: `2025-04-14T16:59:21.000000Z`."""
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
 
 
 class _RawJSONResponse(JSONResponse):

@@ -6,14 +6,13 @@ from starlette.routing import BaseRoute, Route
 
 from kpi_pipeline.sandbox.api.answers import answer
 from kpi_pipeline.sandbox.api.gate import acting_workspace
+from kpi_pipeline.sandbox.campaigns import campaigns_of
 from kpi_pipeline.sandbox.errors import ApiError, InvalidError
 from kpi_pipeline.sandbox.requests import json_body
-from kpi_pipeline.sandbox.seeded import number
 from kpi_pipeline.sandbox.state import sandbox_of
 
 _DAYS = {"today": 0, "tomorrow": 1, "day_after_tomorrow": 2}
 _ACTIVE = 2
-_NAMES = ("Founders", "Operations leads", "Finance heads", "Owners, second wave", "Event follow-up")
 
 
 def routes() -> list[BaseRoute]:
@@ -41,21 +40,18 @@ async def show_schedules(request: Request) -> Response:
         return answer(request, [])
     if not mails:
         raise ApiError(400, "No emails scheduled for this period")
-    shares = _shares(mails, number(2, len(_NAMES), sandbox.seed, "campaigns", workspace.id))
+    campaigns = campaigns_of(sandbox.seed, workspace.id)
+    shares = _shares(mails, len(campaigns))
     as_text = sandbox.manners.counts == "text"
     return answer(
         request,
         [
             {
                 "emails_being_sent": str(share) if as_text else share,
-                "campaign_id": workspace.id * 10 + place,
-                "campaign": {
-                    "id": workspace.id * 10 + place,
-                    "name": _NAMES[place],
-                    "status": _ACTIVE,
-                },
+                "campaign_id": campaign.id,
+                "campaign": {"id": campaign.id, "name": campaign.name, "status": _ACTIVE},
             }
-            for place, share in enumerate(shares)
+            for campaign, share in zip(campaigns, shares, strict=True)
         ],
     )
 

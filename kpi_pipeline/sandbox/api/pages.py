@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from kpi_pipeline.sandbox.api.answers import whole_answer
 from kpi_pipeline.sandbox.errors import InvalidError
+from kpi_pipeline.sandbox.requests import base_url
 from kpi_pipeline.sandbox.state import sandbox_of
 
 PER_PAGE = 15
@@ -96,7 +97,7 @@ def _by_cursor(request: Request, total: int, rows: Rows) -> Response:
 
 
 def _path(request: Request) -> str:
-    return f"{str(request.base_url).rstrip('/')}{request.url.path}"
+    return f"{base_url(request)}{request.url.path}"
 
 
 def _page_number(request: Request) -> int:

@@ -2,10 +2,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from kpi_pipeline.sandbox.api.answers import text, timestamp
+from kpi_pipeline.sandbox.api.answers import text
 from kpi_pipeline.sandbox.api.gate import acting_workspace
 from kpi_pipeline.sandbox.api.pages import list_answer
-from kpi_pipeline.sandbox.correspondence import Reply
+from kpi_pipeline.sandbox.reply import Reply, reply_row
 from kpi_pipeline.sandbox.state import sandbox_of
 
 _FOLDERS_WITH_ALL = ("", "all", "inbox")
@@ -40,21 +40,4 @@ async def list_replies(request: Request) -> Response:
 
 
 def _row(request: Request, reply: Reply) -> dict[str, object]:
-    body = text(request, reply.text, reply.id)
-    return {
-        "id": reply.id,
-        "uuid": str(reply.uuid),
-        "email_subject": text(request, "Re: a question", reply.id),
-        "interested": reply.interested,
-        "automated_reply": False,
-        "text_body": body,
-        "html_body": f"<p>{body}</p>",
-        "date_received": timestamp(reply.received_at),
-        "type": "Tracked Reply",
-        "folder": "Inbox",
-        "from_name": reply.from_name,
-        "from_email_address": reply.from_email_address,
-        "to": [{"name": "Avery Quill", "address": "avery@agency.example"}],
-        "cc": None,
-        "lead_id": reply.lead_id,
-    }
+    return reply_row(reply, lambda value: text(request, value, reply.id))

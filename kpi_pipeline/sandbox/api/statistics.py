@@ -89,7 +89,9 @@ def _days(request: Request) -> tuple[list[Day], list[str]]:
     sandbox = sandbox_of(request)
     workspace = acting_workspace(request)
     first, last = period(request)
-    days = sandbox.numbers.series(workspace.profile, first, last, sandbox.clock.now())
+    now = sandbox.clock.now()
+    drawn = sandbox.numbers.series(workspace.profile, first, last, now)
+    days = sandbox.marks.added_to(drawn, workspace.profile, first, now)
     dates = [(first + timedelta(days=offset)).isoformat() for offset in range(len(days))]
     return days, dates
 

@@ -2,11 +2,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from kpi_pipeline.sandbox.api.answers import answer, timestamp
+from kpi_pipeline.sandbox.api.answers import answer
 from kpi_pipeline.sandbox.api.gate import acting_workspace
 from kpi_pipeline.sandbox.api.pages import list_answer
+from kpi_pipeline.sandbox.clock import timestamp
 from kpi_pipeline.sandbox.errors import ForbiddenError, InvalidError, NotFoundError
-from kpi_pipeline.sandbox.requests import json_body
+from kpi_pipeline.sandbox.requests import base_url, is_url, json_body
 from kpi_pipeline.sandbox.state import sandbox_of
 from kpi_pipeline.sandbox.webhook_urls import EVENT_TYPES, WebhookUrl
 
@@ -40,6 +41,7 @@ async def create_webhook(request: Request) -> Response:
     sandbox = sandbox_of(request)
     workspace = acting_workspace(request)
     name, url, events = await _fields(request)
+    sandbox.url = base_url(request)
     hook = sandbox.webhook_urls.add(workspace.id, name, url, events, sandbox.clock.now())
     return answer(request, _row(hook), 201)
 
@@ -92,7 +94,7 @@ async def _fields(request: Request) -> tuple[str, str, list[str]]:
     }
     if "name" not in errors and not isinstance(name, str):
         errors["name"] = ["The name field must be a string."]
-    if "url" not in errors and not str(url).startswith(("http://", "https://")):
+    if "url" not in errors and not is_url(str(url)):
         errors["url"] = ["The url field must be a valid URL."]
     if "events" not in errors and not (
         isinstance(events, list) and all(event in EVENT_TYPES for event in events)

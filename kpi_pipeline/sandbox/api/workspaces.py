@@ -2,9 +2,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from kpi_pipeline.sandbox.api.answers import answer, text, timestamp
+from kpi_pipeline.sandbox.api.answers import answer, text
 from kpi_pipeline.sandbox.api.gate import acting_workspace, require_master, visit_of
 from kpi_pipeline.sandbox.api.pages import list_answer
+from kpi_pipeline.sandbox.clock import timestamp
 from kpi_pipeline.sandbox.errors import NotFoundError
 from kpi_pipeline.sandbox.requests import integer_field, json_body, text_field
 from kpi_pipeline.sandbox.state import sandbox_of

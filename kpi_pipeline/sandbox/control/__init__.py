@@ -2,7 +2,7 @@
 
 from starlette.routing import BaseRoute
 
-from kpi_pipeline.sandbox.control import agency, calls, faults, keys, manners
+from kpi_pipeline.sandbox.control import agency, calls, deliveries, faults, keys, manners
 from kpi_pipeline.sandbox.control.loopback import LoopbackOnly
 
 __all__ = ["LoopbackOnly", "routes"]
@@ -16,4 +16,5 @@ def routes() -> list[BaseRoute]:
         *manners.routes(),
         *faults.routes(),
         *calls.routes(),
+        *deliveries.routes(),
     ]

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from kpi_pipeline.sandbox.errors import InvalidError, NotFoundError
-from kpi_pipeline.sandbox.requests import json_body, text_field
+from kpi_pipeline.sandbox.requests import base_url, json_body, text_field
 from kpi_pipeline.sandbox.state import sandbox_of
 from kpi_pipeline.sandbox.workspaces import Workspace
 
@@ -44,7 +44,7 @@ async def show_setup(request: Request) -> Response:
     sandbox = sandbox_of(request)
     return JSONResponse(
         {
-            "instance_url": str(request.base_url).rstrip("/"),
+            "instance_url": base_url(request),
             "master_key": sandbox.master_key.token,
             "today": sandbox.clock.today().isoformat(),
             "timezone": sandbox.timezone,
