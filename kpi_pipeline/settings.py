@@ -1,6 +1,7 @@
 """Every setting of the pipeline: an environment variable KPI_…, or a line of the file .env."""
 
 import os
+import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +26,13 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="KPI_", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+        env_prefix="KPI_",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        # KPI_WEBHOOK_SECRET_EU_WEST is the entry `eu_west` of webhook_secret.
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
     )
 
     state_dir: Path = Field(
@@ -103,6 +110,39 @@ class Settings(BaseSettings):
         default=3000, ge=0, le=65535, description="Port of Dagster's page on 127.0.0.1; 0: any."
     )
 
+    realtime: bool = Field(
+        default=True,
+        description="Whether webhooks are worked into the numbers as they arrive; `off`: they are "
+        "stored, and the sensor has them applied within a minute.",
+    )
+    gateway_host: str = Field(
+        default="127.0.0.1", description="Address on which the gateway takes webhooks."
+    )
+    gateway_port: int = Field(
+        default=8080, ge=0, le=65535, description="Port of the gateway; 0: any."
+    )
+    webhook_secret: dict[str, SecretStr] = Field(
+        default={},
+        description="Last part of the address of an instance's webhooks; at least 24 letters, "
+        "digits, `-` and `_`. One for each instance: KPI_WEBHOOK_SECRET_MAIN for `main`.",
+    )
+    event_drop_dir: Path | None = Field(
+        default=None,
+        description="Folder in which files of events are taken up; unset: `events` under "
+        "KPI_STATE_DIR.",
+    )
+    event_retention_days: int = Field(
+        default=30,
+        ge=1,
+        description="For how many days the bodies of events are kept; what the numbers are made "
+        "of stays.",
+    )
+
+    @property
+    def drop_dir(self) -> Path:
+        """The folder of dropped files."""
+        return self.event_drop_dir or self.state_dir / "events"
+
     @field_validator("timezone", "bison_timezone", mode="before")
     @classmethod
     def _known_zone(cls, value: object) -> object:
@@ -117,9 +157,24 @@ class Settings(BaseSettings):
     def _from_text(cls, value: object) -> object:
         return parse_instances(value) if isinstance(value, str) else value
 
-    @field_validator("state_dir")
+    @field_validator("webhook_secret")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
+    def _hard_to_guess(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, secret in value.items():
+            if not re.fullmatch(r"[A-Za-z0-9_-]{24,200}", secret.get_secret_value()):
+                raise ValueError(
+                    f"that of {name.upper()} is not 24 to 200 letters, digits, - and _; "
+                    "`kpi webhook-secret` makes one"
+                )
+        if len({secret.get_secret_value() for secret in value.values()}) < len(value):
+            raise ValueError("two instances have the same, so they cannot be told apart")
+        return value
+
+    @field_validator("state_dir", "event_drop_dir")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
         try:
             return value.expanduser().absolute()
         except RuntimeError:

@@ -24,7 +24,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"errors", "instances"},
     "columns": set(),
     "metrics": {"business_days", "columns"},
-    "warehouse": {"errors", "instances", "settings", "metrics", "business_days", "columns"},
+    "events": {"business_days", "columns"},
+    "warehouse": {
+        *("errors", "instances", "settings", "metrics", "business_days", "columns", "events"),
+    },
+    "inbox": {"business_days", "events", "warehouse"},
     "deployment": {
         *("bison", "business_days", "clock", "errors", "instances", "settings", "warehouse"),
     },

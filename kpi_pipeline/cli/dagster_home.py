@@ -82,6 +82,10 @@ def dagster_instance(settings: Settings) -> Iterator["DagsterInstance"]:
 
 def _as_variables(settings: Settings) -> dict[str, str]:
     values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    for name, entries in list(values.items()):
+        if isinstance(entries, dict):
+            del values[name]
+            values |= {f"{name}_{entry}": value for entry, value in entries.items()}
     return {
         f"KPI_{name.upper()}": _as_text(value)
         for name, value in values.items()

@@ -6,6 +6,7 @@ from datetime import date
 from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.sync.fetch import FetchedFacts
 from kpi_pipeline.sync.rectangle import Step
+from kpi_pipeline.warehouse.counted_events import mark_applied
 from kpi_pipeline.warehouse.facts import store_facts, store_plan
 from kpi_pipeline.warehouse.locks import lock_client
 from kpi_pipeline.warehouse.metric_rows import (
@@ -36,8 +37,11 @@ def store_client(
             store_facts(connection, workspace, facts.days, facts.as_of)
             if facts.plan is not None:
                 store_plan(connection, workspace, facts.plan)
+        today = deployment.today()
         if Step.PROJECTIONS in steps:
-            recompute_projections(connection, workspace, dates, deployment.timezone)
+            recompute_projections(connection, workspace, dates, deployment.timezone, open_day=today)
         if Step.METRICS in steps:
             publish_metrics(connection, workspace, dates, source="sync")
+        if {Step.PROJECTIONS, Step.METRICS} <= set(steps):
+            mark_applied(connection, workspace, dates, today=today, now=deployment.now())
         return read_day_numbers(connection, workspace, dates)

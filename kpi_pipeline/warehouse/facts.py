@@ -1,10 +1,10 @@
 """Daily facts and sending plans: what Bison told, and when it was asked."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from kpi_pipeline.warehouse.tables import raw_bison_stats, sending_plans
 from kpi_pipeline.warehouse.upsert import upsert
@@ -49,17 +49,13 @@ def store_plan(connection: Connection, workspace: str, plan: SendingPlan) -> Non
     upsert(connection, sending_plans, [row], newer="as_of")
 
 
-def days_without_facts(connection: Connection, workspace: str, dates: Iterable[date]) -> list[date]:
-    """Those of `dates` for which the client's facts were never fetched."""
-    wanted = sorted(dates)
-    if not wanted:
-        return []
-    found = set(
-        connection.scalars(
-            select(raw_bison_stats.c.date).where(
-                raw_bison_stats.c.workspace == workspace,
-                raw_bison_stats.c.date.between(wanted[0], wanted[-1]),
-            )
-        )
+def are_known_since(
+    connection: Connection, workspace: str, first: date, last: date, moment: datetime
+) -> bool:
+    """Whether each of the days `first` … `last` was asked for at `moment` or later."""
+    statement = select(func.count()).where(
+        raw_bison_stats.c.workspace == workspace,
+        raw_bison_stats.c.date.between(first, last),
+        raw_bison_stats.c.as_of >= moment,
     )
-    return [day for day in wanted if day not in found]
+    return connection.scalar(statement) == (last - first).days + 1

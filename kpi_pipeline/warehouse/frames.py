@@ -5,24 +5,40 @@ Apart from the rest of the room, because pandas takes a second to import.
 
 from collections.abc import Sequence
 from datetime import date
+from zoneinfo import ZoneInfo
 
 import pandas as pd
 from sqlalchemy import Connection, select
 
 from kpi_pipeline.columns import FACT_COUNTS
+from kpi_pipeline.events.overlay import overlay
+from kpi_pipeline.warehouse.counted_events import read_counted_events
 from kpi_pipeline.warehouse.tables import client_targets, raw_bison_stats
+
+_COLUMNS = ["workspace", "date", *FACT_COUNTS, "as_of"]
 
 
 def read_facts(
-    connection: Connection, workspaces: Sequence[str], first: date, last: date
+    connection: Connection,
+    workspace: str,
+    first: date,
+    last: date,
+    *,
+    open_day: date | None = None,
+    tz: ZoneInfo,
 ) -> pd.DataFrame:
-    """The facts of `first` … `last`, as `metrics.compute` takes them."""
-    columns = ["workspace", "date", *FACT_COUNTS, "as_of"]
-    statement = select(*(raw_bison_stats.c[name] for name in columns)).where(
-        raw_bison_stats.c.workspace.in_(workspaces),
+    """A client's facts of `first` … `last` with the events that count beyond them.
+
+    For `open_day` and `tz` see `overlay`.
+    """
+    statement = select(*(raw_bison_stats.c[name] for name in _COLUMNS)).where(
+        raw_bison_stats.c.workspace == workspace,
         raw_bison_stats.c.date.between(first, last),
     )
-    return pd.DataFrame(connection.execute(statement).all(), columns=columns)
+    facts = [dict(row) for row in connection.execute(statement).mappings()]
+    counted = read_counted_events(connection, workspace, first, last)
+    rows = overlay(workspace, facts, counted, open_day=open_day, tz=tz)
+    return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def read_targets(connection: Connection, workspaces: Sequence[str]) -> pd.DataFrame:

@@ -6,14 +6,24 @@ from datetime import date
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, String, func, literal, literal_column, select
+from sqlalchemy import (
+    Connection,
+    String,
+    Subquery,
+    Table,
+    case,
+    func,
+    join,
+    literal,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from kpi_pipeline import metrics
 from kpi_pipeline.business_days import fetch_period
 from kpi_pipeline.columns import METRIC_COLUMNS
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.warehouse.facts import days_without_facts
 from kpi_pipeline.warehouse.frames import read_facts, read_targets
 from kpi_pipeline.warehouse.tables import (
     client_metrics,
@@ -37,26 +47,30 @@ class DayNumbers:
 
 
 def recompute_projections(
-    connection: Connection, workspace: str, dates: Sequence[date], tz: ZoneInfo
+    connection: Connection,
+    workspace: str,
+    dates: Sequence[date],
+    tz: ZoneInfo,
+    *,
+    open_day: date | None = None,
 ) -> None:
     """Work out `kpi_projections` of one client anew, for each of `dates`.
+
+    They stand on the facts and on the events that count beyond them; for `open_day`, today, events
+    alone will do.
 
     Raises:
         KpiError: if the facts of one of the dates were never fetched; nothing is written then.
     """
-    missing = days_without_facts(connection, workspace, dates)
+    first, last = fetch_period(min(dates), max(dates))
+    facts = read_facts(connection, workspace, first, last, open_day=open_day, tz=tz)
+    missing = sorted(set(dates) - set(facts["date"]))
     if missing:
         raise KpiError(
             f"{workspace} has no facts of {_listed(missing)}. "
             "Materialize raw_bison_stats for these dates, or all three assets together."
         )
-    first, last = fetch_period(min(dates), max(dates))
-    frame = metrics.compute(
-        read_facts(connection, [workspace], first, last),
-        read_targets(connection, [workspace]),
-        list(dates),
-        tz,
-    )
+    frame = metrics.compute(facts, read_targets(connection, [workspace]), list(dates), tz)
     upsert(connection, kpi_projections, metrics.records(frame))
 
 
@@ -124,25 +138,35 @@ def publish_metrics(
 def read_day_numbers(
     connection: Connection, workspace: str, dates: Sequence[date]
 ) -> dict[date, DayNumbers]:
-    """The plotted numbers of those of `dates` that have facts."""
-    facts, numbers = raw_bison_stats.c, kpi_projections.c
-    statement = (
-        select(
-            facts.date,
-            facts.sent.label("emails_sent"),
-            facts.interested.label("positive_replies"),
-            numbers.positive_replies_mtd,
-            numbers.projection_positive_replies_eom,
-        )
-        .outerjoin_from(
-            raw_bison_stats,
-            kpi_projections,
-            (numbers.workspace == facts.workspace) & (numbers.metric_date == facts.date),
-        )
-        .where(facts.workspace == workspace, facts.date.in_(dates))
-        .order_by(facts.date)
+    """The plotted numbers of those of `dates` that have facts or numbers."""
+    facts = _of(raw_bison_stats, "date", ["sent", "interested", "as_of"], workspace, dates)
+    counted = ["emails_sent_today", "positive_replies_today", "as_of"]
+    plotted = ["positive_replies_mtd", "projection_positive_replies_eom"]
+    numbers = _of(kpi_projections, "metric_date", [*counted, *plotted], workspace, dates)
+    # Facts that were fetched after the numbers were worked out are the later news.
+    stale = numbers.c.as_of.is_(None) | (numbers.c.as_of < facts.c.as_of)
+    day = func.coalesce(facts.c.day, numbers.c.day)
+    statement = select(
+        day.label("date"),
+        case((stale, facts.c.sent), else_=numbers.c.emails_sent_today).label("emails_sent"),
+        case((stale, facts.c.interested), else_=numbers.c.positive_replies_today).label(
+            "positive_replies"
+        ),
+        *(numbers.c[name] for name in plotted),
+    ).select_from(join(facts, numbers, facts.c.day == numbers.c.day, full=True))
+    rows = connection.execute(statement.order_by(day)).mappings()
+    return {row["date"]: DayNumbers(**row) for row in rows}
+
+
+def _of(
+    table: Table, day: str, columns: Sequence[str], workspace: str, dates: Sequence[date]
+) -> Subquery:
+    """These columns of one client's rows of `dates`, the date as `day`."""
+    return (
+        select(table.c[day].label("day"), *(table.c[name] for name in columns))
+        .where(table.c.workspace == workspace, table.c[day].in_(dates))
+        .subquery()
     )
-    return {row["date"]: DayNumbers(**row) for row in connection.execute(statement).mappings()}
 
 
 def _listed(days: Sequence[date]) -> str:

@@ -1,5 +1,6 @@
 """The KPI tables. Migrations under `migrations/` bring a database to this state."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import (
@@ -10,6 +11,7 @@ from sqlalchemy import (
     Date,
     DateTime,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -21,9 +23,11 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
     func,
+    text,
 )
 
 from kpi_pipeline.columns import COUNTS, FACT_COUNTS, PERCENTAGES
+from kpi_pipeline.events.event import EventSource, EventStatus
 
 metadata = MetaData(
     naming_convention={
@@ -46,6 +50,10 @@ def _updated_at() -> Column[Any]:
 
 def _workspace_key() -> Column[Any]:
     return Column("workspace", Text, ForeignKey("clients.workspace"), primary_key=True)
+
+
+def _one_of(column: str, values: Iterable[str]) -> str:
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
 
 # A client is (instance, Bison workspace id). `workspace` is a slug made once and never changed.
@@ -221,4 +229,58 @@ bison_unknown_fields = Table(
     Column("answers", BigInteger, nullable=False, comment="how many held it"),
     _moment("first_seen_at"),
     _moment("last_seen_at"),
+)
+
+# The inbox: every body that ever came in, and what became of it. Counted are those that stand
+# 'received' or 'applied' and arrived after the facts of their day were asked for; see `overlay`.
+webhook_events = Table(
+    "webhook_events",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("instance", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    _moment("arrived_at"),
+    Column("body", LargeBinary, comment="as it arrived; NULL once KPI_EVENT_RETENTION_DAYS passed"),
+    Column("idempotency_key", Text, nullable=False, unique=True),
+    Column("event_type", Text, comment="in lower case"),
+    Column("bison_workspace_id", BigInteger),
+    Column("workspace", Text, ForeignKey("clients.workspace")),
+    Column("metric", Text, comment="the daily count that it raises by one"),
+    _moment("happened_at", nullable=True),
+    Column("business_date", Date, comment="the day on which it counts; fixed once"),
+    Column("status", Text, nullable=False),
+    Column("reason", Text, comment="why it is not applied"),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    _moment("next_try_at", nullable=True),
+    Column("deliveries", Integer, nullable=False, server_default="1"),
+    _moment("last_delivered_at", nullable=True),
+    _moment("applied_at", nullable=True),
+    CheckConstraint(_one_of("status", EventStatus), name="status_is_known"),
+    CheckConstraint(_one_of("source", EventSource), name="source_is_known"),
+    CheckConstraint(_one_of("metric", FACT_COUNTS), name="metric_is_counted"),
+    CheckConstraint(
+        "status NOT IN ('received', 'applied') OR (workspace IS NOT NULL AND metric IS NOT NULL)",
+        name="counted_has_a_client",
+    ),
+    Index(
+        "ix_webhook_events_counted",
+        "workspace",
+        "business_date",
+        "arrived_at",
+        postgresql_include=["metric"],
+        postgresql_where=text("status IN ('received', 'applied')"),
+    ),
+    Index(
+        "ix_webhook_events_waiting",
+        "workspace",
+        postgresql_where=text("status = 'received'"),
+    ),
+    Index(
+        "ix_webhook_events_unmatched",
+        "instance",
+        "bison_workspace_id",
+        postgresql_where=text("status = 'unmatched'"),
+    ),
+    Index("ix_webhook_events_arrived_at", "arrived_at"),
+    Index("ix_webhook_events_applied_at", "applied_at"),
 )

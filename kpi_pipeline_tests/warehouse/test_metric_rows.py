@@ -59,7 +59,7 @@ def test_the_stored_numbers_are_those_that_metrics_defines(engine: Engine) -> No
         for number, it in enumerate(days_between(first, last)):
             store_facts(connection, "harbor", {it: day(sent=90 + number, interested=it.day)}, AS_OF)
         stock_facts(connection, "quay", first, last)
-        facts = read_facts(connection, ["harbor"], first, last)
+        facts = read_facts(connection, "harbor", first, last, tz=CHICAGO)
         targets = read_targets(connection, ["harbor"])
     expected = metrics.records(metrics.compute(facts, targets, dates, CHICAGO))
     rows = work_out(engine, dates)

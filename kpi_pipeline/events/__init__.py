@@ -1,0 +1,1 @@
+"""What Email Bison's events mean: pure functions, from a body as it arrived to what it counts."""

@@ -1,0 +1,113 @@
+"""Takes events in: each is stored before anything else is done with it, and then applied."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from kpi_pipeline.events.event import Event, EventStatus
+from kpi_pipeline.inbox.apply import apply_waiting
+from kpi_pipeline.warehouse.inbox import Owner, Receipt, find_owners, store_events
+from kpi_pipeline.warehouse.locks import lock_client
+
+_log = logging.getLogger(__name__)
+
+# Longer than a sync holds a client's rows, and shorter than a sender waits for its answer.
+_MOST_PATIENCE = "2s"
+_LOCK_NOT_AVAILABLE = "55P03"
+
+
+@dataclass(frozen=True)
+class Inbox:
+    """Where events go. `instance_urls` has the configured address of each instance.
+
+    With `realtime` off, events are stored, and left to Dagster's sensor to be applied.
+    """
+
+    engine: Engine
+    timezone: ZoneInfo
+    now: Callable[[], datetime]
+    instance_urls: Mapping[str, str]
+    realtime: bool = True
+
+
+def take_in(inbox: Inbox, events: Sequence[Event]) -> list[Receipt]:
+    """Store the events and work out the rows of their clients anew, in one transaction.
+
+    Returns what became of each, in their order. What can't be applied, because the client's rows
+    are held by somebody else for too long or because working them out fails, is stored all the
+    same, and tried again later.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: if the database can't be reached; nothing is stored then.
+    """
+    checked = [_of_its_instance(event, inbox.instance_urls) for event in events]
+    if inbox.realtime:
+        try:
+            with inbox.engine.begin() as connection:
+                return _store_and_apply(connection, inbox, checked)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                raise
+            _log.warning("Events are stored and applied later: their client's rows are held.")
+    with inbox.engine.begin() as connection:
+        return store_events(connection, _with_owners(connection, checked))
+
+
+def _store_and_apply(
+    connection: Connection, inbox: Inbox, events: Sequence[Event]
+) -> list[Receipt]:
+    owned = _with_owners(connection, events)
+    counting = {
+        owner.workspace
+        for event, owner in owned
+        if owner is not None and owner.active and event.status is EventStatus.RECEIVED
+    }
+    connection.execute(text(f"SET LOCAL lock_timeout = '{_MOST_PATIENCE}'"))
+    # The clients first, in one order, and then their events: so does everybody who takes both.
+    for workspace in sorted(counting):
+        lock_client(connection, workspace)
+    receipts = store_events(connection, owned)
+    for workspace in sorted(counting):
+        apply_waiting(connection, workspace, inbox.timezone, inbox.now())
+    return receipts
+
+
+def _with_owners(
+    connection: Connection, events: Sequence[Event]
+) -> list[tuple[Event, Owner | None]]:
+    owners = find_owners(connection, events)
+    return [
+        (event, owners.get((event.instance, event.bison_workspace_id or 0))) for event in events
+    ]
+
+
+def _of_its_instance(event: Event, urls: Mapping[str, str]) -> Event:
+    """The event, or an invalid one where its body names another of the instances.
+
+    Ids of workspaces repeat between instances: its numbers would be a stranger's.
+    """
+    told = _host(event.instance_url)
+    named = {name for name, url in urls.items() if _host(url) == told} if told else set()
+    if not named or event.instance in named:
+        return event
+    return replace(
+        event,
+        status=EventStatus.INVALID,
+        metric=None,
+        idempotency_key=f"{event.instance} misdirected {event.idempotency_key}",
+        reason=f"It tells of instance {', '.join(sorted(named))}, and came in by the address of "
+        f"{event.instance}: give the webhook the address of its own instance.",
+    )
+
+
+def _host(url: str | None) -> str:
+    try:
+        return urlsplit(url or "").netloc.lower()
+    except ValueError:
+        return ""
