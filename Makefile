@@ -11,7 +11,7 @@ help:
 	@echo "make demo          the whole pipeline at work, against an invented agency"
 	@echo "make test          lint, types and all tests"
 	@echo "make lint          lint and types alone"
-	@echo "make bench         the benchmarks, as tables"
+	@echo "make bench         the benchmarks, as tables; one of them: make bench ONLY=daily"
 	@echo "make screenshots   the pictures of the README, made anew"
 	@echo "make constraints   constraints.txt made anew from pyproject.toml (needs uv)"
 	@echo "make clean         remove the virtual environment, caches, and ALL state in .kpi/"
@@ -40,7 +40,7 @@ lint: $(READY)
 	@$(BIN)/mypy
 
 bench: $(READY)
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks $(ONLY)
 
 screenshots: $(READY)
 	@$(BIN)/python -m kpi_pipeline_tests.browser.screenshots

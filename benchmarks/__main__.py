@@ -4,9 +4,17 @@ import sys
 
 from rich.console import Console
 
+from benchmarks.backfills import a_run_for_each_partition, growth, year_of_every_client
 from benchmarks.daily_sync import daily_sync
+from benchmarks.thousand_clients import night_of_a_thousand_clients
 
-_ALL = {"daily": daily_sync}
+_ALL = {
+    "daily": daily_sync,
+    "year": year_of_every_client,
+    "growth": growth,
+    "naive": a_run_for_each_partition,
+    "thousand": night_of_a_thousand_clients,
+}
 
 
 def main() -> None:

@@ -6,25 +6,33 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 
 import psutil
 
+from kpi_pipeline.business_days import business_date
 from kpi_pipeline.cli.dagster_page import RunStatus
 from kpi_pipeline.cli.playground import Playground, playground
+from kpi_pipeline.clock import utc_now
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.end_to_end.schedules import stop_schedules
 
 
 @contextmanager
-def installation(sandbox: Mapping[str, object]) -> Iterator[Playground]:
+def installation(
+    sandbox: Mapping[str, object], *, grid_days: int | None = None
+) -> Iterator[Playground]:
     """A fresh installation in a folder of its own: registry refreshed, schedules at rest.
 
-    `sandbox` holds options of `kpi sandbox`, by name.
+    `sandbox` holds options of `kpi sandbox`, by name. With `grid_days`, the grid begins so many
+    days ago.
     """
     with tempfile.TemporaryDirectory(prefix="kpi-bench-") as folder:
         os.environ |= {"KPI_ENV_FILE": "", "KPI_STATE_DIR": folder}
         settings = load_settings().model_copy(update={"web_port": 0})
+        if grid_days is not None:
+            first = business_date(utc_now(), settings.timezone) - timedelta(days=grid_days)
+            settings = settings.model_copy(update={"first_date": first})
         with playground(settings, sandbox, date(2020, 1, 1)) as play:
             stop_schedules(play.page)
             registry = play.page.launch(["client_registry"], {})
@@ -33,25 +41,34 @@ def installation(sandbox: Mapping[str, object]) -> Iterator[Playground]:
             yield play
 
 
+# Dagster's code server spawns the processes that execute runs.
+_RUN = "spawn_main"
+
+
 class Peak:
-    """The largest memory (RSS) that a run's process was seen to take."""
+    """The largest memory (RSS) that a run's process, or a server's, was seen to take."""
 
     def __init__(self) -> None:
         self.megabytes = 0.0
+        self.servers_megabytes = 0.0
 
     def look(self) -> None:
-        """Look once at the processes that execute runs: Dagster's code server spawns them."""
+        """Look once at each process of Dagster's below this one."""
         for process in psutil.Process().children(recursive=True):
             try:
-                if any("spawn_main" in part for part in process.cmdline()):
-                    self.megabytes = max(self.megabytes, process.memory_info().rss / 1e6)
+                words = " ".join(process.cmdline())
+                megabytes = process.memory_info().rss / 1e6
             except psutil.Error:
                 continue
+            if _RUN in words:
+                self.megabytes = max(self.megabytes, megabytes)
+            elif "dagster" in words:
+                self.servers_megabytes = max(self.servers_megabytes, megabytes)
 
 
 @contextmanager
 def peak_memory() -> Iterator[Peak]:
-    """Watch the processes of runs while the block lasts."""
+    """Watch Dagster's processes while the block lasts."""
     peak, over = Peak(), threading.Event()
 
     def watch() -> None:

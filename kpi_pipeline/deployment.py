@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
@@ -18,6 +19,7 @@ from kpi_pipeline.warehouse.engine import open_engine, require_reachable
 from kpi_pipeline.warehouse.master_key_lease import MasterKeyLease
 from kpi_pipeline.warehouse.migrate import require_current
 from kpi_pipeline.warehouse.pacing import InstancePacing
+from kpi_pipeline.warehouse.patience import through_restarts
 from kpi_pipeline.warehouse.urls import parse_url
 from kpi_pipeline.warehouse.vault import Vault, open_vault
 
@@ -103,9 +105,9 @@ class Deployment:
 
 @contextmanager
 def open_deployment(
-    settings: Settings, now: Callable[[], datetime] = utc_now
+    settings: Settings, now: Callable[[], datetime] = utc_now, *, patient: bool = False
 ) -> Iterator[Deployment]:
-    """Connect to the database that the settings name.
+    """Connect to the database that the settings name; if `patient`, wait until it has restarted.
 
     Raises:
         KpiError: if none is named, it can't be reached, or its tables are behind the code.
@@ -117,6 +119,8 @@ def open_deployment(
         )
     engine = open_engine(parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL"))
     try:
+        if patient:
+            through_restarts(partial(require_current, engine))
         require_reachable(engine, "KPI_DATABASE_URL")
         require_current(engine)
         vault = open_vault(settings.secret_key, settings.state_dir)

@@ -1,7 +1,7 @@
 """The grid: one partition for each date and workspace, and the rectangles that runs cover."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 
 import dagster as dg
 from dagster import AssetExecutionContext, DagsterInstance
@@ -9,13 +9,14 @@ from dagster import AssetExecutionContext, DagsterInstance
 from kpi_pipeline.business_days import days_between
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.sync.rectangle import Rectangle
+from kpi_pipeline.sync.rectangle import Rectangle, Whole
 
 # Dimensions stand in a key in the order of their names: "2026-03-04|acme".
 DATE, WORKSPACE = "date", "workspace"
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 _SINGLE = "dagster/partition"
+_BACKFILL = "dagster/backfill"
 
 workspace_partitions = dg.DynamicPartitionsDefinition(name=WORKSPACE)
 
@@ -119,7 +120,31 @@ def rectangle_of(context: AssetExecutionContext) -> Rectangle:
             "Start it from the asset's page, which cuts a selection into rectangles.",
             allow_retries=False,
         )
-    return Rectangle(workspaces, days)
+    whole = whole_of(context)
+    if whole is not None and (whole.first, whole.last) == (days[0], days[-1]):
+        whole = None  # This run has all the dates of each of its clients.
+    return Rectangle(workspaces, days, whole)
+
+
+def whole_of(context: AssetExecutionContext) -> Whole | None:
+    """The backfill that the run is a part of; None for any other run, and for one that is repeated.
+
+    Whoever starts a run again wants its facts to be fetched again.
+    """
+    backfill_id = context.run.tags.get(_BACKFILL)
+    if backfill_id is None or context.run.parent_run_id is not None:
+        return None
+    backfill = context.instance.get_backfill(backfill_id)
+    if backfill is None or backfill.asset_backfill_data is None:
+        return None
+    subsets = backfill.asset_backfill_data.target_subset.partitions_subsets_by_asset_key
+    days = {
+        _dimensions(key)[DATE] for subset in subsets.values() for key in subset.get_partition_keys()
+    }
+    if not days:
+        return None
+    asked_at = datetime.fromtimestamp(backfill.backfill_timestamp, UTC)
+    return Whole(asked_at, date.fromisoformat(min(days)), date.fromisoformat(max(days)))
 
 
 def _dimensions(key: str) -> dict[str, str]:

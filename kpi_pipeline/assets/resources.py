@@ -21,5 +21,5 @@ class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         # Imported late: Dagster's page and daemon load these definitions, and never do the work.
         from kpi_pipeline.deployment import open_deployment
 
-        with open_deployment(load_settings()) as deployment:
+        with open_deployment(load_settings(), patient=True) as deployment:
             yield deployment

@@ -8,6 +8,7 @@ from kpi_pipeline.bison import BisonClient, WorkspaceReader
 from kpi_pipeline.business_days import fetch_period
 from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.sync.identity import confirm_key, is_due, reference
+from kpi_pipeline.sync.rectangle import Whole
 from kpi_pipeline.warehouse.api_keys import StoredKey
 from kpi_pipeline.warehouse.clients import Client
 from kpi_pipeline.warehouse.facts import SendingPlan
@@ -22,14 +23,22 @@ class FetchedFacts:
     plan: SendingPlan | None
 
 
+def period_of(dates: Sequence[date], whole: Whole | None) -> tuple[date, date]:
+    """The first and last day that are fetched for `dates`, or for all of `whole`."""
+    if whole is None:
+        return fetch_period(min(dates), max(dates))
+    return fetch_period(whole.first, whole.last)
+
+
 async def fetch_facts(
     deployment: Deployment,
     bison: BisonClient,
     client: Client,
     key: StoredKey | None,
     dates: Sequence[date],
+    whole: Whole | None = None,
 ) -> FetchedFacts:
-    """Fetch all the facts that the numbers of `dates` are worked out from.
+    """Fetch all the facts that the numbers of `dates` are worked out from, or those of `whole`.
 
     A key that was not seen to act in the client's workspace for a day is looked at first.
 
@@ -37,7 +46,7 @@ async def fetch_facts(
         BisonError: if the call failed for good, or answered something that can't be believed.
     """
     today = deployment.today()
-    first, last = fetch_period(min(dates), max(dates))
+    first, last = period_of(dates, whole)
     if key is not None and is_due(key, deployment.now()):
         await confirm_key(deployment, bison, client, key.secret)
 

@@ -1,5 +1,6 @@
 """Whom a key belongs to: asked before its numbers are first believed, and once a day."""
 
+import asyncio
 from datetime import datetime, timedelta
 
 from pydantic import SecretStr
@@ -14,6 +15,7 @@ from kpi_pipeline.bison import (
 from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.warehouse.api_keys import StoredKey, mark_key
 from kpi_pipeline.warehouse.clients import Client
+from kpi_pipeline.warehouse.patience import through_restarts
 
 # The nightly refresh of the registry looks at every key. A sync asks by itself only where that did
 # not happen: a day, and the hour by which one day of the year is longer, and some for the run.
@@ -44,11 +46,14 @@ async def confirm_key(
     try:
         await bison.check_key(reference(client), secret)
     except (RejectedKey, WrongWorkspace, WorkspaceGone):
-        _note(deployment, client, None)
+        await asyncio.to_thread(_note, deployment, client, None)
         raise
-    _note(deployment, client, deployment.now())
+    await asyncio.to_thread(_note, deployment, client, deployment.now())
 
 
 def _note(deployment: Deployment, client: Client, verified_at: datetime | None) -> None:
-    with deployment.engine.begin() as connection:
-        mark_key(connection, client.workspace, verified_at)
+    def note() -> None:
+        with deployment.engine.begin() as connection:
+            mark_key(connection, client.workspace, verified_at)
+
+    through_restarts(note)

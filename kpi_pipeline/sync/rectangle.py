@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from enum import StrEnum
 
 
@@ -15,8 +15,22 @@ class Step(StrEnum):
 
 
 @dataclass(frozen=True)
+class Whole:
+    """The backfill that a run is a part of: when it was asked for, its first and last date."""
+
+    asked_at: datetime
+    first: date
+    last: date
+
+
+@dataclass(frozen=True)
 class Rectangle:
-    """Some clients × some consecutive dates: what one run covers."""
+    """Some clients × some consecutive dates: what one run covers.
+
+    Dagster cuts a backfill of few dates into a run for each date, over all its clients. With
+    `part_of`, the first of these runs to come to a client fetches the facts for all of them.
+    """
 
     workspaces: Sequence[str]
     dates: Sequence[date]
+    part_of: Whole | None = None

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from kpi_pipeline.bison import (
     BisonClient,
@@ -19,13 +20,16 @@ from kpi_pipeline.bison import (
 )
 from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.sync.fetch import FetchedFacts, fetch_facts
+from kpi_pipeline.sync.fetch import FetchedFacts, fetch_facts, period_of
 from kpi_pipeline.sync.novelties import report_unknown_fields
 from kpi_pipeline.sync.rectangle import Rectangle, Step
 from kpi_pipeline.sync.store import store_client
-from kpi_pipeline.warehouse.api_keys import stored_keys
-from kpi_pipeline.warehouse.clients import Client, pick_clients
+from kpi_pipeline.warehouse.api_keys import StoredKey, stored_keys
+from kpi_pipeline.warehouse.clients import Client, pick_each
+from kpi_pipeline.warehouse.facts import are_known_since
+from kpi_pipeline.warehouse.locks import fetching_alone
 from kpi_pipeline.warehouse.metric_rows import DayNumbers
+from kpi_pipeline.warehouse.patience import DatabaseAway, through_restarts
 from kpi_pipeline.warehouse.sync_log import SyncEntry, store_entry
 
 _log = logging.getLogger(__name__)
@@ -62,12 +66,22 @@ def work_through(
     A client that fails changes none of its own rows and stops no other. Each outcome goes into
     `sync_log` under `run_id`, and to `on_done`, as soon as it is known.
 
+    An unknown or inactive client is that client's own failure, too.
+
     Raises:
-        KpiError: if the work can't begin: an unknown or inactive client.
+        KpiError: if there is no active client among them.
     """
-    with deployment.engine.connect() as connection:
-        clients = pick_clients(connection, rectangle.workspaces)
-    return asyncio.run(_Work(deployment, rectangle, frozenset(steps), run_id, on_done).all(clients))
+
+    def pick() -> tuple[list[Client], dict[str, str]]:
+        with deployment.engine.connect() as connection:
+            return pick_each(connection, rectangle.workspaces)
+
+    clients, refused = through_restarts(pick)
+    if not clients:
+        raise KpiError(" ".join(refused.values()))
+    work = _Work(deployment, rectangle, frozenset(steps), run_id, on_done)
+    done = {outcome.workspace: outcome for outcome in asyncio.run(work.all(clients, refused))}
+    return [done[workspace] for workspace in rectangle.workspaces]
 
 
 class _Work:
@@ -81,14 +95,20 @@ class _Work:
     ) -> None:
         self._deployment = deployment
         self._dates = sorted(rectangle.dates)
+        self._whole = rectangle.part_of
         self._steps = steps
         self._run_id = run_id
         self._on_done = on_done
         self._slots = asyncio.Semaphore(deployment.settings.bison_concurrency)
         self._bison: dict[str, BisonClient] = {}
 
-    async def all(self, clients: Sequence[Client]) -> list[ClientOutcome]:
+    async def all(
+        self, clients: Sequence[Client], refused: Mapping[str, str]
+    ) -> list[ClientOutcome]:
         """Work for all clients; the keyless ones take no slot while they wait for each other."""
+        outcomes = [ClientOutcome(workspace, error=why) for workspace, why in refused.items()]
+        for outcome in outcomes:
+            await self._note(outcome)
         async with AsyncExitStack() as stack:
             if Step.FACTS in self._steps:
                 await self._open_instances(stack, {client.instance for client in clients})
@@ -103,8 +123,7 @@ class _Work:
             )
             for name, bison in self._bison.items():
                 report_unknown_fields(self._deployment, name, bison.unknown_fields)
-        done = {outcome.workspace: outcome for part in parts for outcome in part}
-        return [done[client.workspace] for client in clients]
+        return [*outcomes, *(outcome for part in parts for outcome in part)]
 
     async def _open_instances(self, stack: AsyncExitStack, names: Collection[str]) -> None:
         for name, instance in self._deployment.instances().items():
@@ -126,12 +145,12 @@ class _Work:
         error: str | None = None
         calls = CallTally()
         try:
-            if Step.FACTS in self._steps:
-                with tallied(calls):
-                    facts = await self._fetch(client)
-            numbers = await asyncio.to_thread(
-                store_client, self._deployment, client.workspace, self._dates, self._steps, facts
-            )
+            async with self._turn(client) as has_facts:
+                if not has_facts:
+                    with tallied(calls):
+                        facts = await self._fetch(client)
+                work = (self._deployment, client.workspace, self._dates, self._steps, facts)
+                numbers = await asyncio.to_thread(through_restarts, partial(store_client, *work))
         except (BisonError, KpiError) as trouble:
             error = _naming(client.workspace, str(trouble))
         except Exception as trouble:  # noqa: BLE001 - no client's trouble may stop another's work
@@ -148,18 +167,44 @@ class _Work:
             fact_days=len(facts.days) if facts else 0,
             numbers=numbers,
         )
-        self._note(outcome)
+        await self._note(outcome)
         return outcome
+
+    @asynccontextmanager
+    async def _turn(self, client: Client) -> AsyncIterator[bool]:
+        """Tells whether the client's facts are there already, and keeps others from fetching them.
+
+        They are if another run of the same backfill has fetched them; today's are always fetched
+        anew, with the sending plan that belongs to them.
+        """
+        whole = self._whole
+        if Step.FACTS not in self._steps:
+            yield True
+        elif whole is None or self._deployment.today() in self._dates:
+            yield False
+        else:
+            period = period_of(self._dates, None)
+
+            def are_known() -> bool:
+                with self._deployment.engine.connect() as connection:
+                    return are_known_since(connection, client.workspace, *period, whole.asked_at)
+
+            async with fetching_alone(self._deployment.engine, client.workspace):
+                yield await asyncio.to_thread(through_restarts, are_known)
 
     async def _fetch(self, client: Client) -> FetchedFacts:
         # Refuses an instance that is not configured, with the remedy.
         name = self._deployment.instance(client.instance).name
+        key = await asyncio.to_thread(through_restarts, partial(self._key_of, client))
+        bison = self._bison[name]
+        return await fetch_facts(self._deployment, bison, client, key, self._dates, self._whole)
+
+    def _key_of(self, client: Client) -> StoredKey | None:
         with self._deployment.engine.connect() as connection:
             keys = stored_keys(connection, [client.workspace], self._deployment.vault)
-        key = keys.get(client.workspace)
-        return await fetch_facts(self._deployment, self._bison[name], client, key, self._dates)
+        return keys.get(client.workspace)
 
-    def _note(self, outcome: ClientOutcome) -> None:
+    async def _note(self, outcome: ClientOutcome) -> None:
         entry = SyncEntry(
             run_id=self._run_id,
             workspace=outcome.workspace,
@@ -173,10 +218,19 @@ class _Work:
             calling_seconds=outcome.calling_seconds,
             finished_at=self._deployment.now(),
         )
-        try:
+
+        def store() -> None:
             with self._deployment.engine.begin() as connection:
                 store_entry(connection, entry)
-        except SQLAlchemyError:
+
+        try:
+            await asyncio.to_thread(through_restarts, store)
+        except IntegrityError:
+            # Nobody knows this client: there is nothing to which its line could belong.
+            _log.warning(
+                "%s: no line of sync_log for a client that is not there", outcome.workspace
+            )
+        except (SQLAlchemyError, DatabaseAway):
             _log.exception("%s: its line of sync_log could not be written", outcome.workspace)
         self._on_done(outcome)
 

@@ -78,19 +78,40 @@ def pick_clients(connection: Connection, workspaces: Iterable[str]) -> list[Clie
     Raises:
         KpiError: naming each key that is unknown or belongs to an inactive client.
     """
-    known = {client.workspace: client for client in all_clients(connection)}
     wanted = list(workspaces)
-    unknown = [key for key in wanted if key not in known]
+    found, unknown, inactive = _sorted_out(connection, wanted)
     if unknown:
-        raise KpiError(
-            f"There is no client {', '.join(unknown)}. `kpi clients list` shows the keys."
-        )
-    inactive = [key for key in wanted if not known[key].active]
+        raise KpiError(_unknown(unknown))
     if inactive:
-        raise KpiError(
-            f"Not active: {', '.join(inactive)}. Import the client again with active = yes."
-        )
-    return [known[key] for key in wanted]
+        raise KpiError(_not_active(inactive))
+    return found
+
+
+def pick_each(
+    connection: Connection, workspaces: Iterable[str]
+) -> tuple[list[Client], dict[str, str]]:
+    """As `pick_clients`, but with a sentence for each key that can't be worked for, by key."""
+    found, unknown, inactive = _sorted_out(connection, list(workspaces))
+    refused = {key: _unknown([key]) for key in unknown}
+    return found, refused | {key: _not_active([key]) for key in inactive}
+
+
+def _sorted_out(
+    connection: Connection, wanted: Sequence[str]
+) -> tuple[list[Client], list[str], list[str]]:
+    """The active clients among `wanted`, and the keys that are unknown and not active."""
+    known = {client.workspace: client for client in all_clients(connection)}
+    unknown = [key for key in wanted if key not in known]
+    inactive = [key for key in wanted if key in known and not known[key].active]
+    return [known[key] for key in wanted if key not in {*unknown, *inactive}], unknown, inactive
+
+
+def _unknown(keys: Sequence[str]) -> str:
+    return f"There is no client {', '.join(keys)}. `kpi clients list` shows the keys."
+
+
+def _not_active(keys: Sequence[str]) -> str:
+    return f"Not active: {', '.join(keys)}. Import the client again with active = yes."
 
 
 def import_clients(

@@ -72,7 +72,7 @@ def ensure_database(url: URL) -> None:
         ) from None
     except (DBAPIError, UnicodeError) as error:
         raise KpiError(
-            f"The database {for_people(url)} cannot be created: {_reason(error)}. "
+            f"The database {for_people(url)} cannot be created: {reason_of(error)}. "
             "Create it by hand, or give the user the right to."
         ) from None
     finally:
@@ -95,6 +95,14 @@ def session_lock(engine: Engine, name: str) -> Iterator[Connection]:
             connection.commit()
 
 
+def reason_of(error: DBAPIError | UnicodeError) -> str:
+    """What the driver said of each attempt, without its headings and questions."""
+    told = error.orig if isinstance(error, DBAPIError) else error
+    lines = [line.strip().removeprefix("- ") for line in str(told).splitlines()]
+    kept = [line.rstrip(".") for line in lines if line and not line.endswith((":", "?"))]
+    return "; ".join(kept) or "no reason was given"
+
+
 def _trouble(engine: Engine) -> str | None:
     """Why no connection comes about, or None where one does."""
     try:
@@ -102,13 +110,5 @@ def _trouble(engine: Engine) -> str | None:
             connection.execute(text("SELECT 1"))
     except (DBAPIError, UnicodeError) as error:
         # Python refuses some host names, and libpq some options, before a server is asked.
-        return _reason(error)
+        return reason_of(error)
     return None
-
-
-def _reason(error: DBAPIError | UnicodeError) -> str:
-    """What the driver said of each attempt, without its headings and questions."""
-    told = error.orig if isinstance(error, DBAPIError) else error
-    lines = [line.strip().removeprefix("- ") for line in str(told).splitlines()]
-    kept = [line.rstrip(".") for line in lines if line and not line.endswith((":", "?"))]
-    return "; ".join(kept) or "no reason was given"

@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy import Engine, delete, func, update
+from sqlalchemy import Engine, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.warehouse.event_loop import LoopLock, to_the_end
+from kpi_pipeline.warehouse.patience import DatabaseAway, through_restarts
 from kpi_pipeline.warehouse.tables import bison_master_key_leases as leases
 
 # How often a waiting process looks whether the master key is free.
@@ -45,11 +46,13 @@ class MasterKeyLease:
         Raises:
             LeaseLost: on leaving the block, if it was not the only holder throughout: what was read
                 must not be believed. An error of the block itself goes first.
+            DatabaseAway: if the database is out of reach for longer than a restart takes.
         """
         holder = uuid.uuid4()
         async with self._queues.setdefault(instance, LoopLock()).here():
             try:
-                while not await to_the_end(partial(self._take, instance, holder)):
+                take = partial(self._take, instance, holder)
+                while not await to_the_end(partial(through_restarts, take)):
                     await asyncio.sleep(_LOOK_EVERY_SECONDS)
                 renewing = asyncio.create_task(self._keep_renewing(instance, holder))
                 try:
@@ -75,10 +78,12 @@ class MasterKeyLease:
             instance=instance, holder=holder, expires_at=func.clock_timestamp() + self._ttl
         )
         new = statement.excluded
+        # Ours it is if the connection broke when it had just been taken, and this is another try.
+        free = or_(leases.c.expires_at < func.clock_timestamp(), leases.c.holder == holder)
         take = statement.on_conflict_do_update(
             index_elements=[leases.c.instance],
             set_={"holder": new.holder, "expires_at": new.expires_at},
-            where=leases.c.expires_at < func.clock_timestamp(),
+            where=free,
         )
         with self._engine.begin() as connection:
             return connection.execute(take.returning(leases.c.holder)).first() is not None
@@ -93,16 +98,21 @@ class MasterKeyLease:
         with self._engine.begin() as connection:
             connection.execute(renew)
 
-    def _release(self, instance: str, holder: uuid.UUID) -> bool:
-        """Give the lease back; return whether it was this holder's to the end."""
+    def _release(self, instance: str, holder: uuid.UUID) -> None:
         ours = delete(leases).where(leases.c.instance == instance, leases.c.holder == holder)
         with self._engine.begin() as connection:
-            return connection.execute(ours).rowcount == 1
+            connection.execute(ours)
+
+    def _is_held_by(self, instance: str, holder: uuid.UUID) -> bool:
+        found = select(leases.c.holder).where(leases.c.instance == instance)
+        with self._engine.connect() as connection:
+            return bool(connection.scalar(found) == holder)
 
     def _release_or_raise(self, instance: str, holder: uuid.UUID) -> None:
         try:
-            kept = self._release(instance, holder)
-        except SQLAlchemyError as error:
+            # Asked before it is given back: of a release that is tried twice, nobody could tell.
+            kept = through_restarts(partial(self._is_held_by, instance, holder))
+        except (SQLAlchemyError, DatabaseAway) as error:
             raise LeaseLost(
                 f"The database could not confirm that the master key of instance {instance} was "
                 "used by this process alone. What was read with it was thrown away; see that "
@@ -114,3 +124,6 @@ class MasterKeyLease:
                 f"one used it: it was not renewed for {self._ttl.total_seconds():g} s. What was "
                 "read with it was thrown away; run it again."
             )
+        # Where this fails, the lease expires, and others wait that long.
+        with suppress(SQLAlchemyError, DatabaseAway):
+            through_restarts(partial(self._release, instance, holder))

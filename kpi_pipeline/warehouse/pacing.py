@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from kpi_pipeline.warehouse.event_loop import LoopLock, to_the_end
+from kpi_pipeline.warehouse.patience import DatabaseAway, through_restarts
 from kpi_pipeline.warehouse.tables import bison_call_slots, bison_pacing
 
 # How often a process looks again while all slots of the instance are taken.
@@ -21,6 +23,8 @@ _MARGIN = 0.10
 _MADE_GOOD = 0.05
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class InstancePacing:
@@ -62,13 +66,16 @@ class InstancePacing:
         """Wait until a call may be sent, and hold one of the instance's slots for the block.
 
         Callers of one process are served in the order in which they came.
+
+        Raises:
+            DatabaseAway: if the database is out of reach for longer than a restart takes.
         """
         # Named here, so that a slot can be freed even if the taking was cut short.
         slot = uuid.uuid4()
         try:
             # One caller at a time asks the database.
             async with self._queue.here():
-                while (wait := await to_the_end(partial(self._take, slot))) > 0:
+                while (wait := await _through_restarts(partial(self._take, slot))) > 0:
                     await self._sleep(wait)
             yield
         finally:
@@ -76,7 +83,7 @@ class InstancePacing:
 
     async def push_back(self, seconds: float) -> None:
         """Let nobody, in any process, send for that many seconds; a longer push back stays."""
-        await to_the_end(partial(self._push_back, timedelta(seconds=seconds)))
+        await _through_restarts(partial(self._push_back, timedelta(seconds=seconds)))
 
     def _take(self, slot: uuid.UUID) -> float:
         """Take the turn and the slot and return 0, or return the seconds to wait before asking."""
@@ -88,6 +95,8 @@ class InstancePacing:
             now, taken = connection.execute(
                 select(func.clock_timestamp(), func.count()).where(
                     bison_call_slots.c.instance == self._instance,
+                    # Taken before the connection broke, if this is the second try.
+                    bison_call_slots.c.id != slot,
                     bison_call_slots.c.expires_at > func.clock_timestamp(),
                 )
             ).one()
@@ -127,15 +136,22 @@ class InstancePacing:
         take = insert(bison_call_slots).values(
             id=slot, instance=self._instance, expires_at=now + self._lease
         )
+        take = take.on_conflict_do_update(
+            index_elements=[bison_call_slots.c.id], set_={"expires_at": take.excluded.expires_at}
+        )
         # One statement, so one trip to the database.
         connection.execute(take.add_cte(advance.cte("advance"), clear.cte("clear")))
 
     def _release(self, slot: uuid.UUID) -> None:
-        try:
+        def free() -> None:
             with self._engine.begin() as connection:
                 connection.execute(text("SET LOCAL synchronous_commit TO off"))
                 connection.execute(delete(bison_call_slots).where(bison_call_slots.c.id == slot))
-        except SQLAlchemyError as error:
+
+        try:
+            # Slots that a restart left behind would hold up everybody until they expire.
+            through_restarts(free)
+        except (SQLAlchemyError, DatabaseAway) as error:
             # The call is over: what came of it must not be lost to this.
             _log.warning(
                 "A call slot of instance %s could not be freed (%s); it frees itself within %g s",
@@ -155,3 +171,7 @@ class InstancePacing:
                     set_={"next_free_at": until, "updated_at": func.clock_timestamp()},
                 )
             )
+
+
+async def _through_restarts(work: Callable[[], T]) -> T:
+    return await to_the_end(partial(through_restarts, work))

@@ -122,6 +122,14 @@ def test_the_workspace_partitions_follow_the_active_clients(instance: DagsterIns
 @dataclass
 class _Run:
     tags: Mapping[str, str]
+    parent_run_id: str | None = None
+
+
+class _Instance:
+    """A Dagster that knows no backfill (any more)."""
+
+    def get_backfill(self, backfill_id: str) -> None:
+        return None
 
 
 @dataclass
@@ -130,6 +138,8 @@ class _Context:
 
     partition_keys: Sequence[str]
     tags: Mapping[str, str]
+
+    instance = _Instance()
 
     @property
     def run(self) -> _Run:

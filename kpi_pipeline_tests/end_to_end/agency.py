@@ -48,6 +48,7 @@ class Agency:
         self.page = play.page
         self.deployment = play.deployment
         self.grid = play.grid
+        self.children = play.children
         self.sandbox = sandbox
         self.now = now
         self.password = password
@@ -82,14 +83,20 @@ class Agency:
             found = connection.execute(text(f"SELECT * FROM {table}")).mappings()
             return {(row["workspace"], row[day]): dict(row) for row in found}
 
-    def poll(self, ready: Callable[[], bool], what: str) -> None:
+    def poll(
+        self,
+        ready: Callable[[], bool],
+        what: str,
+        seconds: float = _DEADLINE_SECONDS,
+        every: float = 0.2,
+    ) -> None:
         """Wait until `ready`, and show the logs when the deadline passes."""
-        deadline = time.monotonic() + _DEADLINE_SECONDS
+        deadline = time.monotonic() + seconds
         while not ready():
             if time.monotonic() > deadline:
                 logs = {p.name: p.read_text()[-3000:] for p in self.state.glob("logs/*.log")}
                 raise AssertionError(f"{what} did not happen in time; {logs}")
-            time.sleep(0.2)
+            time.sleep(every)
 
     def run(self, assets: Sequence[str], tags: Mapping[str, str]) -> tuple[RunStatus, str]:
         """Launch a run as the page does, and wait for its end."""
@@ -240,7 +247,9 @@ class Agency:
 
 
 @contextmanager
-def running_agency(server: URL, administer: Callable[[str], None]) -> Iterator[Agency]:
+def running_agency(
+    server: URL, administer: Callable[[str], None], sandbox_options: Mapping[str, object] = _SANDBOX
+) -> Iterator[Agency]:
     """Start everything on databases of its own, as a user with a password of its own."""
     name = f"agency_{secrets.token_hex(4)}"
     password = secrets.token_urlsafe(24)
@@ -252,7 +261,7 @@ def running_agency(server: URL, administer: Callable[[str], None]) -> Iterator[A
         with databases_to_upgrade(settings):
             pass
         with (
-            playground(settings, _SANDBOX, date(2020, 1, 1)) as play,
+            playground(settings, sandbox_options, date(2020, 1, 1)) as play,
             httpx.Client(base_url=play.sandbox, timeout=30) as sandbox,
         ):
             # Today stands still, so that a row can be compared after the run that wrote it.

