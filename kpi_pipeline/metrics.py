@@ -2,11 +2,17 @@
 
 The definitions are the agency's. Two rules hold throughout: a number is a pure function of facts
 and targets, and missing is not zero, so a window with a day that no fact tells of is NULL.
+
+Frames come in and go out. In between a row is worked out in plain integers: most callers want the
+few rows that a webhook changed, at once, and pandas takes 25 ms for as many operations on so few.
 """
 
-from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import accumulate
+from typing import Any, overload
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -14,7 +20,13 @@ import pandas as pd
 from kpi_pipeline import business_days
 from kpi_pipeline.columns import FACT_COUNTS, METRIC_COLUMNS, PERCENTAGES
 
-_COLUMNS = ["workspace", "metric_date", *METRIC_COLUMNS, "monthly_kpi_target", "as_of"]
+_TYPES = (
+    dict.fromkeys(("workspace", "metric_date"), "object")
+    | dict.fromkeys(METRIC_COLUMNS, "Int64")
+    | dict.fromkeys(PERCENTAGES, "object")
+    | {"monthly_kpi_target": "Int64", "as_of": "datetime64[us, UTC]"}
+)
+_ONE_DAY = timedelta(days=1)
 
 
 def compute(
@@ -40,52 +52,16 @@ def compute(
     Raises ValueError when facts hold a day of a workspace twice, a negative or missing count, or an
     as_of without a time zone, or when targets hold a month of a workspace twice.
     """
-    facts = _checked_facts(facts)
-    rows = facts[facts["day"].isin([day.toordinal() for day in dates])]
-    rows = rows.sort_values(["workspace", "day"], ignore_index=True)
-    if rows.empty:
-        return _no_rows()
-    calendar = _calendar(rows["day"], tz)
-    day, month_start = rows["day"], calendar["month_start"]
-    running = _RunningTotals(facts, rows["workspace"])
-    month = running.over(month_start, day)
-    last_month = running.over(calendar["last_month_start"], month_start - 1)
-
-    numbers: dict[str, pd.Series] = {
-        "workspace": rows["workspace"],
-        "metric_date": calendar["date"],
-        "emails_sent_mtd": month["sent"],
-        "positive_replies_mtd": month["interested"],
-        "all_replies_mtd": month["replied"],
-        "bounced_mtd": month["bounced"],
-        "unsubscribed_mtd": month["unsubscribed"],
-        "emails_sent_today": rows["sent"].astype("Int64"),
-        "positive_replies_today": rows["interested"].astype("Int64"),
-        "positive_replies_last_month": last_month["interested"],
-        "positive_replies_current_month": month["interested"],
-        "as_of": rows["as_of"],
-    }
-    for length in (7, 14, 30):
-        window = running.over(day - (length - 1), day)
-        numbers[f"emails_sent_last_{length}_days"] = window["sent"]
-        numbers[f"positive_replies_last_{length}_days"] = window["interested"]
-
-    replies = month["interested"]
-    elapsed = _elapsed(rows["as_of"], calendar, tz)
-    whole_month = calendar["days_in_month"] * calendar["seconds"]
-    projected_replies = _divided(replies * whole_month, elapsed)
-    numbers["projection_positive_replies_eom"] = projected_replies
-    numbers["projection_emails_eom"] = _divided(month["sent"] * whole_month, elapsed)
-
-    target = _targets_of(rows["workspace"], month_start, targets)
-    numbers["monthly_kpi_target"] = target
-    numbers["mtd_leads_progress"] = _percent(replies, target)
-    numbers["projection_replies_progress"] = _percent(projected_replies, target)
-    last_week = numbers["positive_replies_last_7_days"]
-    week_before = numbers["positive_replies_last_14_days"] - last_week
-    growth = _percent(last_week - week_before, week_before)
-    numbers["last_week_vs_week_before_progress"] = growth
-    return pd.DataFrame(numbers)[_COLUMNS]
+    days = _days_by_workspace(facts)
+    history = _targets_by_workspace(targets)
+    rows = [
+        _row(workspace, day, known, history.get(workspace, {}), tz)
+        for workspace, known in sorted(days.items())
+        for day in sorted({*dates} & known.days.keys())
+    ]
+    return pd.DataFrame(
+        {name: pd.Series([row[name] for row in rows], dtype=kind) for name, kind in _TYPES.items()}
+    )
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, object]]:
@@ -97,145 +73,187 @@ def records(frame: pd.DataFrame) -> list[dict[str, object]]:
     return [dict(zip(frame.columns, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
+def _row(
+    workspace: str, day: date, known: "_Days", targets: Mapping[date, int | None], tz: ZoneInfo
+) -> dict[str, Any]:
+    month_start = business_days.first_of_month(day)
+    month = known.over(month_start, day)
+    last_month = known.over(business_days.first_of_previous_month(day), month_start - _ONE_DAY)
+    last_7, last_14, last_30 = (
+        known.over(day - timedelta(days=length - 1), day) for length in (7, 14, 30)
+    )
+    today = known.days[day]
+    replies = month.interested
+    # Each day of the month counts as long as the metric date, which is 23 to 25 hours.
+    whole_month = business_days.days_in_month(day) * _seconds(business_days.day_length(day, tz))
+    elapsed = _elapsed_seconds(day, today.as_of, tz)
+    projected_replies = _divided(_times(replies, whole_month), elapsed)
+    target = _target_of(month_start, targets)
+    week, week_before = last_7.interested, _minus(last_14.interested, last_7.interested)
+    return {
+        "workspace": workspace,
+        "metric_date": day,
+        "emails_sent_mtd": month.sent,
+        "positive_replies_mtd": replies,
+        "all_replies_mtd": month.replied,
+        "bounced_mtd": month.bounced,
+        "unsubscribed_mtd": month.unsubscribed,
+        "emails_sent_today": today.counts.sent,
+        "positive_replies_today": today.counts.interested,
+        "emails_sent_last_7_days": last_7.sent,
+        "emails_sent_last_14_days": last_14.sent,
+        "emails_sent_last_30_days": last_30.sent,
+        "positive_replies_last_7_days": week,
+        "positive_replies_last_14_days": last_14.interested,
+        "positive_replies_last_30_days": last_30.interested,
+        "positive_replies_last_month": last_month.interested,
+        "positive_replies_current_month": replies,
+        "projection_positive_replies_eom": projected_replies,
+        "projection_emails_eom": _divided(_times(month.sent, whole_month), elapsed),
+        "mtd_leads_progress": _percent(replies, target),
+        "projection_replies_progress": _percent(projected_replies, target),
+        "last_week_vs_week_before_progress": _percent(_minus(week, week_before), week_before),
+        "monthly_kpi_target": target,
+        "as_of": today.as_of,
+    }
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """One number for each of FACT_COUNTS, or None where days are missing."""
+
+    sent: int | None = None
+    replied: int | None = None
+    interested: int | None = None
+    bounced: int | None = None
+    unsubscribed: int | None = None
+
+
+@dataclass(frozen=True)
+class _Day:
+    """What the facts hold of a day, and the aware instant at which they were asked for."""
+
+    counts: _Counts
+    as_of: datetime
+
+
+class _Days:
+    """A workspace's days, and the sums over any run of them: differences of two running totals.
+
+    The totals run over every day from the first fact to the last. A day that no fact tells of adds
+    nothing, and is missing from the number of days told, which shows that a sum is not whole.
+    """
+
+    def __init__(self, days: Mapping[date, _Day]) -> None:
+        self.days = days
+        first, last = min(days), max(days)
+        self._eve = first - _ONE_DAY
+        told = [days.get(day) for day in business_days.days_between(first, last)]
+        self._days_told = list(accumulate((day is not None for day in told), initial=0))
+        self._totals = {
+            name: list(
+                accumulate((getattr(day.counts, name) if day else 0 for day in told), initial=0)
+            )
+            for name in FACT_COUNTS
+        }
+
+    def over(self, first: date, last: date) -> _Counts:
+        """The sums of the days `first` … `last`."""
+        before, until = (self._place(day) for day in (first - _ONE_DAY, last))
+        if self._days_told[until] - self._days_told[before] != (last - first).days + 1:
+            return _Counts()
+        return _Counts(**{name: sums[until] - sums[before] for name, sums in self._totals.items()})
+
+    def _place(self, day: date) -> int:
+        """Where the totals stand at the end of a day; before the first fact they are 0."""
+        return max(0, (day - self._eve).days)
+
+
+def _days_by_workspace(facts: pd.DataFrame) -> dict[str, _Days]:
+    days: dict[str, dict[date, _Day]] = {}
+    for workspace, day, values, as_of in _fact_rows(facts):
+        of_workspace = days.setdefault(workspace, {})
+        complaint = None
+        if day in of_workspace:
+            complaint = "stands in the facts twice"
+        elif not all(value == value and value is not None and value >= 0 for value in values):
+            complaint = "has a negative or missing count"
+        elif not isinstance(as_of, datetime) or pd.isna(as_of) or as_of.tzinfo is None:
+            complaint = "has an as_of without a time zone"
+        if complaint is not None:
+            raise ValueError(f"{workspace} on {day} {complaint}.")
+        counts = _Counts(**dict(zip(FACT_COUNTS, map(int, values), strict=True)))
+        of_workspace[day] = _Day(counts, _datetime(as_of).astimezone(UTC))
+    return {workspace: _Days(of_workspace) for workspace, of_workspace in days.items()}
+
+
+def _fact_rows(facts: pd.DataFrame) -> Iterator[tuple[str, date, Sequence[int], datetime]]:
+    as_of = facts["as_of"]
+    if isinstance(as_of.dtype, pd.DatetimeTZDtype):
+        as_of = as_of.dt.as_unit("us")
+    counts = zip(*(facts[name].tolist() for name in FACT_COUNTS), strict=True)
+    return zip(facts["workspace"], facts["date"], counts, as_of, strict=True)
+
+
+def _targets_by_workspace(targets: pd.DataFrame) -> dict[str, dict[date, int | None]]:
+    history: dict[str, dict[date, int | None]] = {}
+    columns = (targets[name] for name in ("workspace", "holds_from", "monthly_kpi_target"))
+    for workspace, holds_from, target in zip(*columns, strict=True):
+        of_workspace = history.setdefault(workspace, {})
+        if holds_from in of_workspace:
+            raise ValueError(f"{workspace} has two targets from {holds_from}.")
+        of_workspace[holds_from] = None if pd.isna(target) else int(target)
+    return history
+
+
+def _target_of(month_start: date, targets: Mapping[date, int | None]) -> int | None:
+    """The latest target that holds from this month or before."""
+    held = [holds_from for holds_from in targets if holds_from <= month_start]
+    return targets[max(held)] if held else None
+
+
+def _elapsed_seconds(day: date, as_of: datetime, tz: ZoneInfo) -> int:
+    """How much of its month had passed on a metric date at `as_of`, at least one day."""
+    length = _seconds(business_days.day_length(day, tz))
+    passed = _seconds(business_days.elapsed(day, as_of, tz))
+    return max((day.day - 1) * length + passed, length)
+
+
+def _seconds(duration: timedelta) -> int:
+    return duration // timedelta(seconds=1)
+
+
+def _times(count: int | None, by: int) -> int | None:
+    return None if count is None else count * by
+
+
+def _minus(count: int | None, other: int | None) -> int | None:
+    return None if count is None or other is None else count - other
+
+
+def _percent(part: int | None, whole: int | None) -> Decimal | None:
+    """Part ÷ whole × 100 with two places; None unless `whole` is above 0."""
+    if part is None or whole is None or whole <= 0:
+        return None
+    hundredths = _divided(abs(part) * 10_000, whole)
+    return Decimal(hundredths if part >= 0 else -hundredths).scaleb(-2)
+
+
+@overload
+def _divided(amount: int, by: int) -> int: ...
+@overload
+def _divided(amount: int | None, by: int) -> int | None: ...
+def _divided(amount: int | None, by: int) -> int | None:
+    """Amount ÷ by, rounded half up: exact, for integers from 0 on and divisors above 0."""
+    return None if amount is None else (2 * amount + by) // (2 * by)
+
+
 def _plain(value: object) -> object:
     if value is None or value is pd.NA or value is pd.NaT or value != value:
         return None
-    return value.to_pydatetime() if isinstance(value, pd.Timestamp) else value
+    return _datetime(value) if isinstance(value, datetime) else value
 
 
-def _no_rows() -> pd.DataFrame:
-    counts = [*METRIC_COLUMNS, "monthly_kpi_target"]
-    types = dict.fromkeys(counts, "Int64") | dict.fromkeys(PERCENTAGES, "object")
-    return pd.DataFrame(columns=_COLUMNS).astype({**types, "as_of": "datetime64[us, UTC]"})
-
-
-def _checked_facts(facts: pd.DataFrame) -> pd.DataFrame:
-    """Return the facts with `day`, their date's ordinal number, or raise ValueError."""
-    counts = list(FACT_COUNTS)
-    for wrong, complaint in (
-        (facts.duplicated(["workspace", "date"]), "stands in the facts twice"),
-        ((facts[counts].fillna(-1) < 0).any(axis=1), "has a negative or missing count"),
-        (~_is_aware(facts["as_of"]), "has an as_of without a time zone"),
-    ):
-        if wrong.any():
-            first = facts[wrong].iloc[0]
-            raise ValueError(f"{first['workspace']} on {first['date']} {complaint}.")
-    return pd.DataFrame(
-        {
-            "workspace": facts["workspace"],
-            "day": _ordinals(facts["date"]),
-            **{count: facts[count].astype("int64") for count in counts},
-            "as_of": pd.to_datetime(facts["as_of"], utc=True).dt.as_unit("us"),
-        }
-    )
-
-
-def _is_aware(instants: pd.Series) -> pd.Series:
-    if instants.dtype == object:
-        aware = [isinstance(it, datetime) and it.tzinfo is not None for it in instants]
-        return pd.Series(aware, index=instants.index, dtype=bool)
-    return instants.notna() & isinstance(instants.dtype, pd.DatetimeTZDtype)
-
-
-def _ordinals(dates: pd.Series) -> pd.Series:
-    return dates.map(date.toordinal).astype("int64")
-
-
-def _calendar(days: pd.Series, tz: ZoneInfo) -> pd.DataFrame:
-    """Return what the calendar says of each of `days`, which are ordinal numbers like its own."""
-    known = []
-    for number in days.unique().tolist():
-        day = date.fromordinal(number)
-        month_start = business_days.first_of_month(day)
-        known.append(
-            {
-                "day": number,
-                "date": day,
-                "month_start": month_start.toordinal(),
-                "last_month_start": business_days.first_of_previous_month(day).toordinal(),
-                "days_before": (day - month_start).days,
-                "days_in_month": business_days.days_in_month(day),
-                "seconds": business_days.day_length(day, tz) // timedelta(seconds=1),
-            }
-        )
-    return pd.DataFrame(known).set_index("day").loc[days].reset_index(drop=True)
-
-
-class _RunningTotals:
-    """Sums of a count over any run of days, each the difference of two running totals.
-
-    The totals run over a grid without gaps: each workspace, and each day from the eve of the first
-    fact to the last. A day that no fact tells of adds 0, and is missing from the number of days
-    told, which shows that a sum over it is not whole.
-    """
-
-    def __init__(self, facts: pd.DataFrame, workspaces: pd.Series) -> None:
-        """Add up `facts`, for rows that belong to `workspaces`, one each."""
-        self._eve = facts["day"].min() - 1
-        days = range(self._eve, facts["day"].max() + 1)
-        names = facts["workspace"].unique()
-        told = facts.set_index(["workspace", "day"])[list(FACT_COUNTS)].assign(days_told=1)
-        grid = pd.MultiIndex.from_product([names, days])
-        self._totals = told.reindex(grid, fill_value=0).to_numpy().T.cumsum(axis=1)
-        self._offset = pd.Index(names).get_indexer(workspaces) * len(days)
-
-    def over(self, first: pd.Series, last: pd.Series) -> dict[str, pd.Series]:
-        """Return each row's sums from `first` to `last` (ordinals), NULL where a day is missing."""
-        until, before = (
-            self._offset + day.to_numpy().clip(self._eve) - self._eve for day in (last, first - 1)
-        )
-        *sums, days_told = self._totals[:, until] - self._totals[:, before]
-        missing = days_told != (last - first + 1).to_numpy()
-        return {
-            count: pd.Series(pd.arrays.IntegerArray(total, missing.copy()))
-            for count, total in zip(FACT_COUNTS, sums, strict=True)
-        }
-
-
-def _elapsed(as_of: pd.Series, calendar: pd.DataFrame, tz: ZoneInfo) -> pd.Series:
-    """Return how much of its month had passed for each row, in whole seconds, at least one day.
-
-    That is the days before the metric date and the part of it that had passed at `as_of`. Each day
-    of the month counts as long as the metric date, so that this is days elapsed times its length.
-    """
-    second = timedelta(seconds=1)
-    today = pd.Series(
-        [
-            business_days.elapsed(day, asked.to_pydatetime(), tz) // second
-            for day, asked in zip(calendar["date"], as_of, strict=True)
-        ]
-    )
-    return (calendar["days_before"] * calendar["seconds"] + today).clip(lower=calendar["seconds"])
-
-
-def _targets_of(workspaces: pd.Series, month_starts: pd.Series, targets: pd.DataFrame) -> pd.Series:
-    """Return each row's target: its workspace's latest that holds from its month or before."""
-    twice = targets.duplicated(["workspace", "holds_from"])
-    if twice.any():
-        first = targets[twice].iloc[0]
-        raise ValueError(f"{first['workspace']} has two targets from {first['holds_from']}.")
-    history = pd.DataFrame(
-        {
-            "workspace": targets["workspace"].astype("str"),
-            "month_start": _ordinals(targets["holds_from"]),
-            "target": targets["monthly_kpi_target"].astype("Int64"),
-        }
-    ).sort_values("month_start")
-    rows = pd.DataFrame({"workspace": workspaces.astype("str"), "month_start": month_starts})
-    found = pd.merge_asof(
-        rows.reset_index().sort_values("month_start"), history, on="month_start", by="workspace"
-    )
-    return found.set_index("index")["target"].sort_index()
-
-
-def _percent(part: pd.Series, whole: pd.Series) -> pd.Series:
-    """Return part ÷ whole × 100 as Decimals with two places; None unless `whole` is above 0."""
-    hundredths = _divided(part.abs() * 10_000, whole.where(whole > 0))
-    signed = hundredths.where(part >= 0, -hundredths)
-    decimals = [None if it is pd.NA else Decimal(it).scaleb(-2) for it in signed.tolist()]
-    return pd.Series(decimals, dtype=object)
-
-
-def _divided(amount: pd.Series, by: pd.Series) -> pd.Series:
-    """Return amount ÷ by, rounded half up: exact, for integers from 0 on and divisors above 0."""
-    return (2 * amount + by) // (2 * by)
+def _datetime(instant: datetime) -> datetime:
+    """The same as Python's own class, which is many times as quick as pandas' in arithmetic."""
+    return instant.to_pydatetime() if isinstance(instant, pd.Timestamp) else instant

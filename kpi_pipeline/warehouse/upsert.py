@@ -1,10 +1,11 @@
 """Set-wise upserts: many rows, one statement."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, func
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import Insert, insert
 
 
 def upsert(
@@ -16,22 +17,25 @@ def upsert(
 ) -> None:
     """Insert `rows`, or update those that stand already under the same primary key.
 
-    With `newer`, a column of instants, a row
-    is left as it is where the stored one is younger: an old answer that comes late changes nothing.
+    With `newer`, a column of instants, a row is left as it is where the stored one is younger: an
+    old answer that comes late changes nothing.
     """
     if not rows:
         return
+    connection.execute(_statement(table, tuple(rows[0]), newer), rows)
+
+
+# To build one takes as long as to execute it.
+@cache
+def _statement(table: Table, columns: tuple[str, ...], newer: str | None) -> Insert:
     statement = insert(table)
     primary = {column.name for column in table.primary_key}
-    written = [name for name in rows[0] if name not in primary]
+    written = [name for name in columns if name not in primary]
     updates: dict[str, ColumnElement[Any]] = {name: statement.excluded[name] for name in written}
     if "updated_at" in table.c:
         updates["updated_at"] = func.now()
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=list(table.primary_key),
-            set_=updates,
-            where=None if newer is None else table.c[newer] <= statement.excluded[newer],
-        ),
-        rows,
+    return statement.on_conflict_do_update(
+        index_elements=list(table.primary_key),
+        set_=updates,
+        where=None if newer is None else table.c[newer] <= statement.excluded[newer],
     )
