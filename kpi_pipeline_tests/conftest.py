@@ -27,6 +27,12 @@ NOW = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
 _TEMPLATE = "kpi_template"
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow ones, in random order: no process is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
     """A shell lets what runs in its background ignore Ctrl-C, and so would our child processes."""

@@ -1,3 +1,4 @@
+import secrets
 from datetime import date
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -19,6 +20,7 @@ SECRETS = {
     "KPI_DAGSTER_DATABASE_URL": "postgresql://kpi:hunter2@db/kpi_dagster",
     "KPI_SECRET_KEY": "hunter2",
     "KPI_BISON_INSTANCES": "main https://bison.example 12|hunter2" + "x" * 40,
+    "KPI_WEBHOOK_SECRET_MAIN": "hunter2" + "x" * 20,
 }
 
 
@@ -128,7 +130,36 @@ def test_every_secret_that_the_settings_hold_is_tried_above() -> None:
         for name, field in Settings.model_fields.items()
         if "SecretStr" in str(field.annotation) or "InstanceSetting" in str(field.annotation)
     }
-    assert secret == set(SECRETS)
+    # There is one for each instance.
+    assert secret == {name.removesuffix("_MAIN") for name in SECRETS}
+
+
+def test_each_instance_has_a_webhook_secret_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    main, emea = (secrets.token_urlsafe(24) for _ in range(2))
+    monkeypatch.setenv("KPI_WEBHOOK_SECRET_MAIN", main)
+    monkeypatch.setenv("KPI_WEBHOOK_SECRET_EMEA_NORTH", emea)
+    found = load_settings().webhook_secret
+    assert {name: it.get_secret_value() for name, it in found.items()} == {
+        "main": main,
+        "emea_north": emea,
+    }
+
+
+@pytest.mark.parametrize("weak", ["hunter2", "hunter2" + "/" * 30, "hunter2" + "é" * 30])
+def test_a_webhook_secret_that_can_be_guessed_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, weak: str
+) -> None:
+    told = refusal(monkeypatch, KPI_WEBHOOK_SECRET_MAIN=weak)
+    assert "hunter2" not in told
+    assert "that of MAIN is not 24 to 200 letters, digits, - and _" in told
+    assert "kpi webhook-secret" in told
+
+
+def test_one_webhook_secret_for_two_instances_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = secrets.token_urlsafe(24)
+    told = refusal(monkeypatch, KPI_WEBHOOK_SECRET_MAIN=secret, KPI_WEBHOOK_SECRET_EMEA=secret)
+    assert "two instances have the same" in told
+    assert secret not in told
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,5 +79,5 @@ def host_of(url: str) -> str:
 
 def shown_url(url: str) -> str:
     """Host and path of an address, but for the last part of the path, which is secret."""
-    path = urlsplit(url).path.rstrip("/")
+    path, _, _ = urlsplit(url).path.rstrip("/").rpartition("/")
     return f"{host_of(url)}{path}/…"

@@ -166,6 +166,7 @@ def test_a_client_that_stops_being_active_fails_alone_and_its_neighbours_are_fil
         assert fill(estate, later) == ["COMPLETED_SUCCESS"]
     finally:
         set_active(estate, stopped, active=True)
+        refresh_grid(estate)
 
     healthy: Target = dict.fromkeys([left, right], dates)
     assert stored(estate)[0] - before == keys(healthy, later)
