@@ -4,7 +4,9 @@ A business day starts at local midnight, so it lasts 23, 24 or 25 hours where cl
 instant is an aware datetime, and the clock is always passed in.
 """
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import groupby
 from zoneinfo import ZoneInfo
 
 _ONE_DAY = timedelta(days=1)
@@ -68,6 +70,14 @@ def days_between(first: date, last: date) -> list[date]:
     if last < first:
         raise ValueError(f"The period {first} to {last} ends before it starts.")
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def stretches(days: Sequence[date]) -> Iterator[tuple[date, date]]:
+    """Yield the first and last of each stretch of consecutive days among sorted ones."""
+    # Along consecutive days, a day and its place move on together.
+    for _, group in groupby(enumerate(days), lambda it: it[1].toordinal() - it[0]):
+        stretch = [day for _, day in group]
+        yield stretch[0], stretch[-1]
 
 
 def fetch_period(first: date, last: date) -> tuple[date, date]:

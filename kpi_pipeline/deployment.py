@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
@@ -22,6 +23,9 @@ from kpi_pipeline.warehouse.pacing import InstancePacing
 from kpi_pipeline.warehouse.patience import through_restarts
 from kpi_pipeline.warehouse.urls import parse_url
 from kpi_pipeline.warehouse.vault import Vault, open_vault
+
+if TYPE_CHECKING:
+    from kpi_pipeline.inbox.intake import Inbox
 
 # A call ends at its time-out at the latest; its slot must not free itself before.
 _SLOT_MARGIN_SECONDS = 30.0
@@ -77,6 +81,14 @@ class Deployment:
                 "Mend KPI_BISON_INSTANCES, or the client's instance in the CSV."
             )
         return known[name]
+
+    def inbox(self, *, realtime: bool) -> "Inbox":
+        """Where its events go; without `realtime` they are stored, and applied by others."""
+        # Imported late, with pandas and all: most that open a deployment have no events.
+        from kpi_pipeline.inbox.intake import Inbox
+
+        urls = {it.name: it.url for it in self.settings.bison_instances}
+        return Inbox(self.engine, self.timezone, self.now, urls, realtime=realtime)
 
     def bison_client(self, instance: BisonInstance) -> BisonClient:
         """A client of the instance, as patient and as fast as the settings say.

@@ -1,12 +1,12 @@
 """Whether a backfill did what it was for: told by the rows in the tables, and by `sync_log`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from itertools import groupby
 
 from sqlalchemy import Connection
 
+from kpi_pipeline.business_days import stretches
 from kpi_pipeline.cli.backfill_page import BackfillTarget
 from kpi_pipeline.warehouse.stored_days import stored_days
 from kpi_pipeline.warehouse.sync_log import SyncEntry, read_entries
@@ -75,17 +75,11 @@ def check_backfill(
 
 def in_ranges(days: Sequence[date]) -> str:
     """Sorted days in words: as ranges of consecutive ones, the first few of them."""
-    parts = [f"{first}" if first == last else f"{first} to {last}" for first, last in _ranges(days)]
+    parts = [
+        f"{first}" if first == last else f"{first} to {last}" for first, last in stretches(days)
+    ]
     more = len(parts) - _MOST_RANGES
     return ", ".join(parts[:_MOST_RANGES]) + (f" and {more} more times" if more > 0 else "")
-
-
-def _ranges(days: Sequence[date]) -> Iterator[tuple[date, date]]:
-    """The first and last day of each run of consecutive days."""
-    # Along consecutive days, a day and its place move on together.
-    for _, group in groupby(enumerate(days), lambda it: it[1].toordinal() - it[0]):
-        run = [day for _, day in group]
-        yield run[0], run[-1]
 
 
 def _merged(entries: Sequence[SyncEntry], dates: Sequence[date]) -> SyncEntry:

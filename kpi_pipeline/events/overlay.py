@@ -19,32 +19,35 @@ from kpi_pipeline.columns import FACT_COUNTS
 class CountedEvents:
     """How many events raise one count of a client's day beyond what its facts hold."""
 
+    workspace: str
     date: date
     metric: str
     events: int
 
 
 def overlay(
-    workspace: str,
     facts: Iterable[Mapping[str, Any]],
     counted: Iterable[CountedEvents],
     *,
     open_day: date | None,
     tz: ZoneInfo,
 ) -> list[dict[str, Any]]:
-    """One client's facts (date, FACT_COUNTS, as_of; a row a day) with the counted events added.
+    """Facts (a row a client and day, with FACT_COUNTS and as_of) with the counted events added.
 
     `open_day` is today. If nothing was fetched for it yet, its events stand on the zeros that are
     true of its first instant, as which the row is marked. A closed day without facts stays
     missing, whatever events it has: how many mails went out on it is not known.
     """
-    days: dict[date, dict[str, Any]] = {row["date"]: dict(row) for row in facts}
+    days: dict[tuple[str, date], dict[str, Any]] = {
+        (row["workspace"], row["date"]): dict(row) for row in facts
+    }
     for it in counted:
-        if it.date not in days:
+        key = it.workspace, it.date
+        if key not in days:
             if it.date != open_day:
                 continue
             zeros = dict.fromkeys(FACT_COUNTS, 0)
             start = day_start(it.date, tz)
-            days[it.date] = {"workspace": workspace, "date": it.date, **zeros, "as_of": start}
-        days[it.date][it.metric] += it.events
+            days[key] = {"workspace": it.workspace, "date": it.date, **zeros, "as_of": start}
+        days[key][it.metric] += it.events
     return list(days.values())

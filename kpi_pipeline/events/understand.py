@@ -34,8 +34,10 @@ def understand(
     digest = f"sha256={sha256(body).hexdigest()}"
     event_type: str | None = None
     workspace_id: int | None = None
+    instance_url: str | None = None
     try:
         envelope, data = _parts(body)
+        instance_url = _url_of(envelope)
         event_type = _type_of(envelope)
         workspace_id = _id_at(envelope, "workspace_id")
         if workspace_id is None:
@@ -54,6 +56,7 @@ def understand(
             reason=f"The body can't be understood: {error}.",
             event_type=event_type,
             bison_workspace_id=workspace_id,
+            instance_url=instance_url,
         )
     happened_at = None if kind is None else _happened_at(event_type, kind, data, arrived_at)
     return Event(
@@ -69,7 +72,7 @@ def understand(
         bison_workspace_id=workspace_id,
         metric=None if kind is None else kind.metric,
         happened_at=happened_at,
-        instance_url=_url_of(envelope),
+        instance_url=instance_url,
     )
 
 

@@ -1,10 +1,13 @@
-"""Works the rows of a client out anew with the events that wait for it."""
+"""Works the rows of clients out anew with the events that wait for them."""
 
 import logging
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from kpi_pipeline.business_days import business_date
 from kpi_pipeline.warehouse.counted_events import affected_dates, mark_applied
@@ -14,22 +17,47 @@ from kpi_pipeline.warehouse.metric_rows import publish_metrics, recompute_projec
 _log = logging.getLogger(__name__)
 
 
-def apply_waiting(connection: Connection, workspace: str, tz: ZoneInfo, now: datetime) -> int:
-    """Recompute the rows that the client's waiting events change; return how many that settles.
+def apply_waiting(
+    connection: Connection, workspaces: Collection[str], tz: ZoneInfo, now: datetime
+) -> int:
+    """Recompute the rows that these clients' waiting events change; return how many that settles.
 
-    The caller holds the client's lock. If it fails, the rows stay as they were, the events stay
-    stored with the reason, and the transaction goes on.
+    The caller holds the clients' locks. Where a client's rows can't be worked out they stay as they
+    were, its events stay stored with the reason, and the transaction goes on with the others.
     """
     today = business_date(now, tz)
+    dates = affected_dates(connection, workspaces, today)
+    # Most share their dates, today alone: these are worked out at once.
+    alike: dict[tuple[date, ...], list[str]] = defaultdict(list)
+    for workspace in sorted(workspaces):
+        alike[tuple(dates.get(workspace, ()))].append(workspace)
+    return sum(
+        _apply(connection, together, days, tz, today, now) for days, together in alike.items()
+    )
+
+
+def _apply(
+    connection: Connection,
+    workspaces: Sequence[str],
+    dates: Sequence[date],
+    tz: ZoneInfo,
+    today: date,
+    now: datetime,
+) -> int:
     try:
         with connection.begin_nested():
-            dates = affected_dates(connection, [workspace], today).get(workspace, [])
             if dates:
-                recompute_projections(connection, workspace, dates, tz, open_day=today)
-                publish_metrics(connection, workspace, dates, source="webhook")
-            return mark_applied(connection, workspace, dates, today=today, now=now)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the event is kept
+                recompute_projections(connection, workspaces, dates, tz, open_day=today)
+                publish_metrics(connection, workspaces, dates, source="webhook")
+            return mark_applied(connection, workspaces, dates, today=today, now=now)
+    except OperationalError:
+        # A full disk or a server that is going is no event's fault.
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the events are kept
+        if len(workspaces) > 1:
+            return sum(_apply(connection, [it], dates, tz, today, now) for it in workspaces)
+        (workspace,) = workspaces
         _log.exception("%s: the events that wait could not be applied", workspace)
         reason = f"Working out the rows of {workspace} failed ({type(error).__name__})."
-        note_failure(connection, [workspace], reason, now)
+        note_failure(connection, workspaces, reason, now)
         return 0

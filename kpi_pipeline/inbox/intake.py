@@ -12,8 +12,9 @@ from sqlalchemy.exc import DBAPIError
 
 from kpi_pipeline.events.event import Event, EventStatus
 from kpi_pipeline.inbox.apply import apply_waiting
-from kpi_pipeline.warehouse.inbox import Owner, Receipt, find_owners, store_events
-from kpi_pipeline.warehouse.locks import lock_client
+from kpi_pipeline.warehouse.counted_events import held_back
+from kpi_pipeline.warehouse.inbox import Owner, Receipt, find_owners, read_statuses, store_events
+from kpi_pipeline.warehouse.locks import lock_clients
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def take_in(inbox: Inbox, events: Sequence[Event]) -> list[Receipt]:
     Raises:
         sqlalchemy.exc.SQLAlchemyError: if the database can't be reached; nothing is stored then.
     """
-    checked = [_of_its_instance(event, inbox.instance_urls) for event in events]
+    checked = [of_its_instance(event, inbox.instance_urls) for event in events]
     if inbox.realtime:
         try:
             with inbox.engine.begin() as connection:
@@ -70,12 +71,15 @@ def _store_and_apply(
     }
     connection.execute(text(f"SET LOCAL lock_timeout = '{_MOST_PATIENCE}'"))
     # The clients first, in one order, and then their events: so does everybody who takes both.
-    for workspace in sorted(counting):
-        lock_client(connection, workspace)
+    lock_clients(connection, counting)
+    now = inbox.now()
+    # Where the last try failed, the next has its time: many webhooks at once are not many tries.
+    counting -= held_back(connection, counting, now)
     receipts = store_events(connection, owned)
-    for workspace in sorted(counting):
-        apply_waiting(connection, workspace, inbox.timezone, inbox.now())
-    return receipts
+    apply_waiting(connection, counting, inbox.timezone, now)
+    waited = [it.event_id for it in receipts if it.status is EventStatus.RECEIVED]
+    statuses = read_statuses(connection, waited)
+    return [replace(it, status=statuses.get(it.event_id, it.status)) for it in receipts]
 
 
 def _with_owners(
@@ -87,13 +91,12 @@ def _with_owners(
     ]
 
 
-def _of_its_instance(event: Event, urls: Mapping[str, str]) -> Event:
+def of_its_instance(event: Event, urls: Mapping[str, str]) -> Event:
     """The event, or an invalid one where its body names another of the instances.
 
     Ids of workspaces repeat between instances: its numbers would be a stranger's.
     """
-    told = _host(event.instance_url)
-    named = {name for name, url in urls.items() if _host(url) == told} if told else set()
+    named = instances_at(event.instance_url, urls)
     if not named or event.instance in named:
         return event
     return replace(
@@ -104,6 +107,12 @@ def _of_its_instance(event: Event, urls: Mapping[str, str]) -> Event:
         reason=f"It tells of instance {', '.join(sorted(named))}, and came in by the address of "
         f"{event.instance}: give the webhook the address of its own instance.",
     )
+
+
+def instances_at(url: str | None, urls: Mapping[str, str]) -> set[str]:
+    """The instances whose configured address has the same host as `url`; none for no address."""
+    told = _host(url)
+    return {name for name, known in urls.items() if _host(known) == told} if told else set()
 
 
 def _host(url: str | None) -> str:

@@ -3,11 +3,17 @@
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+
 from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.inbox.apply import apply_waiting
 from kpi_pipeline.sync.fetch import FetchedFacts
 from kpi_pipeline.sync.rectangle import Step
 from kpi_pipeline.warehouse.counted_events import mark_applied
 from kpi_pipeline.warehouse.facts import store_facts, store_plan
+from kpi_pipeline.warehouse.inbox import note_failure
 from kpi_pipeline.warehouse.locks import lock_client
 from kpi_pipeline.warehouse.metric_rows import (
     DayNumbers,
@@ -15,6 +21,14 @@ from kpi_pipeline.warehouse.metric_rows import (
     read_day_numbers,
     recompute_projections,
 )
+from kpi_pipeline.warehouse.patience import is_away
+
+
+class RowsFailedError(Exception):
+    """A client's rows could not be worked out, for a reason that nobody foresaw.
+
+    It may be one of the client's waiting events. The trouble itself is the cause.
+    """
 
 
 def store_client(
@@ -30,6 +44,7 @@ def store_client(
 
     Raises:
         KpiError: if a step finds nothing to stand on; the client's rows are as before then.
+        RowsFailedError: if working out the rows fails otherwise; they are as before, too.
     """
     with deployment.engine.begin() as connection:
         lock_client(connection, workspace)
@@ -37,11 +52,43 @@ def store_client(
             store_facts(connection, workspace, facts.days, facts.as_of)
             if facts.plan is not None:
                 store_plan(connection, workspace, facts.plan)
-        today = deployment.today()
-        if Step.PROJECTIONS in steps:
-            recompute_projections(connection, workspace, dates, deployment.timezone, open_day=today)
-        if Step.METRICS in steps:
-            publish_metrics(connection, workspace, dates, source="sync")
-        if {Step.PROJECTIONS, Step.METRICS} <= set(steps):
-            mark_applied(connection, workspace, dates, today=today, now=deployment.now())
+        try:
+            _work_out(connection, deployment, workspace, dates, steps)
+        except Exception as trouble:
+            # A full disk or a server that is away is no event's fault.
+            if isinstance(trouble, (KpiError, OperationalError)) or is_away(trouble):
+                raise
+            raise RowsFailedError(workspace) from trouble
         return read_day_numbers(connection, workspace, dates)
+
+
+def count_a_try(deployment: Deployment, workspace: str, trouble: str) -> None:
+    """Count a try for the events that waited while the client's rows could not be worked out.
+
+    After the fifth they are set aside, so that what one event breaks does not stay broken.
+    """
+    reason = (
+        f"Working out the rows of {workspace} failed ({trouble}) with this event and any other "
+        "that waited: which of them is to blame is not known."
+    )
+    with deployment.engine.begin() as connection:
+        note_failure(connection, [workspace], reason, deployment.now())
+
+
+def _work_out(
+    connection: Connection,
+    deployment: Deployment,
+    workspace: str,
+    dates: Sequence[date],
+    steps: Collection[Step],
+) -> None:
+    today, now = deployment.today(), deployment.now()
+    if Step.PROJECTIONS in steps:
+        recompute_projections(connection, [workspace], dates, deployment.timezone, open_day=today)
+    if Step.METRICS in steps:
+        publish_metrics(connection, [workspace], dates, source="sync")
+    if {Step.PROJECTIONS, Step.METRICS} <= set(steps):
+        mark_applied(connection, [workspace], dates, today=today, now=now)
+        # An event whose rows reach beyond these dates, over a gap in the facts or before the first
+        # date of the grid, would never be settled by runs, each of which covers a part of them.
+        apply_waiting(connection, [workspace], deployment.timezone, now)

@@ -23,7 +23,7 @@ from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.fetch import FetchedFacts, fetch_facts, period_of
 from kpi_pipeline.sync.novelties import report_unknown_fields
 from kpi_pipeline.sync.rectangle import Rectangle, Step
-from kpi_pipeline.sync.store import store_client
+from kpi_pipeline.sync.store import RowsFailedError, count_a_try, store_client
 from kpi_pipeline.warehouse.api_keys import StoredKey, stored_keys
 from kpi_pipeline.warehouse.clients import Client, pick_each
 from kpi_pipeline.warehouse.facts import are_known_since
@@ -153,6 +153,8 @@ class _Work:
                 numbers = await asyncio.to_thread(through_restarts, partial(store_client, *work))
         except (BisonError, KpiError) as trouble:
             error = _naming(client.workspace, str(trouble))
+        except RowsFailedError as trouble:
+            error = await self._blame_events(client.workspace, trouble)
         except Exception as trouble:  # noqa: BLE001 - no client's trouble may stop another's work
             _log.exception("%s failed in a way nobody foresaw", client.workspace)
             error = f"{client.workspace}: an unforeseen {type(trouble).__name__}; see the run's log"
@@ -203,6 +205,20 @@ class _Work:
         with self._deployment.engine.connect() as connection:
             keys = stored_keys(connection, [client.workspace], self._deployment.vault)
         return keys.get(client.workspace)
+
+    async def _blame_events(self, workspace: str, trouble: RowsFailedError) -> str:
+        """Count a try for the client's waiting events; return the sentence about the failure."""
+        kind = type(trouble.__cause__).__name__
+        _log.error("%s: its rows could not be worked out", workspace, exc_info=trouble.__cause__)
+        count = partial(count_a_try, self._deployment, workspace, kind)
+        try:
+            await asyncio.to_thread(through_restarts, count)
+        except (SQLAlchemyError, DatabaseAway):
+            _log.exception("%s: the failed try of its events could not be noted", workspace)
+        return (
+            f"{workspace}: working out its rows failed ({kind}); see the run's log. If an event "
+            "that waits is to blame, `kpi events list` names it once it was tried five times."
+        )
 
     async def _note(self, outcome: ClientOutcome) -> None:
         entry = SyncEntry(

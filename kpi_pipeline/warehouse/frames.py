@@ -20,24 +20,24 @@ _COLUMNS = ["workspace", "date", *FACT_COUNTS, "as_of"]
 
 def read_facts(
     connection: Connection,
-    workspace: str,
+    workspaces: Sequence[str],
     first: date,
     last: date,
     *,
     open_day: date | None = None,
     tz: ZoneInfo,
 ) -> pd.DataFrame:
-    """A client's facts of `first` … `last` with the events that count beyond them.
+    """These clients' facts of `first` … `last` with the events that count beyond them.
 
     For `open_day` and `tz` see `overlay`.
     """
     statement = select(*(raw_bison_stats.c[name] for name in _COLUMNS)).where(
-        raw_bison_stats.c.workspace == workspace,
+        raw_bison_stats.c.workspace.in_(workspaces),
         raw_bison_stats.c.date.between(first, last),
     )
     facts = [dict(row) for row in connection.execute(statement).mappings()]
-    counted = read_counted_events(connection, workspace, first, last)
-    rows = overlay(workspace, facts, counted, open_day=open_day, tz=tz)
+    counted = read_counted_events(connection, workspaces, first, last)
+    rows = overlay(facts, counted, open_day=open_day, tz=tz)
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 

@@ -68,7 +68,7 @@ def store_events(
             rows[key]["deliveries"] = int(str(rows[key]["deliveries"])) + 1
             rows[key]["last_delivered_at"] = event.arrived_at
         else:
-            rows[key] = _row(event, owner)
+            rows[key] = event_row(event, owner)
             first_of_key[key] = index
     if not rows:
         return []
@@ -99,6 +99,16 @@ def store_events(
         is_new = bool(row["is_new"]) and first_of_key[event.idempotency_key] == index
         receipts.append(Receipt(row["id"], EventStatus(row["status"]), is_new, row["reason"]))
     return receipts
+
+
+def read_statuses(connection: Connection, event_ids: Collection[int]) -> dict[int, EventStatus]:
+    """Where these events stand, by their ids."""
+    if not event_ids:
+        return {}
+    statement = select(webhook_events.c.id, webhook_events.c.status).where(
+        webhook_events.c.id.in_(event_ids)
+    )
+    return {row.id: EventStatus(row.status) for row in connection.execute(statement)}
 
 
 def note_failure(
@@ -143,12 +153,13 @@ def date_events(connection: Connection, tz: ZoneInfo) -> int:
     statement = text("""
         UPDATE webhook_events
         SET business_date = (arrived_at AT TIME ZONE :zone)::date
-        WHERE status = 'received' AND business_date IS NULL
+        WHERE status IN ('received', 'set_aside') AND business_date IS NULL
     """)
     return connection.execute(statement, {"zone": tz.key}).rowcount
 
 
-def _row(event: Event, owner: Owner | None) -> dict[str, object]:
+def event_row(event: Event, owner: Owner | None) -> dict[str, object]:
+    """The columns of an event that arrived; without an active client of its own it is UNMATCHED."""
     status, reason = event.status, event.reason
     if status is EventStatus.RECEIVED and (owner is None or not owner.active):
         status, reason = EventStatus.UNMATCHED, NO_CLIENT if owner is None else NOT_ACTIVE

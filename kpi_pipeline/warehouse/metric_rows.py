@@ -1,6 +1,6 @@
 """The stored numbers: always worked out again from facts and targets, never added to."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -48,39 +48,40 @@ class DayNumbers:
 
 def recompute_projections(
     connection: Connection,
-    workspace: str,
+    workspaces: Sequence[str],
     dates: Sequence[date],
     tz: ZoneInfo,
     *,
     open_day: date | None = None,
 ) -> None:
-    """Work out `kpi_projections` of one client anew, for each of `dates`.
+    """Work out `kpi_projections` of these clients anew, for each of `dates`.
 
     They stand on the facts and on the events that count beyond them; for `open_day`, today, events
     alone will do.
 
     Raises:
-        KpiError: if the facts of one of the dates were never fetched; nothing is written then.
+        KpiError: if a client's facts of one of the dates were never fetched; nothing is written
+            then.
     """
     first, last = fetch_period(min(dates), max(dates))
-    facts = read_facts(connection, workspace, first, last, open_day=open_day, tz=tz)
-    missing = sorted(set(dates) - set(facts["date"]))
-    if missing:
+    facts = read_facts(connection, workspaces, first, last, open_day=open_day, tz=tz)
+    known = set(zip(facts["workspace"], facts["date"], strict=True))
+    if missing := _missing(workspaces, dates, known):
         raise KpiError(
-            f"{workspace} has no facts of {_listed(missing)}. "
+            f"{missing[0]} has no facts of {_listed(missing[1])}. "
             "Materialize raw_bison_stats for these dates, or all three assets together."
         )
-    frame = metrics.compute(facts, read_targets(connection, [workspace]), list(dates), tz)
+    frame = metrics.compute(facts, read_targets(connection, workspaces), list(dates), tz)
     upsert(connection, kpi_projections, metrics.records(frame))
 
 
 def publish_metrics(
     connection: Connection,
-    workspace: str,
+    workspaces: Sequence[str],
     dates: Sequence[date],
     source: Literal["sync", "webhook"],
 ) -> None:
-    """Bring a client's projections, labels and sending plans together in `client_metrics`.
+    """Bring these clients' projections, labels and plans together in `client_metrics`.
 
     All numbers of a row come from one row of `kpi_projections`: a card once took its leads from
     one table and its progress from another, and contradicted itself.
@@ -88,18 +89,12 @@ def publish_metrics(
     Raises:
         KpiError: if the projections of one of the dates are missing; nothing is written then.
     """
-    found = set(
-        connection.scalars(
-            select(kpi_projections.c.metric_date).where(
-                kpi_projections.c.workspace == workspace,
-                kpi_projections.c.metric_date.in_(dates),
-            )
-        )
-    )
-    missing = sorted(set(dates) - found)
-    if missing:
+    chosen = kpi_projections.c.workspace.in_(workspaces) & kpi_projections.c.metric_date.in_(dates)
+    found = select(kpi_projections.c.workspace, kpi_projections.c.metric_date).where(chosen)
+    known = {(workspace, day) for workspace, day in connection.execute(found)}
+    if missing := _missing(workspaces, dates, known):
         raise KpiError(
-            f"{workspace} has no projections of {_listed(missing)}. "
+            f"{missing[0]} has no projections of {_listed(missing[1])}. "
             "Materialize kpi_projections for these dates, or all three assets together."
         )
     numbers = [*METRIC_COLUMNS, "monthly_kpi_target", "as_of"]
@@ -122,7 +117,7 @@ def publish_metrics(
             (sending_plans.c.workspace == kpi_projections.c.workspace)
             & (sending_plans.c.date == kpi_projections.c.metric_date),
         )
-        .where(kpi_projections.c.workspace == workspace, kpi_projections.c.metric_date.in_(dates))
+        .where(chosen)
     )
     statement = insert(client_metrics).from_select([*columns, *numbers, *plans, "source"], rows)
     primary = {column.name for column in client_metrics.primary_key}
@@ -167,6 +162,16 @@ def _of(
         .where(table.c.workspace == workspace, table.c[day].in_(dates))
         .subquery()
     )
+
+
+def _missing(
+    workspaces: Sequence[str], dates: Sequence[date], known: Collection[tuple[str, date]]
+) -> tuple[str, list[date]] | None:
+    """The first client that lacks some of `dates`, and which."""
+    for workspace in workspaces:
+        if missing := [day for day in sorted(set(dates)) if (workspace, day) not in known]:
+            return workspace, missing
+    return None
 
 
 def _listed(days: Sequence[date]) -> str:

@@ -25,6 +25,7 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from kpi_pipeline.columns import COUNTS, FACT_COUNTS, PERCENTAGES
 from kpi_pipeline.events.event import EventSource, EventStatus
@@ -191,6 +192,14 @@ sync_log = Table(
     ),
     CheckConstraint("status IN ('ok', 'error')", name="status_is_known"),
     Index("ix_sync_log_workspace", "workspace"),
+    Index("ix_sync_log_finished_at", "finished_at"),
+    # Every look for alerts asks which clients failed last: few lines of many.
+    Index(
+        "ix_sync_log_failed",
+        "workspace",
+        "finished_at",
+        postgresql_where=text("status = 'error'"),
+    ),
 )
 
 # What all processes share towards an Email Bison instance: the next call's moment, the slots of the
@@ -281,6 +290,66 @@ webhook_events = Table(
         "bison_workspace_id",
         postgresql_where=text("status = 'unmatched'"),
     ),
+    Index(
+        "ix_webhook_events_troubled",
+        "arrived_at",
+        postgresql_where=text("status IN ('set_aside', 'invalid')"),
+    ),
     Index("ix_webhook_events_arrived_at", "arrived_at"),
     Index("ix_webhook_events_applied_at", "applied_at"),
+)
+
+# What each check found last, readable without Dagster: alerts, the gateway and `kpi status` do.
+check_outcomes = Table(
+    "check_outcomes",
+    metadata,
+    Column("check_name", Text, primary_key=True),
+    Column("asset", Text, nullable=False),
+    Column("passed", Boolean, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("offenders", JSONB, nullable=False, comment="the first of them, as a list of rows"),
+    Column("more", Integer, nullable=False, comment="offenders beyond those"),
+    Column("cause", Text, comment="what several checks may fail for together"),
+    _moment("checked_at"),
+    Column("failing_since", DateTime(timezone=True), comment="NULL while it passes"),
+    CheckConstraint("severity IN ('WARN', 'ERROR')", name="severity_is_known"),
+    CheckConstraint("passed = (failing_since IS NULL)", name="fails_since"),
+)
+
+# What is wrong, or was until just now, and what each receiver of alerts was told of it last.
+alert_state = Table(
+    "alert_state",
+    metadata,
+    Column("cause", Text, primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("names", JSONB, nullable=False, comment="by which it can be muted"),
+    Column("clients", JSONB, nullable=False),
+    _moment("since"),
+    _moment("tell_from"),
+    _moment("ended_at", nullable=True),
+    Column("told", JSONB, nullable=False, comment="by receiver"),
+    _updated_at(),
+    CheckConstraint("severity IN ('WARN', 'ERROR')", name="severity_is_known"),
+)
+
+# A client's key, or the name of a check, schedule, sensor or asset, that nobody is told of.
+alert_mutes = Table(
+    "alert_mutes",
+    metadata,
+    Column("name", Text, primary_key=True),
+    _moment("muted_until"),
+    _updated_at(),
+)
+
+# The receivers that did not take their last message. None is named by more than service and host.
+alert_receivers = Table(
+    "alert_receivers",
+    metadata,
+    Column("receiver", Text, primary_key=True),
+    Column("tries", Integer, nullable=False),
+    _moment("failing_since"),
+    _moment("next_try_at"),
+    _updated_at(),
 )

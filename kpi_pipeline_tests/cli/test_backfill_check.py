@@ -26,8 +26,8 @@ def filled(engine: Engine, vault: Vault, deployment: Deployment) -> None:
     with engine.begin() as connection:
         for workspace in ("heron", "otter"):
             stock_facts(connection, workspace, date(2026, 1, 1), LAST)
-            recompute_projections(connection, workspace, dates, deployment.timezone)
-            publish_metrics(connection, workspace, dates, source="sync")
+            recompute_projections(connection, [workspace], dates, deployment.timezone)
+            publish_metrics(connection, [workspace], dates, source="sync")
 
 
 def _checked(

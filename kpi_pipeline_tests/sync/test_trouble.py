@@ -262,7 +262,7 @@ def test_each_outcome_is_told_and_logged_while_the_others_are_still_at_work(
 
 def test_a_line_of_the_log_that_cannot_be_written_stops_no_client(agency: Agency) -> None:
     with agency.deployment.engine.begin() as connection:
-        connection.execute(text("DROP TABLE sync_log"))
+        connection.execute(text("DROP TABLE sync_log CASCADE"))
 
     outcomes = agency.sync(DATES, agency.some)
 

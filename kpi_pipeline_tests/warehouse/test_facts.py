@@ -121,7 +121,7 @@ def test_facts_are_read_for_the_period_and_the_clients_asked_for(engine: Engine)
     with engine.begin() as connection:
         store_facts(connection, "harbor", days, AS_OF)
         store_facts(connection, "quay", days, AS_OF)
-        frame = read_facts(connection, "quay", TUESDAY, WEDNESDAY, tz=CHICAGO).sort_values("date")
+        frame = read_facts(connection, ["quay"], TUESDAY, WEDNESDAY, tz=CHICAGO).sort_values("date")
     assert frame[["workspace", "date", "sent"]].values.tolist() == [
         ["quay", TUESDAY, 17],
         ["quay", WEDNESDAY, 18],

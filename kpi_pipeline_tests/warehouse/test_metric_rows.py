@@ -47,8 +47,8 @@ def work_out(
     source: Literal["sync", "webhook"] = "sync",
 ) -> Sequence[Mapping[str, Any]]:
     with engine.begin() as connection:
-        recompute_projections(connection, workspace, dates, CHICAGO)
-        publish_metrics(connection, workspace, dates, source)
+        recompute_projections(connection, [workspace], dates, CHICAGO)
+        publish_metrics(connection, [workspace], dates, source)
         return rows_of(connection, client_metrics)
 
 
@@ -59,7 +59,7 @@ def test_the_stored_numbers_are_those_that_metrics_defines(engine: Engine) -> No
         for number, it in enumerate(days_between(first, last)):
             store_facts(connection, "harbor", {it: day(sent=90 + number, interested=it.day)}, AS_OF)
         stock_facts(connection, "quay", first, last)
-        facts = read_facts(connection, "harbor", first, last, tz=CHICAGO)
+        facts = read_facts(connection, ["harbor"], first, last, tz=CHICAGO)
         targets = read_targets(connection, ["harbor"])
     expected = metrics.records(metrics.compute(facts, targets, dates, CHICAGO))
     rows = work_out(engine, dates)
@@ -126,7 +126,7 @@ def test_a_new_label_reaches_the_row_when_it_is_published_again(
     work_out(engine, [TODAY])
     imported(engine, vault, record(101, "Seaside"))
     with engine.begin() as connection:
-        publish_metrics(connection, "harbor", [TODAY], "sync")
+        publish_metrics(connection, ["harbor"], [TODAY], "sync")
         [row] = rows_of(connection, client_metrics)
     assert (row["workspace"], row["workspace_name"], row["display_name"]) == (
         "harbor",
@@ -200,7 +200,7 @@ def test_dates_without_facts_are_named_and_nothing_is_written(
         stock_facts(connection, "quay")
         with pytest.raises(KpiError) as refusal:
             recompute_projections(
-                connection, "harbor", days_between(date(2026, 3, 10), TODAY), CHICAGO
+                connection, ["harbor"], days_between(date(2026, 3, 10), TODAY), CHICAGO
             )
         assert rows_of(connection, kpi_projections) == []
     assert str(refusal.value) == (
@@ -213,10 +213,10 @@ def test_dates_without_projections_are_named_and_nothing_is_written(engine: Engi
     with engine.begin() as connection:
         for workspace in ("harbor", "quay"):
             stock_facts(connection, workspace)
-        recompute_projections(connection, "harbor", [TODAY], CHICAGO)
-        recompute_projections(connection, "quay", [YESTERDAY, TODAY], CHICAGO)
+        recompute_projections(connection, ["harbor"], [TODAY], CHICAGO)
+        recompute_projections(connection, ["quay"], [YESTERDAY, TODAY], CHICAGO)
         with pytest.raises(KpiError) as refusal:
-            publish_metrics(connection, "harbor", [TODAY, YESTERDAY], "sync")
+            publish_metrics(connection, ["harbor"], [TODAY, YESTERDAY], "sync")
         assert rows_of(connection, client_metrics) == []
     assert str(refusal.value) == (
         "harbor has no projections of 2026-03-17. "
@@ -228,8 +228,8 @@ def test_the_plotted_numbers_are_those_of_days_with_facts(engine: Engine) -> Non
     with engine.begin() as connection:
         stock_facts(connection, "harbor", sent=80, interested=2)
         stock_facts(connection, "quay")
-        recompute_projections(connection, "harbor", [TODAY], CHICAGO)
-        recompute_projections(connection, "quay", [YESTERDAY, TODAY], CHICAGO)
+        recompute_projections(connection, ["harbor"], [TODAY], CHICAGO)
+        recompute_projections(connection, ["quay"], [YESTERDAY, TODAY], CHICAGO)
         tomorrow = TODAY + timedelta(days=1)
         found = read_day_numbers(connection, "harbor", [YESTERDAY, TODAY, tomorrow])
         projected = rows_of(connection, kpi_projections)[0]

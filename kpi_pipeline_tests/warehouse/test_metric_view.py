@@ -38,9 +38,9 @@ def _clients_of_whom_one_has_numbers(engine: Engine, vault: Vault) -> None:
             stock_facts(connection, workspace, interested=replies)
             store_plan(connection, workspace, SendingPlan(TODAY, 320, 350, AS_OF))
             recompute_projections(
-                connection, workspace, [YESTERDAY, TODAY], ZoneInfo("America/Chicago")
+                connection, [workspace], [YESTERDAY, TODAY], ZoneInfo("America/Chicago")
             )
-            publish_metrics(connection, workspace, [YESTERDAY, TODAY], "sync")
+            publish_metrics(connection, [workspace], [YESTERDAY, TODAY], "sync")
 
 
 def read(engine: Engine, day: date, workspaces: list[str] | None = None) -> list[MetricRow]:

@@ -35,8 +35,13 @@ BEGIN
             coalesce(increment_metric.by::text, 'NULL')
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    -- A key as it is written names its client, though others may be called so.
     SELECT array_agg(c) INTO found FROM clients c
-        WHERE active AND (workspace = wanted OR lower(btrim(name)) = wanted);
+        WHERE active AND workspace = btrim(increment_metric.workspace_name);
+    IF found IS NULL THEN
+        SELECT array_agg(c) INTO found FROM clients c
+            WHERE active AND (workspace = wanted OR lower(btrim(name)) = wanted);
+    END IF;
     IF found IS NULL THEN
         RAISE EXCEPTION 'There is no active client %: use the name or the key that '
             '`kpi clients list` shows.', coalesce(increment_metric.workspace_name, 'NULL')
@@ -133,6 +138,12 @@ def upgrade() -> None:
         "webhook_events",
         ["instance", "bison_workspace_id"],
         postgresql_where=sa.text("status = 'unmatched'"),
+    )
+    op.create_index(
+        "ix_webhook_events_troubled",
+        "webhook_events",
+        ["arrived_at"],
+        postgresql_where=sa.text("status IN ('set_aside', 'invalid')"),
     )
     op.create_index("ix_webhook_events_arrived_at", "webhook_events", ["arrived_at"])
     op.create_index("ix_webhook_events_applied_at", "webhook_events", ["applied_at"])

@@ -1,0 +1,178 @@
+"""`kpi events`: what came in from Email Bison, and what became of it. No mail or name is shown."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from kpi_pipeline.cli.console import out
+from kpi_pipeline.cli.database import ready_databases
+from kpi_pipeline.cli.tables import cell, print_whole
+from kpi_pipeline.deployment import Deployment, open_deployment
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.events.event import EventStatus
+from kpi_pipeline.settings import load_settings
+from kpi_pipeline.warehouse.clients import pick_clients
+from kpi_pipeline.warehouse.stored_events import StoredEvent, read_newest
+
+app = typer.Typer(
+    help="Events of Email Bison: what came in, what became of it, and doing it again.",
+    no_args_is_help=True,
+)
+
+Workspaces = Annotated[
+    list[str] | None,
+    typer.Option("--workspace", "-w", metavar="KEY", help="A client's key; may be repeated."),
+]
+Statuses = Annotated[
+    list[EventStatus] | None, typer.Option("--status", help="Only those; may be repeated.")
+]
+Since = Annotated[
+    datetime | None,
+    typer.Option(
+        formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"],
+        metavar="DATE[THH:MM]",
+        help="Those that came in then or later, in KPI_TIMEZONE.",
+    ),
+]
+
+
+@app.command("list")
+def list_events(
+    status: Statuses = None,
+    workspace: Workspaces = None,
+    since: Since = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 50,
+) -> None:
+    """Show the newest events: what they are, whom they count for, and why one doesn't."""
+    with _opened() as deployment, deployment.engine.connect() as connection:
+        total, events = read_newest(
+            connection,
+            limit,
+            since=_instant(deployment, since),
+            workspaces=_known(deployment, workspace),
+            statuses=status or (),
+        )
+    table = Table("Id", "Came in", "Type", "Client", "Counts on", "Status", "Tries", "Reason")
+    for event in events:
+        table.add_row(*_cells(event, deployment))
+    print_whole(table, out)
+    out.print(f"{len(events)} of {total:,} events")
+
+
+@app.command("replay")
+def replay_events(
+    since: Since = None, workspace: Workspaces = None, status: Statuses = None
+) -> None:
+    """Read stored events again and work out their clients' rows anew; changes nothing twice.
+
+    Without --status: all that do not count (yet), set aside and invalid ones included.
+    """
+    from kpi_pipeline.inbox.replay import NOT_COUNTED_YET, replay
+
+    with _opened() as deployment:
+        report = replay(
+            deployment.inbox(realtime=True),
+            since=_instant(deployment, since),
+            workspaces=_known(deployment, workspace),
+            statuses=status or NOT_COUNTED_YET,
+        )
+    out.print(f"{report.applied} of {report.events} events are applied.")
+    if report.left:
+        out.print(f"{report.left} are not; `kpi events list` says why.")
+
+
+@app.command("ingest")
+def ingest(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="JSON, or JSON Lines.")],
+    instance: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The instance that the events are of.")
+    ] = None,
+) -> None:
+    """Take events in from files, as from webhooks; fails if a record is rejected.
+
+    The files stay where they are; what was taken in before counts no second time.
+    """
+    from kpi_pipeline.inbox.records import Unfinished, take_up_file
+
+    events, rejected = 0, []
+    with _opened() as deployment:
+        if instance is not None:
+            deployment.instance(instance)
+        for path in files:
+            try:
+                age = time.time() - path.stat().st_mtime
+                outcome = take_up_file(deployment.inbox(realtime=True), path, instance, age)
+            except Unfinished:
+                raise KpiError(
+                    f"{path} ends in the middle, and was written to a moment ago: nothing of it "
+                    "was taken in. Try again when it is whole."
+                ) from None
+            except OSError as error:
+                raise KpiError(f"{path} cannot be read: {error.strerror or error}.") from None
+            events += outcome.events
+            rejected += [f"{path.name}, {it.place}: {it.reason}" for it in outcome.rejected]
+    out.print(f"{events} events are stored, {len(rejected)} records rejected.")
+    if rejected:
+        raise KpiError("Rejected:\n" + "\n".join(rejected))
+
+
+@app.command("purge")
+def purge_bodies(
+    older_than_days: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Unset: KPI_EVENT_RETENTION_DAYS."),
+    ] = None,
+) -> None:
+    """Drop the bodies of old events, and with them names, addresses and mails; numbers stay.
+
+    Happens every night by itself.
+    """
+    from kpi_pipeline.inbox.replay import purge
+
+    with _opened() as deployment:
+        days = deployment.settings.event_retention_days
+        days = days if older_than_days is None else older_than_days
+        dropped = purge(deployment.inbox(realtime=False), older_than_days=days)
+    out.print(f"The bodies of {dropped:,} events older than {days} days are dropped.")
+
+
+@contextmanager
+def _opened() -> Iterator[Deployment]:
+    with (
+        ready_databases(load_settings(), dagster_too=False) as settings,
+        open_deployment(settings) as deployment,
+    ):
+        yield deployment
+
+
+def _known(deployment: Deployment, workspaces: Sequence[str] | None) -> list[str]:
+    """The clients' keys; an unknown one is refused."""
+    with deployment.engine.connect() as connection:
+        return [it.workspace for it in pick_clients(connection, workspaces or [])]
+
+
+def _instant(deployment: Deployment, since: datetime | None) -> datetime | None:
+    if since is None:
+        return None
+    return since.replace(tzinfo=deployment.timezone).astimezone(UTC)
+
+
+def _cells(event: StoredEvent, deployment: Deployment) -> list[str]:
+    owner = event.workspace or f"{event.instance} {event.bison_workspace_id or '–'}"
+    return [
+        str(event.id),
+        cell(event.arrived_at.astimezone(deployment.timezone)),
+        escape(cell(event.event_type)),
+        escape(owner),
+        cell(event.business_date if event.metric else None),
+        event.status,
+        str(event.tries),
+        escape(event.reason or ""),
+    ]

@@ -1,0 +1,103 @@
+"""Events that a person should look at: what is wrong with them, and how many there are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import Connection, text
+
+# A deploy of the gateway, or an import of clients, may take that long.
+_WAITING_TOO_LONG = timedelta(minutes=15)
+_UNMATCHED_TOO_LONG = timedelta(days=1)
+# What nobody mended in a week is history: facts that were fetched since hold those events anyway.
+_HISTORY = timedelta(days=7)
+
+
+class EventTrouble(StrEnum):
+    """What is wrong with an event."""
+
+    SET_ASIDE = "set aside"
+    INVALID = "invalid"
+    UNMATCHED = "of no client"
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True)
+class TroubledEvent:
+    """One event; `client` is the client's key, or the instance and id of a stranger's workspace."""
+
+    event_id: int
+    event_type: str | None
+    client: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class TroubledEvents:
+    """All events in one kind of trouble: how many, and the latest few of them."""
+
+    trouble: EventTrouble
+    events: int
+    latest: Sequence[TroubledEvent]
+
+
+# Each kind is found by an index of its own. Clients that are not active any more are left out:
+# somebody decided that their events count no more.
+_TROUBLED = text("""
+    WITH troubled AS (
+        SELECT id, event_type, workspace, instance, bison_workspace_id, reason,
+            CASE status WHEN 'set_aside' THEN 'set aside' ELSE 'invalid' END AS trouble
+        FROM webhook_events
+        WHERE status IN ('set_aside', 'invalid')
+          AND (status = 'set_aside' OR arrived_at > :history)
+        UNION ALL
+        SELECT id, event_type, workspace, instance, bison_workspace_id, reason, 'of no client'
+        FROM webhook_events
+        WHERE status = 'unmatched' AND workspace IS NULL
+          AND arrived_at > :history AND arrived_at < :unmatched_since
+        UNION ALL
+        SELECT e.id, e.event_type, e.workspace, e.instance, e.bison_workspace_id, e.reason,
+            'waiting'
+        FROM webhook_events e
+        JOIN clients c ON c.workspace = e.workspace
+        WHERE e.status = 'received' AND c.active AND e.arrived_at < :waiting_since
+    ), placed AS (
+        SELECT *, count(*) OVER (PARTITION BY trouble) AS events,
+            row_number() OVER (PARTITION BY trouble ORDER BY id DESC) AS place
+        FROM troubled
+    )
+    SELECT trouble, events, id, event_type, reason,
+        coalesce(workspace, concat_ws(' ', instance, bison_workspace_id)) AS client
+    FROM placed
+    WHERE place <= :most
+    ORDER BY place
+""")
+
+
+def troubled_events(connection: Connection, now: datetime, most: int) -> list[TroubledEvents]:
+    """The kinds of trouble that there are at `now`, each with its latest events, at most `most`.
+
+    Events that are set aside; invalid ones of the last seven days; those that have been nobody's
+    for a day, of the last seven; and those that have waited to be applied for 15 minutes.
+    """
+    limits = {
+        "history": now - _HISTORY,
+        "unmatched_since": now - _UNMATCHED_TOO_LONG,
+        "waiting_since": now - _WAITING_TOO_LONG,
+        "most": most,
+    }
+    rows = connection.execute(_TROUBLED, limits).all()
+    return [
+        TroubledEvents(
+            trouble,
+            next(row.events for row in rows if row.trouble == trouble),
+            [
+                TroubledEvent(row.id, row.event_type, row.client, row.reason)
+                for row in rows
+                if row.trouble == trouble
+            ],
+        )
+        for trouble in EventTrouble
+        if any(row.trouble == trouble for row in rows)
+    ]

@@ -1,0 +1,117 @@
+"""An agency's clients, its inbox with a clock that is set by hand, and its rows."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Engine, text
+
+from kpi_pipeline.business_days import business_date
+from kpi_pipeline.events.event import Event
+from kpi_pipeline.inbox.intake import Inbox, take_in
+from kpi_pipeline.warehouse.counted_events import affected_dates
+from kpi_pipeline.warehouse.inbox import Receipt
+from kpi_pipeline.warehouse.locks import lock_client
+from kpi_pipeline.warehouse.metric_rows import publish_metrics, recompute_projections
+from kpi_pipeline.warehouse.tables import client_metrics
+from kpi_pipeline.warehouse.vault import Vault
+from kpi_pipeline_tests.events.bodies import CHICAGO
+from kpi_pipeline_tests.warehouse.stocked import AS_OF, TODAY, rows_of, stock_facts
+
+URLS = {"main": "https://mail.example", "emea": "https://emea.example/"}
+# A quarter of an hour after the facts were asked for.
+LATER = AS_OF + timedelta(minutes=15)
+Rows = dict[tuple[str, date], dict[str, Any]]
+
+# Refuses any row of the client that counts more leads of a day than `most`.
+_POISON = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NEW.workspace = '{workspace}' AND NEW.positive_replies_today > {most} THEN
+            RAISE EXCEPTION 'poisonous';
+        END IF;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON client_metrics
+        FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
+
+@dataclass
+class Agency:
+    """The clients of one database, and the moment `at` that its inbox takes for now."""
+
+    engine: Engine
+    vault: Vault
+    at: datetime = LATER
+    tz: ZoneInfo = CHICAGO
+    urls: dict[str, str] = field(default_factory=lambda: dict(URLS))
+
+    @property
+    def today(self) -> date:
+        """The business date of that moment."""
+        return business_date(self.at, self.tz)
+
+    def inbox(self, *, realtime: bool = True) -> Inbox:
+        """Its inbox."""
+        return Inbox(self.engine, self.tz, lambda: self.at, self.urls, realtime=realtime)
+
+    def take_in(self, *events: Event, realtime: bool = True) -> list[Receipt]:
+        """Take in events that came in together."""
+        return take_in(self.inbox(realtime=realtime), events)
+
+    def stock(
+        self,
+        workspace: str = "harbor",
+        first: date = date(2026, 2, 1),
+        last: date = TODAY,
+        *,
+        shown: Sequence[date] = (),
+        **changed: Any,
+    ) -> None:
+        """Store facts, 3 leads a day unless `changed`, and the rows of `shown`, as a sync does."""
+        with self.engine.begin() as connection:
+            lock_client(connection, workspace)
+            stock_facts(connection, workspace, first, last, **changed)
+            for day in shown:
+                recompute_projections(connection, [workspace], [day], self.tz, open_day=self.today)
+                publish_metrics(connection, [workspace], [day], source="sync")
+
+    def rows(self) -> Rows:
+        """client_metrics, by client and date."""
+        with self.engine.connect() as connection:
+            return {
+                (it["workspace"], it["metric_date"]): dict(it)
+                for it in rows_of(connection, client_metrics)
+            }
+
+    def number(self, column: str, workspace: str = "harbor", day: date = TODAY) -> Any:
+        """One number of one row."""
+        return self.rows()[workspace, day][column]
+
+    def events(self, *columns: str) -> list[Any]:
+        """These columns of each stored event, in the order in which they came in."""
+        rows = self.sql(f"SELECT {', '.join(columns)} FROM webhook_events ORDER BY id")
+        return [row[0] if len(columns) == 1 else tuple(row) for row in rows]
+
+    def sql(self, statement: str, **values: object) -> Sequence[Any]:
+        """Carry out a statement; its rows."""
+        with self.engine.begin() as connection:
+            result = connection.execute(text(statement), values)
+            return result.all() if result.returns_rows else []
+
+    def poison(self, workspace: str, most: int) -> None:
+        """Let working out the client's rows fail from more than so many leads of a day on."""
+        self.sql(_POISON.format(workspace=workspace, most=most))
+
+    def affected(self, workspaces: Collection[str]) -> dict[str, list[date]]:
+        """The dates that the waiting events of the clients change."""
+        with self.engine.connect() as connection:
+            return affected_dates(connection, workspaces, self.today)
+
+
+def moment(text_of_it: str) -> datetime:
+    """An instant, from local time in Chicago with its offset, in UTC."""
+    return datetime.fromisoformat(text_of_it).astimezone(UTC)

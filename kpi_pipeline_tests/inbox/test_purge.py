@@ -1,0 +1,85 @@
+from datetime import timedelta
+
+import pytest
+
+from kpi_pipeline.events.event import Event, EventStatus
+from kpi_pipeline.inbox import replay as replaying
+from kpi_pipeline.inbox.replay import purge, replay
+from kpi_pipeline_tests.events.bodies import content, understood
+from kpi_pipeline_tests.inbox.support import LATER, Agency
+from kpi_pipeline_tests.warehouse.stocked import TODAY
+
+DAYS = timedelta(days=1)
+PERSONAL = ["Avery", "Quill", "avery@lead.example", "Please call me", "Lead Company Ltd"]
+
+
+def personal(number: int, *, event_type: str = "LEAD_INTERESTED", workspace_id: int = 101) -> Event:
+    """An event that tells of a person."""
+    first, last, email, words, company = PERSONAL
+    person = {"id": number, "first_name": first, "last_name": last, "email": email}
+    data = {
+        "lead": {**person, "company": company},
+        "campaign": {"id": 3, "name": company},
+        "reply": {"id": number, "text_body": words, "from_name": first},
+    }
+    told = content(event_type, data, workspace_id, name=f"{first} {last}")
+    return understood(told, LATER)
+
+
+@pytest.fixture
+def stocked(agency: Agency) -> Agency:
+    agency.stock(shown=[TODAY])
+    return agency
+
+
+def test_after_their_time_bodies_are_gone_and_numbers_and_keys_stay(stocked: Agency) -> None:
+    stocked.take_in(personal(1), personal(2), personal(1))
+    columns = "id", "idempotency_key", "status", "metric", "business_date", "deliveries"
+    before, rows = stocked.events(*columns), stocked.rows()
+    stocked.at = LATER + 30 * DAYS
+    assert purge(stocked.inbox(), older_than_days=30) == 0, "they are just 30 days old"
+    assert None not in stocked.events("body")
+    stocked.at += timedelta(seconds=1)
+    assert purge(stocked.inbox(), older_than_days=30) == 2
+    assert purge(stocked.inbox(), older_than_days=30) == 0
+    assert stocked.events("body") == [None, None]
+    assert (stocked.events(*columns), stocked.rows()) == (before, rows)
+
+
+def test_nothing_of_a_person_is_left_of_an_event_whatever_became_of_it(stocked: Agency) -> None:
+    stocked.take_in(
+        personal(1),
+        personal(2, event_type="email_opened"),
+        personal(3, workspace_id=109),
+        personal(4, event_type="email_sent"),
+        understood(b'{"hush": "%s"' % PERSONAL[2].encode(), LATER),
+    )
+    assert {*stocked.events("status")} == {"applied", "ignored", "unmatched", "invalid"}
+    stocked.at = LATER + DAYS
+    assert purge(stocked.inbox(), older_than_days=0) == 5
+    rows = stocked.sql("SELECT to_jsonb(e)::text FROM webhook_events e")
+    stored = " ".join(row[0] for row in rows)
+    assert [it for it in PERSONAL if it in stored] == []
+
+
+def test_worked_out_anew_after_a_purge_the_rows_are_the_same(stocked: Agency) -> None:
+    stocked.take_in(personal(1), personal(2))
+    before = stocked.rows()["harbor", TODAY]
+    stocked.at = LATER + timedelta(hours=1)
+    purge(stocked.inbox(), older_than_days=0)
+    assert replay(stocked.inbox(), statuses=list(EventStatus)).applied == 2
+    after = stocked.rows()["harbor", TODAY]
+    assert after["updated_at"] > before["updated_at"]
+    assert {**after, "updated_at": None} == {**before, "updated_at": None}
+    # Delivered once more, it is known by its key.
+    stocked.take_in(personal(1))
+    assert stocked.number("positive_replies_mtd") == 3 * 18 + 2
+
+
+def test_more_bodies_than_are_dropped_at_once_are_all_dropped(
+    stocked: Agency, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replaying, "_AT_ONCE", 2)
+    stocked.take_in(*(personal(number) for number in range(1, 6)))
+    stocked.at = LATER + DAYS
+    assert purge(stocked.inbox(), older_than_days=0) == 5
