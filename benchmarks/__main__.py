@@ -7,6 +7,7 @@ from rich.console import Console
 from benchmarks.backfills import a_run_for_each_partition, growth, year_of_every_client
 from benchmarks.daily_sync import daily_sync
 from benchmarks.thousand_clients import night_of_a_thousand_clients
+from benchmarks.webhooks import webhooks
 
 _ALL = {
     "daily": daily_sync,
@@ -14,6 +15,7 @@ _ALL = {
     "growth": growth,
     "naive": a_run_for_each_partition,
     "thousand": night_of_a_thousand_clients,
+    "webhooks": webhooks,
 }
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import time
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
@@ -81,7 +82,12 @@ def dagster_instance(settings: Settings) -> Iterator["DagsterInstance"]:
 
 
 def _as_variables(settings: Settings) -> dict[str, str]:
-    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    # What is None is unset, or else turned off.
+    values = {
+        name: "off" if value is None and field.default is not None else value
+        for name, field in type(settings).model_fields.items()
+        for value in [getattr(settings, name)]
+    }
     for name, entries in list(values.items()):
         if isinstance(entries, dict):
             del values[name]
@@ -98,7 +104,11 @@ def _as_text(value: object) -> str:
     match value:
         case SecretStr():
             return value.get_secret_value()
+        case tuple() if all(isinstance(it, SecretStr) for it in value):
+            return " ".join(it.get_secret_value() for it in value)
         case tuple():
             return format_instances(value)
+        case time():
+            return f"{value:%H:%M}"
         case _:
             return str(value)

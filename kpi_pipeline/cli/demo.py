@@ -8,6 +8,7 @@ from pathlib import Path
 from kpi_pipeline.business_days import business_date, days_between, first_of_previous_month
 from kpi_pipeline.cli.console import out
 from kpi_pipeline.cli.dagster_page import RunStatus
+from kpi_pipeline.cli.demo_webhooks import register_webhooks
 from kpi_pipeline.cli.playground import Playground, playground
 from kpi_pipeline.cli.processes import require_free_port
 from kpi_pipeline.cli.progress import watch_run
@@ -15,12 +16,19 @@ from kpi_pipeline.cli.report import SyncReport, print_report
 from kpi_pipeline.cli.up import stay_up
 from kpi_pipeline.clock import utc_now
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.gateway.secrets import secret_setting
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import Settings, load_settings
 from kpi_pipeline.warehouse.metric_view import read_metrics
 from kpi_pipeline.warehouse.sync_log import read_entries
 
-_SANDBOX = {"clients": 26, "calls-per-second": 9.5}
+_SANDBOX = {
+    "clients": 26,
+    "calls-per-second": 9.5,
+    "live": True,
+    # A lead every five seconds or so, for people who look for a minute.
+    "live-pace": 600,
+}
 _LOOK_EVERY_SECONDS = 0.3
 _RUN_SECONDS = 600.0
 # What a real deployment sets, and the demo must neither use nor touch.
@@ -31,6 +39,12 @@ _REAL = (
     "BISON_INSTANCES",
     "BISON_TIMEZONE",
     "FIRST_DATE",
+    "GATEWAY_HOST",
+    "EVENT_DROP_DIR",
+    # Nobody is to be alarmed by an invented agency, or calmed.
+    "ALERT_URLS",
+    "HEARTBEAT_URL",
+    "DAGSTER_URL",
 )
 
 
@@ -44,8 +58,9 @@ def use_demo_environment(*, required: bool) -> None:
     file = _environment_file(state)
     if required and not file.exists():
         raise KpiError("There is no demo to work on yet: run `kpi demo` first.")
-    for name in _REAL:
-        os.environ.pop(f"KPI_{name}", None)
+    secrets = [name for name in os.environ if name.startswith("KPI_WEBHOOK_SECRET_")]
+    for name in [*(f"KPI_{it}" for it in _REAL), *secrets]:
+        os.environ.pop(name, None)
     os.environ["KPI_STATE_DIR"] = str(state)
     os.environ["KPI_ENV_FILE"] = str(file) if file.exists() and required else ""
 
@@ -58,12 +73,14 @@ def run_demo(settings: Settings, *, once: bool, days: int, port: int | None) -> 
     """
     web_port = settings.web_port if port is None else port
     require_free_port(web_port, "--port or KPI_WEB_PORT")
+    require_free_port(settings.gateway_port, "KPI_GATEWAY_PORT")
     settings = settings.model_copy(update={"web_port": web_port})
     # Targets hold for all the days that the demo fills.
     today = business_date(utc_now(), settings.timezone)
     targets_from = first_of_previous_month(today - timedelta(days=days))
-    with playground(settings, _SANDBOX, targets_from) as play:
+    with playground(settings, _SANDBOX, targets_from, takes_webhooks=True) as play:
         _keep_environment(play.deployment.settings)
+        register_webhooks(play)
         report = _fill(play, days)
         print_report(report, out)
         if not once:
@@ -77,12 +94,16 @@ def _environment_file(state: Path) -> Path:
 
 
 def _keep_environment(settings: Settings) -> None:
-    """Leave a file for `kpi --demo` that names the sandbox, its days and its invented key."""
+    """Leave a file for `kpi --demo` that names the sandbox, its days and its invented secrets."""
     file = _environment_file(settings.state_dir)
     file.touch(mode=0o600)
     file.write_text(
         f"KPI_BISON_INSTANCES={format_instances(settings.bison_instances)}\n"
         f"KPI_BISON_TIMEZONE={settings.bison_timezone or ''}\n"
+        + "".join(
+            f"{secret_setting(name)}={secret.get_secret_value()}\n"
+            for name, secret in settings.webhook_secret.items()
+        )
     )
 
 
@@ -126,5 +147,9 @@ def _ended(play: Playground, run_id: str, started: float) -> bool:
 
 def _print_addresses(play: Playground) -> None:
     out.print(f"\nDagster's page   {play.page.url}/assets/client_metrics?view=partitions")
+    out.print(
+        f"Webhooks         {play.gateway}/webhooks/bison/… (a lead every few seconds)",
+        soft_wrap=True,
+    )
     out.print(f"Email Bison      {play.sandbox} (invented; `kpi sandbox --help`)")
     out.print("The numbers      `kpi --demo metrics`, in another terminal")

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from kpi_pipeline.bison import BisonError
-from kpi_pipeline.cli import clients, keys, metrics, sandbox
+from kpi_pipeline.cli import alerts, clients, events, gateway, keys, metrics, sandbox, summary
 from kpi_pipeline.cli.console import err, out
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import load_settings
@@ -25,8 +25,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 database = typer.Typer(help="The databases.", no_args_is_help=True)
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(clients.app, name="clients")
 app.add_typer(keys.app, name="keys")
+app.add_typer(events.app, name="events")
 app.add_typer(database, name="db")
 
 Day = Annotated[
@@ -149,7 +151,15 @@ def show_metrics(
     metrics.show(load_settings(), _date(day), workspace or [], form)
 
 
+@app.command("summary")
+def show_summary(day: Day = None) -> None:
+    """Print the daily summary of one date; without a date: yesterday's."""
+    summary.show(load_settings(), _date(day))
+
+
 app.command("sandbox")(sandbox.run)
+app.command("gateway")(gateway.run)
+app.command("webhook-secret")(gateway.secret)
 
 
 @database.command("upgrade")

@@ -1,8 +1,9 @@
-"""The pipeline on a stage of its own: an invented agency, with Dagster's page and daemon.
+"""The pipeline on a stage of its own: an invented agency, Dagster's page and daemon, the gateway.
 
 The demo, the benchmarks and the end-to-end tests all play on it.
 """
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from kpi_pipeline.cli.dagster_home import child_environment
 from kpi_pipeline.cli.dagster_page import DagsterPage
 from kpi_pipeline.cli.database import ready_databases
 from kpi_pipeline.cli.processes import Child
-from kpi_pipeline.cli.servers import dagster_servers, sandbox_server
+from kpi_pipeline.cli.servers import dagster_servers, gateway_server, sandbox_server
 from kpi_pipeline.deployment import Deployment, open_deployment
 from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline.settings import Settings
@@ -29,22 +30,31 @@ _INSTANCE = "main"
 
 @dataclass(frozen=True)
 class Playground:
-    """What is running, and where. `grid` holds the clients' keys in the order of Dagster's grid."""
+    """What is running, and where. `grid` holds the clients' keys in the order of Dagster's grid.
+
+    `gateway` is the address of the gateway, if there is one.
+    """
 
     deployment: Deployment
     grid: Sequence[str]
     sandbox: str
+    gateway: str | None
     page: DagsterPage
     children: Sequence[Child]
 
 
 @contextmanager
 def playground(
-    settings: Settings, sandbox_options: Mapping[str, object], targets_from: date
+    settings: Settings,
+    sandbox_options: Mapping[str, object],
+    targets_from: date,
+    *,
+    takes_webhooks: bool = False,
 ) -> Iterator[Playground]:
     """Start everything and import the sandbox's clients; stop everything when the block ends.
 
     `sandbox_options` are those of `kpi sandbox`, by name; calls are paced at the sandbox's rate.
+    With `takes_webhooks` there is a gateway and a secret of its own; nobody knows of it yet.
 
     Raises:
         KpiError: if something does not start.
@@ -64,14 +74,23 @@ def playground(
                 "bison_calls_per_second": sandbox_options["calls-per-second"],
                 # `kpi sandbox` bounds its days by the business's zone.
                 "bison_timezone": settings.timezone,
+                "webhook_secret": {_INSTANCE: SecretStr(secrets.token_urlsafe(32))}
+                if takes_webhooks
+                else {},
             }
         )
         deployment = stack.enter_context(open_deployment(settings))
         _import_clients(deployment, address, targets_from)
         grid = update_grid(deployment, settings)
+        environment = child_environment(settings)
+        children = [sandbox]
+        gateway: str | None = None
+        if takes_webhooks:
+            gateway, child = stack.enter_context(gateway_server(settings, environment))
+            children.append(child)
         err.print("Starting Dagster …")
-        page, children = stack.enter_context(dagster_servers(settings, child_environment(settings)))
-        yield Playground(deployment, grid, address, page, [sandbox, *children])
+        page, dagster = stack.enter_context(dagster_servers(settings, environment))
+        yield Playground(deployment, grid, address, gateway, page, [*children, *dagster])
 
 
 def _import_clients(deployment: Deployment, address: str, targets_from: date) -> None:

@@ -1,4 +1,4 @@
-"""The long-running processes of the pipeline: Dagster's page and daemon, and the sandbox."""
+"""The long-running processes: Dagster's page and daemon, the gateway, and the sandbox."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,6 +23,8 @@ def dagster_servers(
     """
     require_free_port(settings.web_port, "KPI_WEB_PORT")
     port = settings.web_port or free_port()
+    # Alerts link to the page.
+    environment = {**environment, "KPI_WEB_PORT": str(port)}
     logs = settings.state_dir / "logs"
     workspace = str(WORKSPACE_FILE)
     page = [sys.executable, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port)]
@@ -41,12 +43,39 @@ def dagster_servers(
 
 
 @contextmanager
+def gateway_server(
+    settings: Settings, environment: Mapping[str, str]
+) -> Iterator[tuple[str, Child]]:
+    """The gateway, and its address as this machine reaches it; stopped when the block ends.
+
+    Raises:
+        KpiError: if its port is taken, or it does not start.
+    """
+    require_free_port(settings.gateway_port, "KPI_GATEWAY_PORT")
+    port = settings.gateway_port or free_port()
+    command = [sys.executable, "-m", "kpi_pipeline.cli.main", "gateway", "--port", str(port)]
+    with Child(
+        "The gateway", command, environment, settings.state_dir / "logs/gateway.log"
+    ) as child:
+        url = f"http://{_reached_at(settings.gateway_host)}:{port}"
+        child.wait_until(lambda: answers(f"{url}/healthz"), _START_SECONDS)
+        yield url, child
+
+
+def _reached_at(host: str) -> str:
+    """Where a server that listens on `host` answers, as the host of an address."""
+    # These two are every address of the machine.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound here
+    return f"[{host}]" if ":" in host else host
+
+
+@contextmanager
 def sandbox_server(
     settings: Settings, environment: Mapping[str, str], options: Mapping[str, object]
 ) -> Iterator[tuple[str, Child]]:
     """A sandbox on a free port, and its address; stopped when the block ends.
 
-    `options` are those of `kpi sandbox`, by name.
+    `options` are those of `kpi sandbox`, by name; True stands for one that takes no value.
 
     Raises:
         KpiError: if it does not start.
@@ -54,7 +83,7 @@ def sandbox_server(
     port = free_port()
     command = [sys.executable, "-m", "kpi_pipeline.cli.main", "sandbox", "--port", str(port)]
     for name, value in options.items():
-        command += [f"--{name}", str(value)]
+        command += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     with Child(
         "The sandbox", command, environment, settings.state_dir / "logs/sandbox.log"
     ) as child:

@@ -12,9 +12,10 @@ from kpi_pipeline.cli.console import err, out
 from kpi_pipeline.cli.dagster_home import child_environment
 from kpi_pipeline.cli.database import ready_databases
 from kpi_pipeline.cli.processes import Child, require_free_port
-from kpi_pipeline.cli.servers import dagster_servers
+from kpi_pipeline.cli.servers import dagster_servers, gateway_server
 from kpi_pipeline.deployment import Deployment, open_deployment
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.gateway.secrets import secret_setting, unknown_instances, without_secret
 from kpi_pipeline.instances import NO_INSTANCE
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.warehouse.clients import active_clients
@@ -32,15 +33,27 @@ def run_up(settings: Settings) -> None:
     if not settings.bison_instances:
         raise KpiError(f"{NO_INSTANCE} `kpi demo` shows the pipeline without one.")
     require_free_port(settings.web_port, "KPI_WEB_PORT")
+    if settings.webhook_secret:
+        require_free_port(settings.gateway_port, "KPI_GATEWAY_PORT")
     with ExitStack() as stack:
         settings = stack.enter_context(ready_databases(settings))
         deployment = stack.enter_context(open_deployment(settings))
         update_grid(deployment, settings)
-        if warning := missing_instances(deployment):
-            err.print(f"[yellow]Warning:[/yellow] {escape(warning)}", soft_wrap=True)
-        page, children = stack.enter_context(dagster_servers(settings, child_environment(settings)))
+        for warning in (missing_instances(deployment), unknown_instances(settings)):
+            if warning:
+                err.print(f"[yellow]Warning:[/yellow] {escape(warning)}", soft_wrap=True)
+        environment = child_environment(settings)
+        children: list[Child] = []
+        # First, as it is there in a second: what Bison tells meanwhile is not lost.
+        if settings.webhook_secret:
+            address, gateway = stack.enter_context(gateway_server(settings, environment))
+            children.append(gateway)
+            out.print(f"Webhooks are taken at {address}/webhooks/bison/…", soft_wrap=True)
+        if names := without_secret(settings):
+            out.print(_how_to_take_webhooks(names), soft_wrap=True)
+        page, dagster = stack.enter_context(dagster_servers(settings, environment))
         out.print(f"Dagster is up at [link]{page.url}[/link]; its schedules run by themselves.")
-        stay_up(children)
+        stay_up([*children, *dagster])
 
 
 def missing_instances(deployment: Deployment) -> str | None:
@@ -60,6 +73,14 @@ def missing_instances(deployment: Deployment) -> str | None:
     return (
         "Some active clients cannot be fetched until their instance stands in "
         f"KPI_BISON_INSTANCES: {told}."
+    )
+
+
+def _how_to_take_webhooks(instances: Sequence[str]) -> str:
+    wanted = ", ".join(map(secret_setting, instances))
+    return (
+        f"No webhooks are taken from {', '.join(instances)}: for that, set {wanted} to what "
+        "`kpi webhook-secret` prints."
     )
 
 

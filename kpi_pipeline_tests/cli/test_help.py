@@ -7,6 +7,11 @@ from kpi_pipeline_tests.cli.running import Kpi
 
 OPTIONS = {
     "": ["--demo"],
+    "alerts": [],
+    "alerts list": [],
+    "alerts mute": ["CLIENT|CHECK", "--for"],
+    "alerts test": [],
+    "alerts unmute": ["CLIENT|CHECK"],
     "backfill": ["--from", "--to", "--workspace", "-w", "--only", "--follow"],
     "clients": [],
     "clients import": ["FILE.csv", "--targets-from"],
@@ -15,6 +20,12 @@ OPTIONS = {
     "db": [],
     "db upgrade": [],
     "demo": ["--once", "--days", "--port"],
+    "events": [],
+    "events ingest": ["FILE", "--instance"],
+    "events list": ["--status", "--workspace", "-w", "--since", "--limit"],
+    "events purge": ["--older-than-days"],
+    "events replay": ["--since", "--workspace", "-w", "--status"],
+    "gateway": ["--host", "--port"],
     "keys": [],
     "keys check": ["--workspace", "-w"],
     "keys create-missing": ["--workspace", "-w", "--dry-run"],
@@ -26,8 +37,10 @@ OPTIONS = {
         *("--first-workspace-id", "--manner", "--fault", "--live", "--live-pace"),
     ],
     "secret-key": [],
+    "summary": ["--date"],
     "sync": ["--date", "--workspace", "-w"],
     "up": [],
+    "webhook-secret": [],
 }
 
 

@@ -1,8 +1,11 @@
+import secrets
 from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
 
+from kpi_pipeline.cli.dagster_home import child_environment
+from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.cli.running import Kpi
 
 SECRET = "abcDEFghi123456789012345"
@@ -106,3 +109,25 @@ def test_the_demo_can_not_be_looked_at_before_it_ran(kpi: Kpi, tmp_path: Path) -
     refusal = kpi("--demo", "metrics").refusal()
     assert refusal == "There is no demo to work on yet: run `kpi demo` first."
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("summary_at", ["", "off", "06:45"])
+def test_dagsters_processes_read_the_settings_as_the_command_does(
+    database: URL, monkeypatch: pytest.MonkeyPatch, summary_at: str
+) -> None:
+    secret = secrets.token_urlsafe(24)
+    for name, value in {
+        "KPI_DATABASE_URL": database.render_as_string(hide_password=False),
+        "KPI_DAGSTER_DATABASE_URL": database.render_as_string(hide_password=False),
+        "KPI_ALERT_URLS": f"json://one.example/{secret}, slack://two",
+        "KPI_HEARTBEAT_URL": f"https://watch.example/{secret}",
+        "KPI_WEBHOOK_SECRET_MAIN": secret,
+        "KPI_SUMMARY_AT": summary_at,
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+
+    for name, value in child_environment(settings).items():
+        monkeypatch.setenv(name, value)
+
+    assert load_settings() == settings

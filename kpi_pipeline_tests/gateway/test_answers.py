@@ -1,0 +1,165 @@
+"""What the gateway answers, and what of it is stored by then."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx
+import pytest
+
+from kpi_pipeline.gateway.webhooks import LARGEST_BODY
+from kpi_pipeline_tests.events.bodies import content
+from kpi_pipeline_tests.gateway.support import FIRST_ID, Running, encoded, lead
+
+pytestmark = pytest.mark.slow
+
+REFUSED = "There is nothing here."
+
+
+def padded(told: Mapping[str, Any], size: int) -> bytes:
+    """The body, with so much text in it that it has that many bytes."""
+    empty = encoded({**told, "text": ""})
+    return encoded({**told, "text": "x" * (size - len(empty))})
+
+
+def in_chunks(body: bytes) -> Iterator[bytes]:
+    """Sent without a content-length."""
+    for start in range(0, len(body), 65_536):
+        yield body[start : start + 65_536]
+
+
+def test_an_event_is_in_the_clients_row_when_it_is_answered(served: Running) -> None:
+    body = encoded(lead(FIRST_ID + 1))
+    before = served.positive_today().get(served.workspaces[1], 0)
+
+    answer = served.post(body)
+
+    assert (answer.status_code, answer.json()["status"]) == (200, "applied")
+    assert answer.json()["new"] is True
+    (row,) = served.stored(body)
+    assert (row["id"], row["workspace"]) == (answer.json()["id"], served.workspaces[1])
+    assert served.positive_today()[served.workspaces[1]] == before + 1
+
+
+def test_one_that_comes_again_in_either_case_is_answered_alike_and_counts_once(
+    served: Running,
+) -> None:
+    told = lead()
+    again = {**told, "event": {**told["event"], "type": "lead_interested"}}
+    first = served.post(told)
+    counted = served.positive_today()
+
+    answers = [served.post(told), served.post(again)]
+
+    for answer in answers:
+        assert answer.status_code == 200
+        assert answer.json() == {**first.json(), "new": False}
+    (row,) = served.stored(encoded(told))
+    assert row["deliveries"] == 3
+    assert served.stored(encoded(again)) == []
+    assert served.positive_today() == counted
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        (content("EMAIL_OPENED", {"lead": {"id": 1}}, FIRST_ID), "ignored"),
+        (content("SOMETHING_NEW", {"lead": {"id": 1}}, FIRST_ID), "ignored"),
+        (lead(999_999), "unmatched"),
+    ],
+    ids=["no number is made of it", "an unknown type", "a workspace that is nobody's"],
+)
+def test_what_counts_nowhere_is_stored_and_acknowledged(
+    served: Running, told: Mapping[str, Any], status: str
+) -> None:
+    answer = served.post(told)
+    assert (answer.status_code, answer.json()["status"]) == (200, status)
+    assert answer.json()["reason"].endswith(".")
+    (row,) = served.stored(encoded(told))
+    assert row["status"] == status
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b"\x00\xff", b'{"event": {"type": "lead_interested"}}'],
+    ids=["empty", "cut off", "a list", "null", "bytes", "nobody's"],
+)
+def test_what_cannot_be_understood_is_stored_and_its_sender_told_why(
+    served: Running, body: bytes
+) -> None:
+    answer = served.post(body)
+    assert (answer.status_code, answer.json()["status"]) == (400, "invalid")
+    assert answer.json()["reason"].startswith("The body can't be understood: ")
+    (row,) = served.stored(body)
+    assert (row["status"], row["instance"]) == ("invalid", "main")
+
+
+def test_the_secret_tells_the_instance(served: Running) -> None:
+    body = encoded(lead())
+    answer = served.post(body, served.other_secret)
+    # The id is that of a client of the other instance.
+    assert answer.json()["status"] == "unmatched"
+    (row,) = served.stored(body)
+    assert (row["instance"], row["workspace"]) == ("emea", None)
+
+
+@pytest.mark.parametrize("secret", ["x" * 43, "SHORTER", "LOWER", "%FF%00", "..", "a/b"])
+def test_without_the_secret_nothing_is_written(served: Running, secret: str) -> None:
+    own = served.gateway.secret
+    guess = {"SHORTER": own[:-1], "LOWER": own.swapcase()}.get(secret, secret)
+    before = served.count()
+    answer = served.post(lead(), guess)
+    assert answer.status_code == 404
+    assert own not in answer.text
+    assert served.count() == before
+
+
+def test_an_unknown_secret_is_answered_with_a_plain_sentence(served: Running) -> None:
+    assert served.post(lead(), "y" * 43).json() == {"error": REFUSED}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_no_other_method_writes_anything(served: Running, method: str) -> None:
+    before = served.count()
+    path = f"/webhooks/bison/{served.gateway.secret}"
+    answer = served.http.request(method, path, content=encoded(lead()))
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert served.count() == before
+
+
+def test_a_body_may_have_a_mebibyte_and_no_byte_more(served: Running) -> None:
+    largest, larger = (padded(lead(), size) for size in (LARGEST_BODY, LARGEST_BODY + 1))
+    assert served.post(largest).json()["status"] == "applied"
+    assert len(served.stored(largest)) == 1
+    answer = served.post(larger)
+    assert answer.status_code == 413
+    assert str(LARGEST_BODY) in answer.json()["error"]
+    assert served.stored(larger) == []
+
+
+@pytest.mark.parametrize("size", [LARGEST_BODY + 1, 2 * LARGEST_BODY])
+def test_a_large_body_that_does_not_tell_its_length_is_refused_as_well(
+    served: Running, size: int
+) -> None:
+    body = padded(lead(), size)
+    answer = httpx.post(served.gateway.url, content=in_chunks(body), timeout=30)
+    assert answer.status_code == 413
+    assert served.stored(body) == []
+    small = encoded(lead())
+    assert httpx.post(served.gateway.url, content=in_chunks(small), timeout=30).status_code == 200
+    assert len(served.stored(small)) == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_it_tells_whether_it_is_alive_and_ready_to_anybody(
+    served: Running, path: str, method: str
+) -> None:
+    answer = served.http.request(method, path)
+    assert answer.status_code == 200
+    assert answer.text == "" or list(answer.json()) == ["status"]
+
+
+def test_a_path_that_is_nearly_right_leads_nowhere(served: Running) -> None:
+    for path in (f"/webhooks/bison/{served.gateway.secret}/", "/healthz/", "/docs", "/"):
+        answer = served.http.post(path, content=b"{}")
+        assert (answer.status_code, answer.headers.get("location")) == (404, None)

@@ -1,0 +1,130 @@
+"""What waits side by side is stored together, and nobody pays for somebody else's event."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+from kpi_pipeline.events.event import EventStatus
+from kpi_pipeline.gateway import batches
+from kpi_pipeline.gateway.batches import Arrival, Batches, UnavailableError
+from kpi_pipeline.warehouse.inbox import Receipt
+from kpi_pipeline_tests.gateway.support import CLIENTS, FIRST_ID, Running, lead
+
+Outcomes = Sequence[Receipt | BaseException]
+
+
+def arrival(number: int) -> Arrival:
+    return Arrival("main", str(number).encode(), datetime.now(UTC))
+
+
+def receipt(arrival: Arrival) -> Receipt:
+    return Receipt(int(arrival.body), EventStatus.APPLIED, True, None)
+
+
+class Store:
+    """Stands in for the inbox: notes each call, and holds the first one up until it is let go."""
+
+    def __init__(self, trouble: Callable[[Sequence[Arrival]], None] = lambda _: None) -> None:
+        self.calls: list[list[int]] = []
+        self.go_on = threading.Event()
+        self._trouble = trouble
+
+    def __call__(self, arrivals: Sequence[Arrival]) -> list[Receipt]:
+        self.calls.append([int(it.body) for it in arrivals])
+        assert self.go_on.wait(20)
+        self._trouble(arrivals)
+        return [receipt(it) for it in arrivals]
+
+
+def outcomes(store: Store, count: int, *, gone: Sequence[int] = ()) -> Outcomes:
+    """What becomes of arrivals 0, 1, 2 and so on, the first of which is under way as they come.
+
+    Those who sent the `gone` do not wait for their answers.
+    """
+
+    async def all_of_them() -> Outcomes:
+        at_work = Batches(store)
+        async with at_work.at_work():
+            tasks = [asyncio.create_task(at_work.take_in(arrival(0)))]
+            while not store.calls:
+                await asyncio.sleep(0)
+            tasks += [asyncio.create_task(at_work.take_in(arrival(n))) for n in range(1, count)]
+            await asyncio.sleep(0)
+            for number in gone:
+                tasks[number].cancel()
+            store.go_on.set()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+    return asyncio.run(all_of_them())
+
+
+def test_all_that_comes_while_one_is_stored_is_stored_by_the_next_call() -> None:
+    store = Store()
+    assert outcomes(store, 20) == [receipt(arrival(n)) for n in range(20)]
+    assert store.calls == [[0], list(range(1, 20))]
+
+
+def test_one_call_takes_fifty_at_most() -> None:
+    store = Store()
+    assert outcomes(store, 102) == [receipt(arrival(n)) for n in range(102)]
+    assert [len(call) for call in store.calls] == [1, 50, 50, 1]
+
+
+def test_an_event_that_cannot_be_stored_is_alone_in_that() -> None:
+    def poisonous(arrivals: Sequence[Arrival]) -> None:
+        if any(it.body == b"7" for it in arrivals):
+            raise ValueError("a fault of number 7")
+
+    found = outcomes(Store(poisonous), 10)
+    assert isinstance(found[7], ValueError)
+    others = [n for n in range(10) if n != 7]
+    assert [found[n] for n in others] == [receipt(arrival(n)) for n in others]
+
+
+@pytest.mark.parametrize("kind", [OperationalError, ProgrammingError])
+def test_while_the_database_is_away_or_behind_none_is_stored_and_none_tried_alone(
+    kind: type[OperationalError | ProgrammingError],
+) -> None:
+    def away(_: Sequence[Arrival]) -> None:
+        raise kind("SELECT 1", {}, Exception("nobody answers"))
+
+    store = Store(away)
+    found = outcomes(store, 10)
+    assert [type(it) for it in found] == [UnavailableError] * 10
+    assert "nobody answers" not in str(found)
+    assert len(store.calls) == 2
+
+
+def test_beyond_so_many_that_wait_more_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "MOST_WAITING", 5)
+    found = outcomes(Store(), 10)
+    assert found[:6] == [receipt(arrival(n)) for n in range(6)]
+    assert [type(it) for it in found[6:]] == [UnavailableError] * 4
+
+
+def test_a_sender_that_went_away_harms_nobody() -> None:
+    store = Store()
+    found = outcomes(store, 5, gone=[2])
+    assert isinstance(found[2], asyncio.CancelledError)
+    assert [found[n] for n in (0, 1, 3, 4)] == [receipt(arrival(n)) for n in (0, 1, 3, 4)]
+    # What is there is stored, all the same.
+    assert store.calls == [[0], [1, 2, 3, 4]]
+
+
+@pytest.mark.slow
+def test_two_hundred_events_at_once_are_each_stored_and_counted_once(served: Running) -> None:
+    before, stored = served.positive_today(), served.count()
+    told = [lead(FIRST_ID + n % CLIENTS) for n in range(200)]
+    # Each twice, as two hooks tell it.
+    with ThreadPoolExecutor(40) as threads:
+        answers = list(threads.map(served.post, told + told))
+    assert {answer.json()["status"] for answer in answers} == {"applied"}
+    assert sum(answer.json()["new"] for answer in answers) == 200
+    assert served.count() == stored + 200
+    more = 200 // CLIENTS
+    assert served.positive_today() == {it: before.get(it, 0) + more for it in served.workspaces}

@@ -1,0 +1,99 @@
+"""The gateway runs on while PostgreSQL is away, and acknowledges nothing that is not stored."""
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from kpi_pipeline.cli.processes import answers, free_port
+from kpi_pipeline.warehouse.engine import open_engine
+from kpi_pipeline.warehouse.migrate import upgrade
+from kpi_pipeline_tests.cli.running import wait_until
+from kpi_pipeline_tests.gateway.support import base, encoded, lead, point_to, stocked_clients
+from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
+from kpi_pipeline_tests.webhooks.sending import Gateway
+
+pytestmark = pytest.mark.slow
+
+_SECRET = secrets.token_urlsafe(32)
+
+
+@pytest.fixture
+def server() -> Iterator[RestartableServer]:
+    with restartable_server() as server:
+        yield server
+
+
+@pytest.fixture
+def gateway(
+    server: RestartableServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Gateway]:
+    """One that is started while the database is away."""
+    point_to(server.url, monkeypatch)
+    server.stop()
+    gateway = Gateway(free_port(), _SECRET, tmp_path)
+    gateway.start()
+    try:
+        wait_until(lambda: answers(f"{base(gateway)}/healthz"), "the start of the gateway")
+        yield gateway
+    finally:
+        gateway.stop()
+
+
+def post(gateway: Gateway, body: bytes) -> httpx.Response:
+    return httpx.post(gateway.url, content=body, timeout=30)
+
+
+def require_refusal(gateway: Gateway, reason: str) -> None:
+    """A delivery is to come again later, for a reason that tells nothing of the server."""
+    answer = post(gateway, encoded(lead()))
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
+    assert answer.json() == {
+        "error": "Try again later: the database cannot be reached, or is not upgraded."
+    }
+    ready = httpx.get(f"{base(gateway)}/readyz", timeout=30)
+    assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
+    assert reason in ready.json()["error"]
+    assert answers(f"{base(gateway)}/healthz")
+
+
+def bodies(server: RestartableServer) -> list[bytes]:
+    engine = open_engine(server.url)
+    try:
+        with engine.connect() as connection:
+            return list(connection.scalars(text("SELECT body FROM webhook_events ORDER BY id")))
+    finally:
+        engine.dispose()
+
+
+def test_nothing_is_acknowledged_until_the_database_is_there_and_up_to_date(
+    gateway: Gateway, server: RestartableServer
+) -> None:
+    # It started without a database.
+    require_refusal(gateway, "cannot be reached")
+    server.start()
+    # One without tables is none yet.
+    require_refusal(gateway, "Run `kpi db upgrade`")
+    engine = open_engine(server.url)
+    upgrade(engine)
+    stocked_clients(engine)
+    engine.dispose()
+    first, second = encoded(lead()), encoded(lead())
+    assert post(gateway, first).json()["status"] == "applied"
+    assert answers(f"{base(gateway)}/readyz")
+
+    server.stop()
+    require_refusal(gateway, "cannot be reached")
+    server.start()
+
+    assert post(gateway, second).json()["status"] == "applied"
+    assert bodies(server) == [first, second]
+    assert gateway.child is not None
+    log = gateway.child.log.read_text()
+    assert "the database is away" in log
+    assert _SECRET not in log
+    assert "Traceback" not in log

@@ -1,0 +1,135 @@
+"""Senders that are slow, or never come to an end, hold up nobody."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
+from select import select
+
+import pytest
+from sqlalchemy import URL
+
+from kpi_pipeline.gateway import connections, webhooks
+from kpi_pipeline.warehouse.engine import open_engine
+from kpi_pipeline.warehouse.locks import lock_client
+from kpi_pipeline_tests.gateway.in_process import Gateway, in_process
+from kpi_pipeline_tests.gateway.support import encoded, fresh_database, lead
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 0.4
+
+
+@pytest.fixture(scope="module")
+def hurried(postgres: URL, administer: Callable[[str], None]) -> Iterator[Gateway]:
+    """A gateway that waits for nobody for long."""
+    with pytest.MonkeyPatch.context() as patch, fresh_database(postgres, administer) as url:
+        patch.setattr(connections, "HEAD_SECONDS", PATIENCE)
+        patch.setattr(webhooks, "BODY_SECONDS", PATIENCE)
+        engine = open_engine(url)
+        try:
+            with in_process(engine) as gateway:
+                yield gateway
+        finally:
+            engine.dispose()
+
+
+def head(gateway: Gateway) -> str:
+    """The head of a delivery whose body has a hundred bytes."""
+    return f"POST {gateway.path} HTTP/1.1\r\nHost: gateway\r\nContent-Length: 100\r\n\r\n"
+
+
+def received_until_closed(opened: socket.socket) -> bytes:
+    """What comes until the other end closes the connection, which it must."""
+    received = b""
+    while part := opened.recv(65_536):
+        received += part
+    return received
+
+
+def test_a_body_that_stops_half_way_is_refused_and_not_stored(hurried: Gateway) -> None:
+    before = hurried.stored()
+    with closing(hurried.open(head(hurried) + '{"event": ')) as opened:
+        answer = received_until_closed(opened)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"did not come within 0.4 seconds" in answer
+    assert b"connection: close" in answer.lower()
+    assert hurried.stored() == before
+
+
+def test_a_body_that_trickles_in_is_refused(hurried: Gateway) -> None:
+    before = hurried.stored()
+    with closing(hurried.open(head(hurried))) as opened:
+        while not select([opened], [], [], PATIENCE / 5)[0]:
+            opened.sendall(b"x")
+        assert received_until_closed(opened).startswith(b"HTTP/1.1 408 ")
+    assert hurried.stored() == before
+
+
+def test_fifty_senders_of_half_a_head_are_cut_off_and_honest_ones_answered_meanwhile(
+    hurried: Gateway,
+) -> None:
+    before = len(hurried.stored())
+    with ExitStack() as stack, ThreadPoolExecutor(50) as threads:
+        slow = [stack.enter_context(closing(hurried.open(head(hurried)[:40]))) for _ in range(50)]
+        started = time.monotonic()
+        ends = [threads.submit(received_until_closed, it) for it in slow]
+        honest = [hurried.post(encoded(lead())) for _ in range(20)]
+        assert [answer.status_code for answer in honest] == [200] * 20
+        # Not a word was answered to those that sent nothing whole.
+        assert {end.result() for end in ends} == {b""}
+    assert time.monotonic() - started < 10 * PATIENCE
+    assert len(hurried.stored()) == before + 20
+
+
+@pytest.mark.parametrize("beginning", ["", "POST /"], ids=["nothing", "a few bytes"])
+def test_a_connection_on_which_nothing_whole_comes_is_closed(
+    hurried: Gateway, beginning: str
+) -> None:
+    with closing(hurried.open(beginning)) as opened:
+        assert received_until_closed(opened) == b""
+
+
+def test_a_slow_second_request_on_a_kept_connection_is_cut_off(hurried: Gateway) -> None:
+    with closing(HTTPConnection("127.0.0.1", hurried.port, timeout=10)) as kept:
+        kept.request("POST", hurried.path, encoded(lead()))
+        answer = kept.getresponse()
+        assert (answer.status, answer.will_close) == (200, False)
+        answer.read()
+        kept.sock.sendall(head(hurried)[:40].encode())
+        assert received_until_closed(kept.sock) == b""
+
+
+def test_a_kept_connection_may_rest_between_two_deliveries(hurried: Gateway) -> None:
+    with closing(HTTPConnection("127.0.0.1", hurried.port, timeout=10)) as kept:
+        for rest in (2.5 * PATIENCE, 0):
+            kept.request("POST", hurried.path, encoded(lead()))
+            answer = kept.getresponse()
+            assert (answer.status, answer.will_close) == (200, False)
+            answer.read()
+            time.sleep(rest)
+
+
+def test_a_sender_that_waits_for_its_answer_is_not_taken_for_a_slow_one(hurried: Gateway) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        with hurried.engine.begin() as connection:
+            lock_client(connection, "client-0")
+            answer = thread.submit(hurried.post, encoded(lead()))
+            time.sleep(3 * PATIENCE)
+            assert not answer.done()
+        assert answer.result().json()["status"] == "applied"
+
+
+def test_what_senders_do_shows_in_no_log(
+    hurried: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(hurried.open(f"NONSENSE {hurried.path}\r\n\r\n")) as opened:
+        assert received_until_closed(opened).startswith(b"HTTP/1.1 400 ")
+    with closing(hurried.open(head(hurried) + "{")):
+        # Gone before the body was whole.
+        pass
+    assert hurried.post(encoded(lead())).status_code == 200
+    assert hurried.secret not in caplog.text
+    assert "Traceback" not in caplog.text

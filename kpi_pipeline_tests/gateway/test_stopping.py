@@ -1,0 +1,102 @@
+"""How the gateway starts and stops."""
+
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from sqlalchemy import URL
+
+from kpi_pipeline_tests.cli.running import ended, kpi_in_a_process, wait_until
+from kpi_pipeline_tests.gateway.support import (
+    FIRST_ID,
+    Running,
+    encoded,
+    fresh_database,
+    lead,
+    point_to,
+    running,
+)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def stoppable(
+    postgres: URL, administer: Callable[[str], None], tmp_path: Path
+) -> Iterator[Running]:
+    """A gateway of the test's own."""
+    with fresh_database(postgres, administer) as url, running(url, tmp_path) as gateway:
+        yield gateway
+
+
+def test_sigterm_under_load_loses_no_event_that_was_acknowledged(stoppable: Running) -> None:
+    acknowledged: list[bytes] = []
+    over = threading.Event()
+    assert stoppable.gateway.child is not None
+    process = psutil.Process(stoppable.gateway.child.pid)
+
+    def send(_: int) -> None:
+        with httpx.Client(timeout=20, trust_env=False) as http:
+            while not over.is_set():
+                body = encoded(lead(FIRST_ID))
+                try:
+                    answer = http.post(stoppable.gateway.url, content=body)
+                except httpx.TransportError:
+                    return
+                assert answer.status_code in (200, 503), answer.text
+                if answer.status_code == 200:
+                    acknowledged.append(body)
+
+    with ThreadPoolExecutor(30) as threads:
+        senders = [threads.submit(send, number) for number in range(30)]
+        wait_until(lambda: len(acknowledged) > 100, "some load")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        over.set()
+        for sender in senders:
+            sender.result()
+    stored = stoppable.rows("SELECT body, status FROM webhook_events")
+    assert {row["status"] for row in stored} == {"applied"}
+    assert set(acknowledged) <= {bytes(row["body"]) for row in stored}
+    assert stoppable.positive_today()[stoppable.workspaces[0]] == len(stored)
+    assert "Traceback" not in stoppable.log()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_it_tells_its_address_without_the_secret_and_ends_with_code_0(
+    database: URL, stop: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point_to(database, monkeypatch)
+    monkeypatch.setenv("KPI_WEBHOOK_SECRET_MAIN", secrets.token_urlsafe(32))
+    with kpi_in_a_process("gateway", "--port", "0") as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("Webhooks are taken at http://127.0.0.1:")
+        assert line.endswith("/webhooks/bison/…\n")
+        port = int(line.split(":")[2].split("/")[0])
+        assert httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=20).status_code == 200
+        process.send_signal(stop)
+        result = ended(process)
+    assert (result.code, result.out, result.err) == (0, "", "")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_a_body_that_never_ends_does_not_keep_it_from_stopping(stoppable: Running) -> None:
+    head = f"POST /webhooks/bison/{stoppable.gateway.secret} HTTP/1.1\r\nHost: x\r\n"
+    with socket.create_connection(("127.0.0.1", stoppable.gateway.port), timeout=20) as opened:
+        opened.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        # Behind it, so it was seen by now.
+        stoppable.post(lead())
+        started = time.monotonic()
+        stoppable.gateway.stop()
+        # Whoever stops it waits ten seconds.
+        assert time.monotonic() - started < 9

@@ -1,0 +1,81 @@
+"""What the gateway does about a fault of its own, and what it lets nobody see."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, text
+
+from kpi_pipeline.gateway import app
+from kpi_pipeline_tests.gateway.in_process import Gateway, in_process
+from kpi_pipeline_tests.gateway.support import encoded, lead
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def gateway(engine: Engine) -> Iterator[Gateway]:
+    with in_process(engine) as gateway:
+        yield gateway
+
+
+def test_an_event_that_cannot_be_worked_into_the_numbers_is_stored_and_acknowledged(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    with gateway.engine.begin() as connection:
+        # As a version of the code does whose queries are wrong.
+        connection.execute(text("ALTER TABLE raw_bison_stats RENAME TO elsewhere"))
+    body = encoded(lead())
+
+    answer = gateway.post(body)
+
+    assert (answer.status_code, answer.json()["status"]) == (200, "received")
+    assert gateway.stored() == [(body, "received")]
+    assert "left to Dagster's sensor" in caplog.text
+    with gateway.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE elsewhere RENAME TO raw_bison_stats"))
+    # The next event of the client brings it along.
+    assert gateway.post(encoded(lead())).json()["status"] == "applied"
+    assert [status for _, status in gateway.stored()] == ["applied", "applied"]
+
+
+def test_a_fault_inside_is_a_plain_sentence_for_the_sender_and_the_rest_is_for_the_log(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a slip of the pen")
+
+    monkeypatch.setattr(app, "take_in", fail)
+    body = encoded(lead())
+    answer = gateway.post(body)
+    assert answer.status_code == 500
+    assert answer.json() == {
+        "error": "The event could not be stored; the log of the gateway says why."
+    }
+    assert "RuntimeError: a slip of the pen" in caplog.text
+    assert gateway.secret not in caplog.text
+    assert body.decode() not in caplog.text
+    # And then it goes on.
+    monkeypatch.undo()
+    assert gateway.post(body).json()["status"] == "applied"
+
+
+def test_while_realtime_is_off_events_are_stored_and_left_to_the_sensor(engine: Engine) -> None:
+    body = encoded(lead())
+    with in_process(engine, realtime=False) as gateway:
+        answer = gateway.post(body)
+        assert (answer.status_code, answer.json()["status"]) == (200, "received")
+        assert gateway.stored() == [(body, "received")]
+
+
+def test_whether_it_is_ready_is_told_without_a_word_of_the_server(gateway: Gateway) -> None:
+    with gateway.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    behind = gateway.http.get("/readyz")
+    assert behind.status_code == 503
+    assert "Run `kpi db upgrade`" in behind.json()["error"]
+    with gateway.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'from the future'"))
+    ahead = gateway.http.get("/readyz")
+    assert ahead.status_code == 503
+    assert str(gateway.engine.url.database) not in behind.text + ahead.text
+    assert gateway.http.get("/healthz").status_code == 200

@@ -1,0 +1,56 @@
+"""An agency whose sandbox stands still at the real time, and whose pipeline runs in real time."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+
+import pytest
+from sqlalchemy import URL
+
+from kpi_pipeline.business_days import business_date
+from kpi_pipeline.deployment import open_deployment
+from kpi_pipeline.instances import format_instances
+from kpi_pipeline.settings import load_settings
+from kpi_pipeline.warehouse.vault import new_secret_key
+from kpi_pipeline_tests.cli.running import address
+from kpi_pipeline_tests.conftest import instance_of
+from kpi_pipeline_tests.end_to_end.agency import calm_zone
+from kpi_pipeline_tests.sandbox.running import Bison, Stage, bison_on, options
+from kpi_pipeline_tests.sync.support import Agency, open_agency
+
+OpenAgency = Callable[[URL], Agency]
+
+
+@pytest.fixture
+def bison(stage: Stage) -> Iterator[Bison]:
+    """A sandbox that stands still at this moment, far from any midnight."""
+    zone = calm_zone(datetime.now(UTC))
+    with bison_on(stage, options(today=None, timezone=zone.key)) as fresh:
+        fresh.freeze(datetime.now(UTC).isoformat())
+        yield fresh
+
+
+@contextmanager
+def agency_on(database: URL, bison: Bison, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agency]:
+    """The sandbox's clients, in an installation that every process finds in its environment."""
+    zone = calm_zone(datetime.now(UTC))
+    monkeypatch.setenv("KPI_DATABASE_URL", address(database))
+    monkeypatch.setenv("KPI_BISON_INSTANCES", format_instances([instance_of(bison)]))
+    monkeypatch.setenv("KPI_BISON_CALLS_PER_SECOND", "0")
+    monkeypatch.setenv("KPI_BISON_TIMEZONE", zone.key)
+    monkeypatch.setenv("KPI_TIMEZONE", zone.key)
+    monkeypatch.setenv("KPI_SECRET_KEY", new_secret_key())
+    with open_deployment(load_settings()) as deployment:
+        yield open_agency(deployment, bison)
+
+
+@pytest.fixture
+def agency(database: URL, bison: Bison, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agency]:
+    """The agency on the tests' own server."""
+    with agency_on(database, bison, monkeypatch) as agency:
+        yield agency
+
+
+def today_of(agency: Agency) -> date:
+    """The business date of the installation."""
+    return business_date(datetime.now(UTC), agency.deployment.timezone)

@@ -1,0 +1,199 @@
+"""Ten thousand events through two gateways, while syncs run over the very same leads."""
+
+import random
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from kpi_pipeline.clock import utc_now
+from kpi_pipeline_tests.expected import expected_rows
+from kpi_pipeline_tests.sandbox.running import Bison
+from kpi_pipeline_tests.sync.support import Agency, Rows, differences
+from kpi_pipeline_tests.webhooks.conftest import today_of
+from kpi_pipeline_tests.webhooks.sending import Gateway, Lead, Ledger, gateways, send
+
+pytestmark = pytest.mark.slow
+
+LEADS, DUPLICATES = 7_000, 3_000
+ROUNDS, WAVES = 2, 4
+_REST_SECONDS, _LOOK_EVERY_SECONDS = 2.0, 1.0
+
+
+class Syncs:
+    """Syncs of all clients × yesterday and today, one after the other, until they are over."""
+
+    def __init__(self, agency: Agency) -> None:
+        self.agency = agency
+        self.periods: list[tuple[datetime, datetime]] = []
+        self._over = threading.Event()
+        self._trouble: list[BaseException] = []
+
+    def once(self) -> None:
+        """One sync."""
+        today = today_of(self.agency)
+        started_at = utc_now()
+        self.agency.synced([today - timedelta(days=1), today])
+        self.periods.append((started_at, utc_now()))
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Syncs in a thread, while the block lasts."""
+        self._over.clear()
+        thread = threading.Thread(target=self._run)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join()
+        assert self._trouble == []
+
+    def _run(self) -> None:
+        try:
+            while not self._over.wait(_REST_SECONDS):
+                self.once()
+        except BaseException as error:  # noqa: BLE001 - raised in the test's own thread
+            self._trouble.append(error)
+
+    def end_of(self, as_of: datetime) -> datetime:
+        """When the sync was over that asked for facts at this moment."""
+        ends = [end for start, end in list(self.periods) if start <= as_of <= end]
+        return ends[0] if ends else utc_now()
+
+
+class Observer:
+    """Looks at today's rows while all goes on, and holds each to what can be true of it."""
+
+    def __init__(self, agency: Agency, syncs: Syncs, ledger: Ledger) -> None:
+        self._agency, self._syncs, self._ledger = agency, syncs, ledger
+        self._base = {workspace: replies for workspace, replies, _ in self._read()}
+        self.looks = 0
+        self.wrong: list[str] = []
+
+    def look(self) -> None:
+        """Compare each client's number with the leads that were marked and taken in by now."""
+        before = Counter(name for name, _, taken_at in self._ledger.snapshot() if taken_at)
+        rows = self._read()
+        leads: dict[str, list[tuple[datetime, datetime | None]]] = defaultdict(list)
+        for name, marked_at, taken_at in self._ledger.snapshot():
+            leads[name].append((marked_at, taken_at))
+        self.looks += 1
+        for workspace, replies, as_of in rows:
+            fetched = self._syncs.end_of(as_of)
+            # Held by the facts, and arrived after they were asked for: counted twice till the next.
+            under_way = sum(
+                marked_at <= fetched and (taken_at is None or taken_at > as_of)
+                for marked_at, taken_at in leads[workspace]
+            )
+            more = replies - self._base[workspace]
+            least, most = before[workspace], len(leads[workspace]) + under_way
+            if not least <= more <= most:
+                self.wrong.append(f"{workspace}: {more} is not from {least} to {most}")
+
+    def _read(self) -> Sequence[tuple[str, int, datetime]]:
+        statement = text(
+            "SELECT workspace, positive_replies_today, as_of FROM client_metrics "
+            "WHERE metric_date = :today"
+        )
+        with self._agency.deployment.engine.connect() as connection:
+            found = connection.execute(statement, {"today": today_of(self._agency)})
+            return [(row[0], row[1], row[2]) for row in found]
+
+
+@contextmanager
+def looking(observer: Observer) -> Iterator[None]:
+    """Look several times a second, while the block lasts."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(_LOOK_EVERY_SECONDS):
+            observer.look()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def mark(bison: Bison, agency: Agency, leads: int, chance: random.Random) -> list[Lead]:
+    """Mark leads of clients by chance; nothing is sent."""
+    counts = Counter(chance.choices(agency.workspaces, k=leads))
+    rows = {int(row["bison_workspace_id"]): row for row in bison.clients()}
+    marked: list[Lead] = []
+    for workspace, count in counts.items():
+        bodies = bison.mark(rows[agency.ids[workspace]], leads=count, deliver=False)
+        now = utc_now()
+        marked += [Lead(workspace, now, body) for body in bodies]
+    return marked
+
+
+def truth(agency: Agency) -> Rows:
+    """What every number must be, given when its facts were asked for."""
+    today = today_of(agency)
+    as_of = {workspace: row["as_of"] for (workspace, day), row in agency.rows().items()
+             if day == today}  # fmt: skip
+    clients: Mapping[str, tuple[int, str | None, int | None]] = {
+        slug: (agency.ids[slug], agency.key(slug), agency.target(slug))
+        for slug in agency.workspaces
+    }
+    return expected_rows(
+        str(agency.bison.http.base_url),
+        agency.bison.master_key,
+        clients,
+        [today - timedelta(days=1), today],
+        agency.deployment.timezone,
+        utc_now(),
+        as_of=as_of,
+    )
+
+
+def pour(
+    bison: Bison, agency: Agency, running: Sequence[Gateway], ledger: Ledger, chance: random.Random
+) -> int:
+    """Mark a wave of leads, and send them with some that were sent before; how many were sent."""
+    new = mark(bison, agency, LEADS // (ROUNDS * WAVES), chance)
+    ledger.add(new)
+    again = chance.choices(ledger.leads, k=DUPLICATES // (ROUNDS * WAVES))
+    wave = [*new, *again]
+    chance.shuffle(wave)
+    send(running, wave, chance)
+    return len(wave)
+
+
+@pytest.mark.timeout(400)
+def test_ten_thousand_events_count_once_each_whatever_syncs_run_between_them(
+    agency: Agency, bison: Bison, tmp_path: Path
+) -> None:
+    chance = random.Random(10_000)
+    syncs = Syncs(agency)
+    syncs.once()
+    ledger = Ledger()
+    observer = Observer(agency, syncs, ledger)
+    sent = 0
+    with gateways(tmp_path, 2) as running:
+        for _ in range(ROUNDS):
+            with syncs.running(), looking(observer):
+                for _ in range(WAVES):
+                    sent += pour(bison, agency, running, ledger, chance)
+            # A quiet moment, and the sync that follows it.
+            syncs.once()
+            assert differences(agency.rows(), truth(agency)) == []
+
+    assert observer.wrong == []
+    assert observer.looks > 5
+    assert len(syncs.periods) > 2 * ROUNDS
+    with agency.deployment.engine.connect() as connection:
+        counted = connection.execute(
+            text("SELECT status, count(*), sum(deliveries) FROM webhook_events GROUP BY status")
+        ).all()
+    assert [tuple(row) for row in counted] == [("applied", LEADS, sent)]
+    assert sent == LEADS + DUPLICATES
