@@ -14,6 +14,7 @@ import dagster as dg
 from kpi_pipeline.assets.catalogue import PartitionNumbers, record_partitions
 from kpi_pipeline.assets.resources import DeploymentResource
 from kpi_pipeline.assets.specs import kpi_specs
+from kpi_pipeline.assets.watched import watched
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.partitions import DATE, WORKSPACE, rectangle_of
 from kpi_pipeline.settings import Settings
@@ -50,18 +51,19 @@ def build_client_kpis(
             else:
                 context.log.error(outcome.error)
 
-        try:
-            with deployment.opened() as opened:
-                outcomes = work_through(
-                    opened, rectangle, steps, run_id=context.run.run_id, on_done=report
-                )
-        except KpiError as error:
-            raise dg.Failure(str(error), allow_retries=False) from None
-        for step in steps:
-            record_partitions(context, step.value, _filled(step, outcomes))
-        failed = [outcome for outcome in outcomes if outcome.error is not None]
-        if failed:
-            raise _failure(outcomes, failed)
+        with watched(context.run):
+            try:
+                with deployment.opened() as opened:
+                    outcomes = work_through(
+                        opened, rectangle, steps, run_id=context.run.run_id, on_done=report
+                    )
+            except KpiError as error:
+                raise dg.Failure(str(error), allow_retries=False) from None
+            for step in steps:
+                record_partitions(context, step.value, _filled(step, outcomes))
+            failed = [outcome for outcome in outcomes if outcome.error is not None]
+            if failed:
+                raise _failure(outcomes, failed)
         # Dagster wants a generator of results; what was filled is recorded already.
         yield from ()
 

@@ -7,10 +7,17 @@ from sqlalchemy import Table
 
 from kpi_pipeline.columns import MEANINGS
 from kpi_pipeline.sync.rectangle import Step
-from kpi_pipeline.warehouse.tables import client_metrics, clients, kpi_projections, raw_bison_stats
+from kpi_pipeline.warehouse.tables import (
+    client_metrics,
+    clients,
+    kpi_projections,
+    raw_bison_stats,
+    webhook_events,
+)
 
 OWNERS = ["team:campaign-analytics"]
 REGISTRY = dg.AssetKey("client_registry")
+WEBHOOK_EVENTS = dg.AssetKey("webhook_events")
 
 
 def table_metadata(table: Table) -> dict[str, dg.TableSchema | str]:
@@ -34,8 +41,10 @@ def kpi_specs(timezone: ZoneInfo) -> list[dg.AssetSpec]:
     """The three assets over date × workspace, upstream first.
 
     They are skippable, as their step records what it filled by itself: see `catalogue`. None
-    depends on client_registry: it is refreshed every night, and Dagster would call each row of the
-    past "unsynced" from then on, though none of them changes.
+    depends on client_registry or webhook_events: the one is refreshed every night, the other gets
+    events all day, and Dagster would call each row of the past "unsynced" from then on, though
+    none of them changes. It goes by the time of the events here, as partitions that `catalogue`
+    records carry no data versions; and an asset that is only ever observed is "a new input".
     """
     return [
         dg.AssetSpec(
@@ -85,4 +94,20 @@ def registry_spec() -> dg.AssetSpec:
         "workspaces, takes over names, checks whom each API key belongs to, and keeps the "
         "`workspace` partitions equal to the active clients.",
         metadata=table_metadata(clients),
+    )
+
+
+def webhook_events_spec() -> dg.AssetSpec:
+    """The unpartitioned asset of what came in by itself."""
+    return dg.AssetSpec(
+        WEBHOOK_EVENTS,
+        group_name="bison",
+        kinds={"webhook", "postgres"},
+        owners=OWNERS,
+        description="Every event that Email Bison sent, or that came in as a file, and what became "
+        "of it. Events count on top of the facts until a later fetch holds them: the numbers are "
+        "worked out from both. Applied events are reported here once a minute at most; "
+        "materializing it takes up dropped files, and events of workspaces that are a client's by "
+        "now.",
+        metadata=table_metadata(webhook_events),
     )

@@ -3,6 +3,8 @@
 Dagster keeps runs and their events for ever. Deleting a run deletes its events too, and a partition
 whose latest events go turns grey, whatever its rows hold. So a run goes only when later ones have
 superseded all that it tells of any partition. Clients' rows and `sync_log` are never touched.
+
+What a sensor reports to the catalogue belongs to no run, and would stay for ever, too.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -10,8 +12,13 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
+from dagster._core.instance import RUNLESS_RUN_ID
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
-from dagster._core.storage.event_log.schema import AssetKeyTable, SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import (
+    AssetEventTagsTable,
+    AssetKeyTable,
+    SqlEventLogStorageTable,
+)
 from dagster._core.storage.runs.schema import BulkActionsTable, RunsTable, RunTagsTable
 from dagster._core.storage.tags import (
     BACKFILL_ID_TAG,
@@ -21,7 +28,7 @@ from dagster._core.storage.tags import (
     SENSOR_NAME_TAG,
 )
 from dagster._core.utils import is_valid_run_id
-from sqlalchemy import Connection, Select, Subquery, func, literal, select, union_all
+from sqlalchemy import Connection, Select, Subquery, delete, func, literal, select, union_all
 
 from kpi_pipeline.clock import utc_now
 from kpi_pipeline.dagster_storage import PooledEventLogStorage
@@ -87,9 +94,11 @@ def delete_runs(instance: DagsterInstance, ended_before: datetime) -> str:
         deleted += len(batch)
     with storage.index_connection() as connection:
         kept = kept_runs(connection, ended_before)
+        reports = delete_reports(connection, ended_before)
     why = "".join(f"; {count} {reason}" for reason, count in kept.items())
     day = f"{ended_before.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    return f"Runs that ended before {day}: {deleted} deleted, {sum(kept.values())} kept{why}."
+    told = f"Runs that ended before {day}: {deleted} deleted, {sum(kept.values())} kept{why}."
+    return f"{told} Older reports of sensors: {reports} deleted." if reports else told
 
 
 def superseded_runs(connection: Connection, ended_before: datetime, most: int) -> list[str]:
@@ -106,6 +115,24 @@ def kept_runs(connection: Connection, ended_before: datetime) -> dict[str, int]:
     rows = connection.execute(counts.group_by(old.c.reason).order_by(old.c.reason))
     reasons = list(_needed())
     return {reasons[place]: count for place, count in rows}
+
+
+def delete_reports(connection: Connection, before: datetime) -> int:
+    """Delete what was told of an asset before this instant, outside of any run; how many.
+
+    The latest of each asset stays, and so does what was told of a partition: it would turn grey.
+    """
+    told = (
+        _events.run_id == RUNLESS_RUN_ID,
+        _events.dagster_event_type == DagsterEventType.ASSET_MATERIALIZATION.value,
+        _events.partition.is_(None),
+    )
+    latest = select(func.max(_events.id)).where(*told).group_by(_events.asset_key)
+    # Dagster's clock there is in UTC, and says so nowhere.
+    passed = _events.timestamp < before.astimezone(UTC).replace(tzinfo=None)
+    old = select(_events.id).where(*told, passed, _events.id.not_in(latest))
+    connection.execute(delete(AssetEventTagsTable).where(AssetEventTagsTable.c.event_id.in_(old)))
+    return connection.execute(delete(SqlEventLogStorageTable).where(_events.id.in_(old))).rowcount
 
 
 def _old_runs(ended_before: datetime) -> Subquery:

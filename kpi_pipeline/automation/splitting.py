@@ -12,6 +12,7 @@ import dagster as dg
 from dagster import DagsterRun, RunRequest, SensorEvaluationContext
 
 from kpi_pipeline.assets.resources import DeploymentResource
+from kpi_pipeline.automation.event_runs import EVENTS_TAG
 from kpi_pipeline.partitions import WORKSPACE, neighbours, range_of, rectangle_tags
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.sync.rectangle import Rectangle, Step
@@ -70,11 +71,13 @@ def _since(cursor: str | None) -> datetime:
 
 
 def _is_to_be_split(run: DagsterRun, covered: Rectangle) -> bool:
-    # What a split asked for is not split again, so that it ends, whatever fails. And a run that
-    # Dagster itself starts again, because its process died, has not failed for good.
+    # What a split asked for is not split again, so that it ends, whatever fails. A run that
+    # Dagster itself starts again, because its process died, has not failed for good. And events
+    # that a run did not apply are asked for again by their own sensor, when they are due.
     return (
         len(covered.workspaces) > 1
         and SPLIT_FROM not in run.tags
+        and EVENTS_TAG not in run.tags
         and run.tags.get(_WILL_RETRY) != "true"
     )
 

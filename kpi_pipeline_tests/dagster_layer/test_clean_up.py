@@ -44,6 +44,32 @@ def light(old: OldRuns, **tags: str) -> str:
     return result.run_id
 
 
+def test_old_reports_of_a_sensor_go_but_for_the_latest_and_for_those_of_partitions(
+    old: OldRuns,
+) -> None:
+    told = [dg.AssetMaterialization("news", metadata={"count": count}) for count in range(3)]
+    told += [dg.AssetMaterialization("grid", partition=str(number)) for number in range(2)]
+    for event in told:
+        old.instance.report_runless_asset_event(event)
+    old.sql("UPDATE event_logs SET timestamp = timestamp - interval '91 days'")
+    assert "reports" not in old.clean_up(retention_days=92)
+
+    assert old.clean_up().endswith("Older reports of sensors: 2 deleted.")
+
+    record = old.instance.get_latest_materialization_event(dg.AssetKey("news"))
+    assert record is not None
+    assert record.asset_materialization is not None
+    assert record.asset_materialization.metadata["count"].value == 2
+    assert old.instance.get_materialized_partitions(dg.AssetKey("grid")) == {"0", "1"}
+    assert (
+        old.sql(
+            "SELECT event_id FROM asset_event_tags "
+            "WHERE event_id NOT IN (SELECT id FROM event_logs)"
+        )
+        == []
+    )
+
+
 def test_a_run_that_a_later_one_supersedes_goes_without_a_trace(old: OldRuns) -> None:
     first, second = light(old, purpose="made up"), light(old)
     old.let_pass(91)

@@ -35,7 +35,10 @@ def without_times(rows: dict[tuple[str, date], Row]) -> dict[tuple[str, date], R
 def test_schedules_run_on_a_fresh_installation_without_anybody_starting_them(
     agency: Agency,
 ) -> None:
-    schedules = ("daily_kpi_sync", "hourly_refresh", "clean_up_runs")
+    schedules = (
+        *("daily_kpi_sync", "hourly_refresh", "clean_up_runs", "reduce_old_events"),
+        "daily_summary",
+    )
     assert agency.schedules_at_start == dict.fromkeys(schedules, "RUNNING")
 
 

@@ -1,0 +1,281 @@
+"""The sensor that tells people what is wrong, on a real instance; the clock is the test's own."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+from dagster import DagsterInstance, DagsterRunStatus
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    ScheduleInstigatorData,
+    TickData,
+    TickStatus,
+)
+from dagster._core.test_utils import create_run_for_test
+from dagster_shared.error import SerializableErrorInfo
+from sqlalchemy.exc import OperationalError
+
+from kpi_pipeline.automation import alerts
+from kpi_pipeline.automation.alerts import look_for_trouble
+from kpi_pipeline.automation.event_runs import EVENTS_TAG
+from kpi_pipeline.partitions import rectangle_tags
+from kpi_pipeline.warehouse.patience import through_restarts
+from kpi_pipeline_tests.alerting.support import START, Office, json_url, raising, titles
+from kpi_pipeline_tests.dagster_layer.installation import Installation, temporary_instance
+from kpi_pipeline_tests.sandbox.receiver import Receiver, receiving
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as opened:
+        yield opened
+
+
+@pytest.fixture
+def desk(installation: Installation, receiver: Receiver) -> "Desk":
+    return Desk(installation, receiver)
+
+
+class Desk:
+    """Looks of the sensor, each from the cursor that the one before left."""
+
+    def __init__(self, installation: Installation, receiver: Receiver) -> None:
+        self.installation = installation
+        self.instance: DagsterInstance = installation.instance
+        self.receiver = receiver
+        self.cursor: str | None = None
+        deployment = installation.agency.deployment
+        self.office = Office(deployment.engine, deployment.vault, [json_url(receiver.url)])
+        self.repository = installation.definitions.get_repository_def()
+
+    def look(self, minutes: float) -> str:
+        """A look so many minutes from now; what the tick says."""
+        now = datetime.now(UTC) + timedelta(minutes=minutes)
+        context = dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor, repository_def=self.repository
+        )
+        result = look_for_trouble(context, replace(self.office.deployment, now=lambda: now))
+        self.cursor = result.cursor
+        assert result.skip_reason is not None
+        return str(result.skip_reason.skip_message)
+
+    def told(self) -> list[str]:
+        return titles(self.receiver.received)
+
+    def run(self, good: bool, *assets: str, job: str = "a_job", **tags: str) -> str:
+        """A run that ended so."""
+        run: dg.DagsterRun = create_run_for_test(
+            self.instance,
+            job_name=job,
+            asset_selection=frozenset(map(dg.AssetKey, assets)) or None,
+            tags={name.replace("__", "/"): value for name, value in tags.items()},
+            status=DagsterRunStatus.STARTED,
+        )
+        if good:
+            self.instance.report_dagster_event(
+                dg.DagsterEvent("PIPELINE_SUCCESS", run.job_name), run.run_id
+            )
+        else:
+            self.instance.report_run_failed(run)
+        return run.run_id
+
+    def tick(self, name: str, good: bool, *, on: bool = True) -> None:
+        """A schedule's tick of now, which ended so."""
+        repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("kpi"), "__repository__")
+        origin = RemoteInstigatorOrigin(repository, name)
+        status = InstigatorStatus.DECLARED_IN_CODE if on else InstigatorStatus.STOPPED
+        data = ScheduleInstigatorData("1 0 * * *", 0.0)
+        state = InstigatorState(origin, InstigatorType.SCHEDULE, status, data)
+        if self.instance.get_instigator_state(origin.get_id(), origin.get_selector().get_id()):
+            self.instance.update_instigator_state(state)
+        else:
+            self.instance.add_instigator_state(state)
+        self.instance.create_tick(
+            TickData(
+                instigator_origin_id=origin.get_id(),
+                selector_id=origin.get_selector().get_id(),
+                instigator_name=name,
+                instigator_type=InstigatorType.SCHEDULE,
+                status=TickStatus.SUCCESS if good else TickStatus.FAILURE,
+                timestamp=datetime.now(UTC).timestamp(),
+                run_ids=[],
+                error=None if good else SerializableErrorInfo("what nobody is told", [], None),
+            )
+        )
+
+
+def test_a_client_that_fails_in_a_run_is_told_unless_it_is_soon_done_well(desk: Desk) -> None:
+    installation = desk.installation
+    bad, good = installation.agency.keyed[0], installation.agency.keyed[1]
+    for client in (bad, good):
+        installation.agency.revoke(client)
+    dates = installation.days_ago(1)
+    failed = installation.run(rectangle_tags(installation.workspaces, dates))
+    assert "told" not in desk.look(0), "the failed clients are asked for again"
+
+    # What the split would have asked for; one of them has a key again.
+    desk.office.passed = datetime.now(UTC) - START
+    desk.office.sync(good)
+    assert desk.look(6).endswith("told json://127.0.0.1 of 1.")
+    desk.look(7)
+
+    (message,) = desk.receiver.received
+    assert message.body["title"] == "ERROR: the sync of 1 client fails"
+    assert f"Clients (1): {bad}" in message.body["message"]
+    assert f"/runs/{failed.run_id}" in message.body["message"]
+    assert good not in message.text
+
+    desk.office.sync(bad)
+    desk.look(8)
+    assert desk.told()[1:] == ["OVER: the sync of 1 client fails"]
+
+
+def test_a_run_that_failed_for_good_is_told_until_a_later_one_succeeds(desk: Desk) -> None:
+    desk.look(0)
+    failed = desk.run(False, job="clean_up_runs")
+    desk.look(1)
+    desk.look(7)
+    desk.look(8)
+    (message,) = desk.receiver.received
+    assert message.body["title"] == "ERROR: the last run of clean_up_runs failed"
+    assert f"/runs/{failed}" in message.body["message"]
+
+    desk.run(True, job="another_job")
+    desk.look(9)
+    desk.run(True, job="clean_up_runs")
+    desk.look(10)
+    assert desk.told()[1:] == ["OVER: the last run of clean_up_runs failed"]
+
+
+def test_a_run_that_died_is_told_unless_it_was_made_good_in_five_minutes(desk: Desk) -> None:
+    desk.look(0)
+    desk.run(False, "raw_bison_stats", "client_metrics", job="__ASSET_JOB")
+    desk.look(1)
+    desk.run(True, "raw_bison_stats", "kpi_projections", "client_metrics", job="__ASSET_JOB")
+    desk.look(7)
+    assert desk.told() == []
+
+    desk.run(False, "raw_bison_stats", job="__ASSET_JOB")
+    desk.run(False, "client_registry", job="__ASSET_JOB")
+    desk.look(8)
+    desk.look(14)
+    (title,) = desk.told()
+    assert title.startswith("KPIs: 2 problems: ")
+    assert "the last run of sync failed" in title
+    assert "the last run of client_registry failed" in title
+
+
+def test_what_dagster_starts_again_and_events_that_are_asked_for_again_are_not_told(
+    desk: Desk,
+) -> None:
+    desk.look(0)
+    desk.run(False, "client_metrics", dagster__will_retry="true")
+    desk.run(False, "client_metrics", **{EVENTS_TAG.replace("/", "__"): "waiting"})
+    desk.look(1)
+    assert desk.look(9) == "0 troubles."
+    # Nor does a run of events make good what a sync left undone.
+    desk.run(False, "client_metrics")
+    desk.run(True, "client_metrics", **{EVENTS_TAG.replace("/", "__"): "waiting"})
+    assert desk.look(10) == "1 trouble."
+
+
+def test_a_schedule_whose_ticks_fail_is_told_until_one_is_good(desk: Desk) -> None:
+    desk.tick("daily_kpi_sync", good=True)
+    desk.tick("daily_kpi_sync", good=False)
+    desk.tick("hourly_refresh", good=False, on=False)
+    desk.tick("gone_long_ago", good=False)
+    desk.tick("alert_sensor", good=False)
+    desk.look(0)
+    desk.look(6)
+    desk.look(7)
+    (message,) = desk.receiver.received
+    assert message.body["title"] == "ERROR: the schedule daily_kpi_sync fails"
+    assert "what nobody is told" not in message.text
+    desk.tick("daily_kpi_sync", good=True)
+    desk.look(8)
+    assert desk.told()[1:] == ["OVER: the schedule daily_kpi_sync fails"]
+
+
+def test_a_look_that_was_cut_short_is_done_again_from_the_old_cursor(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.look(0)
+    before = desk.cursor
+    desk.run(False, job="clean_up_runs")
+    desk.look(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("kpi_pipeline.alerting.look.look", raising(RuntimeError()))
+        with pytest.raises(RuntimeError):
+            desk.look(2)
+    desk.cursor = before
+    desk.look(6.5)
+    assert desk.told() == ["ERROR: the last run of clean_up_runs failed"]
+
+
+def test_a_receiver_that_is_down_is_a_reason_of_the_tick_and_no_failure(desk: Desk) -> None:
+    desk.receiver.answer = lambda path, before: 500
+    desk.office.check("freshness", "acme")
+    said = desk.look(0)
+    assert said.startswith("1 trouble. json://127.0.0.1 could not be reached since ")
+    assert said.endswith(": see `kpi alerts test`.")
+    desk.receiver.answer = lambda path, before: 200
+    assert desk.look(1).endswith("told json://127.0.0.1 of 1.")
+
+
+def test_the_sensor_itself_looks_with_the_settings_of_the_environment(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_ALERT_URLS", json_url(desk.receiver.url))
+    monkeypatch.setenv("KPI_WEB_PORT", "3456")
+    desk.office.check("freshness", "acme")
+    definitions = desk.installation.definitions
+    sensor = definitions.resolve_sensor_def("alert_sensor")
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    context = dg.build_sensor_context(
+        instance=desk.instance,
+        repository_def=desk.repository,
+        resources=definitions.resources,
+    )
+    tick = sensor.evaluate_tick(context)
+
+    assert tick.skip_message == "1 trouble; told json://127.0.0.1 of 1."
+    assert "http://127.0.0.1:3456/assets/" in desk.receiver.received[0].body["message"]
+
+    monkeypatch.setattr(
+        alerts,
+        "look_for_trouble",
+        raising(OperationalError("SELECT 1", {}, Exception("server closed the connection"))),
+    )
+    with pytest.raises(dg.Failure, match="The database went away") as failure:
+        sensor(context)
+    assert failure.value.__suppress_context__
+
+
+def test_while_the_database_is_away_a_tick_fails_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KPI_DATABASE_URL", "postgresql://kpi@127.0.0.1:1/kpi")
+    monkeypatch.setattr(
+        "kpi_pipeline.deployment.through_restarts", lambda work: through_restarts(work, seconds=0)
+    )
+    from kpi_pipeline.assets.resources import DeploymentResource
+
+    sensor = alerts.build_alerts()
+    with temporary_instance() as instance:
+        context = dg.build_sensor_context(
+            instance=instance, resources={"deployment": DeploymentResource()}
+        )
+        with pytest.raises(dg.Failure, match="database") as failure:
+            sensor(context)
+    assert failure.value.__cause__ is None
