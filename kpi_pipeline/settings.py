@@ -2,7 +2,7 @@
 
 import os
 import re
-from datetime import date
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo, available_timezones
@@ -138,10 +138,75 @@ class Settings(BaseSettings):
         "of stays.",
     )
 
+    fresh_by: Annotated[time, NoDecode] = Field(
+        default=time(6),
+        description="By when yesterday's numbers are to be closed, as HH:MM in KPI_TIMEZONE.",
+    )
+    stale_after_hours: float = Field(
+        default=3.0,
+        gt=0,
+        description="How old today's numbers may get; 26 where the hourly refresh is off.",
+    )
+    alert_urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(),
+        description="Who is told of trouble: addresses as apprise writes them (slack://…, "
+        "mailto://…, json://…), separated by commas or blanks; unset: nobody.",
+    )
+    alert_remind_hours: int = Field(
+        default=12, ge=1, description="After how many hours trouble that lasts is told again."
+    )
+    dagster_url: str | None = Field(
+        default=None,
+        description="Address of Dagster's page in alerts; unset: that of KPI_WEB_PORT on "
+        "127.0.0.1.",
+    )
+    summary_at: Annotated[time | None, NoDecode] = Field(
+        default=time(8),
+        description="When the daily summary is sent, as HH:MM in KPI_TIMEZONE; `off`: never.",
+    )
+    heartbeat_url: SecretStr | None = Field(
+        default=None,
+        description="Called after each good sync and each round of checks, for a watch from "
+        "outside (healthchecks.io and the like); unset: none.",
+    )
+
     @property
     def drop_dir(self) -> Path:
         """The folder of dropped files."""
         return self.event_drop_dir or self.state_dir / "events"
+
+    @property
+    def page_url(self) -> str:
+        """Where people find Dagster's page."""
+        return (self.dagster_url or f"http://127.0.0.1:{self.web_port}").rstrip("/")
+
+    @field_validator("alert_urls", mode="before")
+    @classmethod
+    def _addresses(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        # A comma may stand within an address, too.
+        entries = [
+            it for it in re.split(r"[\s,]+(?=[A-Za-z0-9]+://)|\s+", value.strip(", \n")) if it
+        ]
+        if any("://" not in it for it in entries):
+            raise ValueError("an entry is no address; write each as SERVICE://…")
+        return tuple(SecretStr(it.strip(",")) for it in entries)
+
+    @field_validator("summary_at", "fresh_by", mode="before")
+    @classmethod
+    def _time_of_day(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value.strip()):
+            raise ValueError(f"{value!r} is no time; write one such as 08:00")
+        return time.fromisoformat(value.strip())
+
+    # Validators of this kind are called from the last one to the first.
+    @field_validator("summary_at", mode="before")
+    @classmethod
+    def _or_off(cls, value: object) -> object:
+        return None if isinstance(value, str) and value.strip().lower() == "off" else value
 
     @field_validator("timezone", "bison_timezone", mode="before")
     @classmethod

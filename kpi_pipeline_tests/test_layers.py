@@ -29,12 +29,29 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("errors", "instances", "settings", "metrics", "business_days", "columns", "events"),
     },
     "inbox": {"business_days", "events", "warehouse"},
-    "deployment": {
-        *("bison", "business_days", "clock", "errors", "instances", "settings", "warehouse"),
+    "gateway": {
+        *("business_days", "clock", "errors", "events", "inbox", "settings", "warehouse"),
     },
-    "sync": {"bison", "business_days", "deployment", "errors", "settings", "warehouse"},
+    "deployment": {
+        *("bison", "business_days", "clock", "errors", "inbox", "instances", "settings"),
+        "warehouse",
+    },
+    "alerting": {
+        *("business_days", "deployment", "settings", "warehouse"),
+    },
+    "sync": {
+        *("bison", "business_days", "deployment", "errors", "inbox", "settings", "warehouse"),
+    },
 }
-DAGSTER_ROOMS = {"assets", "automation", "partitions", "definitions", "dagster_storage", "cli"}
+DAGSTER_ROOMS = {
+    "assets",
+    "automation",
+    "checks",
+    "partitions",
+    "definitions",
+    "dagster_storage",
+    "cli",
+}
 
 
 def imported_modules(source: str, package: str) -> Iterator[str]:
@@ -151,6 +168,8 @@ print(len(names), *sorted({it.split(".")[0] for it in sys.modules if it.startswi
     [
         ("kpi_pipeline.warehouse", 10),
         ("kpi_pipeline.sync.work", 1),
+        ("kpi_pipeline.alerting", 5),
+        ("kpi_pipeline.gateway", 5),
         ("kpi_pipeline.bison", 10),
         ("kpi_pipeline.sandbox", 10),
     ],

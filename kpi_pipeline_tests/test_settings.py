@@ -1,5 +1,5 @@
 import secrets
-from datetime import date
+from datetime import date, time
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -21,6 +21,8 @@ SECRETS = {
     "KPI_SECRET_KEY": "hunter2",
     "KPI_BISON_INSTANCES": "main https://bison.example 12|hunter2" + "x" * 40,
     "KPI_WEBHOOK_SECRET_MAIN": "hunter2" + "x" * 20,
+    "KPI_ALERT_URLS": "json://kpi:hunter2@alerts.example/in, slack://hunter2",
+    "KPI_HEARTBEAT_URL": "https://watch.example/hunter2",
 }
 
 
@@ -79,6 +81,11 @@ def test_variables_are_read_in_their_own_types(monkeypatch: pytest.MonkeyPatch) 
         ("KPI_WORKSPACES_PER_RUN", "0", "Input should be greater than or equal to 1"),
         ("KPI_RUN_RETENTION_DAYS", "6", "Input should be greater than or equal to 7"),
         ("KPI_WEB_PORT", "65536", "Input should be less than or equal to 65535"),
+        ("KPI_ALERT_URLS", "slack", "an entry is no address; write each as SERVICE://…"),
+        ("KPI_ALERT_REMIND_HOURS", "0", "Input should be greater than or equal to 1"),
+        ("KPI_SUMMARY_AT", "8", "'8' is no time; write one such as 08:00"),
+        ("KPI_FRESH_BY", "24:00", "'24:00' is no time; write one such as 08:00"),
+        ("KPI_STALE_AFTER_HOURS", "0", "Input should be greater than 0"),
         (
             "KPI_STATE_DIR",
             "~no-such-user-here/kpi",
@@ -153,6 +160,33 @@ def test_a_webhook_secret_that_can_be_guessed_is_refused_and_not_shown(
     assert "hunter2" not in told
     assert "that of MAIN is not 24 to 200 letters, digits, - and _" in told
     assert "kpi webhook-secret" in told
+
+
+def test_addresses_of_alerts_are_parted_by_commas_and_blanks_and_may_hold_commas(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mail = "mailto://kpi@mail.example?to=ann@a.example,bob@a.example"
+    monkeypatch.setenv("KPI_ALERT_URLS", f" json://one.example/in, {mail}\n slack://x,json://two ")
+    found = [it.get_secret_value() for it in load_settings().alert_urls]
+    assert found == ["json://one.example/in", mail, "slack://x", "json://two"]
+
+
+def test_the_summary_comes_at_eight_at_another_hour_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert load_settings().summary_at == time(8)
+    for text, hour in (("06:45", time(6, 45)), ("off", None)):
+        monkeypatch.setenv("KPI_SUMMARY_AT", text)
+        assert load_settings().summary_at == hour
+
+
+def test_links_lead_to_the_port_of_the_page_or_to_the_address_that_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KPI_WEB_PORT", "3456")
+    assert load_settings().page_url == "http://127.0.0.1:3456"
+    monkeypatch.setenv("KPI_DAGSTER_URL", "https://dagster.agency.example/")
+    assert load_settings().page_url == "https://dagster.agency.example"
 
 
 def test_one_webhook_secret_for_two_instances_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,12 +85,15 @@ def receiving() -> Iterator[Receiver]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            text = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            content_type = self.headers["Content-Type"]
+            text = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            content_type = self.headers.get("Content-Type", "")
             status = receiver.take(Received(time.monotonic(), self.path, content_type, text))
             self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_POST()
 
         def log_message(self, format: str, *args: object) -> None:
             pass
