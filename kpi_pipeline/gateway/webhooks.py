@@ -40,6 +40,13 @@ class Webhooks:
         if instance is None:
             return _refusal(404, "There is nothing here.")
         try:
+            return await self._receive_of(instance, request)
+        except asyncio.CancelledError:
+            # The server stops, and waits no longer for what is under way.
+            return _refusal(503, "Try again later: the gateway is being stopped.")
+
+    async def _receive_of(self, instance: str, request: Request) -> Response:
+        try:
             async with asyncio.timeout(BODY_SECONDS):
                 body = await _body_of(request)
         except TimeoutError:

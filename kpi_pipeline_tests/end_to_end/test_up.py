@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -18,14 +19,20 @@ from kpi_pipeline_tests.sandbox.running import Bison
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_up_serves_dagsters_page_until_it_is_stopped_and_leaves_nothing_running(
-    state: Path, bison: Bison, stop: signal.Signals
+@pytest.mark.parametrize(
+    ("stop", "secret"),
+    [(signal.SIGINT, secrets.token_urlsafe(32)), (signal.SIGTERM, "")],
+    ids=["Ctrl-C", "SIGTERM, without webhooks"],
+)
+def test_up_serves_page_and_webhooks_until_it_is_stopped_and_leaves_nothing_running(
+    state: Path, bison: Bison, stop: signal.Signals, secret: str
 ) -> None:
     environment = dict(os.environ) | {
         "KPI_STATE_DIR": str(state),
         "KPI_BISON_INSTANCES": format_instances([instance_of(bison)]),
         "KPI_WEB_PORT": "0",
+        "KPI_GATEWAY_PORT": "0",
+        "KPI_WEBHOOK_SECRET_MAIN": secret,
     }
     output = state.parent / "output"
     with output.open("w") as file:
@@ -38,6 +45,16 @@ def test_up_serves_dagsters_page_until_it_is_stopped_and_leaves_nothing_running(
     try:
         url = _address(process, output)
         assert httpx.get(f"{url}/server_info", timeout=30).json()["dagster_version"]
+        told = output.read_text()
+        if secret:
+            found = re.search(r"Webhooks are taken at (http://\S+)/webhooks/bison/…", told)
+            assert found, told
+            assert httpx.get(f"{found[1]}/readyz", timeout=30).status_code == 200
+            answer = httpx.post(f"{found[1]}/webhooks/bison/{secret}", content=b"{}", timeout=30)
+            assert answer.json()["status"] == "invalid"
+            assert secret not in told
+        else:
+            assert "No webhooks are taken from main: for that, set KPI_WEBHOOK_SECRET_MAIN" in told
         process.send_signal(stop)
         assert process.wait(timeout=60) == 0, output.read_text()
     finally:
