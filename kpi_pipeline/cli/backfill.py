@@ -134,13 +134,15 @@ def _see_through(
     from kpi_pipeline.cli.backfill_runs import all_runs, wait_for_second_tries
     from kpi_pipeline.cli.backfill_watch import watch_backfill
 
-    err.print(
-        f"Backfill {backfill_id}: {target.partitions:,} partitions of {len(target.dates)} clients, "
-        f"in {', '.join(target.assets)}; {backfill_address(dagster.page, backfill_id)}",
-        soft_wrap=True,
-    )
     joined_at = deployment.now()
     with _saying_how_to_join(backfill_id, started_here=bool(dagster.children)):
+        # In here: whoever reads its id may leave at once.
+        err.print(
+            f"Backfill {backfill_id}: {target.partitions:,} partitions of {len(target.dates)} "
+            f"clients, in {', '.join(target.assets)}; "
+            f"{backfill_address(dagster.page, backfill_id)}",
+            soft_wrap=True,
+        )
         status = watch_backfill(deployment, instance, dagster, backfill_id)
         if status.failed:
             err.print("Waiting for the second try of what failed …")

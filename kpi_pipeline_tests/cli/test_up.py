@@ -46,6 +46,7 @@ def test_up_warns_of_a_missing_instance_and_starts_anyway(
     monkeypatch.setenv("KPI_WEB_PORT", "0")
     with kpi_in_a_process("up") as process:
         assert process.stdout is not None
+        assert process.stdout.readline().startswith("No webhooks are taken from main: ")
         assert process.stdout.readline().startswith("Dagster is up at ")
         assert process.stdout.readline() == "Ctrl-C stops everything.\n"
         process.send_signal(signal.SIGINT)

@@ -74,6 +74,7 @@ def crowded_seconds(moments: Sequence[datetime]) -> list[datetime]:
     return [start for start, end in zip(moments, ends, strict=False) if end < start + SECOND]
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_two_processes_together_keep_to_the_rate_and_use_it(
     agency: Agency, bison: Bison, engine: Engine, tmp_path: Path
@@ -86,6 +87,7 @@ def test_two_processes_together_keep_to_the_rate_and_use_it(
     assert (len(calls) - 1) / seconds >= 0.85 * CALLS_PER_SECOND
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_429_stops_both_processes_and_loses_nobody(
     agency: Agency, bison: Bison, engine: Engine, tmp_path: Path

@@ -56,6 +56,7 @@ class Round:
         return max(self.done_at[slug] for slug in workspaces)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_slow_and_a_stalled_workspace_hold_up_none_of_the_other_24(
     agency: Agency, bison: Bison
