@@ -166,8 +166,8 @@ class Settings(BaseSettings):
     )
     heartbeat_url: SecretStr | None = Field(
         default=None,
-        description="Called after each good sync and each round of checks, for a watch from "
-        "outside (healthchecks.io and the like); unset: none.",
+        description="Called after each good scheduled sync, for a watch from outside "
+        "(healthchecks.io and the like); unset: none.",
     )
 
     @property

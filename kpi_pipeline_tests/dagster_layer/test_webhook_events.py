@@ -29,22 +29,10 @@ from kpi_pipeline_tests.dagster_layer.stored_events import (
     store,
     store_leads,
 )
+from kpi_pipeline_tests.inbox.support import POISON
 from kpi_pipeline_tests.warehouse.stocked import imported, record
 
 pytestmark = pytest.mark.slow
-
-# Refuses any row of the client that counts more leads of a day than there were before.
-_POISON = """
-    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN
-        IF NEW.workspace = '{workspace}' AND NEW.positive_replies_today > {most} THEN
-            RAISE EXCEPTION 'poisonous';
-        END IF;
-        RETURN NEW;
-    END $$;
-    CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON client_metrics
-        FOR EACH ROW EXECUTE FUNCTION refuse();
-"""
 
 
 def drop(installation: Installation, name: str, *bodies: Mapping[str, object]) -> Path:
@@ -207,7 +195,7 @@ def test_a_poisonous_event_is_set_aside_and_named_and_its_clients_numbers_recove
     agency.synced([today], [bad, good])
     before = {key: leads_this_month(installation, key) for key in (bad, good)}
     most = agency.rows()[bad, today]["positive_replies_today"]
-    sql(installation, _POISON.format(workspace=bad, most=most))
+    sql(installation, POISON.format(workspace=bad, most=most))
     (poison,) = store_leads(installation, bad, today)
     (fine,) = store_leads(installation, good, today)
 
@@ -244,7 +232,7 @@ def test_a_sync_of_many_clients_counts_the_tries_too_and_keeps_its_other_rows(
     bad, good = installation.workspaces[:2]
     agency.synced([today], [bad, good])
     facts = agency.rows()[bad, today]["positive_replies_today"]
-    sql(installation, _POISON.format(workspace=bad, most=facts))
+    sql(installation, POISON.format(workspace=bad, most=facts))
     # It arrives after the facts are asked for, whenever that is: no fetch holds it.
     later = lead(agency.ids[bad], today, arrived_at=datetime.now(UTC) + timedelta(hours=1))
     store(installation, later)

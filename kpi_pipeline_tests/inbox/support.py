@@ -26,7 +26,7 @@ LATER = AS_OF + timedelta(minutes=15)
 Rows = dict[tuple[str, date], dict[str, Any]]
 
 # Refuses any row of the client that counts more leads of a day than `most`.
-_POISON = """
+POISON = """
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         IF NEW.workspace = '{workspace}' AND NEW.positive_replies_today > {most} THEN
@@ -104,7 +104,7 @@ class Agency:
 
     def poison(self, workspace: str, most: int) -> None:
         """Let working out the client's rows fail from more than so many leads of a day on."""
-        self.sql(_POISON.format(workspace=workspace, most=most))
+        self.sql(POISON.format(workspace=workspace, most=most))
 
     def affected(self, workspaces: Collection[str]) -> dict[str, list[date]]:
         """The dates that the waiting events of the clients change."""

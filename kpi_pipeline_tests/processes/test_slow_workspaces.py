@@ -97,12 +97,12 @@ def assert_the_two_hold_up_themselves_alone(
     assert len(order) == 26
     assert order[-2:] == [slow, stalled]
     one, other = (series_call(agency, bison, slug) for slug in (slow, stalled))
-    beside = [
-        call
-        for call in series_calls(bison)
-        if max(one.at, other.at) <= call.at and call.answered() < one.answered()
-    ]
-    assert len(beside) == 24
+    answered = [call for call in series_calls(bison) if call.answered() < one.answered()]
+    assert len(answered) == 24
+    # Whoever takes a place beside the two at the start may be a moment ahead of them.
+    places = agency.deployment.settings.bison_concurrency - 2
+    beside = [call for call in answered if max(one.at, other.at) <= call.at]
+    assert len(beside) >= 24 - places
     assert round_.troubles().keys() == {stalled}
     assert f"time-out ({TIMEOUT_SECONDS:g} s)" in round_.troubles()[stalled]
     rows = {key: row for key, row in agency.rows().items() if key[0] == slow}
