@@ -5,6 +5,7 @@ import sys
 from rich.console import Console
 
 from benchmarks.backfills import a_run_for_each_partition, growth, year_of_every_client
+from benchmarks.checks import round_of_checks
 from benchmarks.daily_sync import daily_sync
 from benchmarks.thousand_clients import night_of_a_thousand_clients
 from benchmarks.webhooks import webhooks
@@ -16,6 +17,7 @@ _ALL = {
     "naive": a_run_for_each_partition,
     "thousand": night_of_a_thousand_clients,
     "webhooks": webhooks,
+    "checks": round_of_checks,
 }
 
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from datetime import date, time
+from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo, available_timezones
@@ -17,6 +17,10 @@ from kpi_pipeline.instances import API_KEY_FORM, InstanceSetting, is_api_key, pa
 __all__ = ["API_KEY_FORM", "PROJECT_ROOT", "Settings", "is_api_key", "load_settings"]
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+# Two refreshes may fail, or a night be late by an hour, before anybody need know.
+_STALE_AFTER_HOURS = 3
+_STALE_AFTER_HOURS_DAILY = 26
 
 
 class Settings(BaseSettings):
@@ -97,6 +101,10 @@ class Settings(BaseSettings):
         default=None,
         description="First date of the partition grid; unset: 1 January of last year.",
     )
+    hourly_refresh: bool = Field(
+        default=True,
+        description="Whether yesterday and today are fetched each hour; `off`: each night alone.",
+    )
     workspaces_per_run: int = Field(
         default=50, ge=1, description="How many clients one scheduled run covers at most."
     )
@@ -142,10 +150,11 @@ class Settings(BaseSettings):
         default=time(6),
         description="By when yesterday's numbers are to be closed, as HH:MM in KPI_TIMEZONE.",
     )
-    stale_after_hours: float = Field(
-        default=3.0,
+    stale_after_hours: float | None = Field(
+        default=None,
         gt=0,
-        description="How old today's numbers may get; 26 where the hourly refresh is off.",
+        description="How old today's numbers may get; unset: 3, or 26 where KPI_HOURLY_REFRESH is "
+        "off.",
     )
     alert_urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(),
@@ -166,14 +175,20 @@ class Settings(BaseSettings):
     )
     heartbeat_url: SecretStr | None = Field(
         default=None,
-        description="Called after each good scheduled sync, for a watch from outside "
-        "(healthchecks.io and the like); unset: none.",
+        description="Called after each good scheduled sync and round of checks, for a watch from "
+        "outside (healthchecks.io and the like); unset: none.",
     )
 
     @property
     def drop_dir(self) -> Path:
         """The folder of dropped files."""
         return self.event_drop_dir or self.state_dir / "events"
+
+    @property
+    def stale_after(self) -> timedelta:
+        """How old today's numbers may get."""
+        default = _STALE_AFTER_HOURS if self.hourly_refresh else _STALE_AFTER_HOURS_DAILY
+        return timedelta(hours=self.stale_after_hours or default)
 
     @property
     def page_url(self) -> str:

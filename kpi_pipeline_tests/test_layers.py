@@ -30,14 +30,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "inbox": {"business_days", "events", "warehouse"},
     "gateway": {
-        *("business_days", "clock", "errors", "events", "inbox", "settings", "warehouse"),
+        *("business_days", "clock", "errors", "events", "health", "inbox", "settings"),
+        "warehouse",
     },
     "deployment": {
         *("bison", "business_days", "clock", "errors", "inbox", "instances", "settings"),
         "warehouse",
     },
+    "phrases": set(),
+    "health": {
+        *("business_days", "columns", "phrases", "settings", "warehouse"),
+    },
     "alerting": {
-        *("business_days", "deployment", "settings", "warehouse"),
+        *("business_days", "deployment", "health", "phrases", "settings", "warehouse"),
     },
     "sync": {
         *("bison", "business_days", "deployment", "errors", "inbox", "settings", "warehouse"),
@@ -169,6 +174,7 @@ print(len(names), *sorted({it.split(".")[0] for it in sys.modules if it.startswi
         ("kpi_pipeline.warehouse", 10),
         ("kpi_pipeline.sync.work", 1),
         ("kpi_pipeline.alerting", 5),
+        ("kpi_pipeline.health", 9),
         ("kpi_pipeline.gateway", 5),
         ("kpi_pipeline.bison", 10),
         ("kpi_pipeline.sandbox", 10),

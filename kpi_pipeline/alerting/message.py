@@ -5,11 +5,12 @@ It goes to phones and chat rooms: plain text, under 4 KB, whatever happened.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from kpi_pipeline.alerting.rules import Kind, Notice
 from kpi_pipeline.alerting.trouble import Line, Trouble
+from kpi_pipeline.phrases import duration, listed, moment
 
 MOST_BYTES = 4_000
 
@@ -17,7 +18,6 @@ _LONGEST_TITLE = 160
 _LONGEST_TEXT = 600
 _LONGEST_LINE = 240
 _MOST_LINES = 5
-_MOST_CLIENTS = 7
 # What stays free for "… and 12 more".
 _ROOM_FOR_THE_REST = 120
 
@@ -39,31 +39,10 @@ def compose(notices: Sequence[Notice], *, timezone: ZoneInfo, page: str, now: da
     return Message(title, _fit(parts, room), any(it.kind is not Kind.WELL for it in notices))
 
 
-def listed(names: Sequence[str], most: int = _MOST_CLIENTS, more: int = 0) -> str:
-    """The first few names, and how many there are beside them, `more` unnamed ones included."""
-    shown = ", ".join(names[:most])
-    left = max(len(names) - most, 0) + more
-    return f"{shown}, … and {left} more" if left else shown
-
-
 def cut(text: str, longest: int) -> str:
     """The text in one line, with an ellipsis where it was longer."""
     line = " ".join(text.split())
     return line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…"
-
-
-def moment(instant: datetime, timezone: ZoneInfo) -> str:
-    """An instant as people of that time zone say it."""
-    return f"{instant.astimezone(timezone):%a %d %b %Y, %H:%M %Z}"
-
-
-def duration(passed: timedelta) -> str:
-    """How long it was, in the two largest units."""
-    minutes = int(passed.total_seconds()) // 60
-    days, hours = minutes // 1440, minutes // 60 % 24
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
 
 
 def _title(notices: Sequence[Notice]) -> str:

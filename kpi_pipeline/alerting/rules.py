@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from kpi_pipeline.alerting.trouble import Severity, Trouble
+from kpi_pipeline.alerting.trouble import Trouble
+from kpi_pipeline.health.outcome import Severity
 from kpi_pipeline.warehouse.alert_state import AlertState, Told
 
 # What comes and goes, or grows client by client, is told of once in this time; its first message

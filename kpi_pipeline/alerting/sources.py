@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from kpi_pipeline.alerting.trouble import Line, Severity, Trouble
-from kpi_pipeline.warehouse.failing_checks import FailingCheck, failing_checks
+from kpi_pipeline.alerting.trouble import Line, Trouble
+from kpi_pipeline.health.outcome import Severity
+from kpi_pipeline.warehouse.check_outcomes import StoredOutcome, failing_checks
 from kpi_pipeline.warehouse.sync_failures import SyncFailure, sync_failures
 
 SYNC = "sync"
@@ -48,7 +49,7 @@ def dagster_troubles(runs: Iterable[FailedRun], ticks: Iterable[FailedTick]) -> 
     return [*(_of_run(it) for it in runs), *(_of_tick(it) for it in ticks)]
 
 
-def _of_check(check: FailingCheck) -> Trouble:
+def _of_check(check: StoredOutcome) -> Trouble:
     clients = dict.fromkeys(
         client for row in check.offenders if (client := _client_of(row)) is not None
     )
@@ -57,7 +58,7 @@ def _of_check(check: FailingCheck) -> Trouble:
         name=check.name,
         title=f"{check.name} of {check.asset}",
         severity=Severity(check.severity),
-        since=check.since,
+        since=check.since or check.checked_at,
         what=check.description,
         clients=tuple(clients),
         more=check.more,
@@ -73,7 +74,11 @@ def _client_of(row: Mapping[str, object]) -> str | None:
 
 def _line_of(row: Mapping[str, object]) -> Line:
     client = _client_of(row)
-    told = [f"{name} {value}" for name, value in row.items() if name not in _CLIENT]
+    told = [
+        f"{name} {value}"
+        for name, value in row.items()
+        if name not in _CLIENT and value is not None
+    ]
     return Line(", ".join(told), () if client is None else (client,))
 
 

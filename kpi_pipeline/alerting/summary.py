@@ -11,8 +11,9 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
-from kpi_pipeline.alerting.message import Message, listed, moment
+from kpi_pipeline.alerting.message import Message
 from kpi_pipeline.business_days import day_start
+from kpi_pipeline.phrases import listed, moment
 from kpi_pipeline.warehouse.metric_view import MetricRow, read_metrics
 
 # In percent of the month's target, where the month will end at the pace so far.

@@ -3,16 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
+
+from kpi_pipeline.health.outcome import Severity
 
 _ON_THE_PAGE = "Its page says what is wrong, and what to do about it."
-
-
-class Severity(StrEnum):
-    """How bad it is, as the checks say it."""
-
-    WARN = "WARN"
-    ERROR = "ERROR"
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,12 @@
-"""The assets raw_bison_stats → kpi_projections → client_metrics, in one step for each run.
+"""The assets raw_bison_stats → kpi_projections → client_metrics and their checks, in one step.
 
 One step, because a client's rows of all three are one transaction; and because Dagster skips what
 is downstream of a step that failed: as steps of their own, one client's rejected key would keep
 every other client's numbers from the dashboard. When some clients fail, the partitions of the
 others turn green, those of the failed ones red, and the run fails and names them.
+
+The checks are part of the step, as one of their own would be skipped whenever a client fails; a
+round of checks is a run of this step that fills nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,22 +18,28 @@ from kpi_pipeline.assets.catalogue import PartitionNumbers, record_partitions
 from kpi_pipeline.assets.resources import DeploymentResource
 from kpi_pipeline.assets.specs import kpi_specs
 from kpi_pipeline.assets.watched import watched
+from kpi_pipeline.checks.specs import TOTALS_CHECK, specs_of
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.partitions import DATE, WORKSPACE, rectangle_of
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.sync.rectangle import Step
 
 if TYPE_CHECKING:
+    from kpi_pipeline.deployment import Deployment
     from kpi_pipeline.sync.work import ClientOutcome
 
 
 def build_client_kpis(
     grid: dg.MultiPartitionsDefinition, settings: Settings
 ) -> dg.AssetsDefinition:
-    """The three assets over `grid`; any of them, and any rectangle, can be materialized alone."""
+    """The three assets over `grid`; any of them, and any rectangle, can be materialized alone.
+
+    What was filled is recorded as it is, and no result of Dagster's own tells of it.
+    """
 
     @dg.multi_asset(
-        specs=kpi_specs(settings.timezone),
+        specs=kpi_specs(settings),
+        check_specs=specs_of(*(dg.AssetKey(step.value) for step in Step)),
         partitions_def=grid,
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -38,36 +47,54 @@ def build_client_kpis(
     )
     def client_kpis(
         context: dg.AssetExecutionContext, deployment: DeploymentResource
-    ) -> Iterator[dg.MaterializeResult[None]]:
-        # Imported late, with pandas and all: whoever only loads the definitions needs none of it.
-        from kpi_pipeline.sync.work import work_through
-
-        rectangle = rectangle_of(context)
-        steps = [step for step in Step if dg.AssetKey(step.value) in context.selected_asset_keys]
-
-        def report(outcome: "ClientOutcome") -> None:
-            if outcome.error is None:
-                context.log.info(_line(outcome))
-            else:
-                context.log.error(outcome.error)
-
+    ) -> Iterator[dg.AssetCheckResult]:
         with watched(context.run):
             try:
                 with deployment.opened() as opened:
-                    outcomes = work_through(
-                        opened, rectangle, steps, run_id=context.run.run_id, on_done=report
-                    )
+                    failed = _fill(context, opened) if context.selected_asset_keys else None
+                    yield from _checked(context, opened)
             except KpiError as error:
                 raise dg.Failure(str(error), allow_retries=False) from None
-            for step in steps:
-                record_partitions(context, step.value, _filled(step, outcomes))
-            failed = [outcome for outcome in outcomes if outcome.error is not None]
-            if failed:
-                raise _failure(outcomes, failed)
-        # Dagster wants a generator of results; what was filled is recorded already.
-        yield from ()
+            if failed is not None:
+                raise failed
 
     return client_kpis
+
+
+def _fill(context: dg.AssetExecutionContext, deployment: "Deployment") -> dg.Failure | None:
+    """Fill the run's partitions and record them; the failure, if there is one to be raised."""
+    # Imported late, with pandas and all: whoever only loads the definitions needs none of it.
+    from kpi_pipeline.sync.work import work_through
+
+    rectangle = rectangle_of(context)
+    steps = [step for step in Step if dg.AssetKey(step.value) in context.selected_asset_keys]
+
+    def report(outcome: "ClientOutcome") -> None:
+        if outcome.error is None:
+            context.log.info(_line(outcome))
+        else:
+            context.log.error(outcome.error)
+
+    outcomes = work_through(deployment, rectangle, steps, run_id=context.run.run_id, on_done=report)
+    for step in steps:
+        record_partitions(context, step.value, _filled(step, outcomes))
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    return _failure(outcomes, failed) if failed else None
+
+
+def _checked(
+    context: dg.AssetExecutionContext, deployment: "Deployment"
+) -> Iterator[dg.AssetCheckResult]:
+    """Do the checks that are selected. A run that fills partitions asks for no totals: no sync
+    may cost a call more than its facts, and the page plans all checks of what it materializes.
+    """
+    from kpi_pipeline.checks.rounds import done, totals_as_found, totals_now
+
+    names = {key.name for key in context.selected_asset_check_keys}
+    yield from done(deployment, names, context.instance)
+    if TOTALS_CHECK.name in names:
+        fills = bool(context.selected_asset_keys)
+        yield from totals_as_found(deployment) if fills else totals_now(deployment)
 
 
 def _line(outcome: "ClientOutcome") -> str:

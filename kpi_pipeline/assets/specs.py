@@ -1,11 +1,12 @@
 """How the assets present themselves in Dagster's catalogue."""
 
-from zoneinfo import ZoneInfo
+from datetime import timedelta
 
 import dagster as dg
 from sqlalchemy import Table
 
 from kpi_pipeline.columns import MEANINGS
+from kpi_pipeline.settings import Settings
 from kpi_pipeline.sync.rectangle import Step
 from kpi_pipeline.warehouse.tables import (
     client_metrics,
@@ -37,7 +38,7 @@ def table_metadata(table: Table) -> dict[str, dg.TableSchema | str]:
     }
 
 
-def kpi_specs(timezone: ZoneInfo) -> list[dg.AssetSpec]:
+def kpi_specs(settings: Settings) -> list[dg.AssetSpec]:
     """The three assets over date × workspace, upstream first.
 
     They are skippable, as their step records what it filled by itself: see `catalogue`. None
@@ -45,7 +46,13 @@ def kpi_specs(timezone: ZoneInfo) -> list[dg.AssetSpec]:
     events all day, and Dagster would call each row of the past "unsynced" from then on, though
     none of them changes. It goes by the time of the events here, as partitions that `catalogue`
     records carry no data versions; and an asset that is only ever observed is "a new input".
+
+    The badge of freshness goes by the last materialization of any partition, so it sees less than
+    the check `freshness`; their windows are the same.
     """
+    # Dagster takes no shorter one.
+    window = max(settings.stale_after, timedelta(minutes=1))
+    badge = dg.FreshnessPolicy.time_window(warn_window=window, fail_window=2 * window)
     return [
         dg.AssetSpec(
             Step.FACTS.value,
@@ -54,8 +61,9 @@ def kpi_specs(timezone: ZoneInfo) -> list[dg.AssetSpec]:
             owners=OWNERS,
             description="Daily facts of each client: what Email Bison counted on each day. One "
             "call of the daily series brings all the days that the numbers of the chosen dates are "
-            f"worked out from. A day runs from midnight to midnight in {timezone.key}.",
+            f"worked out from. A day runs from midnight to midnight in {settings.timezone.key}.",
             metadata=table_metadata(raw_bison_stats),
+            freshness_policy=badge,
             skippable=True,
         ),
         dg.AssetSpec(
@@ -67,6 +75,7 @@ def kpi_specs(timezone: ZoneInfo) -> list[dg.AssetSpec]:
             description="Month to date, the last 7, 14 and 30 days, the projection of the month's "
             "end and the progress towards the target, worked out anew from the facts.",
             metadata=table_metadata(kpi_projections),
+            freshness_policy=badge,
             skippable=True,
         ),
         dg.AssetSpec(
@@ -78,6 +87,7 @@ def kpi_specs(timezone: ZoneInfo) -> list[dg.AssetSpec]:
             description="What dashboards read: one row for each client and date, with its labels, "
             "numbers, target and today's sending plan.",
             metadata=table_metadata(client_metrics),
+            freshness_policy=badge,
             skippable=True,
         ),
     ]

@@ -54,6 +54,7 @@ def event_runs(
             run_key=f"{group[0]}..{group[-1]} {first}..{last} "
             f"{_state([states[it] for it in group], now)}",
             asset_selection=EVENT_ASSETS,
+            asset_check_keys=[],
             # Before the many runs of a backfill: a lead that turned interested is news.
             tags={
                 **rectangle_tags(group, days_between(first, last)),

@@ -96,6 +96,7 @@ def _requests(
         RunRequest(
             run_key=f"{run.run_id} {group[0]}..{group[-1]}",
             asset_selection=sorted(run.asset_selection or _GRID_ASSETS),
+            asset_check_keys=[],
             tags={**rectangle_tags(group, covered.dates), SPLIT_FROM: run.run_id},
         )
         for group in groups

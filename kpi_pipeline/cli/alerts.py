@@ -16,11 +16,11 @@ from kpi_pipeline.cli.database import ready_databases
 from kpi_pipeline.cli.tables import print_whole
 from kpi_pipeline.deployment import Deployment, open_deployment
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.health.outcome import Check
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline.warehouse import alert_state
 from kpi_pipeline.warehouse.alert_state import AlertState, FailingReceiver
 from kpi_pipeline.warehouse.clients import all_clients
-from kpi_pipeline.warehouse.failing_checks import check_names
 
 app = typer.Typer(
     help="Alerts: who gets them, what is wrong now, and what is muted.", no_args_is_help=True
@@ -94,7 +94,7 @@ def mute(
     length = _length(span)
     with _opened() as (deployment, connection):
         known = {it.workspace for it in all_clients(connection)}
-        known |= set(check_names(connection))
+        known |= set(Check)
         states = alert_state.read_states(connection).values()
         known |= {it for state in states for it in state.names}
         if name not in known:

@@ -72,8 +72,13 @@ class DagsterPage:
             f"Dagster's page at {self.url} does not answer ({reason}). Is `kpi up` running?"
         )
 
-    def launch(self, assets: Sequence[str], tags: Mapping[str, str]) -> str:
-        """Start a run that materializes `assets`; return its id.
+    def launch(
+        self,
+        assets: Sequence[str],
+        tags: Mapping[str, str],
+        checks: Sequence[tuple[str, str]] = (),
+    ) -> str:
+        """Start a run that materializes `assets` and does `checks` (asset, name); return its id.
 
         Raises:
             KpiError: with Dagster's reason, if it does not.
@@ -84,6 +89,9 @@ class DagsterPage:
                 "repositoryName": "__repository__",
                 "jobName": "__ASSET_JOB",
                 "assetSelection": [{"path": [asset]} for asset in assets],
+                "assetCheckSelection": [
+                    {"assetKey": {"path": [asset]}, "name": name} for asset, name in checks
+                ],
             },
             "runConfigData": {},
             "executionMetadata": {

@@ -157,6 +157,17 @@ def show_summary(day: Day = None) -> None:
     summary.show(load_settings(), _date(day))
 
 
+@app.command()
+def status() -> None:
+    """How fresh each client is, how the last syncs went, what fails, and what is late.
+
+    Exits with code 1 when a client is stale, or a schedule, a sensor or Dagster's daemon is late.
+    """
+    from kpi_pipeline.cli.status import show
+
+    _exit_unless(show(load_settings()))
+
+
 app.command("sandbox")(sandbox.run)
 app.command("gateway")(gateway.run)
 app.command("webhook-secret")(gateway.secret)

@@ -12,9 +12,10 @@ from starlette.routing import Route
 from kpi_pipeline.events.event import EventSource
 from kpi_pipeline.events.understand import understand
 from kpi_pipeline.gateway.batches import Arrival, Batches
-from kpi_pipeline.gateway.freshness import Deadlines, Freshness
+from kpi_pipeline.gateway.freshness import Freshness
 from kpi_pipeline.gateway.health import alive, ready
 from kpi_pipeline.gateway.webhooks import Webhooks
+from kpi_pipeline.health.freshness import Deadlines
 from kpi_pipeline.inbox.intake import Inbox, take_in
 from kpi_pipeline.warehouse.inbox import Receipt
 from kpi_pipeline.warehouse.patience import is_away, repeat_while_away

@@ -4,7 +4,7 @@ import errno
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import uvicorn
 from starlette.applications import Starlette
@@ -13,8 +13,8 @@ from kpi_pipeline.clock import utc_now
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.gateway.app import create_app
 from kpi_pipeline.gateway.connections import ImpatientProtocol
-from kpi_pipeline.gateway.freshness import Deadlines
 from kpi_pipeline.gateway.secrets import secrets_of_instances
+from kpi_pipeline.health.freshness import Deadlines
 from kpi_pipeline.inbox.intake import Inbox
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.warehouse.engine import open_engine
@@ -55,7 +55,7 @@ def serve(
         {it.name: it.url for it in settings.bison_instances},
         settings.realtime,
     )
-    config = configured(create_app(inbox, secrets, _deadlines(settings)))
+    config = configured(create_app(inbox, secrets, Deadlines.of(settings)))
     try:
         with _listener(host, port) as listener:
             shown = f"[{host}]" if ":" in host else host
@@ -81,10 +81,6 @@ def configured(app: Starlette) -> uvicorn.Config:
         limit_concurrency=_MOST_CALLS_AT_ONCE,
         timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS,
     )
-
-
-def _deadlines(settings: Settings) -> Deadlines:
-    return Deadlines(settings.fresh_by, timedelta(hours=settings.stale_after_hours))
 
 
 class _Server(uvicorn.Server):

@@ -1,6 +1,6 @@
 """The registry against reality: Bison's own list of workspaces, and whom each key belongs to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kpi_pipeline.bison import (
@@ -14,7 +14,7 @@ from kpi_pipeline.bison import (
 )
 from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.sync.identity import confirm_key
+from kpi_pipeline.sync.identity import confirm_key, naming
 from kpi_pipeline.sync.novelties import report_unknown_fields
 from kpi_pipeline.warehouse.api_keys import stored_keys
 from kpi_pipeline.warehouse.clients import Client, active_clients, all_clients, relabel
@@ -32,6 +32,7 @@ class RegistryReport:
     bad_keys: list[str] = field(default_factory=list)
     unchecked_keys: list[str] = field(default_factory=list)
     not_listed: list[str] = field(default_factory=list)
+    unserved: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
 
 
@@ -45,7 +46,9 @@ async def refresh_registry(deployment: Deployment) -> RegistryReport:
     report = RegistryReport()
     with deployment.engine.connect() as connection:
         known = all_clients(connection)
-    for name, instance in deployment.instances().items():
+    instances = deployment.instances()
+    report.unserved = list(_unserved(known, instances))
+    for name, instance in instances.items():
         here = [client for client in known if client.instance == name]
         async with deployment.bison_client(instance) as bison:
             try:
@@ -56,6 +59,18 @@ async def refresh_registry(deployment: Deployment) -> RegistryReport:
     with deployment.engine.connect() as connection:
         report.active = [client.workspace for client in active_clients(connection)]
     return report
+
+
+def _unserved(known: Sequence[Client], instances: Mapping[str, BisonInstance]) -> Iterator[str]:
+    """Active clients whom no key and no server could answer for."""
+    for client in known:
+        instance = instances.get(client.instance)
+        if not client.active:
+            continue
+        if instance is None:
+            yield f"{client.workspace}: its instance {client.instance} is not configured"
+        elif instance.master_key is None and not client.has_key:
+            yield f"{client.workspace}: it has no key, and {client.instance} has no master key"
 
 
 async def _refresh(
@@ -114,6 +129,6 @@ async def _check_keys(
                 key = stored_keys(connection, [client.workspace], deployment.vault)
             await confirm_key(deployment, bison, client, key[client.workspace].secret)
         except (RejectedKey, WrongWorkspace, WorkspaceGone, KpiError) as error:
-            report.bad_keys.append(str(error))
+            report.bad_keys.append(naming(client.workspace, str(error)))
         except BisonError as error:
-            report.unchecked_keys.append(str(error))
+            report.unchecked_keys.append(naming(client.workspace, str(error)))

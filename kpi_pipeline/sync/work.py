@@ -21,8 +21,10 @@ from kpi_pipeline.bison import (
 from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.fetch import FetchedFacts, fetch_facts, period_of
+from kpi_pipeline.sync.identity import naming
 from kpi_pipeline.sync.novelties import report_unknown_fields
 from kpi_pipeline.sync.rectangle import Rectangle, Step
+from kpi_pipeline.sync.side_by_side import side_by_side
 from kpi_pipeline.sync.store import RowsFailedError, count_a_try, store_client
 from kpi_pipeline.warehouse.api_keys import StoredKey, stored_keys
 from kpi_pipeline.warehouse.clients import Client, pick_each
@@ -99,44 +101,33 @@ class _Work:
         self._steps = steps
         self._run_id = run_id
         self._on_done = on_done
-        self._slots = asyncio.Semaphore(deployment.settings.bison_concurrency)
         self._bison: dict[str, BisonClient] = {}
 
     async def all(
         self, clients: Sequence[Client], refused: Mapping[str, str]
     ) -> list[ClientOutcome]:
-        """Work for all clients; the keyless ones take no slot while they wait for each other."""
+        """Work for all clients."""
         outcomes = [ClientOutcome(workspace, error=why) for workspace, why in refused.items()]
         for outcome in outcomes:
             await self._note(outcome)
         async with AsyncExitStack() as stack:
             if Step.FACTS in self._steps:
                 await self._open_instances(stack, {client.instance for client in clients})
-            lanes: dict[str, list[Client]] = {}
-            for client in clients:
-                if not client.has_key and Step.FACTS in self._steps:
-                    lanes.setdefault(client.instance, []).append(client)
-            keyed = [client for client in clients if client not in lanes.get(client.instance, [])]
-            parts = await asyncio.gather(
-                *(self._one_after_another(lane) for lane in lanes.values()),
-                *(self._in_a_slot(client) for client in keyed),
+            done = await side_by_side(
+                clients,
+                self._one,
+                self._deployment.settings.bison_concurrency,
+                by_master_key=Step.FACTS in self._steps,
             )
             for name, bison in self._bison.items():
                 report_unknown_fields(self._deployment, name, bison.unknown_fields)
-        return [*outcomes, *(outcome for part in parts for outcome in part)]
+        return [*outcomes, *done]
 
     async def _open_instances(self, stack: AsyncExitStack, names: Collection[str]) -> None:
         for name, instance in self._deployment.instances().items():
             if name in names:
                 bison = self._deployment.bison_client(instance)
                 self._bison[name] = await stack.enter_async_context(bison)
-
-    async def _one_after_another(self, clients: Sequence[Client]) -> list[ClientOutcome]:
-        return [await self._one(client) for client in clients]
-
-    async def _in_a_slot(self, client: Client) -> list[ClientOutcome]:
-        async with self._slots:
-            return [await self._one(client)]
 
     async def _one(self, client: Client) -> ClientOutcome:
         started = time.monotonic()
@@ -152,7 +143,7 @@ class _Work:
                 work = (self._deployment, client.workspace, self._dates, self._steps, facts)
                 numbers = await asyncio.to_thread(through_restarts, partial(store_client, *work))
         except (BisonError, KpiError) as trouble:
-            error = _naming(client.workspace, str(trouble))
+            error = naming(client.workspace, str(trouble))
         except RowsFailedError as trouble:
             error = await self._blame_events(client.workspace, trouble)
         except Exception as trouble:  # noqa: BLE001 - no client's trouble may stop another's work
@@ -249,12 +240,6 @@ class _Work:
         except (SQLAlchemyError, DatabaseAway):
             _log.exception("%s: its line of sync_log could not be written", outcome.workspace)
         self._on_done(outcome)
-
-
-def _naming(workspace: str, error: str) -> str:
-    """The error with the client's name: a fault of the settings does not know whom it hits."""
-    named = error.startswith(f"{workspace}:") or workspace in error.split()
-    return error if named else f"{workspace}: {error}"
 
 
 def _key_use(client: Client) -> str:

@@ -3,45 +3,57 @@
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from sqlalchemy import Connection, and_, func, select
-
-from kpi_pipeline.warehouse.tables import client_metrics, clients
+from sqlalchemy import Connection, text
 
 
 @dataclass(frozen=True)
 class ClientFreshness:
     """When the facts were asked for that a client's rows were made of; None without such a row.
 
-    `latest` is that of today's row or the one of the day before, whichever is younger;
-    `closing` that of the row of the day which is to be closed by now.
+    `of_today` and `of_yesterday` are those of the two latest days' rows; `closing` that of the row
+    of the day which is to be closed by now; `last_as_of` that of the row of `last_date`, the last
+    one that there is.
     """
 
     workspace: str
-    latest: datetime | None
+    name: str
+    of_today: datetime | None
+    of_yesterday: datetime | None
     closing: datetime | None
+    last_date: date | None
+    last_as_of: datetime | None
+
+
+_FRESHNESS = text("""
+    SELECT c.workspace, coalesce(c.display_name, c.name) AS name,
+        r.of_today, r.of_yesterday, r.closing, l.metric_date AS last_date, l.as_of AS last_as_of
+    FROM clients c
+    LEFT JOIN LATERAL (
+        SELECT max(as_of) FILTER (WHERE metric_date = :today) AS of_today,
+            max(as_of) FILTER (WHERE metric_date = :yesterday) AS of_yesterday,
+            max(as_of) FILTER (WHERE metric_date = :to_be_closed) AS closing
+        FROM client_metrics
+        WHERE workspace = c.workspace AND metric_type = 'mtd'
+          AND metric_date BETWEEN least(CAST(:yesterday AS date), :to_be_closed) AND :today
+    ) r ON true
+    LEFT JOIN LATERAL (
+        SELECT metric_date, as_of FROM client_metrics
+        WHERE workspace = c.workspace AND metric_type = 'mtd' AND metric_date <= :today
+        ORDER BY metric_date DESC
+        LIMIT 1
+    ) l ON true
+    WHERE c.active
+    ORDER BY c.workspace
+""")
 
 
 def read_freshness(
     connection: Connection, today: date, to_be_closed: date
 ) -> list[ClientFreshness]:
     """One for each active client, whether it has rows or not, by key."""
-    rows = client_metrics.c
-    since = min(today - timedelta(days=1), to_be_closed)
-    latest = func.max(rows.as_of).filter(rows.metric_date >= today - timedelta(days=1))
-    closing = func.max(rows.as_of).filter(rows.metric_date == to_be_closed)
-    statement = (
-        select(clients.c.workspace, latest.label("latest"), closing.label("closing"))
-        .outerjoin_from(
-            clients,
-            client_metrics,
-            and_(
-                rows.workspace == clients.c.workspace,
-                rows.metric_type == "mtd",
-                rows.metric_date.between(since, today),
-            ),
-        )
-        .where(clients.c.active)
-        .group_by(clients.c.workspace)
-        .order_by(clients.c.workspace)
-    )
-    return [ClientFreshness(**row) for row in connection.execute(statement).mappings()]
+    days = {
+        "today": today,
+        "yesterday": today - timedelta(days=1),
+        "to_be_closed": to_be_closed,
+    }
+    return [ClientFreshness(**row) for row in connection.execute(_FRESHNESS, days).mappings()]

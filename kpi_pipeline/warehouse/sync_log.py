@@ -55,3 +55,9 @@ def count_entries(connection: Connection, run_id: str) -> int:
     """How many clients the run is done with, for better or worse."""
     statement = select(func.count()).select_from(sync_log).where(sync_log.c.run_id == run_id)
     return connection.scalar(statement) or 0
+
+
+def last_entry_at(connection: Connection) -> datetime | None:
+    """When the last client's work of any run ended."""
+    found: datetime | None = connection.scalar(select(func.max(sync_log.c.finished_at)))
+    return found

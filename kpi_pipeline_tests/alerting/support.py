@@ -8,8 +8,9 @@ from sqlalchemy import Engine, delete
 
 from kpi_pipeline.alerting.delivery import Receiver, receivers_of
 from kpi_pipeline.alerting.look import Look, look
-from kpi_pipeline.alerting.trouble import Severity, Trouble
+from kpi_pipeline.alerting.trouble import Trouble
 from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.health.outcome import Severity
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.warehouse.sync_log import SyncEntry, store_entry
 from kpi_pipeline.warehouse.tables import check_outcomes

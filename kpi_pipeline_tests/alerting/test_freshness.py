@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import URL, Engine, insert, text
 
 from kpi_pipeline.gateway.app import create_app
-from kpi_pipeline.gateway.freshness import Deadlines
+from kpi_pipeline.health.freshness import Deadlines
 from kpi_pipeline.inbox.intake import Inbox
 from kpi_pipeline.warehouse.engine import open_engine
 from kpi_pipeline.warehouse.tables import client_metrics

@@ -5,9 +5,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from kpi_pipeline.alerting.message import MOST_BYTES, Message, compose, cut, duration, listed
+from kpi_pipeline.alerting.message import MOST_BYTES, Message, compose, cut
 from kpi_pipeline.alerting.rules import Kind, Notice, stand
-from kpi_pipeline.alerting.trouble import Line, Severity, Trouble
+from kpi_pipeline.alerting.trouble import Line, Trouble
+from kpi_pipeline.health.outcome import Severity
+from kpi_pipeline.phrases import duration, listed
 from kpi_pipeline_tests.alerting.support import PAGE, START, trouble
 
 CHICAGO = ZoneInfo("America/Chicago")

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from kpi_pipeline.alerting.rules import Kind, notices, stand, told
-from kpi_pipeline.alerting.trouble import Line, Severity, Trouble, merged, unmuted
+from kpi_pipeline.alerting.trouble import Line, Trouble, merged, unmuted
+from kpi_pipeline.health.outcome import Severity
 from kpi_pipeline.warehouse.alert_state import AlertState
 from kpi_pipeline_tests.alerting.support import START, trouble
 

@@ -46,6 +46,7 @@ class Agency:
         schedules_at_start: Mapping[str, str],
     ) -> None:
         self.page = play.page
+        self.gateway = play.gateway
         self.deployment = play.deployment
         self.grid = play.grid
         self.children = play.children
@@ -248,27 +249,39 @@ class Agency:
 
 @contextmanager
 def running_agency(
-    server: URL, administer: Callable[[str], None], sandbox_options: Mapping[str, object] = _SANDBOX
+    server: URL,
+    administer: Callable[[str], None],
+    sandbox_options: Mapping[str, object] = _SANDBOX,
+    *,
+    settings: Mapping[str, object] | None = None,
+    schedules_on: bool = False,
+    takes_webhooks: bool = False,
 ) -> Iterator[Agency]:
-    """Start everything on databases of its own, as a user with a password of its own."""
+    """Start everything on databases of its own, as a user with a password of its own.
+
+    `settings` are by name, beside those that every agency has.
+    """
     name = f"agency_{secrets.token_hex(4)}"
     password = secrets.token_urlsafe(24)
     administer(f"CREATE ROLE {name} LOGIN CREATEDB PASSWORD '{password}'")
     administer(f"CREATE DATABASE {name} OWNER {name}")
     url = server.set(drivername="postgres", database=name, username=name, password=password)
     try:
-        settings = _settings(url)
-        with databases_to_upgrade(settings):
+        described = _settings(url).model_copy(update=dict(settings or {}))
+        with databases_to_upgrade(described):
             pass
         with (
-            playground(settings, sandbox_options, date(2020, 1, 1)) as play,
+            playground(
+                described, sandbox_options, date(2020, 1, 1), takes_webhooks=takes_webhooks
+            ) as play,
             httpx.Client(base_url=play.sandbox, timeout=30) as sandbox,
         ):
             # Today stands still, so that a row can be compared after the run that wrote it.
             now = datetime.now(UTC)
             body = {"now": now.isoformat()}
             sandbox.post("/sandbox/clock", json=body).raise_for_status()
-            yield Agency(play, sandbox, now, password, stop_schedules(play.page))
+            at_start = {} if schedules_on else stop_schedules(play.page)
+            yield Agency(play, sandbox, now, password, at_start)
     finally:
         administer(f"DROP DATABASE IF EXISTS {name}_dagster WITH (FORCE)")
         administer(f"DROP DATABASE {name} WITH (FORCE)")

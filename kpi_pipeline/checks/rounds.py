@@ -1,0 +1,168 @@
+"""Does the checks, stores what they found, and says it to Dagster."""
+
+import asyncio
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterInstance
+from sqlalchemy import Connection
+
+from kpi_pipeline.checks.specs import ASSET_OF
+from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.gateway.secrets import secrets_of_instances
+from kpi_pipeline.health import automation, coverage, delivery, events, freshness, plausible, totals
+from kpi_pipeline.health.outcome import Check, Offender, Outcome, Severity
+from kpi_pipeline.warehouse.check_outcomes import StoredOutcome, read_outcomes, store_outcomes
+from kpi_pipeline.warehouse.event_trouble import troubled_events
+from kpi_pipeline.warehouse.patience import through_restarts
+
+
+def done(
+    deployment: Deployment, checks: Collection[str], instance: DagsterInstance
+) -> Iterator[dg.AssetCheckResult]:
+    """Do the checks that ask the database alone, of those named, and store what they found."""
+    asking = (Check.TOTALS_MATCH_BISON, Check.REGISTRY_MATCHES_BISON)
+    names = [check for check in Check if check in checks and check not in asking]
+    outcomes = through_restarts(partial(_ask, deployment, names, instance))
+    yield from stored(deployment, outcomes)
+
+
+def stored(deployment: Deployment, outcomes: Sequence[Outcome]) -> Iterator[dg.AssetCheckResult]:
+    """Store what checks found, for whoever reads it without Dagster; then say it to Dagster."""
+    now = deployment.now()
+    rows = [
+        StoredOutcome(
+            name=it.check.value,
+            asset=ASSET_OF[it.check].to_user_string(),
+            severity=it.severity.value,
+            description=it.description,
+            offenders=it.offenders,
+            more=it.more,
+            cause=None,
+            checked_at=now,
+            since=None if it.passed else now,
+        )
+        for it in outcomes
+    ]
+
+    def store() -> None:
+        with deployment.engine.begin() as connection:
+            store_outcomes(connection, rows)
+
+    through_restarts(store)
+    yield from map(_result, outcomes)
+
+
+def totals_now(deployment: Deployment) -> Iterator[dg.AssetCheckResult]:
+    """Ask Email Bison for its own totals, compare, and store what came of it."""
+    from kpi_pipeline.sync.totals import ask_for_totals
+
+    first, last = totals.period_to_compare(deployment.today())
+    asked = asyncio.run(ask_for_totals(deployment, first, last))
+    told = {
+        workspace: totals.counts_of(it.emails_sent, it.interested, it.bounced, it.unsubscribed)
+        for workspace, it in asked.told.items()
+    }
+
+    def compare() -> Outcome:
+        with deployment.engine.connect() as connection:
+            return totals.totals_match_bison(connection, told, asked.unasked, first, last)
+
+    yield from stored(deployment, [through_restarts(compare)])
+
+
+def totals_as_found(deployment: Deployment) -> Iterator[dg.AssetCheckResult]:
+    """What the comparison with Email Bison's totals found last, said again; nobody is called."""
+
+    def read() -> list[StoredOutcome]:
+        with deployment.engine.connect() as connection:
+            return read_outcomes(connection, [Check.TOTALS_MATCH_BISON.value])
+
+    for it in through_restarts(read):
+        found = Outcome(
+            Check(it.name),
+            f"{it.description} (As found {it.checked_at:%Y-%m-%d %H:%M} UTC.)",
+            Severity(it.severity),
+            [_as_offender(row) for row in it.offenders],
+            it.more,
+        )
+        yield _result(found)
+
+
+def _ask(
+    deployment: Deployment, checks: Sequence[Check], instance: DagsterInstance
+) -> list[Outcome]:
+    with deployment.engine.connect() as connection:
+        return [_outcome(check, connection, deployment, instance) for check in checks]
+
+
+def _outcome(
+    check: Check, connection: Connection, deployment: Deployment, instance: DagsterInstance
+) -> Outcome:
+    now, zone, settings = deployment.now(), deployment.timezone, deployment.settings
+    deadlines = freshness.Deadlines.of(settings)
+    until = deadlines.last_closed_day(now, zone)
+    match check:
+        case Check.FRESHNESS:
+            standings = freshness.read_standings(connection, now, zone, deadlines)
+            return freshness.freshness(standings, now, zone, deadlines)
+        case Check.COMPLETE:
+            return coverage.complete(connection, until)
+        case Check.NO_MISSING_DAYS:
+            return coverage.no_missing_days(connection, until)
+        case Check.PLAUSIBLE:
+            return plausible.plausible(connection, deployment.today(), until)
+        case Check.WEBHOOKS_DELIVERED:
+            names = secrets_of_instances(settings) if settings.webhook_secret else ()
+            return delivery.webhooks_delivered(
+                connection, names, now=now, timezone=zone, until=until
+            )
+        case Check.EVENTS_APPLIED:
+            return events.events_applied(troubled_events(connection, now, events.MOST_OF_A_KIND))
+        case Check.AUTOMATION_ALIVE:
+            return _automation(deployment, instance)
+        case _:
+            raise ValueError(f"{check} is not one that asks the database alone")
+
+
+def _automation(deployment: Deployment, instance: DagsterInstance) -> Outcome:
+    # Imported late: the schedules name the checks that they start.
+    from kpi_pipeline.automation.alive import read_automation
+    from kpi_pipeline.automation.everything import build_everything
+
+    everything = build_everything(deployment.settings)
+    return automation.automation_alive(read_automation(instance, everything), deployment.now())
+
+
+def _result(found: Outcome) -> dg.AssetCheckResult:
+    metadata: dict[str, Any] = dict(found.numbers)
+    if found.offenders:
+        metadata["offenders"] = _table(found.offenders)
+    if found.more:
+        metadata["more_offenders"] = found.more
+    return dg.AssetCheckResult(
+        passed=found.passed,
+        asset_key=ASSET_OF[found.check],
+        check_name=found.check.value,
+        severity=dg.AssetCheckSeverity[found.severity.value],
+        description=found.description,
+        metadata=metadata,
+    )
+
+
+def _table(offenders: Sequence[Offender]) -> dg.TableMetadataValue:
+    names = list(dict.fromkeys(name for row in offenders for name in row))
+    records = [dg.TableRecord({name: _cell(row.get(name)) for name in names}) for row in offenders]
+    return dg.MetadataValue.table(
+        records, dg.TableSchema(columns=[dg.TableColumn(name) for name in names])
+    )
+
+
+def _cell(value: str | int | float | None) -> str | int | float:
+    return "–" if value is None else value
+
+
+def _as_offender(row: Any) -> Offender:
+    return dict(row)

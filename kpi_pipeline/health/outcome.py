@@ -1,0 +1,74 @@
+"""What a check found: whether all is well, and else who is concerned and what to do about it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+# What the page's table, a message and the stored outcome show; how many more there are is told.
+MOST_OFFENDERS = 50
+
+
+class Severity(StrEnum):
+    """How bad it is."""
+
+    WARN = "WARN"
+    ERROR = "ERROR"
+
+
+class Check(StrEnum):
+    """The checks, by the names that people see and mute."""
+
+    FRESHNESS = "freshness"
+    COMPLETE = "complete"
+    PLAUSIBLE = "plausible"
+    AUTOMATION_ALIVE = "automation_alive"
+    NO_MISSING_DAYS = "no_missing_days"
+    TOTALS_MATCH_BISON = "totals_match_bison"
+    WEBHOOKS_DELIVERED = "webhooks_delivered"
+    EVENTS_APPLIED = "events_applied"
+    REGISTRY_MATCHES_BISON = "registry_matches_bison"
+
+
+# What an offender's row holds: the client's key stands under `workspace`, where there is one.
+Offender = Mapping[str, str | int | float | None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check found.
+
+    `offenders` are the rows of those in trouble, the worst first, at most MOST_OFFENDERS; `more`
+    is how many others there are. Without any, the check has passed. `numbers` are counts to plot.
+    """
+
+    check: Check
+    description: str
+    severity: Severity = Severity.WARN
+    offenders: Sequence[Offender] = ()
+    more: int = 0
+    numbers: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nobody is in trouble."""
+        return not self.offenders
+
+
+def outcome(
+    check: Check,
+    offenders: Sequence[Offender],
+    *,
+    well: str,
+    trouble: str,
+    severity: Severity,
+    numbers: Mapping[str, int] | None = None,
+) -> Outcome:
+    """What the check found, with the sentence that fits, and no more rows than are shown."""
+    return Outcome(
+        check,
+        trouble if offenders else well,
+        severity if offenders else Severity.WARN,
+        offenders[:MOST_OFFENDERS],
+        max(len(offenders) - MOST_OFFENDERS, 0),
+        numbers or {},
+    )

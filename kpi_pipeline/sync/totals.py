@@ -1,0 +1,69 @@
+"""Email Bison's own totals of a period, asked for client by client; outside any sync."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import date
+
+from kpi_pipeline.bison import BisonClient, BisonError, PeriodStats, WorkspaceReader
+from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.sync.identity import confirm_key, is_due, reference
+from kpi_pipeline.sync.side_by_side import side_by_side
+from kpi_pipeline.warehouse.api_keys import StoredKey, stored_keys
+from kpi_pipeline.warehouse.clients import Client, active_clients
+
+
+@dataclass
+class Totals:
+    """What Email Bison told, by client, and a sentence for each client that could not be asked."""
+
+    told: dict[str, PeriodStats] = field(default_factory=dict)
+    unasked: dict[str, str] = field(default_factory=dict)
+
+
+async def ask_for_totals(deployment: Deployment, first: date, last: date) -> Totals:
+    """Ask for the totals of `first` … `last` of each active client, one call for each."""
+    totals = Totals()
+    with deployment.engine.connect() as connection:
+        clients = active_clients(connection)
+    async with AsyncExitStack() as stack:
+        opened: dict[str, BisonClient] = {}
+        for name, instance in deployment.instances().items():
+            opened[name] = await stack.enter_async_context(deployment.bison_client(instance))
+
+        async def ask(client: Client) -> None:
+            try:
+                totals.told[client.workspace] = await _ask(deployment, opened, client, first, last)
+            except (BisonError, KpiError) as error:
+                totals.unasked[client.workspace] = str(error)
+
+        await side_by_side(clients, ask, deployment.settings.bison_concurrency)
+    return totals
+
+
+async def _ask(
+    deployment: Deployment,
+    opened: Mapping[str, BisonClient],
+    client: Client,
+    first: date,
+    last: date,
+) -> PeriodStats:
+    # Refuses an instance that is not configured, with the remedy.
+    bison = opened[deployment.instance(client.instance).name]
+    key = await asyncio.to_thread(_key_of, deployment, client)
+    if key is not None and is_due(key, deployment.now()):
+        await confirm_key(deployment, bison, client, key.secret)
+
+    async def read(reader: WorkspaceReader) -> PeriodStats:
+        return await reader.stats(first, last)
+
+    reading = await bison.read_as(reference(client), key.secret if key else None, read)
+    return reading.value
+
+
+def _key_of(deployment: Deployment, client: Client) -> StoredKey | None:
+    with deployment.engine.connect() as connection:
+        keys = stored_keys(connection, [client.workspace], deployment.vault)
+    return keys.get(client.workspace)

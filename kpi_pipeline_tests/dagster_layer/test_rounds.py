@@ -1,0 +1,172 @@
+"""When the checks are done, and that a run which fills partitions calls nobody for them."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+from dagster import DagsterInstance, DagsterRunStatus
+from dagster._core.test_utils import create_run_for_test
+
+from kpi_pipeline.automation.rounds import after_sync
+from kpi_pipeline.checks.specs import ASSET_OF, LIGHT_CHECKS, TOTALS_CHECK, check_key
+from kpi_pipeline.definitions import build_definitions
+from kpi_pipeline.health.outcome import Check
+from kpi_pipeline.partitions import rectangle_tags
+from kpi_pipeline.settings import load_settings
+from kpi_pipeline.warehouse.check_outcomes import read_outcomes
+from kpi_pipeline_tests.dagster_layer.installation import Installation
+
+NOW = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def asked(result: dg.SensorResult) -> list[dg.AssetCheckKey]:
+    return [key for it in result.run_requests or [] for key in it.asset_check_keys or []]
+
+
+def requests(name: str, instance: DagsterInstance) -> list[dg.RunRequest]:
+    """What a schedule requests at NOW."""
+    definitions = build_definitions(load_settings())
+    context = dg.build_schedule_context(
+        instance=instance,
+        scheduled_execution_time=NOW,
+        repository_def=definitions.get_repository_def(),
+    )
+    return list(definitions.resolve_schedule_def(name).evaluate_tick(context).run_requests or [])
+
+
+def checked(installation: Installation, *keys: dg.AssetCheckKey) -> dg.ExecuteInProcessResult:
+    """A round of these checks."""
+    job = installation.definitions.resolve_implicit_global_asset_job_def()
+    subset = job.get_subset(asset_check_selection=set(keys))
+    return subset.execute_in_process(instance=installation.instance)
+
+
+def stats_calls(installation: Installation) -> int:
+    calls = installation.agency.bison.http.get("/sandbox/calls").json()["calls"]
+    return sum(it["path"].endswith("/stats") for it in calls)
+
+
+def found(result: dg.ExecuteInProcessResult, check: Check) -> dg.AssetCheckEvaluation:
+    (evaluation,) = [
+        it for it in result.get_asset_check_evaluations() if it.check_name == check.value
+    ]
+    return evaluation
+
+
+def test_a_round_asks_for_the_light_checks_alone_and_one_schedule_for_the_totals(
+    instance: DagsterInstance,
+) -> None:
+    (light,) = requests("data_checks", instance)
+    (totals,) = requests("daily_totals_check", instance)
+    assert (light.asset_selection, totals.asset_selection) == ([], [])
+    assert set(light.asset_check_keys or ()) == set(LIGHT_CHECKS)
+    assert list(totals.asset_check_keys or ()) == [TOTALS_CHECK]
+    others = {*Check} - {Check(key.name) for key in (*LIGHT_CHECKS, TOTALS_CHECK)}
+    assert others == {Check.REGISTRY_MATCHES_BISON}
+
+
+def test_after_a_sync_one_round_is_asked_for_and_no_second_one(instance: DagsterInstance) -> None:
+    assert asked(after_sync(instance, None, None, NOW)) == []
+    first = after_sync(instance, None, NOW - MINUTE, NOW)
+    assert set(asked(first)) == set(LIGHT_CHECKS)
+    assert asked(after_sync(instance, first.cursor, NOW - MINUTE, NOW + 5 * MINUTE)) == []
+
+    next_sync = after_sync(instance, first.cursor, NOW, NOW + MINUTE)
+    assert asked(next_sync) == [], "a round was asked for a minute ago"
+    assert set(asked(after_sync(instance, next_sync.cursor, NOW, NOW + 2 * MINUTE)))
+
+
+def test_a_round_waits_for_the_syncs_under_way_and_not_for_ever(
+    instance: DagsterInstance,
+) -> None:
+    first = after_sync(instance, None, NOW - MINUTE, NOW)
+    run = create_run_for_test(
+        instance,
+        asset_selection=frozenset({dg.AssetKey("client_metrics")}),
+        status=DagsterRunStatus.STARTED,
+    )
+    try:
+        waits = after_sync(instance, first.cursor, NOW + MINUTE, NOW + 3 * MINUTE)
+        assert (asked(waits), waits.cursor) == ([], first.cursor)
+        assert asked(after_sync(instance, first.cursor, NOW + MINUTE, NOW + 11 * MINUTE))
+    finally:
+        instance.report_run_canceled(run)
+    assert asked(after_sync(instance, first.cursor, NOW + MINUTE, NOW + 3 * MINUTE))
+
+
+def test_without_an_hourly_refresh_there_is_no_such_schedule_and_a_day_counts_as_fresh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hourly = load_settings()
+    monkeypatch.setenv("KPI_HOURLY_REFRESH", "off")
+    daily = load_settings()
+    names = {it.name for it in build_definitions(daily).schedules or ()}
+    assert "daily_kpi_sync" in names
+    assert "hourly_refresh" not in names
+    assert (hourly.stale_after, daily.stale_after) == (timedelta(hours=3), timedelta(hours=26))
+    spec = (
+        build_definitions(daily)
+        .resolve_assets_def("client_metrics")
+        .get_asset_spec(dg.AssetKey("client_metrics"))
+    )
+    assert spec.freshness_policy == dg.FreshnessPolicy.time_window(
+        warn_window=daily.stale_after, fail_window=2 * daily.stale_after
+    )
+
+
+@pytest.mark.slow
+def test_the_totals_are_asked_for_by_hand_and_by_no_run_that_fills_partitions(
+    installation: Installation,
+) -> None:
+    dates = installation.days_ago(*range(31))
+    filled = installation.run(rectangle_tags(installation.workspaces, dates))
+    assert filled.success
+    done = {it.check_name for it in filled.get_asset_check_evaluations()}
+    grid_checks = {it.value for it, key in ASSET_OF.items() if key.to_user_string() in _GRID}
+    assert done == grid_checks - {TOTALS_CHECK.name}, "totals that were never asked for"
+    assert stats_calls(installation) == 0
+
+    totals = found(checked(installation, TOTALS_CHECK), Check.TOTALS_MATCH_BISON)
+    assert totals.passed, totals.description
+    assert stats_calls(installation) == 26
+
+    again = installation.run(rectangle_tags(installation.workspaces, dates[-2:]))
+    said = found(again, Check.TOTALS_MATCH_BISON)
+    assert said.passed
+    assert said.description is not None
+    assert "(As found " in said.description
+    assert stats_calls(installation) == 26
+
+
+@pytest.mark.slow
+def test_a_run_in_which_a_client_fails_does_its_checks_all_the_same(
+    installation: Installation,
+) -> None:
+    bad = installation.agency.keyed[0]
+    installation.agency.revoke(bad)
+    failed = installation.run(rectangle_tags(installation.workspaces, installation.days_ago(1, 0)))
+    assert not failed.success
+    fresh = found(failed, Check.FRESHNESS)
+    assert not fresh.passed
+    assert fresh.metadata["fresh"].value == 25
+    assert bad in str(fresh.metadata["offenders"].value)
+
+
+@pytest.mark.slow
+def test_what_a_round_found_stands_in_the_database_for_whoever_has_no_dagster(
+    installation: Installation,
+) -> None:
+    checked(installation, *LIGHT_CHECKS)
+    with installation.agency.deployment.engine.connect() as connection:
+        stored = {it.name: it for it in read_outcomes(connection)}
+    assert stored.keys() == {key.name for key in LIGHT_CHECKS}
+    fresh = stored["freshness"]
+    assert (fresh.severity, fresh.asset) == ("WARN", "client_metrics")
+    assert fresh.description.startswith("0 of 26 clients fresh")
+    assert len(fresh.offenders) == 26
+    assert fresh.since == fresh.checked_at
+    assert check_key(Check.FRESHNESS) in LIGHT_CHECKS
+
+
+_GRID = {"raw_bison_stats", "kpi_projections", "client_metrics"}

@@ -1,0 +1,176 @@
+"""Rounds of checks and looks for alerts, at moments of the test's own, beside a real page."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from dagster import DagsterInstance
+from sqlalchemy import text
+
+from kpi_pipeline.alerting.delivery import receivers_of
+from kpi_pipeline.alerting.look import look
+from kpi_pipeline.assets.resources import DeploymentResource
+from kpi_pipeline.checks.specs import LIGHT_CHECKS, check_key
+from kpi_pipeline.cli.dagster_home import dagster_instance
+from kpi_pipeline.definitions import build_definitions
+from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.health.outcome import Check
+from kpi_pipeline.sync.rectangle import Rectangle, Step
+from kpi_pipeline.sync.work import work_through
+from kpi_pipeline_tests.end_to_end.agency import Agency
+from kpi_pipeline_tests.sandbox.receiver import Receiver
+
+_CHECKS_OF_ASSET = """
+query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+  assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization {
+    status evaluation { severity description metadataEntries { label ... on TableMetadataEntry {
+      table { records } } } } } } } } } } }
+"""
+
+
+def ten_o_clock(now: datetime) -> ZoneInfo:
+    """A time zone in which it is between ten and eleven: neither midnight nor six is near."""
+    ahead = (10 - now.astimezone(UTC).hour + 12) % 24 - 12
+    # The names of these zones count the other way round.
+    return ZoneInfo(f"Etc/GMT{-ahead:+d}" if ahead else "Etc/GMT")
+
+
+class LaterDeployment(DeploymentResource):
+    """The deployment of the environment, some hours later."""
+
+    hours: float
+
+    @contextmanager
+    def opened(self) -> Iterator[Deployment]:
+        with super().opened() as deployment:
+            yield replace(deployment, now=self.now)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(hours=self.hours)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A check as its page shows it: the status, and of a failure the severity and description."""
+
+    status: str
+    severity: str
+    description: str
+    offenders: str
+
+
+class Alarms:
+    """What a test of alarms holds. Hours are those that have passed since it began."""
+
+    def __init__(self, agency: Agency, instance: DagsterInstance, receiver: Receiver) -> None:
+        self.agency = agency
+        self.instance = instance
+        self.receiver = receiver
+
+    def forget(self) -> None:
+        """As if nothing had ever been found or told."""
+        for table in ("check_outcomes", "alert_state", "sync_log"):
+            self.sql(f"DELETE FROM {table}")
+        # What was fetched in hours to come would outlast what is fetched now.
+        for table in ("raw_bison_stats", "sending_plans", "kpi_projections", "client_metrics"):
+            self.sql(f"UPDATE {table} SET as_of = least(as_of, now())")
+        self.receiver.received.clear()
+
+    def sql(self, statement: str, **values: object) -> None:
+        with self.agency.deployment.engine.begin() as connection:
+            connection.execute(text(statement), values)
+
+    def deployment(self, hours: float) -> Deployment:
+        return replace(self.agency.deployment, now=LaterDeployment(hours=hours).now)
+
+    def checked(self, check: Check, hours: float) -> Seen:
+        """Do the check, and see it as its page shows it."""
+        for _ in range(5):
+            self.round(hours, check)
+            if seen := self.seen(check):
+                return seen
+        raise AssertionError(f"{check} never shows: its asset is materialized all the time")
+
+    def round(self, hours: float, *checks: Check) -> None:
+        """Do the checks, or the light ones, in a run that the page knows of."""
+        settings = self.agency.deployment.settings
+        definitions = build_definitions(settings, LaterDeployment(hours=hours))
+        keys = {check_key(it) for it in checks} or set(LIGHT_CHECKS)
+        job = definitions.resolve_implicit_global_asset_job_def()
+        done = job.get_subset(asset_check_selection=keys).execute_in_process(instance=self.instance)
+        assert {it.asset_check_key for it in done.get_asset_check_evaluations()} == keys
+
+    def seen(self, check: Check) -> Seen | None:
+        """The check as the page's own query gets it; None if it is older than its asset."""
+        key = check_key(check)
+        answer = self.agency.page.query(_CHECKS_OF_ASSET, {"key": {"path": key.asset_key.path}})
+        checks = answer["assetNodeOrError"]["assetChecksOrError"]["checks"]
+        (found,) = [it for it in checks if it["name"] == check.value]
+        execution = found["executionForLatestMaterialization"]
+        if execution is None:
+            return None
+        evaluation = execution["evaluation"]
+        tables = [it["table"]["records"] for it in evaluation["metadataEntries"] if "table" in it]
+        return Seen(
+            execution["status"], evaluation["severity"], evaluation["description"], str(tables)
+        )
+
+    def look(self, hours: float) -> None:
+        """Tell people what there is to tell."""
+        deployment = self.deployment(hours)
+        look(deployment, receivers_of(deployment.settings.alert_urls))
+
+    def told(self, check: Check) -> list[str]:
+        """What was told of the check, in the words that begin each notice."""
+        title = f": {check.value} of {check_key(check).asset_key.to_user_string()}"
+        lines = [
+            line
+            for it in self.receiver.received
+            for line in str(it.body["message"]).splitlines()
+            if line.endswith(title)
+        ]
+        return [line.removesuffix(title) for line in lines]
+
+    def sync(self, hours: float, *days_ago: int, clients: Sequence[str] = ()) -> None:
+        """Fetch and work out these days of all clients, or some, as of that hour."""
+        sync(self.deployment(hours), clients or self.agency.grid, days_ago or (1, 0))
+
+    def follow(self, check: Check, hours: float, severity: str, every: float = 0.25) -> Seen:
+        """From the failed check on the page to one alert, and no other on the next two rounds."""
+        seen = self.checked(check, hours)
+        assert (seen.status, seen.severity) == ("FAILED", severity), seen
+        # The daemon's own sensor looks every 30 s, and may have been quicker.
+        assert self.told(check) in ([], [severity])
+        for later in range(3):
+            self.round(hours + later * every, check)
+            self.look(hours + later * every)
+            assert self.told(check) == [severity]
+        return seen
+
+    def recovered(self, check: Check, hours: float) -> None:
+        """The check passes on the page, and whoever was told is told so, once."""
+        before = self.told(check)
+        seen = self.checked(check, hours)
+        assert seen.status == "SUCCEEDED", seen
+        for later in (0.0, 0.25):
+            self.look(hours + later)
+        assert self.told(check) == [*before, "OVER"]
+
+
+def sync(deployment: Deployment, clients: Sequence[str], days_ago: Iterable[int]) -> None:
+    """Fetch and work out these days of the clients."""
+    today = deployment.today()
+    dates = sorted(today - timedelta(days=it) for it in days_ago)
+    rectangle = Rectangle(list(clients), dates)
+    run_id = f"a sync at {deployment.now()}"
+    outcomes = work_through(deployment, rectangle, list(Step), run_id=run_id)
+    assert [it.error for it in outcomes if it.error] == []
+
+
+@contextmanager
+def watching(agency: Agency, receiver: Receiver) -> Iterator[Alarms]:
+    """Open the agency's Dagster in this process, too."""
+    with dagster_instance(agency.deployment.settings) as instance:
+        yield Alarms(agency, instance, receiver)

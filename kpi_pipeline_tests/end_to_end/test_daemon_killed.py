@@ -1,0 +1,84 @@
+"""Dagster's daemon is killed: who still says that nothing goes on."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import psutil
+import pytest
+from sqlalchemy import URL
+
+from kpi_pipeline.cli.dagster_page import RunStatus
+from kpi_pipeline.cli.status import report
+from kpi_pipeline.partitions import rectangle_tags
+from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency, running_agency
+from kpi_pipeline_tests.end_to_end.alarms import ten_o_clock
+
+pytestmark = pytest.mark.slow
+
+_SANDBOX = {"clients": 3, "calls-per-second": 0, "latency": 0}
+_STALE_AFTER = timedelta(seconds=36)
+_HEARTBEATS = """{ instance { daemonHealth { allDaemonStatuses {
+    lastHeartbeatTime required } } } }"""
+
+
+@pytest.fixture
+def agency(
+    postgres: URL, administer: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Agency]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KPI_ENV_FILE", "")
+        patch.setenv("KPI_STATE_DIR", str(tmp_path_factory.mktemp("killed")))
+        patch.delenv("KPI_TIMEZONE", raising=False)
+        settings = {
+            "timezone": ten_o_clock(datetime.now(UTC)),
+            "stale_after_hours": _STALE_AFTER.total_seconds() / 3600,
+        }
+        with running_agency(
+            postgres,
+            administer,
+            _SANDBOX,
+            settings=settings,
+            schedules_on=True,
+            takes_webhooks=True,
+        ) as agency:
+            yield agency
+
+
+def test_freshness_turns_503_at_the_set_time_and_status_says_what_is_late_and_for_how_long(
+    agency: Agency, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agency.poll(lambda: _has_begun(agency), "a sign of life of each part of the daemon")
+    dates = [agency.today - timedelta(days=1), agency.today]
+    assert agency.run(ASSETS, rectangle_tags(agency.grid, dates))[0] is RunStatus.SUCCESS
+    (daemon,) = [it for it in agency.children if "daemon" in it.name]
+    psutil.Process(daemon.pid).kill()
+    as_of = min(row["as_of"] for (_, day), row in agency.rows().items() if day == agency.today)
+    assert _freshness(agency).status_code == 200
+
+    agency.poll(lambda: _freshness(agency).status_code == 503, "the answer 503", 60)
+
+    assert datetime.now(UTC) >= as_of + _STALE_AFTER
+    assert sorted(_freshness(agency).json()["stale"]) == sorted(agency.grid)
+
+    capsys.readouterr()
+    later = replace(agency.deployment, now=lambda: datetime.now(UTC) + timedelta(hours=3))
+    assert not report(later)
+    said = capsys.readouterr().out
+    # The one is due at half past each hour, the other every 15 minutes.
+    assert re.search(r"schedule hourly_refresh is late for [23] h", said)
+    assert re.search(r"schedule data_checks is late for [23] h", said)
+    assert "daemon scheduler is silent for 3 h" in said
+    assert "schedule clean_up_runs" not in said, "it is due on Sundays"
+    assert "0 of 3 clients fresh" in said
+
+
+def _has_begun(agency: Agency) -> bool:
+    daemons = agency.page.query(_HEARTBEATS, {})["instance"]["daemonHealth"]["allDaemonStatuses"]
+    return all(it["lastHeartbeatTime"] for it in daemons if it["required"])
+
+
+def _freshness(agency: Agency) -> httpx.Response:
+    return httpx.get(f"{agency.gateway}/freshness", timeout=30)
