@@ -67,6 +67,8 @@ def _findings(report: "RegistryReport") -> dict[str, list[str]]:
 
 def _metadata(report: "RegistryReport") -> dict[str, int | dg.MarkdownMetadataValue]:
     lists = {**_findings(report), "not_listed": report.not_listed}
+    # Where a list is unread, there is no materialization that could say so.
+    del lists["unread"]
     numbers = {"active_clients": len(report.active), "listed_workspaces": report.listed}
     counts = {f"{name}_count": len(lines) for name, lines in lists.items()}
     texts = {

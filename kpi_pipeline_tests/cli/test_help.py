@@ -38,6 +38,7 @@ OPTIONS = {
     ],
     "secret-key": [],
     "summary": ["--date"],
+    "status": [],
     "sync": ["--date", "--workspace", "-w"],
     "up": [],
     "webhook-secret": [],

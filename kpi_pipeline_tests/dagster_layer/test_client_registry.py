@@ -63,6 +63,7 @@ def test_what_the_comparison_found_stands_in_the_catalogue(installation: Install
         "bad_keys_count": 2,
         "unchecked_keys_count": 0,
         "not_listed_count": 0,
+        "unserved_count": 0,
     }
     assert "Newcomer Ltd" in str(metadata["unknown"])
     assert "Quite Another Name" in str(metadata["renamed"])
