@@ -64,3 +64,9 @@ def pick_partition(page: Page, day: date, workspace: str) -> None:
     page.get_by_text(str(day), exact=True).locator("visible=true").first.click()
     page.get_by_text(workspace, exact=True).locator("visible=true").first.click()
     page.get_by_text("positive_replies_mtd").wait_for()
+
+
+def show_check(page: Page, dagster: str, asset: str, check: str) -> None:
+    """Open the checks of an asset, with one of them, as the link of an alert does."""
+    page.goto(f"{dagster}/assets/{asset}?view=checks&checkDetail={check}")
+    page.get_by_text("Latest execution").first.wait_for(timeout=60_000)

@@ -1,4 +1,4 @@
-"""Makes the README's picture anew, from a demo of its own: `make screenshots`."""
+"""Makes the pictures of the documents anew, from a demo of its own: `make screenshots`."""
 
 import os
 import tempfile
@@ -6,25 +6,33 @@ import time
 from datetime import date, timedelta
 from pathlib import Path
 
+from sqlalchemy import text
+
 from kpi_pipeline.business_days import days_between
+from kpi_pipeline.checks.specs import LIGHT_CHECKS
 from kpi_pipeline.cli.dagster_page import RunStatus
-from kpi_pipeline.cli.playground import playground
+from kpi_pipeline.cli.playground import Playground, playground
 from kpi_pipeline.partitions import rectangle_tags
 from kpi_pipeline.settings import PROJECT_ROOT, load_settings
 from kpi_pipeline_tests.browser.chromium import (
     find_chromium,
     open_page,
     pick_partition,
+    show_check,
     show_grid,
 )
 from kpi_pipeline_tests.end_to_end.agency import ASSETS
 
 _SANDBOX = {"clients": 26, "calls-per-second": 0, "latency": 0}
 _DAYS = 35
+_FIRST_TICKS_SECONDS = 45
+_LOSE_A_ROW = text(
+    "DELETE FROM client_metrics WHERE workspace = :lost AND metric_date BETWEEN :day AND :day + 1"
+)
 
 
 def main() -> None:
-    """Write docs/images/partition-grid.png."""
+    """Write docs/images/partition-grid.png and docs/images/failed-check.png."""
     executable = find_chromium()
     if executable is None:
         raise SystemExit("Install Debian's package chromium first.")
@@ -34,13 +42,24 @@ def main() -> None:
         with playground(settings, _SANDBOX, date(2020, 1, 1)) as play:
             today = play.deployment.today()
             dates = days_between(today - timedelta(days=_DAYS), today)
-            run_id = play.page.launch(ASSETS, rectangle_tags(play.grid, dates))
-            while play.page.status(run_id) is RunStatus.UNDER_WAY:
-                time.sleep(0.3)
+            _wait_for(play, play.page.launch(ASSETS, rectangle_tags(play.grid, dates)))
+            with play.deployment.engine.begin() as connection:
+                connection.execute(_LOSE_A_ROW, {"lost": play.grid[14], "day": dates[-6]})
+            # By then, each schedule and sensor of the page has begun to tick.
+            time.sleep(_FIRST_TICKS_SECONDS)
+            checks = [(key.asset_key.to_user_string(), key.name) for key in LIGHT_CHECKS]
+            _wait_for(play, play.page.launch([], {}, checks))
             with open_page(executable) as page:
                 show_grid(page, play.page.url, dates[0], dates[-1])
                 pick_partition(page, dates[-4], play.grid[14])
                 page.screenshot(path=_image("partition-grid"))
+                show_check(page, play.page.url, "client_metrics", "complete")
+                page.screenshot(path=_image("failed-check"))
+
+
+def _wait_for(play: Playground, run_id: str) -> None:
+    while play.page.status(run_id) is RunStatus.UNDER_WAY:
+        time.sleep(0.3)
 
 
 def _image(name: str) -> Path:
