@@ -15,6 +15,7 @@ from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 from dagster._core.instance import RUNLESS_RUN_ID
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
     AssetEventTagsTable,
     AssetKeyTable,
     SqlEventLogStorageTable,
@@ -95,10 +96,14 @@ def delete_runs(instance: DagsterInstance, ended_before: datetime) -> str:
     with storage.index_connection() as connection:
         kept = kept_runs(connection, ended_before)
         reports = delete_reports(connection, ended_before)
+        evaluations = delete_evaluations(connection, ended_before)
     why = "".join(f"; {count} {reason}" for reason, count in kept.items())
     day = f"{ended_before.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     told = f"Runs that ended before {day}: {deleted} deleted, {sum(kept.values())} kept{why}."
-    return f"{told} Older reports of sensors: {reports} deleted." if reports else told
+    more = {"reports of sensors": reports, "results of checks": evaluations}
+    return " ".join(
+        [told, *(f"Older {what}: {count} deleted." for what, count in more.items() if count)]
+    )
 
 
 def superseded_runs(connection: Connection, ended_before: datetime, most: int) -> list[str]:
@@ -133,6 +138,18 @@ def delete_reports(connection: Connection, before: datetime) -> int:
     old = select(_events.id).where(*told, passed, _events.id.not_in(latest))
     connection.execute(delete(AssetEventTagsTable).where(AssetEventTagsTable.c.event_id.in_(old)))
     return connection.execute(delete(SqlEventLogStorageTable).where(_events.id.in_(old))).rowcount
+
+
+def delete_evaluations(connection: Connection, before: datetime) -> int:
+    """Delete what checks found before this instant, but for the latest of each check; how many.
+
+    Dagster leaves it when the run goes that did the check: some hundred a day.
+    """
+    table = AssetCheckExecutionsTable.c
+    latest = select(func.max(table.id)).group_by(table.asset_key, table.check_name)
+    passed = table.create_timestamp < before.astimezone(UTC).replace(tzinfo=None)
+    old = delete(AssetCheckExecutionsTable).where(passed, table.id.not_in(latest))
+    return connection.execute(old).rowcount
 
 
 def _old_runs(ended_before: datetime) -> Subquery:

@@ -44,6 +44,23 @@ def light(old: OldRuns, **tags: str) -> str:
     return result.run_id
 
 
+def test_old_results_of_checks_go_but_for_the_latest_of_each(old: OldRuns) -> None:
+    @dg.asset_check(asset=beacon)
+    def bright() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=True)
+
+    for _ in range(3):
+        dg.materialize([beacon, bright], instance=old.instance)
+    old.sql("UPDATE asset_check_executions SET create_timestamp = now() - interval '91 days'")
+    assert "results" not in old.clean_up(retention_days=92)
+
+    assert old.clean_up().endswith("Older results of checks: 2 deleted.")
+
+    key = dg.AssetCheckKey(beacon.key, "bright")
+    records = old.instance.event_log_storage.get_asset_check_execution_history(key, limit=10)
+    assert [record.status.value for record in records] == ["SUCCEEDED"]
+
+
 def test_old_reports_of_a_sensor_go_but_for_the_latest_and_for_those_of_partitions(
     old: OldRuns,
 ) -> None:
