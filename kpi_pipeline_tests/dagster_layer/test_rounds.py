@@ -15,6 +15,7 @@ from kpi_pipeline.partitions import rectangle_tags
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline.warehouse.check_outcomes import read_outcomes
 from kpi_pipeline_tests.dagster_layer.installation import Installation
+from kpi_pipeline_tests.sandbox.receiver import receiving
 
 NOW = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -35,11 +36,14 @@ def requests(name: str, instance: DagsterInstance) -> list[dg.RunRequest]:
     return list(definitions.resolve_schedule_def(name).evaluate_tick(context).run_requests or [])
 
 
-def checked(installation: Installation, *keys: dg.AssetCheckKey) -> dg.ExecuteInProcessResult:
+def checked(
+    installation: Installation, *keys: dg.AssetCheckKey, **tags: str
+) -> dg.ExecuteInProcessResult:
     """A round of these checks."""
     job = installation.definitions.resolve_implicit_global_asset_job_def()
     subset = job.get_subset(asset_check_selection=set(keys))
-    return subset.execute_in_process(instance=installation.instance)
+    named = {name.replace("__", "/"): value for name, value in tags.items()}
+    return subset.execute_in_process(instance=installation.instance, tags=named)
 
 
 def stats_calls(installation: Installation) -> int:
@@ -167,6 +171,20 @@ def test_what_a_round_found_stands_in_the_database_for_whoever_has_no_dagster(
     assert len(fresh.offenders) == 26
     assert fresh.since == fresh.checked_at
     assert check_key(Check.FRESHNESS) in LIGHT_CHECKS
+
+
+@pytest.mark.slow
+def test_each_round_that_is_due_tells_the_watch_from_outside_that_it_was_done(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with receiving() as receiver:
+        monkeypatch.setenv("KPI_HEARTBEAT_URL", f"{receiver.url}/watch")
+        checked(installation, *LIGHT_CHECKS)
+        assert receiver.received == []
+        due = checked(installation, *LIGHT_CHECKS, dagster__schedule_name="data_checks")
+    called = [it.path for it in receiver.received]
+    assert called[0] == f"/watch/start?rid={due.run_id}"
+    assert called[-1] == f"/watch?rid={due.run_id}"
 
 
 _GRID = {"raw_bison_stats", "kpi_projections", "client_metrics"}

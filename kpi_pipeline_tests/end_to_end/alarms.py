@@ -1,13 +1,15 @@
 """Rounds of checks and looks for alerts, at moments of the test's own, beside a real page."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import pytest
 from dagster import DagsterInstance
-from sqlalchemy import text
+from sqlalchemy import URL, text
 
 from kpi_pipeline.alerting.delivery import receivers_of
 from kpi_pipeline.alerting.look import look
@@ -19,7 +21,7 @@ from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.health.outcome import Check
 from kpi_pipeline.sync.rectangle import Rectangle, Step
 from kpi_pipeline.sync.work import work_through
-from kpi_pipeline_tests.end_to_end.agency import Agency
+from kpi_pipeline_tests.end_to_end.agency import Agency, running_agency
 from kpi_pipeline_tests.sandbox.receiver import Receiver
 
 _CHECKS_OF_ASSET = """
@@ -35,6 +37,31 @@ def ten_o_clock(now: datetime) -> ZoneInfo:
     ahead = (10 - now.astimezone(UTC).hour + 12) % 24 - 12
     # The names of these zones count the other way round.
     return ZoneInfo(f"Etc/GMT{-ahead:+d}" if ahead else "Etc/GMT")
+
+
+@contextmanager
+def lively_agency(
+    server: URL,
+    administer: Callable[[str], None],
+    state: Path,
+    clients: int,
+    **settings: object,
+) -> Iterator[Agency]:
+    """An agency at ten in the morning, with all schedules and sensors on, and a gateway."""
+    described = {"timezone": ten_o_clock(datetime.now(UTC)), **settings}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KPI_ENV_FILE", "")
+        patch.setenv("KPI_STATE_DIR", str(state))
+        patch.delenv("KPI_TIMEZONE", raising=False)
+        with running_agency(
+            server,
+            administer,
+            {"clients": clients, "calls-per-second": 0, "latency": 0},
+            settings=described,
+            schedules_on=True,
+            takes_webhooks=True,
+        ) as agency:
+            yield agency
 
 
 class LaterDeployment(DeploymentResource):
@@ -81,6 +108,16 @@ class Alarms:
     def sql(self, statement: str, **values: object) -> None:
         with self.agency.deployment.engine.begin() as connection:
             connection.execute(text(statement), values)
+
+    @contextmanager
+    def inactive(self, clients: Sequence[str]) -> Iterator[None]:
+        """Without these clients, while the block lasts."""
+        statement = "UPDATE clients SET active = :active WHERE workspace = ANY(:clients)"
+        self.sql(statement, active=False, clients=list(clients))
+        try:
+            yield
+        finally:
+            self.sql(statement, active=True, clients=list(clients))
 
     def deployment(self, hours: float) -> Deployment:
         return replace(self.agency.deployment, now=LaterDeployment(hours=hours).now)

@@ -5,47 +5,34 @@ hours are handed in.
 """
 
 import json
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 
 import httpx
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL
 
+from kpi_pipeline.alerting.summary import read_summary, summary_text
 from kpi_pipeline.health.outcome import Check
 from kpi_pipeline.inbox.replay import replay
 from kpi_pipeline_tests.alerting.support import json_url
-from kpi_pipeline_tests.end_to_end.agency import Agency, running_agency
-from kpi_pipeline_tests.end_to_end.alarms import Alarms, sync, ten_o_clock, watching
+from kpi_pipeline_tests.end_to_end.agency import Agency
+from kpi_pipeline_tests.end_to_end.alarms import Alarms, lively_agency, sync, watching
 from kpi_pipeline_tests.sandbox.receiver import Receiver, receiving
 
 pytestmark = pytest.mark.slow
-
-_SANDBOX = {"clients": 5, "calls-per-second": 0, "latency": 0}
 
 
 @pytest.fixture(scope="module")
 def watched(
     postgres: URL, administer: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Agency, Receiver]]:
-    """Five clients, filled for 40 days, with all schedules and sensors on; who hears of them."""
-    with pytest.MonkeyPatch.context() as patch, receiving() as receiver:
-        patch.setenv("KPI_ENV_FILE", "")
-        patch.setenv("KPI_STATE_DIR", str(tmp_path_factory.mktemp("alarms")))
-        patch.delenv("KPI_TIMEZONE", raising=False)
-        settings = {
-            "timezone": ten_o_clock(datetime.now(UTC)),
-            "alert_urls": (SecretStr(json_url(receiver.url)),),
-        }
-        with running_agency(
-            postgres,
-            administer,
-            _SANDBOX,
-            settings=settings,
-            schedules_on=True,
-            takes_webhooks=True,
-        ) as agency:
+    """Eight clients, filled for 40 days, with all schedules and sensors on; who hears of them."""
+    state = tmp_path_factory.mktemp("alarms")
+    with receiving() as receiver:
+        told = (SecretStr(json_url(receiver.url)),)
+        with lively_agency(postgres, administer, state, 8, alert_urls=told) as agency:
             sync(agency.deployment, agency.grid, range(41))
             yield agency, receiver
 
@@ -84,7 +71,7 @@ def test_a_schedule_that_was_stopped_is_seen_and_told_until_it_is_on_again(alarm
 def test_numbers_that_nobody_refreshes_turn_stale_late_then_too_late(alarms: Alarms) -> None:
     assert alarms.checked(Check.FRESHNESS, 2.9).status == "SUCCEEDED"
     seen = alarms.follow(Check.FRESHNESS, 3.2, "WARN")
-    assert "0 of 5 clients fresh" in seen.description
+    assert "0 of 8 clients fresh" in seen.description
     assert "its numbers are 3 h" in seen.offenders
 
     assert alarms.checked(Check.FRESHNESS, 6.2).severity == "ERROR"
@@ -118,14 +105,22 @@ def test_a_row_that_is_not_there_is_told_as_n_of_m(alarms: Alarms) -> None:
     statement = "DELETE FROM client_metrics WHERE workspace = :lost AND metric_date = :day"
     alarms.sql(statement, lost=lost, day=day)
     seen = alarms.follow(Check.COMPLETE, 0, "ERROR")
-    assert "5 of 5 clients and 199 of 200 days have a row" in seen.description
+    assert "8 of 8 clients and 319 of 320 days have a row" in seen.description
     alarms.sync(0.6, 5, clients=[lost])
     alarms.recovered(Check.COMPLETE, 0.7)
 
 
 def test_two_clients_with_the_same_totals_are_told_as_impossible(alarms: Alarms) -> None:
+    odd = alarms.checked(Check.PLAUSIBLE, 0).offenders
+    others = [key for key in alarms.agency.grid if f'"{key}"' in odd]
+    # Who has had no lead for a week, by the sandbox's chance, would fail the check all along.
+    with alarms.inactive(others):
+        _same_totals(alarms, others)
+
+
+def _same_totals(alarms: Alarms, others: Sequence[str]) -> None:
     agency = alarms.agency
-    first, second = client(agency, 0), client(agency, 1)
+    first, second = [it for it in agency.grid if it not in others and agency.own_key(it)][:2]
     # What a key that answers for another client would bring, if it were believed.
     alarms.sql(
         """UPDATE raw_bison_stats b SET sent = a.sent, replied = a.replied, bounced = a.bounced,
@@ -140,7 +135,7 @@ def test_two_clients_with_the_same_totals_are_told_as_impossible(alarms: Alarms)
     assert first in seen.offenders
     assert second in seen.offenders
     alarms.sync(0.6, *range(35), clients=[second])
-    assert "in 30 days as" not in alarms.checked(Check.PLAUSIBLE, 0.7).offenders
+    alarms.recovered(Check.PLAUSIBLE, 0.7)
 
 
 def test_a_total_that_email_bison_changed_is_told_with_both_numbers(alarms: Alarms) -> None:
@@ -159,7 +154,7 @@ def test_a_total_that_email_bison_changed_is_told_with_both_numbers(alarms: Alar
         seen = alarms.follow(Check.TOTALS_MATCH_BISON, 0, "WARN")
     finally:
         agency.control("DELETE", "faults")
-    assert "4 of 5 clients add up to Email Bison's own totals" in seen.description
+    assert "7 of 8 clients add up to Email Bison's own totals" in seen.description
     assert "4321" in seen.offenders
     alarms.recovered(Check.TOTALS_MATCH_BISON, 0.6)
 
@@ -225,7 +220,9 @@ def test_an_event_that_is_set_aside_is_told_until_it_is_replayed(alarms: Alarms)
     alarms.recovered(Check.EVENTS_APPLIED, 0.6)
 
 
-def test_no_check_and_no_alert_shows_a_key_or_a_leads_personal_data(alarms: Alarms) -> None:
+def test_no_check_no_alert_and_no_summary_shows_a_key_or_a_leads_personal_data(
+    alarms: Alarms,
+) -> None:
     agency = alarms.agency
     (body,) = _leads(agency, 1)
     _post(agency, body)
@@ -240,7 +237,10 @@ def test_no_check_and_no_alert_shows_a_key_or_a_leads_personal_data(alarms: Alar
         agency.control("POST", "keys/restore", {"workspace_id": agency.ids[client(agency)]})
         alarms.sql("UPDATE webhook_events SET status = 'applied' WHERE status = 'set_aside'")
     alarms.look(0)
-    shown = str(seen) + str([it.text for it in alarms.receiver.received])
+    deployment = alarms.deployment(0)
+    with deployment.engine.connect() as connection:
+        summary = summary_text(read_summary(connection, deployment.today()), deployment.timezone)
+    shown = str(seen) + summary.body + str([it.text for it in alarms.receiver.received])
     private = [str(value) for value in json.loads(body)["data"]["lead"].values() if value]
     hidden = [*agency.secrets(), *(it for it in private if "@" in it or len(it) > 12)]
     hidden += [it.get_secret_value() for it in agency.deployment.settings.webhook_secret.values()]

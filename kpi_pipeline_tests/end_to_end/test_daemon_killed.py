@@ -13,12 +13,11 @@ from sqlalchemy import URL
 from kpi_pipeline.cli.dagster_page import RunStatus
 from kpi_pipeline.cli.status import report
 from kpi_pipeline.partitions import rectangle_tags
-from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency, running_agency
-from kpi_pipeline_tests.end_to_end.alarms import ten_o_clock
+from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
+from kpi_pipeline_tests.end_to_end.alarms import lively_agency
 
 pytestmark = pytest.mark.slow
 
-_SANDBOX = {"clients": 3, "calls-per-second": 0, "latency": 0}
 _STALE_AFTER = timedelta(seconds=36)
 _HEARTBEATS = """{ instance { daemonHealth { allDaemonStatuses {
     lastHeartbeatTime required } } } }"""
@@ -28,23 +27,10 @@ _HEARTBEATS = """{ instance { daemonHealth { allDaemonStatuses {
 def agency(
     postgres: URL, administer: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Agency]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KPI_ENV_FILE", "")
-        patch.setenv("KPI_STATE_DIR", str(tmp_path_factory.mktemp("killed")))
-        patch.delenv("KPI_TIMEZONE", raising=False)
-        settings = {
-            "timezone": ten_o_clock(datetime.now(UTC)),
-            "stale_after_hours": _STALE_AFTER.total_seconds() / 3600,
-        }
-        with running_agency(
-            postgres,
-            administer,
-            _SANDBOX,
-            settings=settings,
-            schedules_on=True,
-            takes_webhooks=True,
-        ) as agency:
-            yield agency
+    hours = _STALE_AFTER.total_seconds() / 3600
+    state = tmp_path_factory.mktemp("killed")
+    with lively_agency(postgres, administer, state, 3, stale_after_hours=hours) as agency:
+        yield agency
 
 
 def test_freshness_turns_503_at_the_set_time_and_status_says_what_is_late_and_for_how_long(
