@@ -7,21 +7,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
-from dagster._core.remote_origin import (
-    RegisteredCodeLocationOrigin,
-    RemoteInstigatorOrigin,
-    RemoteRepositoryOrigin,
-)
-from dagster._core.scheduler.instigation import (
-    InstigatorState,
-    InstigatorStatus,
-    InstigatorType,
-    ScheduleInstigatorData,
-    TickData,
-    TickStatus,
-)
 from dagster._core.test_utils import create_run_for_test
-from dagster_shared.error import SerializableErrorInfo
 from sqlalchemy.exc import OperationalError
 
 from kpi_pipeline.automation import alerts
@@ -31,6 +17,7 @@ from kpi_pipeline.partitions import rectangle_tags
 from kpi_pipeline.warehouse.patience import through_restarts
 from kpi_pipeline_tests.alerting.support import START, Office, json_url, raising, titles
 from kpi_pipeline_tests.dagster_layer.installation import Installation, temporary_instance
+from kpi_pipeline_tests.dagster_layer.ticks import leave_tick
 from kpi_pipeline_tests.sandbox.receiver import Receiver, receiving
 
 pytestmark = pytest.mark.slow
@@ -92,27 +79,7 @@ class Desk:
 
     def tick(self, name: str, good: bool, *, on: bool = True) -> None:
         """A schedule's tick of now, which ended so."""
-        repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("kpi"), "__repository__")
-        origin = RemoteInstigatorOrigin(repository, name)
-        status = InstigatorStatus.DECLARED_IN_CODE if on else InstigatorStatus.STOPPED
-        data = ScheduleInstigatorData("1 0 * * *", 0.0)
-        state = InstigatorState(origin, InstigatorType.SCHEDULE, status, data)
-        if self.instance.get_instigator_state(origin.get_id(), origin.get_selector().get_id()):
-            self.instance.update_instigator_state(state)
-        else:
-            self.instance.add_instigator_state(state)
-        self.instance.create_tick(
-            TickData(
-                instigator_origin_id=origin.get_id(),
-                selector_id=origin.get_selector().get_id(),
-                instigator_name=name,
-                instigator_type=InstigatorType.SCHEDULE,
-                status=TickStatus.SUCCESS if good else TickStatus.FAILURE,
-                timestamp=datetime.now(UTC).timestamp(),
-                run_ids=[],
-                error=None if good else SerializableErrorInfo("what nobody is told", [], None),
-            )
-        )
+        leave_tick(self.instance, name, good=good, on=on)
 
 
 def test_a_client_that_fails_in_a_run_is_told_unless_it_is_soon_done_well(desk: Desk) -> None:

@@ -1,0 +1,58 @@
+"""What Dagster's daemon leaves behind in the storage, put there without one."""
+
+from datetime import UTC, datetime
+
+from dagster import DagsterInstance
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    ScheduleInstigatorData,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
+from dagster_shared.error import SerializableErrorInfo
+
+
+def leave_tick(
+    instance: DagsterInstance,
+    name: str,
+    *,
+    good: bool = True,
+    on: bool = True,
+    at: datetime | None = None,
+    kind: InstigatorType = InstigatorType.SCHEDULE,
+    location: str = "kpi",
+) -> None:
+    """A schedule's or sensor's tick of now, or of then, which ended so."""
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(location), "__repository__")
+    origin = RemoteInstigatorOrigin(repository, name)
+    status = InstigatorStatus.DECLARED_IN_CODE if on else InstigatorStatus.STOPPED
+    data = (
+        ScheduleInstigatorData("1 0 * * *", 0.0)
+        if kind is InstigatorType.SCHEDULE
+        else SensorInstigatorData()
+    )
+    state = InstigatorState(origin, kind, status, data)
+    if instance.get_instigator_state(origin.get_id(), origin.get_selector().get_id()):
+        instance.update_instigator_state(state)
+    else:
+        instance.add_instigator_state(state)
+    instance.create_tick(
+        TickData(
+            instigator_origin_id=origin.get_id(),
+            selector_id=origin.get_selector().get_id(),
+            instigator_name=name,
+            instigator_type=kind,
+            status=TickStatus.SUCCESS if good else TickStatus.FAILURE,
+            timestamp=(at or datetime.now(UTC)).timestamp(),
+            run_ids=[],
+            error=None if good else SerializableErrorInfo("what nobody is told", [], None),
+        )
+    )
