@@ -54,7 +54,7 @@ def _of_check(check: StoredOutcome) -> Trouble:
         client for row in check.offenders if (client := _client_of(row)) is not None
     )
     return Trouble(
-        cause=check.cause or check.name,
+        cause=check.name,
         name=check.name,
         title=f"{check.name} of {check.asset}",
         severity=Severity(check.severity),

@@ -40,7 +40,6 @@ def stored(deployment: Deployment, outcomes: Sequence[Outcome]) -> Iterator[dg.A
             description=it.description,
             offenders=it.offenders,
             more=it.more,
-            cause=None,
             checked_at=now,
             since=None if it.passed else now,
         )

@@ -46,7 +46,6 @@ class Standing:
     """
 
     workspace: str
-    name: str
     as_of: datetime | None
     severity: Severity | None
     problems: Sequence[str]
@@ -103,7 +102,7 @@ def _standing(
     ]
     severities = [severity for severity, _ in found]
     worst = max(severities, key=list(Severity).index) if severities else None
-    return Standing(client.workspace, client.name, as_of, worst, [text for _, text in found])
+    return Standing(client.workspace, as_of, worst, [text for _, text in found])
 
 
 def _youngest(client: ClientFreshness, now: datetime, timezone: ZoneInfo) -> datetime | None:

@@ -23,7 +23,6 @@ class StoredOutcome:
     description: str
     offenders: Sequence[Mapping[str, object]]
     more: int
-    cause: str | None
     checked_at: datetime
     since: datetime | None
 
@@ -41,7 +40,6 @@ def store_outcomes(connection: Connection, outcomes: Sequence[StoredOutcome]) ->
             "description": it.description,
             "offenders": list(it.offenders),
             "more": it.more,
-            "cause": it.cause,
             "checked_at": it.checked_at,
             "failing_since": it.since,
         }
@@ -76,7 +74,6 @@ def read_outcomes(
         table.description,
         table.offenders,
         table.more,
-        table.cause,
         table.checked_at,
         table.failing_since.label("since"),
     ).order_by(table.check_name)

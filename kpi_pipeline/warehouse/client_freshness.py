@@ -16,7 +16,6 @@ class ClientFreshness:
     """
 
     workspace: str
-    name: str
     of_today: datetime | None
     of_yesterday: datetime | None
     closing: datetime | None
@@ -25,8 +24,8 @@ class ClientFreshness:
 
 
 _FRESHNESS = text("""
-    SELECT c.workspace, coalesce(c.display_name, c.name) AS name,
-        r.of_today, r.of_yesterday, r.closing, l.metric_date AS last_date, l.as_of AS last_as_of
+    SELECT c.workspace, r.of_today, r.of_yesterday, r.closing,
+        l.metric_date AS last_date, l.as_of AS last_as_of
     FROM clients c
     LEFT JOIN LATERAL (
         SELECT max(as_of) FILTER (WHERE metric_date = :today) AS of_today,

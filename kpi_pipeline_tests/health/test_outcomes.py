@@ -23,7 +23,6 @@ FAILING = StoredOutcome(
     description="1 of 2 clients fresh; stale: acme.",
     offenders=[{"workspace": "acme", "late": 7, "share": 0.5, "day": None}],
     more=0,
-    cause=None,
     checked_at=START,
     since=START,
 )
