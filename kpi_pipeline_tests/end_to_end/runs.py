@@ -30,7 +30,7 @@ class Run:
 
 
 def runs(page: DagsterPage, statuses: Sequence[str] = ()) -> list[Run]:
-    """All runs, or those of some statuses."""
+    """All runs over ranges, or those of some statuses; rounds of checks come by themselves."""
     filter_ = {"statuses": list(statuses)} if statuses else {}
     found = page.query(_RUNS, {"filter": filter_})["runsOrError"]["results"]
     return [
@@ -41,6 +41,7 @@ def runs(page: DagsterPage, statuses: Sequence[str] = ()) -> list[Run]:
             {tag["key"]: tag["value"] for tag in it["tags"]},
         )
         for it in found
+        if RANGE_START in {tag["key"] for tag in it["tags"]}
     ]
 
 
