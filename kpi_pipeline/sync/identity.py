@@ -27,11 +27,6 @@ def reference(client: Client) -> WorkspaceRef:
     return WorkspaceRef(client.workspace, client.instance, client.bison_workspace_id)
 
 
-def naming(workspace: str, error: str) -> str:
-    """The error with the client's key in front: a fault of the settings knows not whom it hits."""
-    return error if error.startswith(f"{workspace}:") else f"{workspace}: {error}"
-
-
 def is_due(key: StoredKey, now: datetime) -> bool:
     """Whether it is time to ask again whom the key belongs to."""
     return key.verified_at is None or now - key.verified_at > BELIEVED_FOR

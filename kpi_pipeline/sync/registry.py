@@ -14,7 +14,7 @@ from kpi_pipeline.bison import (
 )
 from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.sync.identity import confirm_key, naming
+from kpi_pipeline.sync.identity import confirm_key
 from kpi_pipeline.sync.novelties import report_unknown_fields
 from kpi_pipeline.warehouse.api_keys import stored_keys
 from kpi_pipeline.warehouse.clients import Client, active_clients, all_clients, relabel
@@ -128,7 +128,9 @@ async def _check_keys(
             with deployment.engine.connect() as connection:
                 key = stored_keys(connection, [client.workspace], deployment.vault)
             await confirm_key(deployment, bison, client, key[client.workspace].secret)
-        except (RejectedKey, WrongWorkspace, WorkspaceGone, KpiError) as error:
-            report.bad_keys.append(naming(client.workspace, str(error)))
+        except KpiError as error:
+            report.bad_keys.append(f"{client.workspace}: {error}")
+        except (RejectedKey, WrongWorkspace, WorkspaceGone) as error:
+            report.bad_keys.append(str(error))
         except BisonError as error:
-            report.unchecked_keys.append(naming(client.workspace, str(error)))
+            report.unchecked_keys.append(str(error))

@@ -21,7 +21,6 @@ from kpi_pipeline.bison import (
 from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.fetch import FetchedFacts, fetch_facts, period_of
-from kpi_pipeline.sync.identity import naming
 from kpi_pipeline.sync.novelties import report_unknown_fields
 from kpi_pipeline.sync.rectangle import Rectangle, Step
 from kpi_pipeline.sync.side_by_side import side_by_side
@@ -143,7 +142,7 @@ class _Work:
                 work = (self._deployment, client.workspace, self._dates, self._steps, facts)
                 numbers = await asyncio.to_thread(through_restarts, partial(store_client, *work))
         except (BisonError, KpiError) as trouble:
-            error = naming(client.workspace, str(trouble))
+            error = _naming(client.workspace, str(trouble))
         except RowsFailedError as trouble:
             error = await self._blame_events(client.workspace, trouble)
         except Exception as trouble:  # noqa: BLE001 - no client's trouble may stop another's work
@@ -240,6 +239,12 @@ class _Work:
         except (SQLAlchemyError, DatabaseAway):
             _log.exception("%s: its line of sync_log could not be written", outcome.workspace)
         self._on_done(outcome)
+
+
+def _naming(workspace: str, error: str) -> str:
+    """The error with the client's name: a fault of the settings does not know whom it hits."""
+    named = error.startswith(f"{workspace}:") or workspace in error.split()
+    return error if named else f"{workspace}: {error}"
 
 
 def _key_use(client: Client) -> str:

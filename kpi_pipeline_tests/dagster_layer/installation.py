@@ -47,12 +47,17 @@ class Installation:
         tags: Mapping[str, str] | None = None,
         assets: Sequence[str] = ASSETS,
         partition: str | None = None,
+        *,
+        checks: bool = True,
     ) -> dg.ExecuteInProcessResult:
-        """Carry out one run of the assets, whatever comes of it."""
+        """Carry out one run of the assets and their checks, whatever comes of it."""
         job = self.definitions.resolve_implicit_global_asset_job_def()
-        return job.execute_in_process(
+        chosen = job.get_subset(
+            asset_selection={dg.AssetKey(name) for name in assets},
+            asset_check_selection=None if checks else set(),
+        )
+        return chosen.execute_in_process(
             instance=self.instance,
-            asset_selection=[dg.AssetKey(name) for name in assets],
             tags=dict(tags or {}),
             partition_key=partition,
             raise_on_error=False,

@@ -207,5 +207,20 @@ def test_an_instance_that_is_down_keeps_no_other_from_being_compared(agency: Age
 def test_without_any_instance_the_active_clients_are_known_all_the_same(agency: Agency) -> None:
     report = refresh(agency.with_settings(bison_instances=()))
 
-    assert report == RegistryReport(active=agency.workspaces)
+    unserved = [f"{key}: its instance main is not configured" for key in agency.workspaces]
+    assert report == RegistryReport(active=agency.workspaces, unserved=unserved)
     assert agency.calls() == {}
+
+
+def test_a_client_without_a_key_and_without_a_master_key_is_served_by_nobody(
+    agency: Agency,
+) -> None:
+    (instance,) = agency.deployment.settings.bison_instances
+    report = refresh(agency.with_settings(bison_instances=(replace(instance, master_key=None),)))
+
+    assert report.unserved == [
+        f"{key}: it has no key, and main has no master key"
+        for key in agency.workspaces
+        if key not in agency.keyed
+    ]
+    assert report.bad_keys == []
