@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
+from sqlalchemy import text
 
 from kpi_pipeline.automation.rounds import after_sync
 from kpi_pipeline.checks.specs import ASSET_OF, LIGHT_CHECKS, TOTALS_CHECK, check_key
@@ -141,6 +142,26 @@ def test_the_totals_are_asked_for_by_hand_and_by_no_run_that_fills_partitions(
     assert said.description is not None
     assert "(As found " in said.description
     assert stats_calls(installation) == 26
+
+
+@pytest.mark.slow
+def test_the_runs_of_a_backfill_say_what_was_found_last_and_do_no_check(
+    installation: Installation,
+) -> None:
+    dates = installation.days_ago(1, 0)
+    part = {**rectangle_tags(installation.workspaces, dates), "dagster/backfill": "a-backfill"}
+    first = installation.run(part)
+    assert first.success
+    assert first.get_asset_check_evaluations() == [], "there is nothing to be said"
+
+    checked(installation, check_key(Check.COMPLETE))
+    lost = "DELETE FROM client_metrics WHERE metric_date = :day"
+    with installation.agency.deployment.engine.begin() as connection:
+        connection.execute(text(lost), {"day": dates[0]})
+    said = found(installation.run(part), Check.COMPLETE)
+    assert said.passed
+    assert said.description is not None
+    assert "(As found " in said.description
 
 
 @pytest.mark.slow

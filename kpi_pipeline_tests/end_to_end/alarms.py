@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -65,17 +66,19 @@ def lively_agency(
 
 
 class LaterDeployment(DeploymentResource):
-    """The deployment of the environment, some hours later."""
+    """The deployment of the environment, as long after the real time as was said last."""
 
-    hours: float
+    passed: ClassVar = timedelta(0)
 
     @contextmanager
     def opened(self) -> Iterator[Deployment]:
         with super().opened() as deployment:
-            yield replace(deployment, now=self.now)
+            yield later(deployment, self.passed)
 
-    def now(self) -> datetime:
-        return datetime.now(UTC) + timedelta(hours=self.hours)
+
+def later(deployment: Deployment, passed: timedelta) -> Deployment:
+    """The same deployment, so long after the real time."""
+    return replace(deployment, now=lambda: datetime.now(UTC) + passed)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,9 @@ class Alarms:
         self.agency = agency
         self.instance = instance
         self.receiver = receiver
+        settings = agency.deployment.settings
+        definitions = build_definitions(settings, LaterDeployment())
+        self._job = definitions.resolve_implicit_global_asset_job_def()
 
     def forget(self) -> None:
         """As if nothing had ever been found or told."""
@@ -120,7 +126,7 @@ class Alarms:
             self.sql(statement, active=True, clients=list(clients))
 
     def deployment(self, hours: float) -> Deployment:
-        return replace(self.agency.deployment, now=LaterDeployment(hours=hours).now)
+        return later(self.agency.deployment, timedelta(hours=hours))
 
     def checked(self, check: Check, hours: float) -> Seen:
         """Do the check, and see it as its page shows it."""
@@ -132,11 +138,10 @@ class Alarms:
 
     def round(self, hours: float, *checks: Check) -> None:
         """Do the checks, or the light ones, in a run that the page knows of."""
-        settings = self.agency.deployment.settings
-        definitions = build_definitions(settings, LaterDeployment(hours=hours))
+        LaterDeployment.passed = timedelta(hours=hours)
         keys = {check_key(it) for it in checks} or set(LIGHT_CHECKS)
-        job = definitions.resolve_implicit_global_asset_job_def()
-        done = job.get_subset(asset_check_selection=keys).execute_in_process(instance=self.instance)
+        subset = self._job.get_subset(asset_check_selection=keys)
+        done = subset.execute_in_process(instance=self.instance)
         assert {it.asset_check_key for it in done.get_asset_check_evaluations()} == keys
 
     def seen(self, check: Check) -> Seen | None:
