@@ -52,12 +52,13 @@ class Installation:
     ) -> dg.ExecuteInProcessResult:
         """Carry out one run of the assets and their checks, whatever comes of it."""
         job = self.definitions.resolve_implicit_global_asset_job_def()
-        chosen = job.get_subset(
-            asset_selection={dg.AssetKey(name) for name in assets},
-            asset_check_selection=None if checks else set(),
-        )
-        return chosen.execute_in_process(
+        chosen = [dg.AssetKey(name) for name in assets]
+        if not checks:
+            job = job.get_subset(asset_selection=set(chosen), asset_check_selection=set())
+        return job.execute_in_process(
             instance=self.instance,
+            # A run of a subset notes no selection of its own.
+            asset_selection=chosen if checks else None,
             tags=dict(tags or {}),
             partition_key=partition,
             raise_on_error=False,
