@@ -6,7 +6,9 @@ assets, too; the scheduled ones leave that to the round after them, which is one
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Self
 
 import dagster as dg
 from dagster import DagsterInstance, SensorEvaluationContext
@@ -78,32 +80,43 @@ def build_rounds(
 def after_sync(
     instance: DagsterInstance, cursor: str | None, synced_at: datetime | None, now: datetime
 ) -> dg.SensorResult:
-    """One look of the sensor, given when a client's sync ended last.
-
-    The cursor holds the end for which a round was asked for last, and when that was.
-    """
-    checked, asked_at = _read(cursor)
-    if synced_at is None or (checked is not None and synced_at <= checked):
+    """One look of the sensor, given when a client's sync ended last."""
+    noted = _Noted.read(cursor)
+    if synced_at is None or (noted.checked is not None and synced_at <= noted.checked):
         return dg.SensorResult(skip_reason="No sync has ended since the last round.", cursor=cursor)
-    if asked_at is not None and now - asked_at < _AT_MOST_EVERY:
+    if noted.asked_at is not None and now - noted.asked_at < _AT_MOST_EVERY:
         return dg.SensorResult(skip_reason="A round was done just now.", cursor=cursor)
-    waited = now - (asked_at or datetime.min.replace(tzinfo=UTC))
-    if waited < _LONGEST_WAIT and _is_syncing(instance):
-        return dg.SensorResult(skip_reason="Syncs are under way.", cursor=cursor)
-    request = _round(f"after {synced_at.isoformat()}", LIGHT_CHECKS)
-    noted = json.dumps({"checked": synced_at.isoformat(), "asked_at": now.isoformat()})
-    return dg.SensorResult(run_requests=[request], cursor=noted)
+    waits_since = noted.waits_since or now
+    if now - waits_since < _LONGEST_WAIT and _is_syncing(instance):
+        waiting = replace(noted, waits_since=waits_since)
+        return dg.SensorResult(skip_reason="Syncs are under way.", cursor=waiting.written())
+    return dg.SensorResult(
+        run_requests=[_round(f"after {synced_at.isoformat()}", LIGHT_CHECKS)],
+        cursor=_Noted(checked=synced_at, asked_at=now).written(),
+    )
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """What the sensor keeps in mind: the end of a sync for which a round was asked for last, when
+    that was, and since when another one has waited for the syncs under way.
+    """
+
+    checked: datetime | None = None
+    asked_at: datetime | None = None
+    waits_since: datetime | None = None
+
+    @classmethod
+    def read(cls, cursor: str | None) -> Self:
+        kept: dict[str, str] = json.loads(cursor) if cursor else {}
+        return cls(**{name: datetime.fromisoformat(at) for name, at in kept.items()})
+
+    def written(self) -> str:
+        return json.dumps({name: at.isoformat() for name, at in vars(self).items() if at})
 
 
 def _round(key: str, checks: Sequence[dg.AssetCheckKey]) -> dg.RunRequest:
     return dg.RunRequest(run_key=f"checks {key}", asset_selection=[], asset_check_keys=list(checks))
-
-
-def _read(cursor: str | None) -> tuple[datetime | None, datetime | None]:
-    if cursor is None:
-        return None, None
-    kept = json.loads(cursor)
-    return datetime.fromisoformat(kept["checked"]), datetime.fromisoformat(kept["asked_at"])
 
 
 def _is_syncing(instance: DagsterInstance) -> bool:

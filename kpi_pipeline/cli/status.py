@@ -108,8 +108,8 @@ def _sync(sync: LastSync, zone: ZoneInfo) -> str:
 
 
 def _print_runs(runs: Sequence[SyncOfRun], zone: ZoneInfo) -> None:
-    table = Table("Began", "Took", "", "Ok", "Failed", "Dates", "Calls", "Error")
-    table.title = f"The last {counted(len(runs), 'run')}"
+    headings = ("Began", "Took", "", "Ok", "Failed", "Dates", "Calls", "Error")
+    table = Table(*headings, title="The last runs")
     for it in runs:
         table.add_row(
             _local(it.started_at, zone),

@@ -85,19 +85,24 @@ def test_after_a_sync_one_round_is_asked_for_and_no_second_one(instance: Dagster
 def test_a_round_waits_for_the_syncs_under_way_and_not_for_ever(
     instance: DagsterInstance,
 ) -> None:
-    first = after_sync(instance, None, NOW - MINUTE, NOW)
     run = create_run_for_test(
         instance,
         asset_selection=frozenset({dg.AssetKey("client_metrics")}),
         status=DagsterRunStatus.STARTED,
     )
     try:
-        waits = after_sync(instance, first.cursor, NOW + MINUTE, NOW + 3 * MINUTE)
-        assert (asked(waits), waits.cursor) == ([], first.cursor)
-        assert asked(after_sync(instance, first.cursor, NOW + MINUTE, NOW + 11 * MINUTE))
+        # The first sync of an installation is waited for, too.
+        waits = after_sync(instance, None, NOW - MINUTE, NOW)
+        assert asked(waits) == []
+        assert asked(after_sync(instance, waits.cursor, NOW, NOW + 9 * MINUTE)) == []
+        late = after_sync(instance, waits.cursor, NOW + 10 * MINUTE, NOW + 10 * MINUTE)
+        assert set(asked(late)) == set(LIGHT_CHECKS)
+
+        later = after_sync(instance, late.cursor, NOW + 11 * MINUTE, NOW + 13 * MINUTE)
+        assert asked(later) == [], "the next one waits anew"
     finally:
         instance.report_run_canceled(run)
-    assert asked(after_sync(instance, first.cursor, NOW + MINUTE, NOW + 3 * MINUTE))
+    assert asked(after_sync(instance, later.cursor, NOW + 11 * MINUTE, NOW + 14 * MINUTE))
 
 
 def test_without_an_hourly_refresh_there_is_no_such_schedule_and_a_day_counts_as_fresh(
