@@ -27,8 +27,9 @@ def read_automation(instance: DagsterInstance, everything: Everything) -> Automa
     """What of `everything` ticks, as Dagster's storage has it; the daemon may be dead."""
     # A schedule that was moved to another location has left a state behind there.
     states: dict[str, InstigatorState] = {}
-    ticks = _last_ticks(instance, instance.all_instigator_state())
-    for state in instance.all_instigator_state():
+    everyone = instance.all_instigator_state()
+    ticks = _last_ticks(instance, everyone)
+    for state in everyone:
         known = states.get(state.instigator_name)
         if known is None or ticks.get(state.selector_id, 0) > ticks.get(known.selector_id, 0):
             states[state.instigator_name] = state

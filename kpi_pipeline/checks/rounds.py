@@ -13,7 +13,7 @@ from kpi_pipeline.checks.specs import ASSET_OF
 from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.gateway.secrets import secrets_of_instances
 from kpi_pipeline.health import automation, coverage, delivery, events, freshness, plausible, totals
-from kpi_pipeline.health.outcome import Check, Offender, Outcome, Severity
+from kpi_pipeline.health.outcome import ASKING_BISON, Check, Offender, Outcome, Severity
 from kpi_pipeline.warehouse.check_outcomes import StoredOutcome, read_outcomes, store_outcomes
 from kpi_pipeline.warehouse.event_trouble import troubled_events
 from kpi_pipeline.warehouse.patience import through_restarts
@@ -23,8 +23,7 @@ def done(
     deployment: Deployment, checks: Collection[str], instance: DagsterInstance
 ) -> Iterator[dg.AssetCheckResult]:
     """Do the checks that ask the database alone, of those named, and store what they found."""
-    asking = (Check.TOTALS_MATCH_BISON, Check.REGISTRY_MATCHES_BISON)
-    names = [check for check in Check if check in checks and check not in asking]
+    names = [check for check in Check if check in checks and check not in ASKING_BISON]
     outcomes = through_restarts(partial(_ask, deployment, names, instance))
     yield from stored(deployment, outcomes)
 
@@ -61,7 +60,12 @@ def totals_now(deployment: Deployment) -> Iterator[dg.AssetCheckResult]:
     first, last = totals.period_to_compare(deployment.today())
     asked = asyncio.run(ask_for_totals(deployment, first, last))
     told = {
-        workspace: totals.counts_of(it.emails_sent, it.interested, it.bounced, it.unsubscribed)
+        workspace: {
+            "sent": it.emails_sent,
+            "interested": it.interested,
+            "bounced": it.bounced,
+            "unsubscribed": it.unsubscribed,
+        }
         for workspace, it in asked.told.items()
     }
 

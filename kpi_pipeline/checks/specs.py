@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from kpi_pipeline.assets.specs import REGISTRY, WEBHOOK_EVENTS
-from kpi_pipeline.health.outcome import Check
+from kpi_pipeline.health.outcome import ASKING_BISON, Check
 from kpi_pipeline.sync.rectangle import Step
 
 _FACTS, _METRICS = dg.AssetKey(Step.FACTS.value), dg.AssetKey(Step.METRICS.value)
@@ -59,8 +59,4 @@ def specs_of(*assets: dg.AssetKey) -> list[dg.AssetCheckSpec]:
 
 TOTALS_CHECK = check_key(Check.TOTALS_MATCH_BISON)
 # These ask the database alone, and no Email Bison.
-LIGHT_CHECKS = [
-    check_key(check)
-    for check in Check
-    if check not in (Check.TOTALS_MATCH_BISON, Check.REGISTRY_MATCHES_BISON)
-]
+LIGHT_CHECKS = [check_key(check) for check in Check if check not in ASKING_BISON]

@@ -29,6 +29,9 @@ class Check(StrEnum):
     REGISTRY_MATCHES_BISON = "registry_matches_bison"
 
 
+# These call Email Bison; all others ask the database alone.
+ASKING_BISON = (Check.TOTALS_MATCH_BISON, Check.REGISTRY_MATCHES_BISON)
+
 # What an offender's row holds: the client's key stands under `workspace`, where there is one.
 Offender = Mapping[str, str | int | float | None]
 

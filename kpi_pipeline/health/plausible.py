@@ -26,7 +26,8 @@ _Found = tuple[Severity, Offender]
 def plausible(connection: Connection, today: date, until: date) -> Outcome:
     """No row of the last 62 days contradicts itself or its neighbours, and the mail gets through.
 
-    `until` is the last closed day: what is still going on is not judged.
+    `until` is the last closed day: volumes are judged up to it, as a day that is still going on has
+    too few of everything.
     """
     since = until - timedelta(days=DAYS_TO_BE_COMPLETE - 1)
     volumes = read_volumes(connection, until)

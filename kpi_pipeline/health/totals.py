@@ -27,7 +27,8 @@ def totals_match_bison(
     first: date,
     last: date,
 ) -> Outcome:
-    """Compare the sums of `first` … `last` with what Email Bison `told`, by client and count.
+    """Compare the sums of `first` … `last` with what Email Bison `told`, by client and count: sent,
+    interested, bounced, unsubscribed.
 
     `unasked` has a reason for each client whose totals could not be had.
     """
@@ -74,8 +75,3 @@ def _row(
         "bison": bison,
         "why": None,
     }
-
-
-def counts_of(sent: int, interested: int, bounced: int, unsubscribed: int) -> Mapping[str, int]:
-    """Email Bison's totals by the names of the facts."""
-    return dict(zip(_COMPARED, (sent, interested, bounced, unsubscribed), strict=True))

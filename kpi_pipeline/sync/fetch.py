@@ -7,9 +7,8 @@ from datetime import date, datetime
 from kpi_pipeline.bison import BisonClient, WorkspaceReader
 from kpi_pipeline.business_days import fetch_period
 from kpi_pipeline.deployment import Deployment
-from kpi_pipeline.sync.identity import confirm_key, is_due, reference
+from kpi_pipeline.sync.identity import read_client
 from kpi_pipeline.sync.rectangle import Whole
-from kpi_pipeline.warehouse.api_keys import StoredKey
 from kpi_pipeline.warehouse.clients import Client
 from kpi_pipeline.warehouse.facts import SendingPlan
 
@@ -34,21 +33,17 @@ async def fetch_facts(
     deployment: Deployment,
     bison: BisonClient,
     client: Client,
-    key: StoredKey | None,
     dates: Sequence[date],
     whole: Whole | None = None,
 ) -> FetchedFacts:
     """Fetch all the facts that the numbers of `dates` are worked out from, or those of `whole`.
 
-    A key that was not seen to act in the client's workspace for a day is looked at first.
-
     Raises:
+        KpiError: if the client's key can't be decrypted.
         BisonError: if the call failed for good, or answered something that can't be believed.
     """
     today = deployment.today()
     first, last = period_of(dates, whole)
-    if key is not None and is_due(key, deployment.now()):
-        await confirm_key(deployment, bison, client, key.secret)
 
     async def read(reader: WorkspaceReader) -> FetchedFacts:
         series = await reader.daily_series(first, last)
@@ -67,5 +62,4 @@ async def fetch_facts(
         days = {day: asdict(counts) for day, counts in series.days.items()}
         return FetchedFacts(series.as_of, days, plan)
 
-    reading = await bison.read_as(reference(client), key.secret if key else None, read)
-    return reading.value
+    return await read_client(deployment, bison, client, read)

@@ -1,7 +1,10 @@
 """Whom a key belongs to: asked before its numbers are first believed, and once a day."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
 from pydantic import SecretStr
 
@@ -9,13 +12,16 @@ from kpi_pipeline.bison import (
     BisonClient,
     RejectedKey,
     WorkspaceGone,
+    WorkspaceReader,
     WorkspaceRef,
     WrongWorkspace,
 )
 from kpi_pipeline.deployment import Deployment
-from kpi_pipeline.warehouse.api_keys import StoredKey, mark_key
+from kpi_pipeline.warehouse.api_keys import StoredKey, mark_key, stored_keys
 from kpi_pipeline.warehouse.clients import Client
 from kpi_pipeline.warehouse.patience import through_restarts
+
+T = TypeVar("T")
 
 # The nightly refresh of the registry looks at every key. A sync asks by itself only where that did
 # not happen: a day, and the hour by which one day of the year is longer, and some for the run.
@@ -49,6 +55,39 @@ async def confirm_key(
         await asyncio.to_thread(_note, deployment, client, None)
         raise
     await asyncio.to_thread(_note, deployment, client, deployment.now())
+
+
+def key_of(deployment: Deployment, client: Client) -> StoredKey | None:
+    """The client's own key, if it has one.
+
+    Raises:
+        KpiError: if it can't be decrypted.
+    """
+    with deployment.engine.connect() as connection:
+        keys = stored_keys(connection, [client.workspace], deployment.vault)
+    return keys.get(client.workspace)
+
+
+async def read_client(
+    deployment: Deployment,
+    bison: BisonClient,
+    client: Client,
+    read: Callable[[WorkspaceReader], Awaitable[T]],
+) -> T:
+    """Run `read` in the client's workspace, with its own key or else with the master key.
+
+    A key of its own that was not seen to act in the client's workspace for a day is looked at
+    first.
+
+    Raises:
+        KpiError: if the key can't be decrypted.
+        BisonError: if a call failed for good, or answered something that can't be believed.
+    """
+    key = await asyncio.to_thread(through_restarts, partial(key_of, deployment, client))
+    if key is not None and is_due(key, deployment.now()):
+        await confirm_key(deployment, bison, client, key.secret)
+    reading = await bison.read_as(reference(client), key.secret if key else None, read)
+    return reading.value
 
 
 def _note(deployment: Deployment, client: Client, verified_at: datetime | None) -> None:

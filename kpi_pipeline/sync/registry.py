@@ -14,9 +14,8 @@ from kpi_pipeline.bison import (
 )
 from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.sync.identity import confirm_key
+from kpi_pipeline.sync.identity import confirm_key, key_of
 from kpi_pipeline.sync.novelties import report_unknown_fields
-from kpi_pipeline.warehouse.api_keys import stored_keys
 from kpi_pipeline.warehouse.clients import Client, active_clients, all_clients, relabel
 
 
@@ -125,9 +124,8 @@ async def _check_keys(
         if not (client.active and client.has_key):
             continue
         try:
-            with deployment.engine.connect() as connection:
-                key = stored_keys(connection, [client.workspace], deployment.vault)
-            await confirm_key(deployment, bison, client, key[client.workspace].secret)
+            if key := key_of(deployment, client):
+                await confirm_key(deployment, bison, client, key.secret)
         except KpiError as error:
             report.bad_keys.append(f"{client.workspace}: {error}")
         except (RejectedKey, WrongWorkspace, WorkspaceGone) as error:

@@ -1,6 +1,5 @@
 """Email Bison's own totals of a period, asked for client by client; outside any sync."""
 
-import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -9,9 +8,8 @@ from datetime import date
 from kpi_pipeline.bison import BisonClient, BisonError, PeriodStats, WorkspaceReader
 from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.sync.identity import confirm_key, is_due, reference
+from kpi_pipeline.sync.identity import read_client
 from kpi_pipeline.sync.side_by_side import side_by_side
-from kpi_pipeline.warehouse.api_keys import StoredKey, stored_keys
 from kpi_pipeline.warehouse.clients import Client, active_clients
 
 
@@ -52,18 +50,8 @@ async def _ask(
 ) -> PeriodStats:
     # Refuses an instance that is not configured, with the remedy.
     bison = opened[deployment.instance(client.instance).name]
-    key = await asyncio.to_thread(_key_of, deployment, client)
-    if key is not None and is_due(key, deployment.now()):
-        await confirm_key(deployment, bison, client, key.secret)
 
     async def read(reader: WorkspaceReader) -> PeriodStats:
         return await reader.stats(first, last)
 
-    reading = await bison.read_as(reference(client), key.secret if key else None, read)
-    return reading.value
-
-
-def _key_of(deployment: Deployment, client: Client) -> StoredKey | None:
-    with deployment.engine.connect() as connection:
-        keys = stored_keys(connection, [client.workspace], deployment.vault)
-    return keys.get(client.workspace)
+    return await read_client(deployment, bison, client, read)

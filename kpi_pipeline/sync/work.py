@@ -25,7 +25,6 @@ from kpi_pipeline.sync.novelties import report_unknown_fields
 from kpi_pipeline.sync.rectangle import Rectangle, Step
 from kpi_pipeline.sync.side_by_side import side_by_side
 from kpi_pipeline.sync.store import RowsFailedError, count_a_try, store_client
-from kpi_pipeline.warehouse.api_keys import StoredKey, stored_keys
 from kpi_pipeline.warehouse.clients import Client, pick_each
 from kpi_pipeline.warehouse.facts import are_known_since
 from kpi_pipeline.warehouse.locks import fetching_alone
@@ -187,14 +186,8 @@ class _Work:
     async def _fetch(self, client: Client) -> FetchedFacts:
         # Refuses an instance that is not configured, with the remedy.
         name = self._deployment.instance(client.instance).name
-        key = await asyncio.to_thread(through_restarts, partial(self._key_of, client))
         bison = self._bison[name]
-        return await fetch_facts(self._deployment, bison, client, key, self._dates, self._whole)
-
-    def _key_of(self, client: Client) -> StoredKey | None:
-        with self._deployment.engine.connect() as connection:
-            keys = stored_keys(connection, [client.workspace], self._deployment.vault)
-        return keys.get(client.workspace)
+        return await fetch_facts(self._deployment, bison, client, self._dates, self._whole)
 
     async def _blame_events(self, workspace: str, trouble: RowsFailedError) -> str:
         """Count a try for the client's waiting events; return the sentence about the failure."""
