@@ -141,7 +141,9 @@ def _unclosed(
     to_be_closed: date,
 ) -> Iterator[tuple[Severity, str]]:
     midnight = day_start(to_be_closed + _ONE_DAY, timezone)
-    if client.last_date is None or (client.closing is not None and client.closing >= midnight):
+    # A client that was added later has no such day.
+    is_due = client.first_date is not None and client.first_date <= to_be_closed
+    if not is_due or (client.closing is not None and client.closing >= midnight):
         return
     # The night had until the deadline; once more that long, and it is past twice the time.
     allowed = timedelta(hours=deadlines.fresh_by.hour, minutes=deadlines.fresh_by.minute)

@@ -12,20 +12,21 @@ class ClientFreshness:
 
     `of_today` and `of_yesterday` are those of the two latest days' rows; `closing` that of the row
     of the day which is to be closed by now; `last_as_of` that of the row of `last_date`, the last
-    one that there is.
+    one that there is. `first_date` is the day of the first row of all.
     """
 
     workspace: str
     of_today: datetime | None
     of_yesterday: datetime | None
     closing: datetime | None
+    first_date: date | None
     last_date: date | None
     last_as_of: datetime | None
 
 
 _FRESHNESS = text("""
     SELECT c.workspace, r.of_today, r.of_yesterday, r.closing,
-        l.metric_date AS last_date, l.as_of AS last_as_of
+        f.metric_date AS first_date, l.metric_date AS last_date, l.as_of AS last_as_of
     FROM clients c
     LEFT JOIN LATERAL (
         SELECT max(as_of) FILTER (WHERE metric_date = :today) AS of_today,
@@ -41,6 +42,12 @@ _FRESHNESS = text("""
         ORDER BY metric_date DESC
         LIMIT 1
     ) l ON true
+    LEFT JOIN LATERAL (
+        SELECT metric_date FROM client_metrics
+        WHERE workspace = c.workspace AND metric_type = 'mtd'
+        ORDER BY metric_date
+        LIMIT 1
+    ) f ON true
     WHERE c.active
     ORDER BY c.workspace
 """)

@@ -198,3 +198,13 @@ def test_the_day_of_25_hours_is_closed_at_its_own_midnight(stock: Stock) -> None
 )
 def test_the_last_closed_day_waits_for_the_deadline(now: datetime, closed: date) -> None:
     assert Deadlines().last_closed_day(now, CHICAGO) == closed
+
+
+def test_a_client_whose_first_row_is_of_yesterday_lacks_no_day_before(stock: Stock) -> None:
+    stock.clients("Acme")
+    stock.rows("acme", YESTERDAY, as_of=local(TODAY, 0, 5))
+    stock.rows("acme", TODAY, as_of=local(TODAY, 0, 5))
+    # Until six, the day before yesterday is the last one that is to be closed.
+    assert checked(stock, local(TODAY, 1)).passed
+    stock.rows("acme", YESTERDAY - 2 * ONE_DAY)
+    assert problems(checked(stock, local(TODAY, 1))) == [("acme", "2026-03-16 is not closed")]
