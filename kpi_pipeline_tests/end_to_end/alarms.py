@@ -134,7 +134,9 @@ class Alarms:
             self.round(hours, check)
             if seen := self.seen(check):
                 return seen
-        raise AssertionError(f"{check} never shows: its asset is materialized all the time")
+        raise AssertionError(
+            f"{check} never shows: its asset is materialized, or checked, all the time"
+        )
 
     def round(self, hours: float, *checks: Check) -> None:
         """Do the checks, or the light ones, in a run that the page knows of."""
@@ -145,13 +147,16 @@ class Alarms:
         assert {it.asset_check_key for it in done.get_asset_check_evaluations()} == keys
 
     def seen(self, check: Check) -> Seen | None:
-        """The check as the page's own query gets it; None if it is older than its asset."""
+        """The check as the page's own query gets it.
+
+        None if it is older than its asset, or if a run that somebody else began is about to do it.
+        """
         key = check_key(check)
         answer = self.agency.page.query(_CHECKS_OF_ASSET, {"key": {"path": key.asset_key.path}})
         checks = answer["assetNodeOrError"]["assetChecksOrError"]["checks"]
         (found,) = [it for it in checks if it["name"] == check.value]
         execution = found["executionForLatestMaterialization"]
-        if execution is None:
+        if execution is None or execution["evaluation"] is None:
             return None
         evaluation = execution["evaluation"]
         tables = [it["table"]["records"] for it in evaluation["metadataEntries"] if "table" in it]

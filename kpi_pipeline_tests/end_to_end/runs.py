@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kpi_pipeline.automation.splitting import SPLIT_FROM
 from kpi_pipeline.cli.dagster_page import DagsterPage
-from kpi_pipeline.partitions import RANGE_START
+from kpi_pipeline.partitions import RANGE_END, RANGE_START
 
 _RUNS = """query ($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 500) {
     ... on Runs { results { runId status parentRunId tags { key value } } } } }"""
@@ -27,6 +28,16 @@ class Run:
     def first_workspace(self) -> str:
         """The first client of its range."""
         return self.tags[RANGE_START].partition("|")[2]
+
+    @property
+    def is_to_be_split(self) -> bool:
+        """Whether it failed for good and what it left undone is asked for again by itself."""
+        return (
+            self.status == "FAILURE"
+            and self.tags[RANGE_END].partition("|")[2] != self.first_workspace
+            and SPLIT_FROM not in self.tags
+            and self.tags.get("dagster/will_retry") != "true"
+        )
 
 
 def runs(page: DagsterPage, statuses: Sequence[str] = ()) -> list[Run]:
@@ -55,6 +66,14 @@ def under_way(page: DagsterPage) -> list[Run]:
         if run.status in _AT_WORK
         or (run.tags.get("dagster/will_retry") == "true" and run.id not in parents)
     ]
+
+
+def at_rest(page: DagsterPage) -> bool:
+    """Whether all is over: what failed has been asked for again, and that is over, too."""
+    asked_again = {run.tags.get(SPLIT_FROM) for run in runs(page)}
+    return not under_way(page) and all(
+        run.id in asked_again for run in runs(page, ["FAILURE"]) if run.is_to_be_split
+    )
 
 
 def messages(page: DagsterPage, run_id: str) -> list[str]:

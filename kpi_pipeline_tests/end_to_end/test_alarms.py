@@ -19,6 +19,12 @@ from kpi_pipeline.inbox.replay import replay
 from kpi_pipeline_tests.alerting.support import json_url
 from kpi_pipeline_tests.end_to_end.agency import Agency
 from kpi_pipeline_tests.end_to_end.alarms import Alarms, lively_agency, sync, watching
+from kpi_pipeline_tests.end_to_end.schedules import (
+    rounds_on,
+    start_schedule,
+    stop_rounds,
+    stop_schedule,
+)
 from kpi_pipeline_tests.sandbox.receiver import Receiver, receiving
 
 pytestmark = pytest.mark.slow
@@ -28,11 +34,12 @@ pytestmark = pytest.mark.slow
 def watched(
     postgres: URL, administer: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Agency, Receiver]]:
-    """Eight clients, filled for 40 days, with all schedules and sensors on; who hears of them."""
+    """Eight clients, filled for 40 days, with all at work but rounds of checks; who is told."""
     state = tmp_path_factory.mktemp("alarms")
     with receiving() as receiver:
         told = (SecretStr(json_url(receiver.url)),)
         with lively_agency(postgres, administer, state, 8, alert_urls=told) as agency:
+            stop_rounds(agency.page)
             sync(agency.deployment, agency.grid, range(41))
             yield agency, receiver
 
@@ -53,19 +60,19 @@ def client(agency: Agency, place: int = 0) -> str:
 def test_a_schedule_that_was_stopped_is_seen_and_told_until_it_is_on_again(alarms: Alarms) -> None:
     name = "clean_up_runs"
     page = alarms.agency.page
-    alarms.agency.poll(
-        lambda: _passes(alarms, Check.AUTOMATION_ALIVE), "the first tick of everything", 90, 2
-    )
-    alarms.forget()
-    state = page.query(_SCHEDULE, {"selector": _selector(name)})["scheduleOrError"]
-    page.query(_STOP, {"id": state["scheduleState"]["id"]})
+    with rounds_on(page):
+        alarms.agency.poll(
+            lambda: _passes(alarms, Check.AUTOMATION_ALIVE), "the first tick of everything", 90, 2
+        )
+        alarms.forget()
+        stop_schedule(page, name)
 
-    # In an hour's time, everything would be late.
-    seen = alarms.follow(Check.AUTOMATION_ALIVE, 0, "ERROR", every=0.001)
+        # In an hour's time, everything would be late.
+        seen = alarms.follow(Check.AUTOMATION_ALIVE, 0, "ERROR", every=0.001)
 
-    assert f"schedule {name}" in seen.description
-    page.query(_START, {"selector": _selector(name)})
-    alarms.recovered(Check.AUTOMATION_ALIVE, 0.01)
+        assert f"schedule {name}" in seen.description
+        start_schedule(page, name)
+        alarms.recovered(Check.AUTOMATION_ALIVE, 0.01)
 
 
 def test_numbers_that_nobody_refreshes_turn_stale_late_then_too_late(alarms: Alarms) -> None:
@@ -263,18 +270,3 @@ def _post(agency: Agency, *bodies: str, secret: str | None = None) -> list[int]:
 
 def _passes(alarms: Alarms, check: Check) -> bool:
     return alarms.checked(check, 0).status == "SUCCEEDED"
-
-
-def _selector(name: str) -> dict[str, str]:
-    return {
-        "repositoryLocationName": "kpi_pipeline",
-        "repositoryName": "__repository__",
-        "scheduleName": name,
-    }
-
-
-_SCHEDULE = """query ($selector: ScheduleSelector!) { scheduleOrError(scheduleSelector: $selector) {
-    ... on Schedule { scheduleState { id status } } } }"""
-_STOP = "mutation ($id: String!) { stopRunningSchedule(id: $id) { __typename } }"
-_START = """mutation ($selector: ScheduleSelector!) { startSchedule(scheduleSelector: $selector) {
-    __typename } }"""

@@ -15,7 +15,7 @@ from kpi_pipeline.cli.backfill_page import BackfillTarget, launch_backfill, read
 from kpi_pipeline.columns import FACT_COUNTS
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency, running_agency
 from kpi_pipeline_tests.end_to_end.observing import Key, Observer, observing, wrong
-from kpi_pipeline_tests.end_to_end.runs import process_of, runs, under_way, what_failed
+from kpi_pipeline_tests.end_to_end.runs import at_rest, process_of, runs, what_failed
 from kpi_pipeline_tests.expected import Row
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
 
@@ -74,7 +74,7 @@ class Backfill:
         """Wait until it has ended, and everything is at rest; how it ended."""
         page = self._agency.page
         self._agency.poll(
-            lambda: read_status(page, self._id).ended and not under_way(page),
+            lambda: read_status(page, self._id).ended and at_rest(page),
             "the end of the backfill",
             _DEADLINE_SECONDS,
             every=1.0,
