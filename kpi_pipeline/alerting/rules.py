@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from kpi_pipeline.alerting.trouble import Trouble
+from kpi_pipeline.alerting.trouble import FED_BY_SYNCS, SYNC, Trouble
 from kpi_pipeline.health.outcome import Severity
 from kpi_pipeline.warehouse.alert_state import AlertState, Told
 
 # What comes and goes, or grows client by client, is told of once in this time; its first message
 # and the one of its end are not held back.
 QUIET = timedelta(hours=1)
-# These follow from a sync that fails, and are over with the next round of checks after its end.
-_FOLLOW_FROM = {"freshness": "sync", "complete": "sync", "no_missing_days": "sync"}
+# Numbers that are old because a sync fails are well with the next round of checks after its end,
 _NEXT_ROUND = timedelta(minutes=20)
+# and what is synced, or asked for, again each hour after that hour.
+_NEXT_HOUR = timedelta(minutes=75)
 
 
 class Kind(StrEnum):
@@ -67,8 +68,8 @@ def stand(
     standing = {cause: state for cause, state in standing.items() if cause not in gone}
     for cause, trouble in present.items():
         standing[cause] = _there(trouble, states.get(cause), receivers, now)
-        if _follows(trouble, present):
-            later = max(standing[cause].tell_from, now + _NEXT_ROUND)
+        if held := _held(trouble, present):
+            later = max(standing[cause].tell_from, now + held)
             standing[cause] = replace(standing[cause], tell_from=later)
     return standing, gone
 
@@ -170,9 +171,12 @@ def _is_muted(state: AlertState, muted: set[str]) -> bool:
     return set(state.names) <= muted or (bool(state.clients) and set(state.clients) <= muted)
 
 
-def _follows(trouble: Trouble, present: Mapping[str, Trouble]) -> bool:
-    """Whether it says no more than that the numbers of a sync that fails are old."""
-    first = present.get(_FOLLOW_FROM.get(trouble.name, ""))
-    if first is None or not trouble.clients or not set(trouble.clients) <= set(first.clients):
-        return False
-    return len(trouble.clients) + trouble.more <= len(first.clients)
+def _held(trouble: Trouble, present: Mapping[str, Trouble]) -> timedelta:
+    """For how long it need not be told, as another trouble says what it says."""
+    if trouble.follows in present:
+        return _NEXT_HOUR
+    fails = present.get(SYNC) if trouble.name in FED_BY_SYNCS else None
+    if fails is None or not trouble.clients or not set(trouble.clients) <= set(fails.clients):
+        return timedelta(0)
+    all_of_them = len(trouble.clients) + trouble.more <= len(fails.clients)
+    return _NEXT_ROUND if all_of_them else timedelta(0)

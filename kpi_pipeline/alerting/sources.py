@@ -6,16 +6,18 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from kpi_pipeline.alerting.trouble import Line, Trouble
-from kpi_pipeline.health.outcome import Severity
+from kpi_pipeline.alerting.trouble import FED_BY_SYNCS, SYNC, Line, Trouble
+from kpi_pipeline.health.answers import lacks_only_answers
+from kpi_pipeline.health.automation import halts_syncs
+from kpi_pipeline.health.outcome import Check, Severity
 from kpi_pipeline.warehouse.check_outcomes import StoredOutcome, failing_checks
 from kpi_pipeline.warehouse.sync_failures import SyncFailure, sync_failures
-
-SYNC = "sync"
 
 # Until then, what was asked for again has mended most of what fails: a failed run's clients one by
 # one, a process that died, a tick that found the database restarting.
 _MENDS_ITSELF = timedelta(minutes=5)
+# Until then, the schedule `ask_again` has asked once more for what Email Bison did not answer.
+_ASKED_AGAIN = timedelta(minutes=70)
 _CLIENT = ("workspace", "client")
 
 
@@ -39,7 +41,9 @@ class FailedTick:
 
 def stored_troubles(connection: Connection) -> list[Trouble]:
     """What the tables know of: failing checks, and clients whose sync fails."""
-    troubles = [_of_check(it) for it in failing_checks(connection)]
+    checks = failing_checks(connection)
+    halted = any(it.name == Check.AUTOMATION_ALIVE and halts_syncs(it.offenders) for it in checks)
+    troubles = [_of_check(it, _follows(it, halted)) for it in checks]
     failures = sync_failures(connection)
     return [*troubles, *([_of_sync(failures)] if failures else [])]
 
@@ -49,7 +53,14 @@ def dagster_troubles(runs: Iterable[FailedRun], ticks: Iterable[FailedTick]) -> 
     return [*(_of_run(it) for it in runs), *(_of_tick(it) for it in ticks)]
 
 
-def _of_check(check: StoredOutcome) -> Trouble:
+def _follows(check: StoredOutcome, halted: bool) -> str | None:
+    """What it would only say again: that Email Bison is away, or that nobody starts the syncs."""
+    if lacks_only_answers(check.offenders):
+        return SYNC
+    return Check.AUTOMATION_ALIVE if halted and check.name in FED_BY_SYNCS else None
+
+
+def _of_check(check: StoredOutcome, follows: str | None) -> Trouble:
     clients = dict.fromkeys(
         client for row in check.offenders if (client := _client_of(row)) is not None
     )
@@ -64,6 +75,8 @@ def _of_check(check: StoredOutcome) -> Trouble:
         more=check.more,
         lines=tuple(_line_of(row) for row in check.offenders),
         path=f"/assets/{check.asset}?view=checks&checkDetail={check.name}",
+        patience=_ASKED_AGAIN if follows == SYNC else timedelta(0),
+        follows=follows,
     )
 
 

@@ -4,7 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from kpi_pipeline.health.outcome import Severity
+from kpi_pipeline.health.outcome import Check, Severity
+
+# The cause, and the name, of what fails in syncs.
+SYNC = "sync"
+# These say no more than that numbers are old, or not there.
+FED_BY_SYNCS = frozenset({Check.FRESHNESS, Check.COMPLETE, Check.NO_MISSING_DAYS})
 
 _ON_THE_PAGE = "Its page says what is wrong, and what to do about it."
 
@@ -24,7 +29,8 @@ class Trouble:
     Troubles of one `cause` are one. `name` is what people mute: a check, a schedule, an asset.
     `clients` are keys, and `more` is how many others a check left out; `what` says what is wrong
     and what to do about it, in sentences; `path` leads to it on Dagster's page. `patience` is how
-    long it may be over by itself before anybody is told.
+    long it may be over by itself before anybody is told. While there is a trouble of the cause
+    `follows`, it would say nothing new.
     """
 
     cause: str
@@ -39,6 +45,7 @@ class Trouble:
     path: str = ""
     patience: timedelta = timedelta(0)
     also: tuple[str, ...] = ()
+    follows: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,11 +86,14 @@ def _one_of(group: Sequence[Trouble]) -> Trouble:
     if len(group) == 1:
         return group[0]
     first, *others = sorted(group, key=lambda it: (it.severity is Severity.WARN, it.since))
+    clients = {client for it in group for client in it.clients}
+    # One of the group may name all of those whom another left out.
+    most = max(len(it.clients) + it.more for it in group)
     return replace(
         first,
         since=min(it.since for it in group),
-        clients=tuple(sorted({client for it in group for client in it.clients})),
-        more=max(it.more for it in group),
+        clients=tuple(sorted(clients)),
+        more=max(most - len(clients), 0),
         lines=(*first.lines, *(Line(it.title, it.clients) for it in others)),
         patience=min(it.patience for it in group),
         also=tuple(it.name for it in others),

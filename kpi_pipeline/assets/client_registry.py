@@ -44,8 +44,8 @@ def client_registry(
     sync_workspace_partitions(context.instance, report.active)
     if context.selected_asset_check_keys:
         yield from said
-    if report.unread:
-        raise dg.Failure("\n".join(report.unread), allow_retries=False)
+    if not_compared := [*report.unread, *report.unanswered]:
+        raise dg.Failure("\n".join(not_compared), allow_retries=False)
     for line in chain.from_iterable((*_findings(report).values(), report.not_listed)):
         context.log.warning(line)
     if REGISTRY in context.selected_asset_keys:
@@ -58,6 +58,7 @@ def _findings(report: "RegistryReport") -> dict[str, list[str]]:
         "unserved": report.unserved,
         "bad_keys": report.bad_keys,
         "unread": report.unread,
+        "unanswered": report.unanswered,
         "vanished": report.vanished,
         "unchecked_keys": report.unchecked_keys,
         "unknown": report.unknown,
@@ -68,7 +69,7 @@ def _findings(report: "RegistryReport") -> dict[str, list[str]]:
 def _metadata(report: "RegistryReport") -> dict[str, int | dg.MarkdownMetadataValue]:
     lists = {**_findings(report), "not_listed": report.not_listed}
     # Where a list is unread, there is no materialization that could say so.
-    del lists["unread"]
+    del lists["unread"], lists["unanswered"]
     numbers = {"active_clients": len(report.active), "listed_workspaces": report.listed}
     counts = {f"{name}_count": len(lines) for name, lines in lists.items()}
     texts = {

@@ -1,6 +1,7 @@
 """What failed in Dagster, and is not done well since: runs, and the ticks of schedules and sensors.
 
-Most failed runs are no matter of this: they have left a line in `sync_log` for each client.
+Most failed runs are no matter of this: they have left a line in `sync_log` for each client, or have
+said in the registry's check what is wrong.
 """
 
 import json
@@ -8,13 +9,17 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, RunsFilter
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorType, TickStatus
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
-from kpi_pipeline.alerting.sources import SYNC, FailedRun, FailedTick
+from kpi_pipeline.alerting.sources import FailedRun, FailedTick
+from kpi_pipeline.alerting.trouble import SYNC
+from kpi_pipeline.assets.specs import REGISTRY
 from kpi_pipeline.automation.event_runs import EVENTS_TAG
+from kpi_pipeline.health.outcome import Check
 from kpi_pipeline.sync.rectangle import Step
+from kpi_pipeline.warehouse.check_outcomes import read_outcomes
 from kpi_pipeline.warehouse.sync_log import read_entries
 
 if TYPE_CHECKING:
@@ -51,7 +56,7 @@ def failed_runs(
         if run.status is DagsterRunStatus.SUCCESS:
             for what in _worked_on(run):
                 failed.pop(what, None)
-        elif run.tags.get(WILL_RETRY_TAG) != "true" and not _has_told(run, deployment):
+        elif run.tags.get(WILL_RETRY_TAG) != "true" and not _has_told(record, deployment):
             at = record.update_timestamp.isoformat()
             failed |= dict.fromkeys(_worked_on(run), (run.run_id, at))
         since = record.update_timestamp
@@ -93,10 +98,17 @@ def _worked_on(run: DagsterRun) -> set[str]:
     return {run.job_name}
 
 
-def _has_told(run: DagsterRun, deployment: "Deployment") -> bool:
-    """Whether the run's failures stand in `sync_log`, client by client."""
+def _has_told(record: RunRecord, deployment: "Deployment") -> bool:
+    """Whether the tables say it: `sync_log`, client by client, or the check of the registry."""
+    run = record.dagster_run
     with deployment.engine.connect() as connection:
-        return any(it.error is not None for it in read_entries(connection, [run.run_id]))
+        if any(it.error is not None for it in read_entries(connection, [run.run_id])):
+            return True
+        if REGISTRY not in (run.asset_selection or ()) or record.start_time is None:
+            return False
+        found = read_outcomes(connection, [Check.REGISTRY_MATCHES_BISON])
+    began = datetime.fromtimestamp(record.start_time, UTC)
+    return any(it.since is not None and it.checked_at >= began for it in found)
 
 
 def _is_on(state: InstigatorState, names: Collection[str]) -> bool:

@@ -71,7 +71,9 @@ def totals_now(deployment: Deployment) -> Iterator[dg.AssetCheckResult]:
 
     def compare() -> Outcome:
         with deployment.engine.connect() as connection:
-            return totals.totals_match_bison(connection, told, asked.unasked, first, last)
+            return totals.totals_match_bison(
+                connection, told, asked.unasked, asked.unanswered, first, last
+            )
 
     yield from stored(deployment, [through_restarts(compare)])
 

@@ -1,6 +1,6 @@
 """Whether schedules, sensors and daemons do what they are there for, and runs come to an end."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,6 +11,7 @@ from kpi_pipeline.phrases import duration, listed
 _MAY_BE_LATE = timedelta(minutes=5)
 # A look of a daemon may take minutes while a large backfill begins.
 _MAY_BE_SILENT = timedelta(minutes=15)
+_SYNCS = {"schedule daily_kpi_sync", "schedule hourly_refresh"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ def automation_alive(automation: Automation, now: datetime) -> Outcome:
         severity=Severity.ERROR,
         numbers={"ticking": ticking, "not_alive": len(offenders)},
     )
+
+
+def halts_syncs(offenders: Sequence[Mapping[str, object]]) -> bool:
+    """Whether a schedule of the syncs is among those that do not do what they should."""
+    return any(row.get("what") in _SYNCS for row in offenders)
 
 
 def offenders_of(automation: Automation, now: datetime) -> Iterator[Offender]:

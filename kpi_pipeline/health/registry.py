@@ -12,12 +12,13 @@ _REMEDIES = {
     "bad_keys": "`kpi keys rotate CLIENT` puts a good key in the place of a rejected one",
     "unread": "the list of workspaces could not be read: mend what is named, and materialize "
     "client_registry again",
+    "unanswered": "the list of workspaces is asked for again each hour, until Email Bison answers",
     "vanished": "import a client that left with active = no",
-    "unchecked_keys": "their keys are asked about again at the next refresh",
+    "unchecked_keys": "their keys are asked about again within the hour",
     "unknown": "import new workspaces that are clients (`kpi clients import`), with their target",
     "renamed": "new names are taken over; labels of your own stand in the CSV as display_name",
 }
-_ERRORS = ("unserved", "bad_keys", "unread")
+_ERRORS = ("unserved", "bad_keys", "unread", "unanswered")
 
 
 def registry_matches_bison(

@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from sqlalchemy import Connection
 
 from kpi_pipeline.business_days import first_of_month
+from kpi_pipeline.health.answers import UNANSWERED
 from kpi_pipeline.health.outcome import Check, Offender, Outcome, Severity, outcome
 from kpi_pipeline.phrases import counted, listed
 from kpi_pipeline.warehouse.period_sums import PeriodSums, read_sums
@@ -24,19 +25,22 @@ def totals_match_bison(
     connection: Connection,
     told: Mapping[str, Mapping[str, int]],
     unasked: Mapping[str, str],
+    unanswered: Mapping[str, str],
     first: date,
     last: date,
 ) -> Outcome:
     """Compare the sums of `first` … `last` with what Email Bison `told`, by client and count: sent,
     interested, bounced, unsubscribed.
 
-    `unasked` has a reason for each client whose totals could not be had.
+    `unasked` and `unanswered` have a reason for each client whose totals could not be had: for a
+    fault of its own, such as a rejected key, or because Email Bison did not answer.
     """
     sums = read_sums(connection, first, last)
     whole = (last - first).days + 1
     offenders = [
         *(row for it in sums for row in _compared(it, told.get(it.workspace), whole)),
         *({**_row(name, "could not be asked"), "why": why} for name, why in unasked.items()),
+        *({**_row(name, UNANSWERED), "why": why} for name, why in unanswered.items()),
     ]
     names = list(dict.fromkeys(str(row["workspace"]) for row in offenders))
     alike = sum(it.workspace in told and it.workspace not in names for it in sums)
@@ -48,7 +52,8 @@ def totals_match_bison(
         trouble=f"{there}, {first} to {last}; not so: {listed(names)}. Days of more than a week "
         "ago may have been revised since they were fetched: `kpi backfill --from "
         f"{first} --to {last} -w CLIENT` fetches them anew; then do this check again. If it "
-        "differs still, compare with Email Bison's own page.",
+        "differs still, compare with Email Bison's own page. What is unanswered is asked for again "
+        "each hour.",
         severity=Severity.WARN,
         numbers={"clients": len(sums), "alike": alike},
     )

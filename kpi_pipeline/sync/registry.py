@@ -8,6 +8,7 @@ from kpi_pipeline.bison import (
     BisonError,
     BisonInstance,
     RejectedKey,
+    Unavailable,
     Workspace,
     WorkspaceGone,
     WrongWorkspace,
@@ -33,6 +34,7 @@ class RegistryReport:
     not_listed: list[str] = field(default_factory=list)
     unserved: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
 
 
 async def refresh_registry(deployment: Deployment) -> RegistryReport:
@@ -52,6 +54,8 @@ async def refresh_registry(deployment: Deployment) -> RegistryReport:
         async with deployment.bison_client(instance) as bison:
             try:
                 await _refresh(deployment, bison, instance, here, report)
+            except Unavailable as error:
+                report.unanswered.append(str(error))
             except BisonError as error:
                 report.unread.append(str(error))
             report_unknown_fields(deployment, name, bison.unknown_fields)

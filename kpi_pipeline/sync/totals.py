@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import date
 
-from kpi_pipeline.bison import BisonClient, BisonError, PeriodStats, WorkspaceReader
+from kpi_pipeline.bison import BisonClient, BisonError, PeriodStats, Unavailable, WorkspaceReader
 from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.identity import read_client
@@ -15,10 +15,13 @@ from kpi_pipeline.warehouse.clients import Client, active_clients
 
 @dataclass
 class Totals:
-    """What Email Bison told, by client, and a sentence for each client that could not be asked."""
+    """What Email Bison told, by client; and a sentence for each client that could not be asked for,
+    or of whom it did not answer.
+    """
 
     told: dict[str, PeriodStats] = field(default_factory=dict)
     unasked: dict[str, str] = field(default_factory=dict)
+    unanswered: dict[str, str] = field(default_factory=dict)
 
 
 async def ask_for_totals(deployment: Deployment, first: date, last: date) -> Totals:
@@ -34,6 +37,8 @@ async def ask_for_totals(deployment: Deployment, first: date, last: date) -> Tot
         async def ask(client: Client) -> None:
             try:
                 totals.told[client.workspace] = await _ask(deployment, opened, client, first, last)
+            except Unavailable as error:
+                totals.unanswered[client.workspace] = str(error)
             except (BisonError, KpiError) as error:
                 totals.unasked[client.workspace] = str(error)
 

@@ -12,11 +12,13 @@ from kpi_pipeline.partitions import sync_workspace_partitions
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline.warehouse.vault import Vault, new_secret_key
 from kpi_pipeline_tests.conftest import instance_of
+from kpi_pipeline_tests.dagster_layer.desk import Desk
 from kpi_pipeline_tests.dagster_layer.installation import (
     Installation,
     calm_zone,
     temporary_instance,
 )
+from kpi_pipeline_tests.sandbox.receiver import Receiver, receiving
 from kpi_pipeline_tests.sandbox.running import Stage, bison_on, options
 from kpi_pipeline_tests.sync.support import open_agency
 
@@ -61,3 +63,14 @@ def installation(
             monkeypatch.setenv(name, value)
         deployment = Deployment(load_settings(), engine, Vault(SecretStr(secret_key)))
         yield Installation(open_agency(deployment, bison, date(2020, 1, 1)), instance)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as opened:
+        yield opened
+
+
+@pytest.fixture
+def desk(installation: Installation, receiver: Receiver) -> Desk:
+    return Desk(installation, receiver)

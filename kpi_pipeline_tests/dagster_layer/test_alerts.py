@@ -1,85 +1,20 @@
 """The sensor that tells people what is wrong, on a real instance; the clock is the test's own."""
 
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
-from dagster import DagsterInstance, DagsterRunStatus
-from dagster._core.test_utils import create_run_for_test
 from sqlalchemy.exc import OperationalError
 
 from kpi_pipeline.automation import alerts
-from kpi_pipeline.automation.alerts import look_for_trouble
 from kpi_pipeline.automation.event_runs import EVENTS_TAG
 from kpi_pipeline.partitions import rectangle_tags
 from kpi_pipeline.warehouse.patience import through_restarts
-from kpi_pipeline_tests.alerting.support import START, Office, json_url, raising, titles
-from kpi_pipeline_tests.dagster_layer.installation import Installation, temporary_instance
-from kpi_pipeline_tests.dagster_layer.ticks import leave_tick
-from kpi_pipeline_tests.sandbox.receiver import Receiver, receiving
+from kpi_pipeline_tests.alerting.support import START, json_url, raising
+from kpi_pipeline_tests.dagster_layer.desk import Desk
+from kpi_pipeline_tests.dagster_layer.installation import temporary_instance
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving() as opened:
-        yield opened
-
-
-@pytest.fixture
-def desk(installation: Installation, receiver: Receiver) -> "Desk":
-    return Desk(installation, receiver)
-
-
-class Desk:
-    """Looks of the sensor, each from the cursor that the one before left."""
-
-    def __init__(self, installation: Installation, receiver: Receiver) -> None:
-        self.installation = installation
-        self.instance: DagsterInstance = installation.instance
-        self.receiver = receiver
-        self.cursor: str | None = None
-        deployment = installation.agency.deployment
-        self.office = Office(deployment.engine, deployment.vault, [json_url(receiver.url)])
-        self.repository = installation.definitions.get_repository_def()
-
-    def look(self, minutes: float) -> str:
-        """A look so many minutes from now; what the tick says."""
-        now = datetime.now(UTC) + timedelta(minutes=minutes)
-        context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, repository_def=self.repository
-        )
-        result = look_for_trouble(context, replace(self.office.deployment, now=lambda: now))
-        self.cursor = result.cursor
-        assert result.skip_reason is not None
-        return str(result.skip_reason.skip_message)
-
-    def told(self) -> list[str]:
-        return titles(self.receiver.received)
-
-    def run(self, good: bool, *assets: str, job: str = "a_job", **tags: str) -> str:
-        """A run that ended so."""
-        run: dg.DagsterRun = create_run_for_test(
-            self.instance,
-            job_name=job,
-            asset_selection=frozenset(map(dg.AssetKey, assets)) or None,
-            tags={name.replace("__", "/"): value for name, value in tags.items()},
-            status=DagsterRunStatus.STARTED,
-        )
-        if good:
-            self.instance.report_dagster_event(
-                dg.DagsterEvent("PIPELINE_SUCCESS", run.job_name), run.run_id
-            )
-        else:
-            self.instance.report_run_failed(run)
-        return run.run_id
-
-    def tick(self, name: str, good: bool, *, on: bool = True) -> None:
-        """A schedule's tick of now, which ended so."""
-        leave_tick(self.instance, name, good=good, on=on)
 
 
 def test_a_client_that_fails_in_a_run_is_told_unless_it_is_soon_done_well(desk: Desk) -> None:

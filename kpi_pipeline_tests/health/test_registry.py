@@ -2,6 +2,7 @@
 
 import pytest
 
+from kpi_pipeline.health.answers import lacks_answers, lacks_only_answers
 from kpi_pipeline.health.outcome import Outcome, Severity
 from kpi_pipeline.health.registry import registry_matches_bison
 
@@ -28,6 +29,7 @@ def test_without_a_finding_it_passes_with_both_numbers() -> None:
         ("unserved", Severity.ERROR, "Unserved: name the instance, and its master key"),
         ("bad_keys", Severity.ERROR, "Bad keys: `kpi keys rotate CLIENT`"),
         ("unread", Severity.ERROR, "Unread: the list of workspaces could not be read"),
+        ("unanswered", Severity.ERROR, "Unanswered: the list of workspaces is asked for again"),
         ("vanished", Severity.WARN, "Vanished: import a client that left with active = no."),
         ("unchecked_keys", Severity.WARN, "Unchecked keys: their keys are asked about again"),
         ("unknown", Severity.WARN, "Unknown: import new workspaces that are clients"),
@@ -98,3 +100,12 @@ def test_of_many_only_three_are_named() -> None:
 
 def test_kinds_that_the_check_does_not_know_are_no_finding() -> None:
     assert checked(not_listed=["main: without a master key"]).passed
+
+
+def test_a_list_or_a_key_that_got_no_answer_is_no_finding_and_what_was_refused_is() -> None:
+    silent = checked(unanswered=["main does not answer."], unchecked_keys=["acme: timed out."])
+    assert lacks_only_answers(silent.offenders)
+    assert not lacks_answers(checked(unread=["main refuses its key."]).offenders)
+    mixed = checked(unanswered=["main does not answer."], bad_keys=["acme: rejected."])
+    assert lacks_answers(mixed.offenders)
+    assert not lacks_only_answers(mixed.offenders)

@@ -5,6 +5,7 @@ from datetime import date
 
 import pytest
 
+from kpi_pipeline.health.answers import lacks_answers, lacks_only_answers
 from kpi_pipeline.health.outcome import Outcome, Severity
 from kpi_pipeline.health.totals import period_to_compare, totals_match_bison
 from kpi_pipeline_tests.health.support import TODAY, YESTERDAY, Stock
@@ -35,8 +36,9 @@ def checked(
     stock: Stock,
     told: Mapping[str, Mapping[str, int]],
     unasked: Mapping[str, str] | None = None,
+    unanswered: Mapping[str, str] | None = None,
 ) -> Outcome:
-    return stock.ask(totals_match_bison, told, unasked or {}, FIRST, YESTERDAY)
+    return stock.ask(totals_match_bison, told, unasked or {}, unanswered or {}, FIRST, YESTERDAY)
 
 
 def test_where_all_adds_up_it_says_of_how_many_clients_and_which_days(stock: Stock) -> None:
@@ -96,6 +98,19 @@ def test_a_client_that_could_not_be_asked_is_named_with_the_reason(stock: Stock)
         }
     ]
     assert found.numbers == {"clients": 2, "alike": 1}
+
+
+def test_a_client_of_whom_there_was_no_answer_is_asked_for_again_and_one_at_fault_is_not(
+    stock: Stock,
+) -> None:
+    silent = checked(stock, {"acme": RIGHT}, {}, {"birch": "birch: GET /stats timed out."})
+    assert [it["count"] for it in silent.offenders] == ["unanswered"]
+    assert lacks_only_answers(silent.offenders)
+    both = checked(stock, {}, {"acme": "Its key was rejected."}, {"birch": "timed out."})
+    assert lacks_answers(both.offenders)
+    assert not lacks_only_answers(both.offenders)
+    rejected = checked(stock, {"acme": RIGHT}, {"birch": "Its key was rejected."})
+    assert not lacks_answers(rejected.offenders)
 
 
 def test_a_client_that_was_imported_while_others_were_asked_is_no_trouble(stock: Stock) -> None:

@@ -198,7 +198,8 @@ def test_an_instance_that_is_down_keeps_no_other_from_being_compared(agency: Age
 
     report = refresh(agency.with_settings(bison_instances=(down, instance_of(agency.bison))))
 
-    (line,) = report.unread
+    (line,) = report.unanswered
+    assert report.unread == []
     assert line.startswith("instance down: ")
     assert names(agency)[slug] == "Quite Another Name"
     assert set(agency.verified_at(agency.keyed).values()) == {NOW}

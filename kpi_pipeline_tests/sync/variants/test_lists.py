@@ -135,7 +135,7 @@ def assert_nothing_is_taken_over(agency: Agency, said: str) -> None:
 
     report = refresh(agency)
 
-    (error,) = report.unread
+    (error,) = [*report.unread, *report.unanswered]
     assert (report.listed, report.renamed, report.vanished) == (0, [], [])
     assert error.startswith(f"instance main: GET {WORKSPACES} ")
     assert said in error
