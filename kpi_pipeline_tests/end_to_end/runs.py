@@ -30,11 +30,16 @@ class Run:
         return self.tags[RANGE_START].partition("|")[2]
 
     @property
+    def last_workspace(self) -> str:
+        """The last client of its range."""
+        return self.tags[RANGE_END].partition("|")[2]
+
+    @property
     def is_to_be_split(self) -> bool:
         """Whether it failed for good and what it left undone is asked for again by itself."""
         return (
             self.status == "FAILURE"
-            and self.tags[RANGE_END].partition("|")[2] != self.first_workspace
+            and self.last_workspace != self.first_workspace
             and SPLIT_FROM not in self.tags
             and self.tags.get("dagster/will_retry") != "true"
         )
