@@ -81,6 +81,16 @@ def at_rest(page: DagsterPage) -> bool:
     )
 
 
+def tries_after(page: DagsterPage, run_id: str) -> list[str]:
+    """How the tries ended that Dagster made of a run's work after it, one after the other."""
+    next_of = {run.parent: run for run in runs(page)}
+    ended: list[str] = []
+    while again := next_of.get(run_id):
+        ended.append(again.status)
+        run_id = again.id
+    return ended
+
+
 def messages(page: DagsterPage, run_id: str) -> list[str]:
     """What stands in the log of a run."""
     events = page.query(_EVENTS, {"run": run_id})["runOrError"]["eventConnection"]["events"]
