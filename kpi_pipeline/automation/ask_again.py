@@ -11,6 +11,7 @@ from dagster import RunRequest, ScheduleEvaluationContext, SkipReason
 
 from kpi_pipeline.assets.resources import DeploymentResource
 from kpi_pipeline.assets.specs import REGISTRY
+from kpi_pipeline.automation.rounds import round_of
 from kpi_pipeline.checks.specs import TOTALS_CHECK
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.health.answers import lacks_answers
@@ -50,6 +51,4 @@ def _requests(unanswered: list[Check], tick: str) -> Iterator[RunRequest]:
     if Check.REGISTRY_MATCHES_BISON in unanswered:
         yield RunRequest(run_key=f"again {tick} registry", asset_selection=[REGISTRY])
     if Check.TOTALS_MATCH_BISON in unanswered:
-        yield RunRequest(
-            run_key=f"again {tick} totals", asset_selection=[], asset_check_keys=[TOTALS_CHECK]
-        )
+        yield round_of(f"again {tick}", [TOTALS_CHECK])

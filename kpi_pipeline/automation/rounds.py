@@ -43,7 +43,7 @@ def build_rounds(
         description="Every 15 minutes: the checks that ask the database alone, in one light run.",
     )
     def data_checks(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        return _round(context.scheduled_execution_time.isoformat(), LIGHT_CHECKS)
+        return round_of(context.scheduled_execution_time.isoformat(), LIGHT_CHECKS)
 
     @dg.schedule(
         name="daily_totals_check",
@@ -55,7 +55,7 @@ def build_rounds(
         "totals, one call a client.",
     )
     def daily_totals_check(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        return _round(context.scheduled_execution_time.isoformat(), [TOTALS_CHECK])
+        return round_of(context.scheduled_execution_time.isoformat(), [TOTALS_CHECK])
 
     @dg.sensor(
         name="check_after_sync",
@@ -91,7 +91,7 @@ def after_sync(
         waiting = replace(noted, waits_since=waits_since)
         return dg.SensorResult(skip_reason="Syncs are under way.", cursor=waiting.written())
     return dg.SensorResult(
-        run_requests=[_round(f"after {synced_at.isoformat()}", LIGHT_CHECKS)],
+        run_requests=[round_of(f"after {synced_at.isoformat()}", LIGHT_CHECKS)],
         cursor=_Noted(checked=synced_at, asked_at=now).written(),
     )
 
@@ -115,7 +115,8 @@ class _Noted:
         return json.dumps({name: at.isoformat() for name, at in vars(self).items() if at})
 
 
-def _round(key: str, checks: Sequence[dg.AssetCheckKey]) -> dg.RunRequest:
+def round_of(key: str, checks: Sequence[dg.AssetCheckKey]) -> dg.RunRequest:
+    """One run that does these checks and fills nothing; Dagster starts one of a `key` once."""
     return dg.RunRequest(run_key=f"checks {key}", asset_selection=[], asset_check_keys=list(checks))
 
 
