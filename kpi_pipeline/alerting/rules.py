@@ -9,17 +9,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from kpi_pipeline.alerting.trouble import FED_BY_SYNCS, SYNC, Trouble
+from kpi_pipeline.alerting.trouble import Trouble
 from kpi_pipeline.health.outcome import Severity
 from kpi_pipeline.warehouse.alert_state import AlertState, Told
 
 # What comes and goes, or grows client by client, is told of once in this time; its first message
 # and the one of its end are not held back.
 QUIET = timedelta(hours=1)
-# Numbers that are old because a sync fails are well with the next round of checks after its end,
-_NEXT_ROUND = timedelta(minutes=20)
-# and what is synced, or asked for, again each hour after that hour.
-_NEXT_HOUR = timedelta(minutes=75)
 
 
 class Kind(StrEnum):
@@ -173,10 +169,11 @@ def _is_muted(state: AlertState, muted: set[str]) -> bool:
 
 def _held(trouble: Trouble, present: Mapping[str, Trouble]) -> timedelta:
     """For how long it need not be told, as another trouble says what it says."""
-    if trouble.follows in present:
-        return _NEXT_HOUR
-    fails = present.get(SYNC) if trouble.name in FED_BY_SYNCS else None
-    if fails is None or not trouble.clients or not set(trouble.clients) <= set(fails.clients):
+    first = present.get(trouble.follows or "")
+    if first is None:
         return timedelta(0)
-    all_of_them = len(trouble.clients) + trouble.more <= len(fails.clients)
-    return _NEXT_ROUND if all_of_them else timedelta(0)
+    # One that names no client concerns them all.
+    told_of = set(trouble.clients) <= set(first.clients) and (
+        len(trouble.clients) + trouble.more <= len(first.clients)
+    )
+    return trouble.afterwards if told_of or not first.clients else timedelta(0)

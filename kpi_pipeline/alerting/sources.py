@@ -6,18 +6,24 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from kpi_pipeline.alerting.trouble import FED_BY_SYNCS, SYNC, Line, Trouble
+from kpi_pipeline.alerting.trouble import Line, Trouble
 from kpi_pipeline.health.answers import lacks_only_answers
 from kpi_pipeline.health.automation import halts_syncs
 from kpi_pipeline.health.outcome import Check, Severity
 from kpi_pipeline.warehouse.check_outcomes import StoredOutcome, failing_checks
 from kpi_pipeline.warehouse.sync_failures import SyncFailure, sync_failures
 
+SYNC = "sync"
+
 # Until then, what was asked for again has mended most of what fails: a failed run's clients one by
 # one, a process that died, a tick that found the database restarting.
 _MENDS_ITSELF = timedelta(minutes=5)
-# Until then, the schedule `ask_again` has asked once more for what Email Bison did not answer.
-_ASKED_AGAIN = timedelta(minutes=70)
+# These say no more than that numbers are old, or not there.
+_FED_BY_SYNCS = {Check.FRESHNESS, Check.COMPLETE, Check.NO_MISSING_DAYS}
+# Until then, a round of checks has seen what a sync brought,
+_NEXT_ROUND = timedelta(minutes=20)
+# and what is done each hour was done: the refresh, and asking for what was not answered.
+_NEXT_HOUR = timedelta(minutes=75)
 _CLIENT = ("workspace", "client")
 
 
@@ -43,7 +49,7 @@ def stored_troubles(connection: Connection) -> list[Trouble]:
     """What the tables know of: failing checks, and clients whose sync fails."""
     checks = failing_checks(connection)
     halted = any(it.name == Check.AUTOMATION_ALIVE and halts_syncs(it.offenders) for it in checks)
-    troubles = [_of_check(it, _follows(it, halted)) for it in checks]
+    troubles = [_of_check(it, halted) for it in checks]
     failures = sync_failures(connection)
     return [*troubles, *([_of_sync(failures)] if failures else [])]
 
@@ -53,14 +59,17 @@ def dagster_troubles(runs: Iterable[FailedRun], ticks: Iterable[FailedTick]) -> 
     return [*(_of_run(it) for it in runs), *(_of_tick(it) for it in ticks)]
 
 
-def _follows(check: StoredOutcome, halted: bool) -> str | None:
-    """What it would only say again: that Email Bison is away, or that nobody starts the syncs."""
+def _follows(check: StoredOutcome, halted: bool) -> tuple[str | None, timedelta]:
+    """The trouble that it only says again, and for how long after the end of that it may last."""
     if lacks_only_answers(check.offenders):
-        return SYNC
-    return Check.AUTOMATION_ALIVE if halted and check.name in FED_BY_SYNCS else None
+        return SYNC, _NEXT_HOUR
+    if check.name not in _FED_BY_SYNCS:
+        return None, timedelta(0)
+    return (Check.AUTOMATION_ALIVE, _NEXT_HOUR) if halted else (SYNC, _NEXT_ROUND)
 
 
-def _of_check(check: StoredOutcome, follows: str | None) -> Trouble:
+def _of_check(check: StoredOutcome, halted: bool) -> Trouble:
+    follows, afterwards = _follows(check, halted)
     clients = dict.fromkeys(
         client for row in check.offenders if (client := _client_of(row)) is not None
     )
@@ -75,8 +84,10 @@ def _of_check(check: StoredOutcome, follows: str | None) -> Trouble:
         more=check.more,
         lines=tuple(_line_of(row) for row in check.offenders),
         path=f"/assets/{check.asset}?view=checks&checkDetail={check.name}",
-        patience=_ASKED_AGAIN if follows == SYNC else timedelta(0),
+        # An outage is over by itself, and the sync that fails in it may be yet to come.
+        patience=_NEXT_HOUR if lacks_only_answers(check.offenders) else timedelta(0),
         follows=follows,
+        afterwards=afterwards,
     )
 
 

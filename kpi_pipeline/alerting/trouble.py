@@ -4,12 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from kpi_pipeline.health.outcome import Check, Severity
-
-# The cause, and the name, of what fails in syncs.
-SYNC = "sync"
-# These say no more than that numbers are old, or not there.
-FED_BY_SYNCS = frozenset({Check.FRESHNESS, Check.COMPLETE, Check.NO_MISSING_DAYS})
+from kpi_pipeline.health.outcome import Severity
 
 _ON_THE_PAGE = "Its page says what is wrong, and what to do about it."
 
@@ -30,7 +25,7 @@ class Trouble:
     `clients` are keys, and `more` is how many others a check left out; `what` says what is wrong
     and what to do about it, in sentences; `path` leads to it on Dagster's page. `patience` is how
     long it may be over by itself before anybody is told. While there is a trouble of the cause
-    `follows`, it would say nothing new.
+    `follows`, it would say nothing new, nor `afterwards`, until it was looked at again.
     """
 
     cause: str
@@ -46,6 +41,7 @@ class Trouble:
     patience: timedelta = timedelta(0)
     also: tuple[str, ...] = ()
     follows: str | None = None
+    afterwards: timedelta = timedelta(0)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -13,8 +13,7 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, Ru
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorType, TickStatus
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
-from kpi_pipeline.alerting.sources import FailedRun, FailedTick
-from kpi_pipeline.alerting.trouble import SYNC
+from kpi_pipeline.alerting.sources import SYNC, FailedRun, FailedTick
 from kpi_pipeline.assets.specs import REGISTRY
 from kpi_pipeline.automation.event_runs import EVENTS_TAG
 from kpi_pipeline.health.outcome import Check

@@ -11,7 +11,7 @@ from kpi_pipeline.phrases import duration, listed
 _MAY_BE_LATE = timedelta(minutes=5)
 # A look of a daemon may take minutes while a large backfill begins.
 _MAY_BE_SILENT = timedelta(minutes=15)
-_SYNCS = {"schedule daily_kpi_sync", "schedule hourly_refresh"}
+SYNC_SCHEDULES = ("daily_kpi_sync", "hourly_refresh")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ def automation_alive(automation: Automation, now: datetime) -> Outcome:
 
 def halts_syncs(offenders: Sequence[Mapping[str, object]]) -> bool:
     """Whether a schedule of the syncs is among those that do not do what they should."""
-    return any(row.get("what") in _SYNCS for row in offenders)
+    syncs = {_named("schedule", name) for name in SYNC_SCHEDULES}
+    return any(row.get("what") in syncs for row in offenders)
 
 
 def offenders_of(automation: Automation, now: datetime) -> Iterator[Offender]:
@@ -84,7 +85,7 @@ def offenders_of(automation: Automation, now: datetime) -> Iterator[Offender]:
             silent = now - daemon.heard_at
             yield _offender(f"daemon {daemon.name}", f"is silent for {duration(silent)}", silent)
     for it in automation.ticking:
-        what = f"{it.kind} {it.name}"
+        what = _named(it.kind, it.name)
         if it.on is False:
             yield _offender(what, "is switched off", None)
         elif it.on is None and it.due_since is None:
@@ -97,6 +98,10 @@ def offenders_of(automation: Automation, now: datetime) -> Iterator[Offender]:
         if taken > run.limit + _MAY_BE_LATE:
             problem = f"has gone on for {duration(taken)}; its limit is {duration(run.limit)}"
             yield _offender(f"run {run.run_id[:8]}", problem, taken - run.limit)
+
+
+def _named(kind: str, name: str) -> str:
+    return f"{kind} {name}"
 
 
 def _offender(what: str, problem: str, late: timedelta | None) -> Offender:

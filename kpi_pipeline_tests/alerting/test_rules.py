@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from kpi_pipeline.alerting.rules import Kind, notices, stand, told
 from kpi_pipeline.alerting.trouble import Line, Trouble, merged, unmuted
@@ -125,9 +126,15 @@ def test_more_clients_or_a_worse_grade_are_told_of_after_an_hour_and_fewer_are_n
     assert desk.hears(5, trouble("freshness", "acme")) == []
 
 
+def old_numbers(*clients: str, **changed: Any) -> Trouble:
+    """What a sync that fails makes old, until a round of checks sees what the next one brings."""
+    minutes = timedelta(minutes=20)
+    return trouble("freshness", *clients, follows="sync", afterwards=minutes, **changed)
+
+
 def test_old_numbers_are_not_told_beside_the_failing_sync_that_made_them_old() -> None:
     desk = Desk()
-    sync, stale = trouble("sync", "acme", "birch"), trouble("freshness", "acme")
+    sync, stale = trouble("sync", "acme", "birch"), old_numbers("acme")
     assert desk.hears(0, sync) == [(Kind.BROKEN, "sync")]
     assert desk.hears(3, sync, stale) == []
     assert desk.hears(3.9, sync, stale) == []
@@ -138,9 +145,9 @@ def test_old_numbers_are_not_told_beside_the_failing_sync_that_made_them_old() -
 
 def test_old_numbers_of_other_clients_or_that_stay_old_are_told() -> None:
     desk = Desk()
-    sync, stale = trouble("sync", "acme"), trouble("freshness", "acme")
+    sync, stale = trouble("sync", "acme"), old_numbers("acme")
     assert desk.hears(0, sync) == [(Kind.BROKEN, "sync")]
-    both = trouble("freshness", "acme", "birch")
+    both = old_numbers("acme", "birch")
     assert desk.hears(1, sync, both) == [(Kind.BROKEN, "freshness")]
 
     other = Desk()
@@ -150,7 +157,7 @@ def test_old_numbers_of_other_clients_or_that_stay_old_are_told() -> None:
     assert other.hears(1.5, stale) == [(Kind.BROKEN, "freshness")]
 
     uncounted = Desk()
-    assert len(uncounted.hears(0, sync, trouble("freshness", "acme", more=9))) == 2
+    assert len(uncounted.hears(0, sync, old_numbers("acme", more=9))) == 2
 
 
 def test_a_muted_client_is_left_out_and_when_all_are_nothing_is_told() -> None:

@@ -108,7 +108,7 @@ def test_totals_that_stay_unanswered_are_told_after_they_were_asked_for_again(
     desk.look(1)
     desk.look(60)
     assert desk.told() == []
-    desk.look(75)
+    desk.look(80)
     assert desk.told() == ["WARN: totals_match_bison of raw_bison_stats"]
 
 

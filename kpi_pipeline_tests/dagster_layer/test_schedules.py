@@ -15,6 +15,7 @@ from dagster._utils.schedules import schedule_execution_time_iterator
 from kpi_pipeline.automation.schedules import build_schedules
 from kpi_pipeline.business_days import days_between
 from kpi_pipeline.definitions import build_definitions
+from kpi_pipeline.health.automation import SYNC_SCHEDULES
 from kpi_pipeline.partitions import RANGE_END, RANGE_START, WORKSPACE, kpi_grid
 from kpi_pipeline.settings import load_settings
 
@@ -219,6 +220,7 @@ def test_both_schedules_are_on_from_the_first_start() -> None:
 
     schedules = {it.name: it for it in build_schedules(load_settings())}
     assert schedules.keys() == {"daily_kpi_sync", "hourly_refresh"}
+    assert schedules.keys() == set(SYNC_SCHEDULES), "alerts know them by these names"
     for name in schedules:
         status = definitions.resolve_schedule_def(name).default_status
         assert status is dg.DefaultScheduleStatus.RUNNING

@@ -10,6 +10,7 @@ from kpi_pipeline.health.automation import (
     Ticking,
     UnderWay,
     automation_alive,
+    halts_syncs,
 )
 from kpi_pipeline.health.outcome import Outcome, Severity
 from kpi_pipeline_tests.health.support import TODAY, local
@@ -120,3 +121,12 @@ def test_daemons_come_first_and_all_are_named_with_what_to_do() -> None:
         "run 01234567. "
     )
     assert "`kpi up`" in found.description
+
+
+@pytest.mark.parametrize("name", ["daily_kpi_sync", "hourly_refresh"])
+def test_syncs_are_halted_by_a_schedule_of_theirs_and_by_nothing_else(name: str) -> None:
+    assert halts_syncs(checked(schedule(name, on=False)).offenders)
+    assert halts_syncs(checked(schedule(name, due_since=ago(minutes=40))).offenders)
+    assert not halts_syncs(checked(schedule(name)).offenders)
+    others = checked(schedule("clean_up_runs", on=False), Daemon("sensor", None))
+    assert not halts_syncs(others.offenders)
