@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from kpi_pipeline.automation.alerts import build_alerts
-from kpi_pipeline.automation.ask_again import build_ask_again
+from kpi_pipeline.automation.ask_bison_again import build_ask_bison_again
 from kpi_pipeline.automation.clean_up import build_clean_up
 from kpi_pipeline.automation.event_retention import build_event_retention
 from kpi_pipeline.automation.rounds import build_rounds
@@ -32,7 +32,7 @@ def build_everything(settings: Settings) -> Everything:
         schedules=[
             *build_schedules(settings),
             *rounds,
-            build_ask_again(settings),
+            build_ask_bison_again(settings),
             build_clean_up(settings),
             build_event_retention(settings),
             *build_summary(settings),

@@ -31,7 +31,7 @@ def ask_for_totals(installation: Installation) -> None:
 
 
 def asked_again(installation: Installation) -> list[dg.RunRequest]:
-    """What the schedule `ask_again` requests."""
+    """What the schedule `ask_bison_again` requests."""
     definitions = installation.definitions
     context = dg.build_schedule_context(
         instance=installation.instance,
@@ -40,7 +40,8 @@ def asked_again(installation: Installation) -> list[dg.RunRequest]:
         resources={"deployment": DeploymentResource()},
     )
     return list(
-        definitions.resolve_schedule_def("ask_again").evaluate_tick(context).run_requests or []
+        definitions.resolve_schedule_def("ask_bison_again").evaluate_tick(context).run_requests
+        or []
     )
 
 

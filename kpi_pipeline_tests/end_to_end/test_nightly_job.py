@@ -37,7 +37,7 @@ def test_schedules_run_on_a_fresh_installation_without_anybody_starting_them(
 ) -> None:
     schedules = (
         *("daily_kpi_sync", "hourly_refresh", "clean_up_runs", "reduce_old_events"),
-        *("daily_summary", "data_checks", "daily_totals_check", "ask_again"),
+        *("daily_summary", "data_checks", "daily_totals_check", "ask_bison_again"),
     )
     assert agency.schedules_at_start == dict.fromkeys(schedules, "RUNNING")
 

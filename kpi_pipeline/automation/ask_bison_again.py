@@ -20,11 +20,11 @@ from kpi_pipeline.settings import Settings
 from kpi_pipeline.warehouse.check_outcomes import read_outcomes
 
 
-def build_ask_again(settings: Settings) -> dg.ScheduleDefinition:
-    """The schedule `ask_again`."""
+def build_ask_bison_again(settings: Settings) -> dg.ScheduleDefinition:
+    """The schedule `ask_bison_again`."""
 
     @dg.schedule(
-        name="ask_again",
+        name="ask_bison_again",
         cron_schedule="40 * * * *",
         execution_timezone=settings.timezone.key,
         target=dg.AssetSelection.assets(REGISTRY) | dg.AssetSelection.checks(TOTALS_CHECK),
@@ -32,7 +32,7 @@ def build_ask_again(settings: Settings) -> dg.ScheduleDefinition:
         description="Every hour: what Email Bison did not answer when it was asked for its list of "
         "workspaces, or for the month's totals.",
     )
-    def ask_again(
+    def ask_bison_again(
         context: ScheduleEvaluationContext, deployment: DeploymentResource
     ) -> list[RunRequest] | SkipReason:
         try:
@@ -44,7 +44,7 @@ def build_ask_again(settings: Settings) -> dg.ScheduleDefinition:
         tick = context.scheduled_execution_time.isoformat()
         return list(_requests(unanswered, tick)) or SkipReason("Email Bison has answered.")
 
-    return ask_again
+    return ask_bison_again
 
 
 def _requests(unanswered: list[Check], tick: str) -> Iterator[RunRequest]:
