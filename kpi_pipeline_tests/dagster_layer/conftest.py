@@ -3,6 +3,7 @@ from datetime import date
 
 import pytest
 from dagster import DagsterInstance
+from dagster._core.storage.defs_state import DefsStateStorage
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine
 
@@ -21,6 +22,17 @@ from kpi_pipeline_tests.dagster_layer.installation import (
 from kpi_pipeline_tests.sandbox.receiver import Receiver, receiving
 from kpi_pipeline_tests.sandbox.running import Stage, bison_on, options
 from kpi_pipeline_tests.sync.support import open_agency
+
+
+@pytest.fixture(autouse=True)
+def _closed_contexts() -> Iterator[None]:
+    """A context that is not closed leaves its instance behind for whatever loads definitions next.
+
+    Its folder is gone by then, and it is the next file that fails.
+    """
+    before = DefsStateStorage.get()
+    yield
+    assert DefsStateStorage.get() is before, "Open Dagster's contexts in a `with`."
 
 
 @pytest.fixture(scope="session")

@@ -29,10 +29,11 @@ class Desk:
     def look(self, minutes: float) -> str:
         """A look so many minutes from now; what the tick says."""
         now = datetime.now(UTC) + timedelta(minutes=minutes)
-        context = dg.build_sensor_context(
+        deployment = replace(self.office.deployment, now=lambda: now)
+        with dg.build_sensor_context(
             instance=self.instance, cursor=self.cursor, repository_def=self.repository
-        )
-        result = look_for_trouble(context, replace(self.office.deployment, now=lambda: now))
+        ) as context:
+            result = look_for_trouble(context, deployment)
         self.cursor = result.cursor
         assert result.skip_reason is not None
         return str(result.skip_reason.skip_message)

@@ -58,8 +58,8 @@ def look(
     installation: Installation, deployment: Deployment | None = None, cursor: str | None = None
 ) -> dg.SensorResult:
     """One look of the sensor, with a clock of the test's own if it gives a deployment."""
-    context = dg.build_sensor_context(instance=installation.instance, cursor=cursor)
-    return look_for_events(context, deployment or installation.agency.deployment)
+    with dg.build_sensor_context(instance=installation.instance, cursor=cursor) as context:
+        return look_for_events(context, deployment or installation.agency.deployment)
 
 
 def asked(installation: Installation, result: dg.SensorResult) -> list[Request]:

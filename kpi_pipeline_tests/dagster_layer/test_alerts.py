@@ -144,23 +144,22 @@ def test_the_sensor_itself_looks_with_the_settings_of_the_environment(
     definitions = desk.installation.definitions
     sensor = definitions.resolve_sensor_def("alert_sensor")
     assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
-    context = dg.build_sensor_context(
+    with dg.build_sensor_context(
         instance=desk.instance,
         repository_def=desk.repository,
         resources=definitions.resources,
-    )
-    tick = sensor.evaluate_tick(context)
+    ) as context:
+        tick = sensor.evaluate_tick(context)
+        assert tick.skip_message == "1 trouble; told json://127.0.0.1 of 1."
+        assert "http://127.0.0.1:3456/assets/" in desk.receiver.received[0].body["message"]
 
-    assert tick.skip_message == "1 trouble; told json://127.0.0.1 of 1."
-    assert "http://127.0.0.1:3456/assets/" in desk.receiver.received[0].body["message"]
-
-    monkeypatch.setattr(
-        alerts,
-        "look_for_trouble",
-        raising(OperationalError("SELECT 1", {}, Exception("server closed the connection"))),
-    )
-    with pytest.raises(dg.Failure, match="The database went away") as failure:
-        sensor(context)
+        monkeypatch.setattr(
+            alerts,
+            "look_for_trouble",
+            raising(OperationalError("SELECT 1", {}, Exception("server closed the connection"))),
+        )
+        with pytest.raises(dg.Failure, match="The database went away") as failure:
+            sensor(context)
     assert failure.value.__suppress_context__
 
 
@@ -174,10 +173,12 @@ def test_while_the_database_is_away_a_tick_fails_with_a_sentence(
     from kpi_pipeline.assets.resources import DeploymentResource
 
     sensor = alerts.build_alerts()
-    with temporary_instance() as instance:
-        context = dg.build_sensor_context(
+    with (
+        temporary_instance() as instance,
+        dg.build_sensor_context(
             instance=instance, resources={"deployment": DeploymentResource()}
-        )
-        with pytest.raises(dg.Failure, match="database") as failure:
-            sensor(context)
+        ) as context,
+        pytest.raises(dg.Failure, match="database") as failure,
+    ):
+        sensor(context)
     assert failure.value.__cause__ is None

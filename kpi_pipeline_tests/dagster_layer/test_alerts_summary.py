@@ -61,11 +61,11 @@ def test_each_morning_the_schedule_asks_for_the_summary_of_the_day_before(
     assert schedule.cron_schedule == "0 8 * * *"
     assert schedule.execution_timezone == "America/Chicago"
     assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
-    context = dg.build_schedule_context(
+    with dg.build_schedule_context(
         instance=instance,
         scheduled_execution_time=datetime.combine(tick, time(8), ZoneInfo("America/Chicago")),
-    )
-    (request,) = schedule.evaluate_tick(context).run_requests or ()
+    ) as context:
+        (request,) = schedule.evaluate_tick(context).run_requests or ()
     assert (request.run_key, request.tags[SUMMARY_OF]) == (day, day)
 
 

@@ -33,16 +33,14 @@ def ask_for_totals(installation: Installation) -> None:
 def asked_again(installation: Installation) -> list[dg.RunRequest]:
     """What the schedule `ask_bison_again` requests."""
     definitions = installation.definitions
-    context = dg.build_schedule_context(
+    with dg.build_schedule_context(
         instance=installation.instance,
         scheduled_execution_time=datetime.now(UTC),
         repository_def=definitions.get_repository_def(),
         resources={"deployment": DeploymentResource()},
-    )
-    return list(
-        definitions.resolve_schedule_def("ask_bison_again").evaluate_tick(context).run_requests
-        or []
-    )
+    ) as context:
+        tick = definitions.resolve_schedule_def("ask_bison_again").evaluate_tick(context)
+    return list(tick.run_requests or [])
 
 
 def failing(installation: Installation) -> set[str]:

@@ -29,12 +29,13 @@ def asked(result: dg.SensorResult) -> list[dg.AssetCheckKey]:
 def requests(name: str, instance: DagsterInstance) -> list[dg.RunRequest]:
     """What a schedule requests at NOW."""
     definitions = build_definitions(load_settings())
-    context = dg.build_schedule_context(
+    with dg.build_schedule_context(
         instance=instance,
         scheduled_execution_time=NOW,
         repository_def=definitions.get_repository_def(),
-    )
-    return list(definitions.resolve_schedule_def(name).evaluate_tick(context).run_requests or [])
+    ) as context:
+        tick = definitions.resolve_schedule_def(name).evaluate_tick(context)
+    return list(tick.run_requests or [])
 
 
 def checked(

@@ -38,12 +38,12 @@ def evaluate(
     name: str, instance: DagsterInstance, tick: datetime
 ) -> tuple[list[dg.RunRequest], str | None]:
     definitions = build_definitions(load_settings())
-    context = dg.build_schedule_context(
+    with dg.build_schedule_context(
         instance=instance,
         scheduled_execution_time=tick,
         repository_def=definitions.get_repository_def(),
-    )
-    data = definitions.resolve_schedule_def(name).evaluate_tick(context)
+    ) as context:
+        data = definitions.resolve_schedule_def(name).evaluate_tick(context)
     return list(data.run_requests or []), data.skip_message
 
 

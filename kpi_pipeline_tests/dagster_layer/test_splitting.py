@@ -19,12 +19,12 @@ def look(
 ) -> tuple[list[dg.RunRequest], str | None]:
     """One look of the sensor; its requests, and its cursor."""
     sensor = installation.definitions.resolve_sensor_def("split_failed_runs")
-    context = dg.build_sensor_context(
+    with dg.build_sensor_context(
         instance=installation.instance,
         cursor=cursor,
         resources=installation.definitions.resources or {},
-    )
-    result = sensor(context)
+    ) as context:
+        result = sensor(context)
     assert isinstance(result, dg.SensorResult)
     return list(result.run_requests or []), result.cursor
 

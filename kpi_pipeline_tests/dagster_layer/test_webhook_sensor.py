@@ -228,9 +228,11 @@ def test_while_the_database_is_away_a_tick_fails_with_a_sentence(
     )
     sensor = installation.definitions.resolve_sensor_def("webhook_event_sensor")
     resources = installation.definitions.resources or {}
-    context = dg.build_sensor_context(instance=installation.instance, resources=resources)
 
-    with pytest.raises(dg.Failure, match="database") as failure:
+    with (
+        dg.build_sensor_context(instance=installation.instance, resources=resources) as context,
+        pytest.raises(dg.Failure, match="database") as failure,
+    ):
         sensor(context)
 
     assert failure.value.__suppress_context__
