@@ -7,11 +7,11 @@ from zoneinfo import ZoneInfo
 _MOST_NAMED = 7
 
 
-def listed(names: Sequence[str], most: int = _MOST_NAMED, more: int = 0) -> str:
-    """The first few names, and how many there are beside them, `more` unnamed ones included."""
+def listed(names: Sequence[str], most: int = _MOST_NAMED) -> str:
+    """The first few names, and how many there are beside them."""
     shown = ", ".join(names[:most])
-    left = max(len(names) - most, 0) + more
-    return f"{shown}, … and {left} more" if left else shown
+    left = len(names) - most
+    return f"{shown}, … and {left} more" if left > 0 else shown
 
 
 def moment(instant: datetime, timezone: ZoneInfo) -> str:

@@ -93,8 +93,7 @@ def _part(notice: Notice, timezone: ZoneInfo, page: str, now: datetime) -> str:
 
 def _clients(trouble: Trouble) -> Iterable[str]:
     if trouble.clients:
-        number = len(trouble.clients) + trouble.more
-        yield f"Clients ({number}): {listed(trouble.clients, more=trouble.more)}"
+        yield f"Clients ({len(trouble.clients)}): {listed(trouble.clients)}"
 
 
 def _lines(trouble: Trouble) -> Iterable[str]:

@@ -173,7 +173,5 @@ def _held(trouble: Trouble, present: Mapping[str, Trouble]) -> timedelta:
     if first is None:
         return timedelta(0)
     # One that names no client concerns them all.
-    told_of = set(trouble.clients) <= set(first.clients) and (
-        len(trouble.clients) + trouble.more <= len(first.clients)
-    )
+    told_of = set(trouble.clients) <= set(first.clients)
     return trouble.afterwards if told_of or not first.clients else timedelta(0)

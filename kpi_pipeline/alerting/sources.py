@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from kpi_pipeline.alerting.trouble import Line, Trouble
 from kpi_pipeline.health.answers import lacks_only_answers
 from kpi_pipeline.health.automation import halts_syncs
-from kpi_pipeline.health.outcome import Check, Severity
+from kpi_pipeline.health.outcome import CLIENT_COLUMNS, Check, Severity, client_of
 from kpi_pipeline.warehouse.check_outcomes import StoredOutcome, failing_checks
 from kpi_pipeline.warehouse.sync_failures import SyncFailure, sync_failures
 
@@ -24,7 +24,6 @@ _FED_BY_SYNCS = {Check.FRESHNESS, Check.COMPLETE, Check.NO_MISSING_DAYS}
 _NEXT_ROUND = timedelta(minutes=20)
 # and what is done each hour was done: the refresh, and asking for what was not answered.
 _NEXT_HOUR = timedelta(minutes=75)
-_CLIENT = ("workspace", "client")
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,6 @@ def _follows(check: StoredOutcome, halted: bool) -> tuple[str | None, timedelta]
 
 def _of_check(check: StoredOutcome, halted: bool) -> Trouble:
     follows, afterwards = _follows(check, halted)
-    clients = dict.fromkeys(
-        client for row in check.offenders if (client := _client_of(row)) is not None
-    )
     return Trouble(
         cause=check.name,
         name=check.name,
@@ -80,7 +76,7 @@ def _of_check(check: StoredOutcome, halted: bool) -> Trouble:
         severity=Severity(check.severity),
         since=check.since or check.checked_at,
         what=check.description,
-        clients=tuple(clients),
+        clients=tuple(check.clients),
         more=check.more,
         lines=tuple(_line_of(row) for row in check.offenders),
         path=f"/assets/{check.asset}?view=checks&checkDetail={check.name}",
@@ -91,17 +87,12 @@ def _of_check(check: StoredOutcome, halted: bool) -> Trouble:
     )
 
 
-def _client_of(row: Mapping[str, object]) -> str | None:
-    found = next((row[name] for name in _CLIENT if row.get(name)), None)
-    return None if found is None else str(found)
-
-
 def _line_of(row: Mapping[str, object]) -> Line:
-    client = _client_of(row)
+    client = client_of(row)
     told = [
         f"{name} {value}"
         for name, value in row.items()
-        if name not in _CLIENT and value is not None
+        if name not in CLIENT_COLUMNS and value is not None
     ]
     return Line(", ".join(told), () if client is None else (client,))
 

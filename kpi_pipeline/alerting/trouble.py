@@ -22,7 +22,7 @@ class Trouble:
     """One thing that is wrong now.
 
     Troubles of one `cause` are one. `name` is what people mute: a check, a schedule, an asset.
-    `clients` are keys, and `more` is how many others a check left out; `what` says what is wrong
+    `clients` are keys, and `more` is how many lines a check left out; `what` says what is wrong
     and what to do about it, in sentences; `path` leads to it on Dagster's page. `patience` is how
     long it may be over by itself before anybody is told. While there is a trouble of the cause
     `follows`, it would say nothing new, nor `afterwards`, until it was looked at again.
@@ -83,13 +83,10 @@ def _one_of(group: Sequence[Trouble]) -> Trouble:
         return group[0]
     first, *others = sorted(group, key=lambda it: (it.severity is Severity.WARN, it.since))
     clients = {client for it in group for client in it.clients}
-    # One of the group may name all of those whom another left out.
-    most = max(len(it.clients) + it.more for it in group)
     return replace(
         first,
         since=min(it.since for it in group),
         clients=tuple(sorted(clients)),
-        more=max(most - len(clients), 0),
         lines=(*first.lines, *(Line(it.title, it.clients) for it in others)),
         patience=min(it.patience for it in group),
         also=tuple(it.name for it in others),

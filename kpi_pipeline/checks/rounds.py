@@ -39,6 +39,7 @@ def stored(deployment: Deployment, outcomes: Sequence[Outcome]) -> Iterator[dg.A
             description=it.description,
             offenders=it.offenders,
             more=it.more,
+            clients=it.clients,
             checked_at=now,
             since=None if it.passed else now,
         )
@@ -92,6 +93,7 @@ def as_found(deployment: Deployment, checks: Collection[str]) -> Iterator[dg.Ass
             Severity(it.severity),
             [_as_offender(row) for row in it.offenders],
             it.more,
+            it.clients,
         )
         yield _result(found)
 

@@ -15,6 +15,7 @@ from kpi_pipeline.cli.tables import cell, print_whole
 from kpi_pipeline.deployment import Deployment, open_deployment
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import load_settings
+from kpi_pipeline.sync.identity import key_of
 from kpi_pipeline.sync.keys import (
     KeyOutcome,
     KeyWork,
@@ -23,7 +24,7 @@ from kpi_pipeline.sync.keys import (
     for_each,
     rotate_key,
 )
-from kpi_pipeline.warehouse.api_keys import StoredKey, stored_keys
+from kpi_pipeline.warehouse.api_keys import StoredKey
 from kpi_pipeline.warehouse.clients import Client, active_clients, pick_clients
 from kpi_pipeline.warehouse.engine import session_lock
 
@@ -130,13 +131,10 @@ def _picked(deployment: Deployment, workspaces: Sequence[str] | None) -> list[Cl
 
 
 def _key(deployment: Deployment, client: Client) -> StoredKey | KpiError | None:
-    with deployment.engine.connect() as connection:
-        try:
-            return stored_keys(connection, [client.workspace], deployment.vault).get(
-                client.workspace
-            )
-        except KpiError as error:
-            return error
+    try:
+        return key_of(deployment, client)
+    except KpiError as error:
+        return error
 
 
 def _about(deployment: Deployment, client: Client) -> tuple[str, str, str]:

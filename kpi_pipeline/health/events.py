@@ -42,5 +42,6 @@ def events_applied(troubled: Sequence[TroubledEvents]) -> Outcome:
         Severity.WARN,
         offenders,
         sum(it.events for it in troubled) - len(offenders),
+        sorted({client for it in troubled for client in it.clients}),
         {it.trouble.replace(" ", "_"): it.events for it in troubled},
     )

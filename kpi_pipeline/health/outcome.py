@@ -1,6 +1,6 @@
 """What a check found: whether all is well, and else who is concerned and what to do about it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -32,7 +32,10 @@ class Check(StrEnum):
 # These call Email Bison; all others ask the database alone.
 ASKING_BISON = (Check.TOTALS_MATCH_BISON, Check.REGISTRY_MATCHES_BISON)
 
-# What an offender's row holds: the client's key stands under `workspace`, where there is one.
+# Where an offender's row names its client, if it does: by the key, or what a stranger is known by.
+CLIENT_COLUMNS = ("workspace", "client")
+
+# A row of the check's table.
 Offender = Mapping[str, str | int | float | None]
 
 
@@ -41,7 +44,8 @@ class Outcome:
     """What a check found.
 
     `offenders` are the rows of those in trouble, the worst first, at most MOST_OFFENDERS; `more`
-    is how many others there are. Without any, the check has passed. `numbers` are counts to plot.
+    is how many other rows there are, and `clients` are all whom the rows name, those others too.
+    Without any, the check has passed. `numbers` are counts to plot.
     """
 
     check: Check
@@ -49,6 +53,7 @@ class Outcome:
     severity: Severity = Severity.WARN
     offenders: Sequence[Offender] = ()
     more: int = 0
+    clients: Sequence[str] = ()
     numbers: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -73,5 +78,17 @@ def outcome(
         severity if offenders else Severity.WARN,
         offenders[:MOST_OFFENDERS],
         max(len(offenders) - MOST_OFFENDERS, 0),
+        clients_of(offenders),
         numbers or {},
     )
+
+
+def client_of(row: Mapping[str, object]) -> str | None:
+    """The client whom an offender's row names, if it names one."""
+    found = next((row[name] for name in CLIENT_COLUMNS if row.get(name)), None)
+    return None if found is None else str(found)
+
+
+def clients_of(rows: Iterable[Mapping[str, object]]) -> list[str]:
+    """All whom the rows name, each once, in the rows' order."""
+    return list(dict.fromkeys(it for row in rows if (it := client_of(row)) is not None))

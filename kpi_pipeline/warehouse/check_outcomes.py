@@ -14,6 +14,7 @@ from kpi_pipeline.warehouse.tables import check_outcomes
 class StoredOutcome:
     """What a check of an asset found at `checked_at`; of its offenders, `more` have no row.
 
+    `clients` are all whom the offenders name, with a row here or not.
     `since` is when it began to fail, and None while it passes.
     """
 
@@ -23,6 +24,7 @@ class StoredOutcome:
     description: str
     offenders: Sequence[Mapping[str, object]]
     more: int
+    clients: Sequence[str]
     checked_at: datetime
     since: datetime | None
 
@@ -40,6 +42,7 @@ def store_outcomes(connection: Connection, outcomes: Sequence[StoredOutcome]) ->
             "description": it.description,
             "offenders": list(it.offenders),
             "more": it.more,
+            "clients": list(it.clients),
             "checked_at": it.checked_at,
             "failing_since": it.since,
         }
@@ -74,6 +77,7 @@ def read_outcomes(
         table.description,
         table.offenders,
         table.more,
+        table.clients,
         table.checked_at,
         table.failing_since.label("since"),
     ).order_by(table.check_name)

@@ -35,10 +35,11 @@ class TroubledEvent:
 
 @dataclass(frozen=True)
 class TroubledEvents:
-    """All events in one kind of trouble: how many, and the latest few of them."""
+    """All events in one kind of trouble: how many, of whom, and the latest few of them."""
 
     trouble: EventTrouble
     events: int
+    clients: Sequence[str]
     latest: Sequence[TroubledEvent]
 
 
@@ -63,13 +64,17 @@ _TROUBLED = text("""
         JOIN clients c ON c.workspace = e.workspace
         WHERE e.status = 'received' AND c.active AND e.arrived_at < :waiting_since
     ), placed AS (
-        SELECT *, count(*) OVER (PARTITION BY trouble) AS events,
+        SELECT *, coalesce(workspace, concat_ws(' ', instance, bison_workspace_id)) AS client,
             row_number() OVER (PARTITION BY trouble ORDER BY id DESC) AS place
         FROM troubled
+    ), counted AS (
+        SELECT trouble, count(*) AS events, array_agg(DISTINCT client) AS clients
+        FROM placed
+        GROUP BY trouble
     )
-    SELECT trouble, events, id, event_type, reason,
-        coalesce(workspace, concat_ws(' ', instance, bison_workspace_id)) AS client
+    SELECT trouble, events, clients, id, event_type, reason, client
     FROM placed
+    JOIN counted USING (trouble)
     WHERE place <= :most
     ORDER BY place
 """)
@@ -88,16 +93,14 @@ def troubled_events(connection: Connection, now: datetime, most: int) -> list[Tr
         "most": most,
     }
     rows = connection.execute(_TROUBLED, limits).all()
+    by_trouble = {kind: [row for row in rows if row.trouble == kind] for kind in EventTrouble}
     return [
         TroubledEvents(
             trouble,
-            next(row.events for row in rows if row.trouble == trouble),
-            [
-                TroubledEvent(row.id, row.event_type, row.client, row.reason)
-                for row in rows
-                if row.trouble == trouble
-            ],
+            latest[0].events,
+            latest[0].clients,
+            [TroubledEvent(row.id, row.event_type, row.client, row.reason) for row in latest],
         )
-        for trouble in EventTrouble
-        if any(row.trouble == trouble for row in rows)
+        for trouble, latest in by_trouble.items()
+        if latest
     ]

@@ -81,6 +81,7 @@ class Office:
             "description": f"{len(clients)} clients are stale. Start the hourly refresh.",
             "offenders": [{"workspace": it, "age_hours": 4} for it in clients],
             "more": 0,
+            "clients": list(clients),
             "checked_at": self.now,
             "failing_since": None if passed else self.now,
         }

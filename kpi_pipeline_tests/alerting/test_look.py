@@ -82,8 +82,9 @@ def test_one_outage_is_one_message_with_the_clients_named(
 
 
 def test_500_stale_clients_are_one_message_under_4_kb(office: Office, receiver: Receiver) -> None:
-    stale = [f"client-{number}" for number in range(50)]
-    office.check("freshness", *stale, more=450)
+    stale = [f"client-{number}" for number in range(500)]
+    shown = [{"workspace": it, "age_hours": 4} for it in stale[:50]]
+    office.check("freshness", *stale, offenders=shown, more=450)
     office.look_at(0)
     office.look_at(1)
     (message,) = receiver.received

@@ -73,16 +73,24 @@ def test_several_notices_are_one_message_whose_title_counts_them() -> None:
     assert over.title == "KPIs: 2 over: a of client_metrics; b of client_metrics"
 
 
-@pytest.mark.parametrize(("named", "more"), [(500, 0), (50, 450)])
-def test_500_stale_clients_are_one_message_under_4_kb(named: int, more: int) -> None:
-    clients = [f"client-{number:03}-{'x' * 50}" for number in range(named)]
-    lines = tuple(Line(f"age_hours 4, as_of {'é' * 300}", (it,)) for it in clients)
+@pytest.mark.parametrize("more", [0, 450])
+def test_500_stale_clients_are_one_message_under_4_kb(more: int) -> None:
+    clients = [f"client-{number:03}-{'x' * 50}" for number in range(500)]
+    shown = clients[: 500 - more]
+    lines = tuple(Line(f"age_hours 4, as_of {'é' * 300}", (it,)) for it in shown)
     it = trouble("freshness", *clients, lines=lines, more=more, what="ü" * 2_000)
     told = message(notice(it))
     assert size(told) < MOST_BYTES
     assert "Clients (500): client-000" in told.body
     assert "… and 493 more" in told.body
     assert "- … and 495 more" in told.body
+
+
+def test_clients_are_counted_as_clients_and_what_is_wrong_with_them_as_lines() -> None:
+    lines = tuple(Line(f"day {day}", ("acme",)) for day in range(50))
+    told = message(notice(trouble("complete", "acme", "birch", lines=lines, more=12)))
+    assert "Clients (2): acme, birch\n" in told.body
+    assert "- … and 57 more" in told.body
 
 
 def test_many_troubles_at_once_are_one_message_under_4_kb_that_counts_the_rest() -> None:
@@ -102,7 +110,7 @@ def test_a_reason_of_many_clients_names_three_and_stays_in_its_line() -> None:
 
 def test_lists_lengths_and_durations_are_told_shortly() -> None:
     assert listed(["a", "b"]) == "a, b"
-    assert listed(["a", "b"], 1, more=3) == "a, … and 4 more"
+    assert listed(["a", "b", "c"], 1) == "a, … and 2 more"
     assert cut("a  b\nc", 5) == "a b c"
     assert cut("abcdef", 4) == "abc…"
     spans = [timedelta(minutes=7), timedelta(hours=2, minutes=5), timedelta(days=3, hours=1)]

@@ -156,9 +156,6 @@ def test_old_numbers_of_other_clients_or_that_stay_old_are_told() -> None:
     assert other.hears(1, stale) == [(Kind.WELL, "sync")]
     assert other.hears(1.5, stale) == [(Kind.BROKEN, "freshness")]
 
-    uncounted = Desk()
-    assert len(uncounted.hears(0, sync, old_numbers("acme", more=9))) == 2
-
 
 def test_a_muted_client_is_left_out_and_when_all_are_nothing_is_told() -> None:
     lines = (Line("4 h old", ("acme",)), Line("5 h old", ("birch", "acme")), Line("All late"))

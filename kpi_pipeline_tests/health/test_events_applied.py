@@ -76,11 +76,15 @@ def test_an_event_of_no_client_is_named_by_its_workspace_after_a_day(stock: Stoc
 
 
 def test_of_each_kind_twelve_are_shown_and_the_others_counted(stock: Stock) -> None:
-    stock.events("acme", TODAY, 15, status="set_aside")
+    stock.clients("Birch")
+    stock.events("birch", TODAY, 1, status="set_aside")
+    stock.events("acme", TODAY, 14, status="set_aside")
     stock.events("acme", TODAY, 14, status="received")
     found = checked(stock)
     assert [it["trouble"] for it in found.offenders] == ["set aside"] * 12 + ["waiting"] * 12
     assert found.more == 5
+    assert found.clients == ["acme", "birch"]
+    assert {it["client"] for it in found.offenders} == {"acme"}
 
 
 def test_what_waits_for_a_client_that_is_not_active_is_no_trouble(stock: Stock) -> None:

@@ -23,10 +23,11 @@ FAILING = StoredOutcome(
     description="1 of 2 clients fresh; stale: acme.",
     offenders=[{"workspace": "acme", "late": 7, "share": 0.5, "day": None}],
     more=0,
+    clients=["acme"],
     checked_at=START,
     since=START,
 )
-WELL = replace(FAILING, description="2 of 2 clients fresh.", offenders=[], since=None)
+WELL = replace(FAILING, description="2 of 2 clients fresh.", offenders=[], clients=[], since=None)
 
 
 def store(engine: Engine, minutes: int, *found: StoredOutcome) -> None:
@@ -129,6 +130,18 @@ def test_offenders_beyond_fifty_are_counted_and_not_shown(
     found = found_of(offenders)
     assert (len(found.offenders), found.more) == (shown, more)
     assert found.offenders[-1] == {"workspace": "client-49"}
+
+
+def test_all_clients_in_trouble_are_named_once_also_those_whose_rows_are_not_shown() -> None:
+    rows = [{"workspace": "acme", "day": str(day)} for day in range(60)]
+    found = outcome(
+        Check.NO_MISSING_DAYS,
+        [*rows, {"workspace": "birch", "day": "0"}, {"workspace": None, "day": "1"}],
+        well="All well.",
+        trouble="Some trouble.",
+        severity=Severity.ERROR,
+    )
+    assert (found.more, found.clients) == (12, ["acme", "birch"])
 
 
 def test_an_outcome_without_offenders_passes_and_is_no_error() -> None:

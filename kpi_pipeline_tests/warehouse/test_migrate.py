@@ -14,6 +14,7 @@ from sqlalchemy import URL, Engine, inspect, text
 
 import kpi_pipeline.warehouse
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.warehouse.check_outcomes import read_outcomes
 from kpi_pipeline.warehouse.engine import open_engine
 from kpi_pipeline.warehouse.migrate import require_current, upgrade
 from kpi_pipeline.warehouse.tables import metadata
@@ -144,6 +145,31 @@ def test_a_database_that_lacks_the_last_migration_is_behind_until_it_is_upgraded
         require_current(engine)
     upgrade(engine)
     require_current(engine)
+
+
+def test_what_a_check_found_before_an_upgrade_names_its_clients_after_it(engine: Engine) -> None:
+    with engine.begin() as connection:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0006")
+        connection.execute(
+            text("""
+                INSERT INTO check_outcomes
+                SELECT name, 'client_metrics', false, 'WARN', 'Old.', rows, 0, now(), now()
+                FROM (VALUES
+                    ('complete', '[{"workspace": "acme"}, {"workspace": "acme"}]'::jsonb),
+                    ('events_applied', '[{"client": "birch", "id": 7}]'),
+                    ('automation_alive', '[{"what": "the daemon"}]')
+                ) AS found (name, rows)
+            """)
+        )
+    upgrade(engine)
+    with engine.connect() as connection:
+        assert {it.name: it.clients for it in read_outcomes(connection)} == {
+            "automation_alive": [],
+            "complete": ["acme"],
+            "events_applied": ["birch"],
+        }
 
 
 @pytest.mark.parametrize("use", [require_current, upgrade])

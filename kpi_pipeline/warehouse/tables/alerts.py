@@ -16,6 +16,7 @@ check_outcomes = Table(
     Column("description", Text, nullable=False),
     Column("offenders", JSONB, nullable=False, comment="the first of them, as a list of rows"),
     Column("more", Integer, nullable=False, comment="offenders beyond those"),
+    Column("clients", JSONB, nullable=False, comment="all whom the offenders name"),
     moment("checked_at"),
     Column("failing_since", DateTime(timezone=True), comment="NULL while it passes"),
     CheckConstraint("severity IN ('WARN', 'ERROR')", name="severity_is_known"),
