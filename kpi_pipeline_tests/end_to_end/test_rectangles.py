@@ -17,7 +17,7 @@ from kpi_pipeline.warehouse.clients_csv import parse
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency, running_agency
 from kpi_pipeline_tests.end_to_end.runs import under_way
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 _SERIES = "/api/workspaces/v1.1/line-area-chart-stats"
 Target = Mapping[str, Sequence[date]]
@@ -43,7 +43,7 @@ def days_ago(agency: Agency, first: int, last: int) -> list[date]:
 def fill(agency: Agency, *targets: Target) -> list[str]:
     """Launch a backfill for each target, all at once; return how they ended."""
     launched = [launch_backfill(agency.page, BackfillTarget(ASSETS, it)) for it in targets]
-    agency.poll(lambda: all(read_status(agency.page, it).ended for it in launched), "all ends", 300)
+    agency.poll(lambda: all(read_status(agency.page, it).ended for it in launched), "all ends", 600)
     return [read_status(agency.page, it).name for it in launched]
 
 
@@ -134,7 +134,7 @@ def test_a_client_that_is_added_in_mid_range_is_filled_with_its_neighbours_and_d
     before = stored(estate)[0] - keys(others)
 
     assert fill(estate, around) == ["COMPLETED_SUCCESS"]
-    estate.poll(lambda: read_status(estate.page, under_way).ended, "the end of the other", 300)
+    estate.poll(lambda: read_status(estate.page, under_way).ended, "the end of the other", 600)
 
     assert read_status(estate.page, under_way).name == "COMPLETED_SUCCESS"
     assert stored(estate)[0] - before == keys(others, around)
