@@ -170,6 +170,12 @@ def test_a_muted_client_is_left_out_and_when_all_are_nothing_is_told() -> None:
     assert desk.hears(9.1, it) == [(Kind.BROKEN, "freshness")], "the mutes are over"
 
 
+def test_muting_those_whose_lines_are_shown_hides_none_of_the_others() -> None:
+    it = trouble("freshness", "acme", "birch", lines=(Line("4 h old", ("acme",)),), more=1)
+    (heard,) = unmuted([it], {"acme": START + timedelta(hours=1)}, START)
+    assert (heard.clients, heard.lines, heard.more) == (("birch",), (), 1)
+
+
 def test_a_muted_check_is_told_of_neither_its_break_nor_a_reminder_nor_its_end() -> None:
     desk, it = Desk(), trouble()
     assert desk.hears(0, it) == [(Kind.BROKEN, "freshness")]

@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Engine, inspect, text
+from sqlalchemy import URL, Connection, Engine, inspect, text
 
 import kpi_pipeline.warehouse
 from kpi_pipeline.errors import KpiError
@@ -22,9 +22,10 @@ from kpi_pipeline.warehouse.tables import metadata
 MIGRATIONS = Path(kpi_pipeline.warehouse.__file__).with_name("migrations")
 
 
-def alembic_config() -> Config:
+def alembic_config(connection: Connection | None = None) -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
     return config
 
 
@@ -84,9 +85,7 @@ def test_a_second_upgrade_changes_nothing(engine: Engine) -> None:
 
 def test_an_upgrade_keeps_the_lines_of_the_sync_log(empty: Engine) -> None:
     with empty.begin() as connection:
-        config = alembic_config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+        command.upgrade(alembic_config(connection), "0001")
         connection.execute(
             text(
                 "INSERT INTO clients (workspace, instance, bison_workspace_id, name, active) "
@@ -118,9 +117,7 @@ def test_two_upgrades_at_once_both_succeed(empty: Engine) -> None:
 
 def test_a_migration_leads_back_to_where_it_came_from(engine: Engine) -> None:
     with engine.begin() as connection:
-        config = alembic_config()
-        config.attributes["connection"] = connection
-        command.downgrade(config, "base")
+        command.downgrade(alembic_config(connection), "base")
     assert tables_of(engine) == {"alembic_version"}
 
 
@@ -138,9 +135,7 @@ def test_a_database_that_lacks_the_last_migration_is_behind_until_it_is_upgraded
     engine: Engine,
 ) -> None:
     with engine.begin() as connection:
-        config = alembic_config()
-        config.attributes["connection"] = connection
-        command.downgrade(config, "-1")
+        command.downgrade(alembic_config(connection), "-1")
     with pytest.raises(KpiError, match=r"Run `kpi db upgrade`\.$"):
         require_current(engine)
     upgrade(engine)
@@ -149,9 +144,7 @@ def test_a_database_that_lacks_the_last_migration_is_behind_until_it_is_upgraded
 
 def test_what_a_check_found_before_an_upgrade_names_its_clients_after_it(engine: Engine) -> None:
     with engine.begin() as connection:
-        config = alembic_config()
-        config.attributes["connection"] = connection
-        command.downgrade(config, "0006")
+        command.downgrade(alembic_config(connection), "0006")
         connection.execute(
             text("""
                 INSERT INTO check_outcomes
