@@ -41,8 +41,10 @@ def installation(
             yield play
 
 
-# Dagster's code server spawns the processes that execute runs.
-_RUN = "spawn_main"
+# The processes that execute runs are forked from this one.
+_RUN = "forkserver"
+# A look at all processes takes some milliseconds, of which the measured ones have the fewer.
+_LOOK_EVERY_SECONDS = 0.5
 
 
 class Peak:
@@ -72,7 +74,7 @@ def peak_memory() -> Iterator[Peak]:
     peak, over = Peak(), threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.1):
+        while not over.wait(_LOOK_EVERY_SECONDS):
             peak.look()
 
     watcher = threading.Thread(target=watch, daemon=True)

@@ -55,6 +55,7 @@ DAGSTER_ROOMS = {
     "partitions",
     "definitions",
     "dagster_storage",
+    "code_server",
     "cli",
 }
 

@@ -17,8 +17,6 @@ from kpi_pipeline.warehouse.urls import for_dagster, parse_url
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-WORKSPACE_FILE = PROJECT_ROOT / "workspace.yaml"
-
 
 def child_environment(settings: Settings) -> dict[str, str]:
     """This process's environment, with all that Dagster's processes need, settings included.

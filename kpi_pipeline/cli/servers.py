@@ -1,10 +1,13 @@
-"""The long-running processes: Dagster's page and daemon, the gateway, and the sandbox."""
+"""The long-running processes: Dagster's three, the gateway, and the sandbox."""
 
+import json
+import socket
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
-from kpi_pipeline.cli.dagster_home import WORKSPACE_FILE
 from kpi_pipeline.cli.dagster_page import DagsterPage
 from kpi_pipeline.cli.processes import Child, answers, free_port, require_free_port
 from kpi_pipeline.settings import Settings
@@ -16,20 +19,20 @@ _START_SECONDS = 120.0
 def dagster_servers(
     settings: Settings, environment: Mapping[str, str]
 ) -> Iterator[tuple[DagsterPage, list[Child]]]:
-    """Dagster's page and daemon, ready to work; stopped when the block ends.
+    """Dagster's code server, page and daemon, ready to work; stopped when the block ends.
 
     Raises:
-        KpiError: if the page's port is taken, or one of the two does not start.
+        KpiError: if the page's port is taken, or one of them does not start.
     """
     require_free_port(settings.web_port, "KPI_WEB_PORT")
     port = settings.web_port or free_port()
     # Alerts link to the page.
     environment = {**environment, "KPI_WEB_PORT": str(port)}
     logs = settings.state_dir / "logs"
-    workspace = str(WORKSPACE_FILE)
-    page = [sys.executable, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port)]
-    daemon = [sys.executable, "-m", "dagster._daemon", "run"]
     with ExitStack() as stack:
+        workspace, code = stack.enter_context(_code_server(environment, logs))
+        page = [sys.executable, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port)]
+        daemon = [sys.executable, "-m", "dagster._daemon", "run"]
         children = [
             stack.enter_context(Child(name, command, environment, logs / file))
             for name, command, file in (
@@ -39,7 +42,30 @@ def dagster_servers(
         ]
         url = f"http://127.0.0.1:{port}"
         children[0].wait_until(lambda: answers(f"{url}/server_info"), _START_SECONDS)
-        yield DagsterPage(url), children
+        yield DagsterPage(url), [code, *children]
+
+
+@contextmanager
+def _code_server(environment: Mapping[str, str], logs: Path) -> Iterator[tuple[str, Child]]:
+    """The code server, and the workspace file that names it to the page and the daemon.
+
+    workspace.yaml has each of the two start one of its own, as `dagster dev` does.
+    """
+    # Not in the state folder: the path of a Unix socket is short, and nobody else may reach it.
+    with tempfile.TemporaryDirectory(prefix="kpi-code-") as folder:
+        address, workspace = Path(folder) / "socket", Path(folder) / "workspace.yaml"
+        server = {"socket": str(address), "location_name": "kpi_pipeline"}
+        workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
+        command = [sys.executable, "-m", "kpi_pipeline.code_server", str(address)]
+        with Child("Dagster's code server", command, environment, logs / "code.log") as child:
+            child.wait_until(lambda: _accepts(address), _START_SECONDS)
+            yield str(workspace), child
+
+
+def _accepts(address: Path) -> bool:
+    """Whether somebody listens on this Unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(address)) == 0
 
 
 @contextmanager
