@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kpi_pipeline.cli.dagster_page import DagsterPage
 from kpi_pipeline.cli.processes import Child, answers, free_port, require_free_port
+from kpi_pipeline.code_server import LOCATION
 from kpi_pipeline.settings import Settings
 
 _START_SECONDS = 120.0
@@ -54,7 +55,7 @@ def _code_server(environment: Mapping[str, str], logs: Path) -> Iterator[tuple[s
     # Not in the state folder: the path of a Unix socket is short, and nobody else may reach it.
     with tempfile.TemporaryDirectory(prefix="kpi-code-") as folder:
         address, workspace = Path(folder) / "socket", Path(folder) / "workspace.yaml"
-        server = {"socket": str(address), "location_name": "kpi_pipeline"}
+        server = {"socket": str(address), "location_name": LOCATION}
         workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
         command = [sys.executable, "-m", "kpi_pipeline.code_server", str(address)]
         with Child("Dagster's code server", command, environment, logs / "code.log") as child:

@@ -14,16 +14,8 @@ from dagster._grpc.server import DagsterApiServer, DagsterGrpcServer
 from dagster._utils.interrupts import setup_interrupt_handlers
 from dagster._utils.log import configure_loggers
 
-LOCATION = "kpi_pipeline"
-_DEFINITIONS = "kpi_pipeline.definitions"
-# All that a run imports, so that none does; a test compares.
-_FOR_RUNS = (
-    _DEFINITIONS,
-    "kpi_pipeline.dagster_storage",
-    "kpi_pipeline.sync.work",
-    "kpi_pipeline.checks.rounds",
-    "dagster._grpc.impl",
-)
+from kpi_pipeline.code_server import DEFINITIONS, FOR_RUNS, LOCATION
+
 # The page and the daemon ask at once, and a sensor that reads a dropped file takes its time.
 _WORKERS = 32
 
@@ -50,7 +42,7 @@ def serve(socket: Path) -> None:
     logger = logging.getLogger("dagster.code_server")
     # NumPy would start threads for algebra that nothing here does.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    forkserver.set_forkserver_preload(list(_FOR_RUNS))
+    forkserver.set_forkserver_preload(list(FOR_RUNS))
     # While this process loads the definitions, that one imports the same.
     forkserver.ensure_running()
     ended = threading.Event()
@@ -59,7 +51,7 @@ def serve(socket: Path) -> None:
         server_termination_event=ended,
         logger=logger,
         server_threadpool_executor=workers,
-        loadable_target_origin=LoadableTargetOrigin(module_name=_DEFINITIONS),
+        loadable_target_origin=LoadableTargetOrigin(module_name=DEFINITIONS),
         location_name=LOCATION,
     )
     server: Any = DagsterGrpcServer(

@@ -33,8 +33,8 @@ def state() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="kpi-demo-") as folder:
         yield Path(folder) / "state"
         found = [process for process in psutil.process_iter() if _works_in(process, Path(folder))]
-        # What is just about to end may do so.
-        _, left = psutil.wait_procs(found, timeout=5)
+        # What is just about to end may do so; on a busy machine it takes its time.
+        _, left = psutil.wait_procs(found, timeout=30)
         # A command that was killed, by a test that failed, can't stop its PostgreSQL.
         for process in left:
             with suppress(psutil.NoSuchProcess):
