@@ -93,7 +93,7 @@ def kpi_in_a_process(*words: str) -> Iterator[subprocess.Popen[str]]:
 
 def ended(process: subprocess.Popen[str]) -> Result:
     """Wait for the end of a command; what it left."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     return Result(process.returncode, out, err)
 
 
@@ -155,7 +155,7 @@ def written(file: Path, *lines: str) -> str:
     return str(file)
 
 
-def wait_until(ready: Callable[[], bool], what: str, seconds: float = 20) -> None:
+def wait_until(ready: Callable[[], bool], what: str, seconds: float = 60) -> None:
     """Poll until `ready` holds."""
     deadline = time.monotonic() + seconds
     while not ready():

@@ -31,7 +31,7 @@ def _at_work(state: Path) -> list[list[str]]:
     return found
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 def test_what_a_backfill_starts_ends_with_it_and_an_interrupted_one_is_finished_later(
     kpi: Kpi, live_bison: Bison, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

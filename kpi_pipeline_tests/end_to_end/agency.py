@@ -26,7 +26,7 @@ from kpi_pipeline_tests.expected import Row, expected_rows
 _REPOSITORY = {"repositoryLocationName": "kpi_pipeline", "repositoryName": "__repository__"}
 ASSETS = ["raw_bison_stats", "kpi_projections", "client_metrics"]
 _SANDBOX = {"clients": 26, "calls-per-second": 0, "latency": 0.01}
-_DEADLINE_SECONDS = 200.0
+_DEADLINE_SECONDS = 400.0
 
 
 def calm_zone(now: datetime) -> ZoneInfo:

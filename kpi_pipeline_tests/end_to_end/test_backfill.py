@@ -37,7 +37,7 @@ def rejected(agency: Agency) -> Iterator[str]:
     agency.control("POST", "keys/restore", body)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 @pytest.mark.usefixtures("configured")
 def test_a_backfill_that_is_left_goes_on_and_is_joined_again(agency: Agency) -> None:
     workspaces = list(agency.grid[20:23])
@@ -68,7 +68,7 @@ def test_a_backfill_that_is_left_goes_on_and_is_joined_again(agency: Agency) -> 
     assert agency.rows().keys() - before == {(key, day) for key in workspaces for day in dates}
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 @pytest.mark.usefixtures("configured")
 def test_a_client_whose_key_is_rejected_is_named_with_its_gaps_after_its_second_try(
     agency: Agency, rejected: str

@@ -33,7 +33,7 @@ def test_the_demo_fills_35_days_and_today_of_26_clients_hears_of_leads_and_leave
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
 
@@ -69,7 +69,7 @@ def _printed(environment: dict[str, str], day: date) -> int:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=True,
     ).stdout
     return sum(row["positive_replies_mtd"] is not None for row in json.loads(output))

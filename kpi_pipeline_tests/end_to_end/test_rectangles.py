@@ -17,7 +17,7 @@ from kpi_pipeline.warehouse.clients_csv import parse
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency, running_agency
 from kpi_pipeline_tests.end_to_end.runs import under_way
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]
 
 _SERIES = "/api/workspaces/v1.1/line-area-chart-stats"
 Target = Mapping[str, Sequence[date]]

@@ -56,7 +56,7 @@ def test_up_serves_page_and_webhooks_until_it_is_stopped_and_leaves_nothing_runn
         else:
             assert "No webhooks are taken from main: for that, set KPI_WEBHOOK_SECRET_MAIN" in told
         process.send_signal(stop)
-        assert process.wait(timeout=60) == 0, output.read_text()
+        assert process.wait(timeout=180) == 0, output.read_text()
     finally:
         process.kill()
         process.wait()
@@ -64,7 +64,7 @@ def test_up_serves_page_and_webhooks_until_it_is_stopped_and_leaves_nothing_runn
 
 
 def _address(process: subprocess.Popen[bytes], output: Path) -> str:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (found := re.search(r"Dagster is up at (\S+);", output.read_text())):
         assert process.poll() is None, output.read_text()
         assert time.monotonic() < deadline, output.read_text()

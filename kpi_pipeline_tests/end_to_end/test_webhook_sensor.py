@@ -16,10 +16,6 @@ from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 
 pytestmark = pytest.mark.slow
 
-# A file is left alone for 2 s, the sensor looks every 5, and then it may take 15: measured are 8 in
-# all. A machine that runs other tests at the same time is given twice that.
-_SECONDS = 44.0
-
 
 def body(workspace_id: int) -> bytes:
     """A lead of the workspace turned interested."""
@@ -68,7 +64,7 @@ def reported(agency: Agency) -> int:
     )
 
 
-def test_dropped_files_and_stored_events_are_in_the_numbers_within_seconds_and_on_the_page(
+def test_dropped_files_and_stored_events_are_in_the_numbers_and_on_the_page(
     agency: Agency,
 ) -> None:
     dropped, stored = agency.grid[2:4]
@@ -90,7 +86,7 @@ def test_dropped_files_and_stored_events_are_in_the_numbers_within_seconds_and_o
             key: rows[key, today][column] - before[key, today][column] for key in (dropped, stored)
         }
 
-    agency.poll(lambda: gained() == {dropped: 2, stored: 1}, "the numbers", seconds=_SECONDS)
+    agency.poll(lambda: gained() == {dropped: 2, stored: 1}, "the numbers")
     assert agency.sandbox.get("/sandbox/calls").json()["calls"] == calls
     agency.poll(lambda: reported(agency) == told + 3, "the report on the page")
     assert gained() == {dropped: 2, stored: 1}, "and they count once"

@@ -65,7 +65,7 @@ def in_process(engine: Engine, *, realtime: bool = True) -> Iterator[Gateway]:
             wait_until(lambda: server.started, "the start of the gateway")
             port = int(listener.getsockname()[1])
             address = f"http://127.0.0.1:{port}"
-            with httpx.Client(base_url=address, timeout=20, trust_env=False) as http:
+            with httpx.Client(base_url=address, timeout=60, trust_env=False) as http:
                 yield Gateway(engine, port, secret, http)
         finally:
             server.should_exit = True

@@ -110,7 +110,7 @@ def running(url: URL, folder: Path) -> Iterator[Running]:
             workspaces = stocked_clients(engine)
             with (
                 gateways(folder, 1) as [gateway],
-                httpx.Client(base_url=base(gateway), timeout=30, trust_env=False) as http,
+                httpx.Client(base_url=base(gateway), timeout=90, trust_env=False) as http,
             ):
                 yield Running(gateway, engine, http, workspaces, other)
         finally:

@@ -43,7 +43,7 @@ def test_sigterm_under_load_loses_no_event_that_was_acknowledged(stoppable: Runn
     process = psutil.Process(stoppable.gateway.child.pid)
 
     def send(_: int) -> None:
-        with httpx.Client(timeout=20, trust_env=False) as http:
+        with httpx.Client(timeout=60, trust_env=False) as http:
             while not over.is_set():
                 body = encoded(lead(FIRST_ID))
                 try:

@@ -52,7 +52,7 @@ class Stage:
             await awaitable
 
         assert self.loop is not None, "the server does not run"
-        asyncio.run_coroutine_threadsafe(run(), self.loop).result(timeout=20)
+        asyncio.run_coroutine_threadsafe(run(), self.loop).result(timeout=60)
 
 
 class _Server(uvicorn.Server):
@@ -94,7 +94,7 @@ def on_stage(http: Literal["auto", "h11", "httptools"] = "auto") -> Iterator[Sta
 
 
 def _wait_until_started(server: uvicorn.Server) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not server.started:
         assert time.monotonic() < deadline, "the server did not start"
         time.sleep(0.005)
@@ -199,7 +199,7 @@ class Bison:
 def bison_on(stage: Stage, sandbox: SandboxOptions) -> Iterator[Bison]:
     app = create_app(sandbox)
     stage.app = app
-    with stage.at_work(app), httpx.Client(base_url=stage.url, timeout=20) as http:
+    with stage.at_work(app), httpx.Client(base_url=stage.url, timeout=60) as http:
         bison = Bison(http, http.get("/sandbox/setup").json()["master_key"])
         bison.freeze(AFTERNOON)
         yield bison

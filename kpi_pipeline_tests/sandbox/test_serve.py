@@ -46,7 +46,7 @@ def test_it_says_where_it_listens_and_ends_quietly_on_a_signal(number: signal.Si
         with httpx.Client(base_url=found[1]) as http:
             assert http.get("/sandbox/setup").json()["instance_url"] == found[1]
             process.send_signal(number)
-            rest, errors = process.communicate(timeout=15)
+            rest, errors = process.communicate(timeout=60)
     assert (process.returncode, rest, errors) == (0, "", "")
 
 
@@ -62,12 +62,12 @@ def test_calls_that_wait_for_their_turn_do_not_keep_it_alive() -> None:
             waiting.sendall(b"GET /api/users HTTP/1.1\r\nHost: x\r\n\r\n")
             _wait_for_calls(url, 3)
             process.send_signal(signal.SIGTERM)
-            rest, errors = process.communicate(timeout=8)
+            rest, errors = process.communicate(timeout=60)
     assert (process.returncode, rest, errors) == (0, "", "")
 
 
 def _wait_for_calls(url: str, calls: int) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while httpx.get(f"{url}/sandbox/calls").json()["total"] < calls:
         assert time.monotonic() < deadline, "the call never arrived"
 

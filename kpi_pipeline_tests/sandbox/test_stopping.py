@@ -53,7 +53,7 @@ def test_the_command_ends_quietly_with_deliveries_pending_and_leads_to_come(
                 [body, *_] = receiver.at("/held")
                 assert body.body["event"]["instance_url"] == url
                 process.send_signal(number)
-                rest, errors = process.communicate(timeout=15)
+                rest, errors = process.communicate(timeout=60)
         finally:
             process.kill()
     assert (process.returncode, rest, errors) == (0, "", "")

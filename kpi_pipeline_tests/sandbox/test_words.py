@@ -157,7 +157,7 @@ def test_the_command_starts_a_sandbox_with_manners_faults_and_ids_of_choice() ->
                 http.post("/sandbox/faults", json={"kind": "stall"})
                 with http.stream("GET", "/api/users", headers=headers):
                     process.terminate()
-                    rest, errors = process.communicate(timeout=15)
+                    rest, errors = process.communicate(timeout=60)
         finally:
             process.kill()
     assert (process.returncode, rest, errors) == (0, "", "")

@@ -16,7 +16,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` on an event loop of its own; what hangs fails."""
 
     async def in_time() -> T:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             return await work
 
     return asyncio.run(in_time())

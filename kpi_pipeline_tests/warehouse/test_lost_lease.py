@@ -21,7 +21,7 @@ def test_a_missed_renewal_is_made_good_by_the_next(engine: Engine) -> None:
             rename(engine, "bison_master_key_leases", "elsewhere")
             await asyncio.sleep(0.25)
             rename(engine, "elsewhere", "bison_master_key_leases")
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while not unexpired(engine):
                 assert time.monotonic() < deadline, "the lease is not renewed any more"
                 await asyncio.sleep(0.01)
@@ -54,7 +54,7 @@ def test_a_holder_that_hung_and_lost_the_master_key_is_told_and_its_value_is_not
             rival = threading.Thread(target=lambda: run(take(other_engine)))
             rival.start()
             # Blocks the event loop, and with it the renewing.
-            rival.join(timeout=20)
+            rival.join(timeout=60)
             read = "some numbers"
         believed.append(read)
 

@@ -109,7 +109,7 @@ def test_two_upgrades_at_once_both_succeed(empty: Engine) -> None:
     try:
         with ThreadPoolExecutor(2) as pool:
             for done in [pool.submit(upgrade, it) for it in (empty, other)]:
-                done.result(timeout=30)
+                done.result(timeout=60)
     finally:
         other.dispose()
     require_current(empty)

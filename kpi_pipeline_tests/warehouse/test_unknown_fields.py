@@ -100,4 +100,4 @@ def test_of_two_at_once_a_field_is_new_to_exactly_one(
             connection.commit()
         else:
             connection.rollback()
-        assert second.result(timeout=20) == [COLOUR, *new_to_the_second]
+        assert second.result(timeout=60) == [COLOUR, *new_to_the_second]

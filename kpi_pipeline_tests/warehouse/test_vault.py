@@ -131,7 +131,7 @@ def test_processes_that_start_together_get_the_same_key(tmp_path: Path) -> None:
             assert process.stdin is not None
             process.stdin.write(" ".join(map(str, states)) + "\n")
             process.stdin.flush()
-        told = [process.communicate(timeout=30) for process in processes]
+        told = [process.communicate(timeout=120) for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -120,7 +120,7 @@ def send(gateways: Sequence[Gateway], leads: Sequence[Lead], chance: random.Rand
 
     async def all_of_them() -> None:
         places = asyncio.Semaphore(_AT_ONCE)
-        async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=120, trust_env=False) as client:
 
             async def one(lead: Lead, url: str, content: bytes) -> None:
                 async with places:

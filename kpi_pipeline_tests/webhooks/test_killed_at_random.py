@@ -63,7 +63,7 @@ def kill_at_random(gateway: Gateway, server: RestartableServer, chance: random.R
         server.start()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1_200)
 def test_killed_gateways_and_databases_lose_no_event_and_count_none_twice(
     agency: Agency, server: RestartableServer, bison: Bison, tmp_path: Path
 ) -> None:

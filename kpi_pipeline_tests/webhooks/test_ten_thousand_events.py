@@ -169,7 +169,7 @@ def pour(
     return len(wave)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1_200)
 def test_ten_thousand_events_count_once_each_whatever_syncs_run_between_them(
     agency: Agency, bison: Bison, tmp_path: Path
 ) -> None:
