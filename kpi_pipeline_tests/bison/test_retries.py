@@ -199,7 +199,7 @@ def test_a_stalled_body_ends_in_a_time_out_and_not_in_waiting_for_ever(
     with pytest.raises(Unavailable, match=r"no answer at try 2 of 2: time-out \(0.05 s\)"):
         read(handler, options=ClientOptions(timeout_seconds=0.05, attempts=2))
     assert len(calls) == 2
-    assert datetime.now(UTC) - started < timedelta(seconds=5)
+    assert datetime.now(UTC) - started < timedelta(seconds=25)
 
 
 def test_a_stalled_try_is_followed_by_one_that_is_answered() -> None:

@@ -3,7 +3,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -158,6 +157,4 @@ def test_a_free_port_can_be_listened_on() -> None:
 def test_a_server_answers_when_it_says_so_with_200(stage: Stage) -> None:
     assert answers(f"{stage.url}/sandbox/setup")
     assert not answers(f"{stage.url}/nowhere")
-    started = time.monotonic()
     assert not answers(f"http://127.0.0.1:{closed_port()}/")
-    assert time.monotonic() - started < 4

@@ -36,7 +36,7 @@ class Gateway:
 
     def open(self, beginning: str) -> socket.socket:
         """A connection on which so much was sent."""
-        opened = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        opened = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         opened.sendall(beginning.encode())
         return opened
 

@@ -113,7 +113,7 @@ def test_a_stall_may_end_with_the_connection(held: Bison, log: list[str]) -> Non
     started = time.monotonic()
     with pytest.raises(httpx.RemoteProtocolError, match="peer closed connection"):
         held.get(USERS)
-    assert 0.2 <= time.monotonic() - started < 5
+    assert 0.2 <= time.monotonic() - started < 30
     assert log == []
 
 
@@ -158,7 +158,7 @@ def test_a_held_call_holds_up_nobody_else(held: Bison) -> None:
         started = time.monotonic()
         wait_until_struck(held, [1, 1])
         assert held.get(USERS).status_code == 200
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
 
 
 @pytest.mark.slow
@@ -175,7 +175,7 @@ def test_a_server_that_stops_cuts_held_calls_off_without_a_traceback(
             wait_until_struck(bison, [1])
             log = meanwhile.enter_context(heard())
             stopping = time.monotonic()
-        assert time.monotonic() - stopping < 5
+        assert time.monotonic() - stopping < 30
     # The server's own line about what it cut off; a traceback would come beside it.
     assert len(log) == 1, log
     assert log[0].startswith("Cancel 1 running task")

@@ -70,14 +70,14 @@ def test_the_user_never_arrives_in_a_workspace_that_went_meanwhile() -> None:
 def test_a_slow_switch_is_answered_at_once_and_acts_later(bison: Bison) -> None:
     old, new = ids(bison)[:2]
     bison.switch(old)
-    bison.manners(switch_seconds=0.5)
+    bison.manners(switch_seconds=2)
     begun = time.monotonic()
     assert bison.switch(new).status_code == 200
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < 2
     assert here(bison) == old
     while here(bison) == old:
-        assert time.monotonic() - begun < 5, "the switch never acted"
-    assert time.monotonic() - begun >= 0.5
+        assert time.monotonic() - begun < 60, "the switch never acted"
+    assert time.monotonic() - begun >= 2
     assert here(bison) == new
 
 

@@ -77,7 +77,7 @@ def test_a_master_key_that_was_taken_unheard_is_used_at_once(line: Line, engine:
 
     assert run(work()) == ["main"]
     assert line.to_lose == 0
-    assert time.monotonic() - began < 10, "it waited until its own lease expired"
+    assert time.monotonic() - began < 50, "it waited until its own lease expired"
     assert leases(engine) == []
 
 

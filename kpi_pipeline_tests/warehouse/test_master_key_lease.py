@@ -196,5 +196,5 @@ def test_a_killed_holder_frees_the_master_key_when_its_lease_expires(engine: Eng
     assert leases(engine) == ["main"]
     killed = time.monotonic()
     run(take(engine))
-    assert time.monotonic() - killed < 5
+    assert time.monotonic() - killed < 30
     assert leases(engine) == []

@@ -108,7 +108,7 @@ def test_a_server_that_stays_away_is_told_of_in_a_sentence(
     finally:
         server.start()
 
-    assert 0.5 <= time.monotonic() - began < 10
+    assert 0.5 <= time.monotonic() - began < 25
     sentence = str(told.value)
     assert sentence.startswith("The database could not be reached for 0.5 s: ")
     assert sentence.endswith(". See that PostgreSQL runs, and run it again.")

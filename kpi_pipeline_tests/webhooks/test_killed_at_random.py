@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 LEADS = 1_000
 KILLS = 4
-_LONGEST_SECONDS = 120.0
+_LONGEST_SECONDS = 600.0
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_killed_gateways_and_databases_lose_no_event_and_count_none_twice(
     agency.synced([today])
     base = positive_replies(agency)
     bison.manners(
-        event_casing="mixed", delivery_seconds=4, delivery_repeats=0.2, delivery_retry_seconds=0.7
+        event_casing="mixed", delivery_seconds=4, delivery_repeats=0.2, delivery_retry_seconds=1.5
     )
     rows = bison.with_key()[:10]
     slugs = {number: slug for slug, number in agency.ids.items()}
