@@ -89,7 +89,7 @@ class Agency:
         ready: Callable[[], bool],
         what: str,
         seconds: float = _DEADLINE_SECONDS,
-        every: float = 0.2,
+        every: float = 0.5,
     ) -> None:
         """Wait until `ready`, and show the logs when the deadline passes."""
         deadline = time.monotonic() + seconds

@@ -43,7 +43,13 @@ def days_ago(agency: Agency, first: int, last: int) -> list[date]:
 def fill(agency: Agency, *targets: Target) -> list[str]:
     """Launch a backfill for each target, all at once; return how they ended."""
     launched = [launch_backfill(agency.page, BackfillTarget(ASSETS, it)) for it in targets]
-    agency.poll(lambda: all(read_status(agency.page, it).ended for it in launched), "all ends", 600)
+    # To tell how each stands is work for the page, which shares the machine with the runs.
+    agency.poll(
+        lambda: all(read_status(agency.page, it).ended for it in launched),
+        "all ends",
+        seconds=900.0,
+        every=2.0,
+    )
     return [read_status(agency.page, it).name for it in launched]
 
 
@@ -134,7 +140,7 @@ def test_a_client_that_is_added_in_mid_range_is_filled_with_its_neighbours_and_d
     before = stored(estate)[0] - keys(others)
 
     assert fill(estate, around) == ["COMPLETED_SUCCESS"]
-    estate.poll(lambda: read_status(estate.page, under_way).ended, "the end of the other", 600)
+    estate.poll(lambda: read_status(estate.page, under_way).ended, "the end of the other")
 
     assert read_status(estate.page, under_way).name == "COMPLETED_SUCCESS"
     assert stored(estate)[0] - before == keys(others, around)

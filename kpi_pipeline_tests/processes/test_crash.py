@@ -58,7 +58,7 @@ def test_what_a_killed_process_held_falls_to_another_when_it_expires_and_not_bef
         stays(lambda: only_row(engine, bison_call_slots) == slot, "the dead one's slot")
         assert arrivals(bison) == []
         expire(engine, bison_call_slots)
-        [outcome] = worker.outcomes(30)
+        [outcome] = worker.outcomes(120)
 
     assert (outcome.error, outcome.days) == (None, expected)
     assert {call.workspace_id for call in arrivals(bison)} == {agency.ids[heir]}

@@ -24,7 +24,7 @@ from kpi_pipeline_tests.processes.tasks import Outcome, Reading, Task
 from kpi_pipeline_tests.sandbox.running import TODAY, Bison, Stage, bison_on, options
 from kpi_pipeline_tests.sync.support import SERIES, Agency
 
-READINGS_EACH = 100
+READINGS_EACH = 60
 # Every reading has a period of its own, by which the sandbox's log tells them apart.
 PERIODS = [
     (TODAY - timedelta(days=start + length), TODAY - timedelta(days=start))
@@ -101,7 +101,7 @@ def test_two_processes_never_take_another_workspaces_numbers_however_often_the_k
     agency.forget_calls()
 
     with at_work(tmp_path, *tasks_of(agency.keyless)) as workers, wanderer.wandering():
-        by_process = [worker.outcomes(120) for worker in workers]
+        by_process = [worker.outcomes(600) for worker in workers]
 
     outcomes = [outcome for of_one in by_process for outcome in of_one]
     believed = [outcome for outcome in outcomes if outcome.days is not None]

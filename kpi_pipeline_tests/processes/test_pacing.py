@@ -47,7 +47,7 @@ def calls_of_both(agency: Agency, bison: Bison, folder: Path) -> list[Arrival]:
     agency.forget_calls()
     with at_work(folder, *tasks_of(agency)) as workers:
         for worker in workers:
-            outcomes = worker.outcomes(90)
+            outcomes = worker.outcomes(300)
             assert (len(outcomes), errors(outcomes)) == (CALLS_EACH, [])
     return arrivals(bison)
 
