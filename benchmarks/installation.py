@@ -44,7 +44,7 @@ def installation(
 # The processes that execute runs are forked from this one.
 _RUN = "forkserver"
 # A look at all processes takes some milliseconds, of which the measured ones have the fewer.
-_LOOK_EVERY_SECONDS = 0.5
+_LOOK_EVERY_SECONDS = 1.0
 
 
 class Peak:

@@ -53,7 +53,8 @@ def _one_night(play: Playground) -> list[RunStatus]:
     assets = [step.value for step in Step]
     runs = [play.page.launch(assets, rectangle_tags(group, dates)) for group in groups]
     while RunStatus.UNDER_WAY in (statuses := [play.page.status(run) for run in runs]):
-        time.sleep(0.5)
+        # Each look costs the page a query for each run, on the machine that is measured.
+        time.sleep(2)
     return statuses
 
 
