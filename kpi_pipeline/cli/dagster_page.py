@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from kpi_pipeline.code_server import LOCATION
 from kpi_pipeline.errors import KpiError
 
 _LAUNCH = """
@@ -85,7 +86,7 @@ class DagsterPage:
         """
         params = {
             "selector": {
-                "repositoryLocationName": "kpi_pipeline",
+                "repositoryLocationName": LOCATION,
                 "repositoryName": "__repository__",
                 "jobName": "__ASSET_JOB",
                 "assetSelection": [{"path": [asset]} for asset in assets],

@@ -12,6 +12,7 @@ from kpi_pipeline.cli.dagster_home import child_environment
 from kpi_pipeline.cli.dagster_page import DagsterPage
 from kpi_pipeline.cli.processes import Child, require_free_port
 from kpi_pipeline.cli.servers import dagster_servers
+from kpi_pipeline.code_server import LOCATION
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings
 
@@ -93,7 +94,7 @@ def _page_of(settings: Settings, instance: "DagsterInstance") -> DagsterPage | N
     except KpiError:
         return None
     entries = answer["workspaceOrError"].get("locationEntries", [])
-    if "kpi_pipeline" not in {entry["name"] for entry in entries}:
+    if LOCATION not in {entry["name"] for entry in entries}:
         return None
     after = _heartbeats(instance)
     told = {it["daemonType"]: it["lastHeartbeatTime"] for it in _daemons(answer)}

@@ -31,7 +31,7 @@ def dagster_servers(
     environment = {**environment, "KPI_WEB_PORT": str(port)}
     logs = settings.state_dir / "logs"
     with ExitStack() as stack:
-        workspace, code = stack.enter_context(_code_server(environment, logs))
+        workspace, code = stack.enter_context(code_server(environment, logs))
         page = [sys.executable, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port)]
         daemon = [sys.executable, "-m", "dagster._daemon", "run"]
         children = [
@@ -47,10 +47,13 @@ def dagster_servers(
 
 
 @contextmanager
-def _code_server(environment: Mapping[str, str], logs: Path) -> Iterator[tuple[str, Child]]:
+def code_server(environment: Mapping[str, str], logs: Path) -> Iterator[tuple[str, Child]]:
     """The code server, and the workspace file that names it to the page and the daemon.
 
     workspace.yaml has each of the two start one of its own, as `dagster dev` does.
+
+    Raises:
+        KpiError: if it does not start.
     """
     # Not in the state folder: the path of a Unix socket is short, and nobody else may reach it.
     with tempfile.TemporaryDirectory(prefix="kpi-code-") as folder:

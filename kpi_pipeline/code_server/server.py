@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 from multiprocessing import forkserver
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.utils import FuturesAwareThreadPoolExecutor
 from dagster._grpc.server import DagsterApiServer, DagsterGrpcServer
-from dagster._utils.interrupts import setup_interrupt_handlers
 from dagster._utils.log import configure_loggers
 
 from kpi_pipeline.code_server import DEFINITIONS, FOR_RUNS, LOCATION
@@ -37,7 +37,11 @@ class ForkingServer(DagsterApiServer):
 
 def serve(socket: Path) -> None:
     """Serve on a Unix socket until SIGTERM or Ctrl-C; the environment is that of Dagster's page."""
-    setup_interrupt_handlers()
+    ended = threading.Event()
+    # Not Dagster's handlers: they have SIGTERM ignored where SIGINT is, as it is in what a shell
+    # starts in the background, and a server whose parent was killed would stay for ever.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
     configure_loggers()
     logger = logging.getLogger("dagster.code_server")
     # NumPy would start threads for algebra that nothing here does.
@@ -45,7 +49,6 @@ def serve(socket: Path) -> None:
     forkserver.set_forkserver_preload(list(FOR_RUNS))
     # While this process loads the definitions, that one imports the same.
     forkserver.ensure_running()
-    ended = threading.Event()
     workers = FuturesAwareThreadPoolExecutor(max_workers=_WORKERS)
     servicer = ForkingServer(
         server_termination_event=ended,
@@ -62,7 +65,5 @@ def serve(socket: Path) -> None:
         socket=str(socket),
     )
     logger.info("Serving %s in process %s", LOCATION, os.getpid())
-    try:
-        server.serve()
-    except KeyboardInterrupt:
-        logger.info("The code server was told to stop")
+    server.serve()
+    logger.info("The code server was told to stop")

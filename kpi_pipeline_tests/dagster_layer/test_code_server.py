@@ -1,14 +1,19 @@
 """The code server of `kpi up`: what it has imported before a run begins, and what it serves."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
+from kpi_pipeline.cli.servers import code_server
 from kpi_pipeline.code_server import DEFINITIONS, LOCATION
 from kpi_pipeline.settings import PROJECT_ROOT
+from kpi_pipeline_tests.cli.running import is_gone, wait_until
 from kpi_pipeline_tests.dagster_layer.installation import Installation, counts
 
 # The tables of the run are filled, and the modules that it alone has imported are printed.
@@ -49,7 +54,7 @@ def test_a_run_finds_all_that_it_needs_imported_before_it_is_forked(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
 
     assert done.returncode == 0, done.stderr
@@ -66,6 +71,20 @@ def test_a_run_finds_all_that_it_needs_imported_before_it_is_forked(
         "watchdog",
     }
     assert not any(name.startswith("kpi_pipeline") for name in new)
+
+
+@pytest.mark.slow
+def test_the_code_server_ends_when_it_is_told_to_though_a_shell_had_it_ignore_ctrl_c(
+    tmp_path: Path,
+) -> None:
+    environment = {**os.environ, "DAGSTER_HOME": str(tmp_path), "DAGSTER_DISABLE_TELEMETRY": "yes"}
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with code_server(environment, tmp_path / "logs") as (_, child):
+            os.kill(child.pid, signal.SIGTERM)
+            wait_until(lambda: is_gone(child.pid), child.last_words())
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_workspace_file_names_what_the_code_server_serves() -> None:

@@ -18,12 +18,13 @@ from kpi_pipeline.business_days import business_date, days_between
 from kpi_pipeline.cli.dagster_page import RunStatus
 from kpi_pipeline.cli.database import databases_to_upgrade
 from kpi_pipeline.cli.playground import Playground, playground
+from kpi_pipeline.code_server import LOCATION
 from kpi_pipeline.settings import Settings, load_settings
 from kpi_pipeline.warehouse.clients import all_clients
 from kpi_pipeline_tests.end_to_end.schedules import stop_schedules
 from kpi_pipeline_tests.expected import Row, expected_rows
 
-_REPOSITORY = {"repositoryLocationName": "kpi_pipeline", "repositoryName": "__repository__"}
+_REPOSITORY = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__"}
 ASSETS = ["raw_bison_stats", "kpi_projections", "client_metrics"]
 _SANDBOX = {"clients": 26, "calls-per-second": 0, "latency": 0.01}
 _DEADLINE_SECONDS = 400.0
