@@ -296,6 +296,7 @@ def _settings(url: URL) -> Settings:
             "database_url": database,
             "timezone": calm_zone(datetime.now(UTC)),
             "web_port": 0,
+            "gateway_port": 0,
             "bison_attempts": 2,
         }
     )
