@@ -3,6 +3,7 @@
 import os
 import re
 from datetime import date, time, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo, available_timezones
@@ -21,6 +22,12 @@ PROJECT_ROOT = Path(__file__).resolve().parents[1]
 # Two refreshes may fail, or a night be late by an hour, before anybody need know.
 _STALE_AFTER_HOURS = 3
 _STALE_AFTER_HOURS_DAILY = 26
+
+
+@cache
+def zone_names() -> frozenset[str]:
+    """The names of all time zones, as they are found on disk once in a process."""
+    return frozenset(available_timezones())
 
 
 class Settings(BaseSettings):
@@ -227,7 +234,7 @@ class Settings(BaseSettings):
     @classmethod
     def _known_zone(cls, value: object) -> object:
         if isinstance(value, str):
-            if value not in available_timezones():
+            if value not in zone_names():
                 raise ValueError(f"{value!r} is no time zone; write one such as America/Chicago")
             return ZoneInfo(value)
         return value

@@ -14,6 +14,7 @@ FOR_RUNS = (
     "kpi_pipeline.sync.work",
     "kpi_pipeline.checks.rounds",
     "kpi_pipeline.automation.alive",
+    "kpi_pipeline.code_server.lookups",
     "dagster._grpc.impl",
     "dagster._core.executor.in_process",
     "dagster._core.storage.local_compute_log_manager",

@@ -1,5 +1,7 @@
 """Brings the KPI tables to this version of the code, and tells when they are behind it."""
 
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -10,6 +12,22 @@ from sqlalchemy import Connection, Engine
 
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.warehouse.engine import session_lock
+
+
+@dataclass(frozen=True)
+class Revisions:
+    """The migrations that this version of the code brings: the last one, and all of them."""
+
+    head: str | None
+    known: frozenset[str]
+
+
+@cache
+def revisions() -> Revisions:
+    """The migrations of this version of the code, read once in a process."""
+    scripts = ScriptDirectory.from_config(_config())
+    known = frozenset(script.revision for script in scripts.walk_revisions())
+    return Revisions(scripts.get_current_head(), known)
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -41,19 +59,17 @@ def require_current(engine: Engine) -> None:
     """
     with engine.connect() as connection:
         found = _known_revision(connection)
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    if found != head:
+    if found != revisions().head:
         raise KpiError(
             f"The KPI database is behind this version of the code (it is at {found or 'nothing'}, "
-            f"needed is {head}). Run `kpi db upgrade`."
+            f"needed is {revisions().head}). Run `kpi db upgrade`."
         )
 
 
 def _known_revision(connection: Connection) -> str | None:
     """The revision of the database, or None before the first; refuses one from a newer code."""
     found = MigrationContext.configure(connection).get_current_revision()
-    scripts = ScriptDirectory.from_config(_config())
-    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+    if found is not None and found not in revisions().known:
         raise KpiError(
             f"The KPI database is at revision {found}, which this version of the code does not "
             "know. Install the version that upgraded it."

@@ -98,9 +98,12 @@ def test_dagsters_own_way_of_building_a_storage_builds_the_pooled_one(
     assert configured.keys() == original.keys()
 
 
-def test_500_planned_events_take_a_handful_of_statements(storage: PooledEventLogStorage) -> None:
+@pytest.mark.parametrize("kind", [planned, materialized])
+def test_500_events_take_a_handful_of_statements(
+    storage: PooledEventLogStorage, kind: Callable[[str, str, str], EventLogEntry]
+) -> None:
     run_id = str(uuid.uuid4())
-    batch = [planned(run_id, asset, key) for asset in ASSETS for key in partitions(167)][:500]
+    batch = [kind(run_id, asset, key) for asset in ASSETS for key in partitions(167)][:500]
     statements = Statements(storage)
 
     storage.store_event_batch(batch)
@@ -110,11 +113,12 @@ def test_500_planned_events_take_a_handful_of_statements(storage: PooledEventLog
     assert len(written) == 1
 
 
-def test_planned_events_that_were_stored_in_a_batch_read_back_as_they_were(
-    storage: PooledEventLogStorage,
+@pytest.mark.parametrize("kind", [planned, materialized])
+def test_events_that_were_stored_in_a_batch_read_back_as_they_were(
+    storage: PooledEventLogStorage, kind: Callable[[str, str, str], EventLogEntry]
 ) -> None:
     run_id = str(uuid.uuid4())
-    batch = [planned(run_id, asset, key) for asset in ASSETS for key in partitions(167)][:500]
+    batch = [kind(run_id, asset, key) for asset in ASSETS for key in partitions(167)][:500]
 
     storage.store_event_batch(batch)
 
