@@ -164,9 +164,13 @@ class Bison:
         told: dict[str, Any] = self.http.get("/sandbox/deliveries").json()
         return told
 
+    def pending_deliveries(self) -> int:
+        """How many are under way, without the log of all, which takes its time to be told."""
+        return int(self.http.get("/sandbox/deliveries", params={"last": 0}).json()["pending"])
+
     def delivered(self) -> list[dict[str, Any]]:
         """The log of the deliveries, once none is pending any more."""
-        wait_until(lambda: self.deliveries()["pending"] == 0, self.deliveries)
+        wait_until(lambda: self.pending_deliveries() == 0, self.deliveries)
         rows: list[dict[str, Any]] = self.deliveries()["deliveries"]
         return rows
 
