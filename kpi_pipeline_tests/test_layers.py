@@ -54,6 +54,7 @@ DAGSTER_ROOMS = {
     "checks",
     "partitions",
     "definitions",
+    "dagster_daemon",
     "dagster_storage",
     "code_server",
     "cli",

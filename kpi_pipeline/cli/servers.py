@@ -33,7 +33,7 @@ def dagster_servers(
     with ExitStack() as stack:
         workspace, code = stack.enter_context(code_server(environment, logs))
         page = [sys.executable, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port)]
-        daemon = [sys.executable, "-m", "dagster._daemon", "run"]
+        daemon = [sys.executable, "-m", "kpi_pipeline.dagster_daemon", "run"]
         children = [
             stack.enter_context(Child(name, command, environment, logs / file))
             for name, command, file in (
