@@ -130,7 +130,7 @@ def launched(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 def finished(process: subprocess.Popen[str]) -> Result:
-    """Wait for the end of a backfill: Dagster's daemon looks at it twice a minute."""
+    """Wait for the end of a backfill."""
     out, err = process.communicate(timeout=600)
     return Result(process.returncode, out, err)
 
