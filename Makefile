@@ -34,7 +34,7 @@ demo: $(READY)
 # Three at a time, on two cores: a test mostly waits. Those of one file share what they started.
 test: lint
 	@$(BIN)/pytest -m alone
-	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone"
+	@$(BIN)/pytest -n 3 --no-loadscope-reorder -m "not alone"
 
 lint: $(READY)
 	@$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine, create_engine, text
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.instances import InstanceSetting
@@ -26,11 +27,34 @@ NOW = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
 
 _TEMPLATE = "kpi_template"
 
+# The tests of this folder share one agency, which takes half a minute of processor time to start,
+# and more for as long as it runs.
+_ONE_AGENCY = "end_to_end/one_agency/"
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow ones, in random order: no process is left alone with one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+    def turn(item: pytest.Item) -> int:
+        if _ONE_AGENCY in item.nodeid:
+            return 0
+        return 2 if item.get_closest_marker("slow") is None else 1
+
+    items.sort(key=turn)
+
+
+class ByWhatTheyShare(LoadFileScheduling):  # type: ignore[misc]
+    """Has the tests of a file, and those that share an agency, run in one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _ONE_AGENCY if _ONE_AGENCY in nodeid else str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling:
+    """How pytest-xdist deals the tests out to its processes."""
+    return ByWhatTheyShare(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,6 +17,7 @@ from kpi_pipeline_tests.dagster_layer.desk import Desk
 from kpi_pipeline_tests.dagster_layer.installation import (
     Installation,
     calm_zone,
+    instance_in_files,
     temporary_instance,
 )
 from kpi_pipeline_tests.sandbox.receiver import Receiver, receiving
@@ -37,7 +38,7 @@ def _closed_contexts() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_instance() -> Iterator[DagsterInstance]:
-    with temporary_instance() as opened:
+    with instance_in_files() as opened:
         yield opened
 
 

@@ -119,6 +119,13 @@ def counts(installation: Installation) -> dict[str, int]:
 
 
 @contextmanager
+def instance_in_files() -> Iterator[DagsterInstance]:
+    """A Dagster in a folder of its own, for what is opened a second time or knows of daemons."""
+    with DagsterInstance.local_temp(overrides={"telemetry": {"enabled": False}}) as instance:
+        yield instance
+
+
+@contextmanager
 def temporary_instance() -> Iterator[DagsterInstance]:
     """A Dagster in memory but for its ticks; one in files takes a second of processor time."""
     with (

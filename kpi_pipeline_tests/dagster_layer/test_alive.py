@@ -14,6 +14,7 @@ from kpi_pipeline.automation.alive import read_automation
 from kpi_pipeline.automation.everything import build_everything
 from kpi_pipeline.health.automation import Automation, Ticking
 from kpi_pipeline.settings import load_settings
+from kpi_pipeline_tests.dagster_layer.installation import instance_in_files
 from kpi_pipeline_tests.dagster_layer.ticks import leave_tick
 
 CHICAGO = ZoneInfo("America/Chicago")
@@ -21,8 +22,7 @@ CHICAGO = ZoneInfo("America/Chicago")
 
 @pytest.fixture
 def own() -> Iterator[DagsterInstance]:
-    # One in files: a Dagster in memory knows no daemons.
-    with DagsterInstance.local_temp(overrides={"telemetry": {"enabled": False}}) as instance:
+    with instance_in_files() as instance:
         yield instance
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 import pytest
@@ -26,15 +26,27 @@ class Line:
         class Losing(psycopg.Connection[Any]):
             def commit(self) -> None:
                 super().commit()
-                if line.to_lose:
-                    line.to_lose -= 1
-                    self.close()
-                    raise psycopg.OperationalError("server closed the connection unexpectedly")
+                line.answered(self)
+
+        class Deleting(psycopg.Cursor[Any]):
+            def execute(self, *words: Any, **named: Any) -> Self:
+                super().execute(*words, **named)
+                # Such a statement commits by itself.
+                if self.connection.autocommit and str(self.statusmessage).startswith("DELETE"):
+                    line.answered(self.connection)
+                return self
 
         def connect(_: object, __: object, words: Any, named: Any) -> psycopg.Connection[Any]:
-            return Losing.connect(*words, **named)
+            return Losing.connect(*words, **named, cursor_factory=Deleting)
 
         event.listen(self.engine, "do_connect", connect)
+
+    def answered(self, connection: psycopg.Connection[Any]) -> None:
+        """Lose the answer, if one is to be lost."""
+        if self.to_lose:
+            self.to_lose -= 1
+            connection.close()
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
 
 
 @pytest.fixture
