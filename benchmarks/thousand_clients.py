@@ -52,10 +52,14 @@ def _one_night(play: Playground) -> list[RunStatus]:
     groups = neighbours(play.grid, play.grid, play.deployment.settings.workspaces_per_run)
     assets = [step.value for step in Step]
     runs = [play.page.launch(assets, rectangle_tags(group, dates)) for group in groups]
-    while RunStatus.UNDER_WAY in (statuses := [play.page.status(run) for run in runs]):
-        # Each look costs the page a query for each run, on the machine that is measured.
-        time.sleep(2)
-    return statuses
+    return [_ended(play, run) for run in runs]
+
+
+def _ended(play: Playground, run: str) -> RunStatus:
+    """How the run ended, once it has: one question at a time, as the page's work is measured."""
+    while (status := play.page.status(run)) is RunStatus.UNDER_WAY:
+        time.sleep(0.5)
+    return status
 
 
 def _seconds_to_open_the_grid(play: Playground) -> float | None:
