@@ -31,7 +31,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	@$(BIN)/kpi demo
 
-# Three at a time, on two cores: a test mostly waits. Those of one file share what they started.
+# Three at a time, on two cores: a test mostly waits. Those that share what they started stay
+# together: see conftest.py.
 test: lint
 	@$(BIN)/pytest -m alone
 	@$(BIN)/pytest -n 3 --no-loadscope-reorder -m "not alone"

@@ -12,12 +12,11 @@ import httpx
 from rich.table import Table
 from sqlalchemy import text
 
-from benchmarks.installation import installation, peak_memory
+from benchmarks.installation import installation, peak_memory, run_ended
 from kpi_pipeline.business_days import days_between
 from kpi_pipeline.cli.backfill_page import BackfillTarget, launch_backfill, read_status
 from kpi_pipeline.cli.console import err
 from kpi_pipeline.cli.dagster_home import child_environment
-from kpi_pipeline.cli.dagster_page import RunStatus
 from kpi_pipeline.cli.playground import Playground
 from kpi_pipeline.cli.servers import sandbox_server
 from kpi_pipeline.partitions import rectangle_tags
@@ -98,8 +97,8 @@ def _seconds_of(play: Playground, runs: Sequence[Mapping[str, str]]) -> float:
     """From the first request to the end of the last of these runs over all three assets."""
     started = time.monotonic()
     launched = [play.page.launch([step.value for step in Step], tags) for tags in runs]
-    while RunStatus.UNDER_WAY in {play.page.status(run) for run in launched}:
-        time.sleep(0.2)
+    for run in launched:
+        run_ended(play, run)
     return time.monotonic() - started
 
 

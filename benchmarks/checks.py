@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.table import Table
 from sqlalchemy import Engine, event, text
 
-from benchmarks.installation import installation, peak_memory
+from benchmarks.installation import installation, peak_memory, run_ended
 from kpi_pipeline.checks.rounds import done
 from kpi_pipeline.checks.specs import LIGHT_CHECKS
 from kpi_pipeline.cli.dagster_home import dagster_instance
@@ -78,8 +78,7 @@ def _as_a_run(play: Playground) -> tuple[float, float]:
     checks = [(key.asset_key.to_user_string(), key.name) for key in LIGHT_CHECKS]
     started = time.monotonic()
     run_id = play.page.launch([], {}, checks)
-    while (status := play.page.status(run_id)) is RunStatus.UNDER_WAY:
-        time.sleep(0.1)
+    status = run_ended(play, run_id)
     whole = time.monotonic() - started
     if status is not RunStatus.SUCCESS:
         raise RuntimeError(f"the round failed: {play.page.run_address(run_id)}")

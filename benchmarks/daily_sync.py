@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import httpx
 from rich.table import Table
 
-from benchmarks.installation import installation, peak_memory
+from benchmarks.installation import installation, peak_memory, run_ended
 from kpi_pipeline.business_days import days_between, nightly_dates
 from kpi_pipeline.cli.dagster_page import RunStatus
 from kpi_pipeline.cli.playground import Playground
@@ -58,8 +58,7 @@ def _one_sync(play: Playground) -> Figures:
         started = time.monotonic()
         tags = rectangle_tags(play.grid, dates)
         run_id = play.page.launch([step.value for step in Step], tags)
-        while (status := play.page.status(run_id)) is RunStatus.UNDER_WAY:
-            time.sleep(0.1)
+        status = run_ended(play, run_id)
         seconds = time.monotonic() - started
     calls = httpx.get(f"{play.sandbox}/sandbox/calls").json()["total"]
     return Figures(seconds, calls, peak.megabytes, status)

@@ -20,6 +20,8 @@ from kpi_pipeline.clock import utc_now
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.end_to_end.schedules import stop_schedules
 
+_ASK_EVERY_SECONDS = 0.2
+
 
 @contextmanager
 def installation(
@@ -39,9 +41,15 @@ def installation(
         with playground(settings, sandbox, date(2020, 1, 1)) as play:
             stop_schedules(play.page)
             registry = play.page.launch(["client_registry"], {})
-            while play.page.status(registry) is RunStatus.UNDER_WAY:
-                time.sleep(0.2)
+            run_ended(play, registry)
             yield play
+
+
+def run_ended(play: Playground, run_id: str) -> RunStatus:
+    """How the run ended, once it has. Few questions, as the page that answers is measured, too."""
+    while (status := play.page.status(run_id)) is RunStatus.UNDER_WAY:
+        time.sleep(_ASK_EVERY_SECONDS)
+    return status
 
 
 # The processes that execute runs are forked from this one.

@@ -6,7 +6,7 @@ from datetime import timedelta
 from rich.table import Table
 from sqlalchemy import text
 
-from benchmarks.installation import installation, peak_memory
+from benchmarks.installation import installation, peak_memory, run_ended
 from kpi_pipeline.business_days import days_between, nightly_dates
 from kpi_pipeline.cli.dagster_page import RunStatus
 from kpi_pipeline.cli.playground import Playground
@@ -52,14 +52,7 @@ def _one_night(play: Playground) -> list[RunStatus]:
     groups = neighbours(play.grid, play.grid, play.deployment.settings.workspaces_per_run)
     assets = [step.value for step in Step]
     runs = [play.page.launch(assets, rectangle_tags(group, dates)) for group in groups]
-    return [_ended(play, run) for run in runs]
-
-
-def _ended(play: Playground, run: str) -> RunStatus:
-    """How the run ended, once it has: one question at a time, as the page's work is measured."""
-    while (status := play.page.status(run)) is RunStatus.UNDER_WAY:
-        time.sleep(0.5)
-    return status
+    return [run_ended(play, run) for run in runs]
 
 
 def _seconds_to_open_the_grid(play: Playground) -> float | None:

@@ -17,10 +17,9 @@ import httpx
 from rich.table import Table
 from sqlalchemy import text
 
-from benchmarks.installation import installation
+from benchmarks.installation import installation, run_ended
 from kpi_pipeline.business_days import days_between
 from kpi_pipeline.cli.dagster_home import child_environment
-from kpi_pipeline.cli.dagster_page import RunStatus
 from kpi_pipeline.cli.playground import Playground
 from kpi_pipeline.partitions import rectangle_tags
 from kpi_pipeline.sync.rectangle import Step
@@ -120,9 +119,7 @@ async def _seconds(client: httpx.AsyncClient, url: str, body: bytes) -> float:
 
 
 def _fill(play: Playground) -> None:
-    run = _launch(play)
-    while play.page.status(run) is RunStatus.UNDER_WAY:
-        time.sleep(0.2)
+    run_ended(play, _launch(play))
 
 
 def _launch(play: Playground) -> str:
@@ -140,8 +137,7 @@ def _syncs(play: Playground) -> Iterator[list[str]]:
     def work() -> None:
         while not over.is_set():
             launched.append(_launch(play))
-            while play.page.status(launched[-1]) is RunStatus.UNDER_WAY:
-                over.wait(0.2)
+            run_ended(play, launched[-1])
 
     thread = threading.Thread(target=work)
     thread.start()

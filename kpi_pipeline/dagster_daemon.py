@@ -13,7 +13,7 @@ _LOOK_EVERY_SECONDS = 5
 def look_often() -> None:
     """Have the daemon of this process look at backfills every five seconds."""
     # The one thing of Dagster's that is replaced; it is read anew when the daemon's loop begins.
-    vars(controller)["DEFAULT_DAEMON_INTERVAL_SECONDS"] = _LOOK_EVERY_SECONDS
+    controller.DEFAULT_DAEMON_INTERVAL_SECONDS = _LOOK_EVERY_SECONDS
 
 
 if __name__ == "__main__":

@@ -1,38 +1,26 @@
 """An agency at work: sandbox, PostgreSQL, Dagster's page and daemon, each a real process."""
 
 import csv
-import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import httpx
-from pydantic import SecretStr
 from sqlalchemy import URL, make_url, text
 
 from kpi_pipeline.business_days import business_date, days_between
 from kpi_pipeline.cli.dagster_page import RunStatus
-from kpi_pipeline.cli.database import databases_to_upgrade
-from kpi_pipeline.cli.playground import Playground, playground
+from kpi_pipeline.cli.playground import Playground
 from kpi_pipeline.code_server import LOCATION
-from kpi_pipeline.settings import Settings, load_settings
 from kpi_pipeline.warehouse.clients import all_clients
-from kpi_pipeline_tests.end_to_end.schedules import stop_schedules
 from kpi_pipeline_tests.expected import Row, expected_rows
 
 _REPOSITORY = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__"}
 ASSETS = ["raw_bison_stats", "kpi_projections", "client_metrics"]
-_SANDBOX = {"clients": 26, "calls-per-second": 0, "latency": 0.01}
 _DEADLINE_SECONDS = 400.0
-
-
-def calm_zone(now: datetime) -> ZoneInfo:
-    """A business time zone whose next midnight is hours away: no test runs through one."""
-    return ZoneInfo("America/Chicago" if now.hour >= 7 or now.hour < 3 else "Asia/Tokyo")
 
 
 class Agency:
@@ -246,57 +234,3 @@ class Agency:
     def control(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
         """Turn one of the sandbox's switches."""
         return self.sandbox.request(method, f"/sandbox/{path}", json=body).raise_for_status()
-
-
-@contextmanager
-def running_agency(
-    server: URL,
-    administer: Callable[[str], None],
-    sandbox_options: Mapping[str, object] = _SANDBOX,
-    *,
-    settings: Mapping[str, object] | None = None,
-    schedules_on: bool = False,
-    takes_webhooks: bool = False,
-) -> Iterator[Agency]:
-    """Start everything on databases of its own, as a user with a password of its own.
-
-    `settings` are by name, beside those that every agency has.
-    """
-    name = f"agency_{secrets.token_hex(4)}"
-    password = secrets.token_urlsafe(24)
-    administer(f"CREATE ROLE {name} LOGIN CREATEDB PASSWORD '{password}'")
-    administer(f"CREATE DATABASE {name} OWNER {name}")
-    url = server.set(drivername="postgres", database=name, username=name, password=password)
-    try:
-        described = _settings(url).model_copy(update=dict(settings or {}))
-        with databases_to_upgrade(described):
-            pass
-        with (
-            playground(
-                described, sandbox_options, date(2020, 1, 1), takes_webhooks=takes_webhooks
-            ) as play,
-            httpx.Client(base_url=play.sandbox, timeout=30) as sandbox,
-        ):
-            # Today stands still, so that a row can be compared after the run that wrote it.
-            now = datetime.now(UTC)
-            body = {"now": now.isoformat()}
-            sandbox.post("/sandbox/clock", json=body).raise_for_status()
-            at_start = {} if schedules_on else stop_schedules(play.page)
-            yield Agency(play, sandbox, now, password, at_start)
-    finally:
-        administer(f"DROP DATABASE IF EXISTS {name}_dagster WITH (FORCE)")
-        administer(f"DROP DATABASE {name} WITH (FORCE)")
-        administer(f"DROP ROLE {name}")
-
-
-def _settings(url: URL) -> Settings:
-    database = SecretStr(url.render_as_string(hide_password=False))
-    return load_settings().model_copy(
-        update={
-            "database_url": database,
-            "timezone": calm_zone(datetime.now(UTC)),
-            "web_port": 0,
-            "gateway_port": 0,
-            "bison_attempts": 2,
-        }
-    )

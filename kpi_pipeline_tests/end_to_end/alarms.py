@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar
 from zoneinfo import ZoneInfo
 
-import pytest
 from dagster import DagsterInstance
 from sqlalchemy import URL, text
 
@@ -22,7 +21,8 @@ from kpi_pipeline.deployment import Deployment
 from kpi_pipeline.health.outcome import Check
 from kpi_pipeline.sync.rectangle import Rectangle, Step
 from kpi_pipeline.sync.work import work_through
-from kpi_pipeline_tests.end_to_end.agency import Agency, running_agency
+from kpi_pipeline_tests.end_to_end.agency import Agency
+from kpi_pipeline_tests.end_to_end.starting import running_agency
 from kpi_pipeline_tests.sandbox.receiver import Receiver
 
 _CHECKS_OF_ASSET = """
@@ -50,19 +50,16 @@ def lively_agency(
 ) -> Iterator[Agency]:
     """An agency at ten in the morning, with all schedules and sensors on, and a gateway."""
     described = {"timezone": ten_o_clock(datetime.now(UTC)), **settings}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KPI_ENV_FILE", "")
-        patch.setenv("KPI_STATE_DIR", str(state))
-        patch.delenv("KPI_TIMEZONE", raising=False)
-        with running_agency(
-            server,
-            administer,
-            {"clients": clients, "calls-per-second": 0, "latency": 0},
-            settings=described,
-            schedules_on=True,
-            takes_webhooks=True,
-        ) as agency:
-            yield agency
+    with running_agency(
+        server,
+        administer,
+        state,
+        {"clients": clients, "calls-per-second": 0, "latency": 0},
+        settings=described,
+        schedules_on=True,
+        takes_webhooks=True,
+    ) as agency:
+        yield agency
 
 
 class LaterDeployment(DeploymentResource):

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -13,7 +14,7 @@ from sqlalchemy import text
 from kpi_pipeline.business_days import days_between
 from kpi_pipeline.cli.backfill_page import BackfillTarget, launch_backfill, read_status
 from kpi_pipeline.columns import FACT_COUNTS
-from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency, running_agency
+from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 from kpi_pipeline_tests.end_to_end.observing import Key, Observer, observing, wrong
 from kpi_pipeline_tests.end_to_end.runs import (
     at_rest,
@@ -22,6 +23,7 @@ from kpi_pipeline_tests.end_to_end.runs import (
     tries_after,
     what_failed,
 )
+from kpi_pipeline_tests.end_to_end.starting import running_agency
 from kpi_pipeline_tests.expected import Row
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
 
@@ -40,12 +42,14 @@ def server() -> Iterator[RestartableServer]:
 
 
 @pytest.fixture
-def agency(server: RestartableServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agency]:
+def agency(
+    server: RestartableServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Agency]:
     """An agency on a server of its own, whose Email Bison takes its time for the series."""
     monkeypatch.setenv("KPI_BISON_TIMEOUT_SECONDS", "4")
     # Quick at all else: the expectation asks for some 12,000 totals.
     options = {"clients": 26, "calls-per-second": 0, "latency": 0}
-    with running_agency(server.url, server.administer, options) as agency:
+    with running_agency(server.url, server.administer, tmp_path / "state", options) as agency:
         agency.control("POST", "faults", {"kind": "slow", "path": _SERIES, "seconds": 1.5})
         yield agency
 

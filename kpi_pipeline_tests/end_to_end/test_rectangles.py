@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
-from pathlib import Path
 
 import psutil
 import pytest
@@ -14,8 +13,9 @@ from kpi_pipeline.cli.backfill_page import BackfillTarget, launch_backfill, read
 from kpi_pipeline.cli.dagster_page import RunStatus
 from kpi_pipeline.warehouse.clients import import_clients
 from kpi_pipeline.warehouse.clients_csv import parse
-from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency, running_agency
+from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 from kpi_pipeline_tests.end_to_end.runs import under_way
+from kpi_pipeline_tests.end_to_end.starting import running_agency
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]
 
@@ -28,12 +28,8 @@ def estate(
     postgres: URL, administer: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Agency]:
     """An agency of this module's own: its clients come and go."""
-    with pytest.MonkeyPatch.context() as patch:
-        state: Path = tmp_path_factory.mktemp("estate")
-        patch.setenv("KPI_ENV_FILE", "")
-        patch.setenv("KPI_STATE_DIR", str(state))
-        with running_agency(postgres, administer) as agency:
-            yield agency
+    with running_agency(postgres, administer, tmp_path_factory.mktemp("estate")) as agency:
+        yield agency
 
 
 def days_ago(agency: Agency, first: int, last: int) -> list[date]:

@@ -14,7 +14,7 @@ from kpi_pipeline.settings import load_settings
 from kpi_pipeline.warehouse.vault import new_secret_key
 from kpi_pipeline_tests.cli.running import address
 from kpi_pipeline_tests.conftest import instance_of
-from kpi_pipeline_tests.end_to_end.agency import calm_zone
+from kpi_pipeline_tests.end_to_end.starting import calm_zone
 from kpi_pipeline_tests.sandbox.running import Bison, Stage, bison_on, options
 from kpi_pipeline_tests.sync.support import Agency, open_agency
 
