@@ -13,15 +13,15 @@ from rich.table import Table
 from sqlalchemy import text
 
 from benchmarks.installation import installation, peak_memory, run_ended
-from kpi_pipeline.business_days import days_between
-from kpi_pipeline.cli.backfill_page import BackfillTarget, launch_backfill, read_status
-from kpi_pipeline.cli.console import err
-from kpi_pipeline.cli.dagster_home import child_environment
-from kpi_pipeline.cli.playground import Playground
-from kpi_pipeline.cli.servers import sandbox_server
-from kpi_pipeline.partitions import rectangle_tags
-from kpi_pipeline.sync.rectangle import Step
-from kpi_pipeline.warehouse.clients import all_clients
+from kpi_pipeline.db.clients import all_clients
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.orchestration.partitions import block_tags
+from kpi_pipeline.services.backfill_page import BackfillTarget, launch_backfill, read_status
+from kpi_pipeline.services.console import err
+from kpi_pipeline.services.dagster_home import child_environment
+from kpi_pipeline.services.playground import Playground
+from kpi_pipeline.services.servers import sandbox_server
+from kpi_pipeline.sync.scope import KpiAsset
 from kpi_pipeline_tests.expected import expected_rows
 
 _SLOW = {"calls-per-second": 9.5, "latency": 0.25}
@@ -45,7 +45,7 @@ class Figures:
     @property
     def partitions(self) -> int:
         """Materializations: clients × days × 3 assets."""
-        return self.clients * self.days * len(Step)
+        return self.clients * self.days * len(KpiAsset)
 
 
 def year_of_every_client() -> Table:
@@ -82,7 +82,7 @@ def a_run_for_each_partition() -> Table:
         single = [{"dagster/partition": f"{day}|{workspace}"} for day in dates]
         for way, runs in (
             ("a run for each partition", single),
-            ("one run", [rectangle_tags([workspace], dates)]),
+            ("one run", [block_tags([workspace], dates)]),
         ):
             _empty(play)
             httpx.delete(f"{play.sandbox}/sandbox/calls").raise_for_status()
@@ -96,7 +96,7 @@ def a_run_for_each_partition() -> Table:
 def _seconds_of(play: Playground, runs: Sequence[Mapping[str, str]]) -> float:
     """From the first request to the end of the last of these runs over all three assets."""
     started = time.monotonic()
-    launched = [play.page.launch([step.value for step in Step], tags) for tags in runs]
+    launched = [play.page.launch([step.value for step in KpiAsset], tags) for tags in runs]
     for run in launched:
         run_ended(play, run)
     return time.monotonic() - started
@@ -107,7 +107,7 @@ def _backfill(play: Playground, workspaces: Sequence[str], days: int) -> Figures
     _empty(play)
     httpx.delete(f"{play.sandbox}/sandbox/calls").raise_for_status()
     dates = _closed_days(play, days)
-    target = BackfillTarget([step.value for step in Step], dict.fromkeys(workspaces, dates))
+    target = BackfillTarget([step.value for step in KpiAsset], dict.fromkeys(workspaces, dates))
     with peak_memory() as peak:
         started = time.monotonic()
         backfill_id = launch_backfill(play.page, target)
@@ -118,7 +118,7 @@ def _backfill(play: Playground, workspaces: Sequence[str], days: int) -> Figures
         seconds = time.monotonic() - started
     log = httpx.get(f"{play.sandbox}/sandbox/calls", timeout=30).json()["calls"]
     paths = Counter(call["path"] for call in log)
-    with play.deployment.engine.connect() as connection:
+    with play.app.engine.connect() as connection:
         rows = connection.scalar(text("SELECT count(*) FROM client_metrics")) or 0
     return Figures(
         clients=len(workspaces),
@@ -133,21 +133,21 @@ def _backfill(play: Playground, workspaces: Sequence[str], days: int) -> Figures
 
 
 def _closed_days(play: Playground, days: int) -> list[date]:
-    yesterday = play.deployment.today() - timedelta(days=1)
+    yesterday = play.app.today() - timedelta(days=1)
     return days_between(yesterday - timedelta(days=days - 1), yesterday)
 
 
 def _empty(play: Playground) -> None:
-    with play.deployment.engine.begin() as connection:
-        for step in reversed(Step):
+    with play.app.engine.begin() as connection:
+        for step in reversed(KpiAsset):
             connection.execute(text(f"TRUNCATE {step.value}"))
 
 
 def _wrong_rows(play: Playground, days: int) -> int:
     """How many rows are not what a twin of the sandbox, without its limits, adds up itself."""
     dates = _closed_days(play, days)
-    settings = play.deployment.settings
-    with play.deployment.engine.connect() as connection:
+    settings = play.app.settings
+    with play.app.engine.connect() as connection:
         clients = all_clients(connection)
         found = connection.execute(text("SELECT * FROM client_metrics")).mappings()
         rows = {(row["workspace"], row["metric_date"]): dict(row) for row in found}
@@ -171,7 +171,7 @@ def _wrong_rows(play: Playground, days: int) -> int:
             },
             dates,
             settings.timezone,
-            play.deployment.now(),
+            play.app.now(),
         )
     return sum(
         any(rows.get(key, {}).get(name, "no row") != value for name, value in row.items())

@@ -8,11 +8,11 @@ from rich.table import Table
 from sqlalchemy import Engine, event, text
 
 from benchmarks.installation import installation, peak_memory, run_ended
-from kpi_pipeline.checks.rounds import done
-from kpi_pipeline.checks.specs import LIGHT_CHECKS
-from kpi_pipeline.cli.dagster_home import dagster_instance
-from kpi_pipeline.cli.dagster_page import RunStatus
-from kpi_pipeline.cli.playground import Playground
+from kpi_pipeline.orchestration.asset_checks.check_run import done
+from kpi_pipeline.orchestration.asset_checks.specs import LIGHT_CHECKS
+from kpi_pipeline.services.dagster_home import dagster_instance
+from kpi_pipeline.services.dagster_page import RunStatus
+from kpi_pipeline.services.playground import Playground
 
 _SANDBOX = {"clients": 1_000, "calls-per-second": 0, "latency": 0}
 _DAYS = 62
@@ -44,12 +44,12 @@ def round_of_checks() -> Table:
         with peak_memory() as peak:
             seconds, whole = _as_a_run(play)
         with (
-            dagster_instance(play.deployment.settings) as instance,
-            _counted(play.deployment.engine) as queries,
+            dagster_instance(play.app.settings) as instance,
+            _counted(play.app.engine) as queries,
         ):
             started = time.monotonic()
             names = {key.name for key in LIGHT_CHECKS}
-            results = list(done(play.deployment, names, instance))
+            results = list(done(play.app, names, instance))
             alone = time.monotonic() - started
     table = Table(title=f"A round of {len(results)} checks, 1,000 clients × {_DAYS} days")
     table.title_justify = "left"
@@ -67,8 +67,8 @@ def round_of_checks() -> Table:
 
 
 def _fill(play: Playground) -> None:
-    values = {"now": play.deployment.now(), "today": play.deployment.today(), "days": _DAYS}
-    with play.deployment.engine.begin() as connection:
+    values = {"now": play.app.now(), "today": play.app.today(), "days": _DAYS}
+    with play.app.engine.begin() as connection:
         connection.execute(text(_FACTS), values)
         connection.execute(text(_ROWS))
 

@@ -7,11 +7,11 @@ import httpx
 from rich.table import Table
 
 from benchmarks.installation import installation, peak_memory, run_ended
-from kpi_pipeline.business_days import days_between, nightly_dates
-from kpi_pipeline.cli.dagster_page import RunStatus
-from kpi_pipeline.cli.playground import Playground
-from kpi_pipeline.partitions import rectangle_tags
-from kpi_pipeline.sync.rectangle import Step
+from kpi_pipeline.domain.calendar import days_between, nightly_dates
+from kpi_pipeline.orchestration.partitions import block_tags
+from kpi_pipeline.services.dagster_page import RunStatus
+from kpi_pipeline.services.playground import Playground
+from kpi_pipeline.sync.scope import KpiAsset
 
 _SANDBOX = {"clients": 26, "calls-per-second": 9.5, "latency": 0.25}
 _ROUNDS = 3
@@ -53,11 +53,11 @@ def daily_sync() -> Table:
 
 def _one_sync(play: Playground) -> Figures:
     httpx.delete(f"{play.sandbox}/sandbox/calls").raise_for_status()
-    dates = days_between(*nightly_dates(play.deployment.today()))
+    dates = days_between(*nightly_dates(play.app.today()))
     with peak_memory() as peak:
         started = time.monotonic()
-        tags = rectangle_tags(play.grid, dates)
-        run_id = play.page.launch([step.value for step in Step], tags)
+        tags = block_tags(play.grid, dates)
+        run_id = play.page.launch([step.value for step in KpiAsset], tags)
         status = run_ended(play, run_id)
         seconds = time.monotonic() - started
     calls = httpx.get(f"{play.sandbox}/sandbox/calls").json()["total"]

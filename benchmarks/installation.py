@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psutil
 
-from kpi_pipeline.business_days import business_date
-from kpi_pipeline.cli.dagster_page import RunStatus
-from kpi_pipeline.cli.playground import Playground, playground
-from kpi_pipeline.clock import utc_now
+from kpi_pipeline.domain.calendar import business_date
+from kpi_pipeline.domain.clock import utc_now
+from kpi_pipeline.services.dagster_page import RunStatus
+from kpi_pipeline.services.playground import Playground, playground
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.end_to_end.schedules import stop_schedules
 

@@ -7,11 +7,11 @@ from rich.table import Table
 from sqlalchemy import text
 
 from benchmarks.installation import installation, peak_memory, run_ended
-from kpi_pipeline.business_days import days_between, nightly_dates
-from kpi_pipeline.cli.dagster_page import RunStatus
-from kpi_pipeline.cli.playground import Playground
-from kpi_pipeline.partitions import neighbours, rectangle_tags
-from kpi_pipeline.sync.rectangle import Step
+from kpi_pipeline.domain.calendar import days_between, nightly_dates
+from kpi_pipeline.orchestration.partitions import block_tags, contiguous_groups
+from kpi_pipeline.services.dagster_page import RunStatus
+from kpi_pipeline.services.playground import Playground
+from kpi_pipeline.sync.scope import KpiAsset
 from kpi_pipeline_tests.browser.chromium import find_chromium, open_page, show_grid
 
 _SANDBOX = {"clients": 1_000, "calls-per-second": 0, "latency": 0}
@@ -26,7 +26,7 @@ def night_of_a_thousand_clients() -> Table:
             started = time.monotonic()
             statuses = _one_night(play)
             seconds = time.monotonic() - started
-        with play.deployment.engine.connect() as connection:
+        with play.app.engine.connect() as connection:
             rows = connection.scalar(text("SELECT count(*) FROM client_metrics"))
         opened = _seconds_to_open_the_grid(play)
     table = Table(
@@ -48,10 +48,10 @@ def night_of_a_thousand_clients() -> Table:
 
 
 def _one_night(play: Playground) -> list[RunStatus]:
-    dates = days_between(*nightly_dates(play.deployment.today()))
-    groups = neighbours(play.grid, play.grid, play.deployment.settings.workspaces_per_run)
-    assets = [step.value for step in Step]
-    runs = [play.page.launch(assets, rectangle_tags(group, dates)) for group in groups]
+    dates = days_between(*nightly_dates(play.app.today()))
+    groups = contiguous_groups(play.grid, play.grid, play.app.settings.workspaces_per_run)
+    assets = [step.value for step in KpiAsset]
+    runs = [play.page.launch(assets, block_tags(group, dates)) for group in groups]
     return [run_ended(play, run) for run in runs]
 
 
@@ -59,7 +59,7 @@ def _seconds_to_open_the_grid(play: Playground) -> float | None:
     """From the request of the page to the dates in its grid; a browser that is open already."""
     if (executable := find_chromium()) is None:
         return None
-    today = play.deployment.today()
+    today = play.app.today()
     with open_page(executable) as page:
         page.goto("about:blank")
         started = time.monotonic()

@@ -18,12 +18,12 @@ from rich.table import Table
 from sqlalchemy import text
 
 from benchmarks.installation import installation, run_ended
-from kpi_pipeline.business_days import days_between
-from kpi_pipeline.cli.dagster_home import child_environment
-from kpi_pipeline.cli.playground import Playground
-from kpi_pipeline.partitions import rectangle_tags
-from kpi_pipeline.sync.rectangle import Step
-from kpi_pipeline.warehouse.clients import active_clients
+from kpi_pipeline.db.clients import active_clients
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.orchestration.partitions import block_tags
+from kpi_pipeline.services.dagster_home import child_environment
+from kpi_pipeline.services.playground import Playground
+from kpi_pipeline.sync.scope import KpiAsset
 from kpi_pipeline_tests.webhooks.sending import Gateway, gateways
 
 _SANDBOX = {"clients": 26, "calls-per-second": 9.5, "latency": 0.25}
@@ -41,7 +41,7 @@ def webhooks() -> Table:
     for heading in ("Load", "Events", "p50", "p95", "longest", "In all", "Counted", "Syncs"):
         table.add_column(heading, justify="right")
     with installation(_SANDBOX) as play, tempfile.TemporaryDirectory() as folder:
-        os.environ |= child_environment(play.deployment.settings)
+        os.environ |= child_environment(play.app.settings)
         _fill(play)
         with gateways(Path(folder), 1) as [gateway]:
             for load, send in (
@@ -71,7 +71,7 @@ def webhooks() -> Table:
 
 def _bodies(play: Playground, count: int) -> list[bytes]:
     """What tells of as many leads, which Email Bison counts, too; in any order."""
-    with play.deployment.engine.connect() as connection:
+    with play.app.engine.connect() as connection:
         ids = [client.bison_workspace_id for client in active_clients(connection)]
     bodies = []
     for place, workspace_id in enumerate(ids):
@@ -123,9 +123,9 @@ def _fill(play: Playground) -> None:
 
 
 def _launch(play: Playground) -> str:
-    today = play.deployment.today()
-    tags = rectangle_tags(play.grid, days_between(today - timedelta(days=1), today))
-    return play.page.launch([step.value for step in Step], tags)
+    today = play.app.today()
+    tags = block_tags(play.grid, days_between(today - timedelta(days=1), today))
+    return play.page.launch([step.value for step in KpiAsset], tags)
 
 
 @contextmanager
@@ -160,5 +160,5 @@ def _total(play: Playground) -> int:
     statement = text(
         "SELECT sum(positive_replies_today) FROM client_metrics WHERE metric_date = :today"
     )
-    with play.deployment.engine.connect() as connection:
-        return int(connection.scalar(statement, {"today": play.deployment.today()}) or 0)
+    with play.app.engine.connect() as connection:
+        return int(connection.scalar(statement, {"today": play.app.today()}) or 0)

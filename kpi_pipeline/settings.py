@@ -31,7 +31,7 @@ def zone_names() -> frozenset[str]:
 
 
 class Settings(BaseSettings):
-    """What a deployment decides. Built by `load_settings`, at the edge, and passed on from there.
+    """What an app decides. Built by `load_settings`, at the edge, and passed on from there.
 
     An empty variable counts as unset, so a line of `.env` can be left blank.
     """

@@ -13,14 +13,14 @@ from pydantic import SecretStr
 from sqlalchemy import URL, Engine, create_engine, text
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
-from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.app import AppContext
+from kpi_pipeline.db.embedded import embedded_server
+from kpi_pipeline.db.engine import ensure_database, open_engine
+from kpi_pipeline.db.migrate import upgrade
+from kpi_pipeline.db.vault import Vault, new_secret_key
 from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.warehouse.embedded import embedded_server
-from kpi_pipeline.warehouse.engine import ensure_database, open_engine
-from kpi_pipeline.warehouse.migrate import upgrade
-from kpi_pipeline.warehouse.vault import Vault, new_secret_key
-from kpi_pipeline_tests.sandbox.running import Bison, Stage, bison_on, on_stage, options
+from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage, bison_on, on_stage, options
 
 # The sandbox of the fixture `bison` stands still at this instant: a Wednesday afternoon in Chicago.
 NOW = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
@@ -143,7 +143,7 @@ def instance_of(bison: Bison) -> InstanceSetting:
 
 
 @pytest.fixture
-def deployment(engine: Engine, vault: Vault, bison: Bison) -> Deployment:
+def app(engine: Engine, vault: Vault, bison: Bison) -> AppContext:
     """An installation on the test's own database, against the sandbox, at NOW."""
     settings = Settings(
         bison_instances=(instance_of(bison),),
@@ -151,4 +151,4 @@ def deployment(engine: Engine, vault: Vault, bison: Bison) -> Deployment:
         bison_attempts=2,
         bison_timezone=ZoneInfo("America/Chicago"),
     )
-    return Deployment(settings, engine, vault, lambda: NOW)
+    return AppContext(settings, engine, vault, lambda: NOW)

@@ -65,8 +65,8 @@ def test_each_lesson_names_a_test_that_exists() -> None:
 def test_the_documents_name_only_commands_that_exist(document: Path) -> None:
     from typer.main import get_command
 
-    from kpi_pipeline.cli.main import app
+    from kpi_pipeline.cli.main import commands
 
-    known = set(get_command(app).commands)  # type: ignore[attr-defined]
+    known = set(get_command(commands).commands)  # type: ignore[attr-defined]
     named = re.findall(r"(?:`|\$ )kpi (?:--demo )?([a-z-]+)", document.read_text())
     assert set(named) - {"demo"} <= known

@@ -7,15 +7,15 @@ import pytest
 import yaml
 from sqlalchemy import URL
 
-from kpi_pipeline.cli.dagster_home import dagster_instance
-from kpi_pipeline.dagster_storage import (
-    PatientRunStorage,
-    PatientScheduleStorage,
+from kpi_pipeline.db.engine import ensure_database
+from kpi_pipeline.db.urls import dagster_url, for_dagster
+from kpi_pipeline.orchestration.runtime.storage import (
     PooledEventLogStorage,
+    RetryingRunStorage,
+    RetryingScheduleStorage,
 )
+from kpi_pipeline.services.dagster_home import dagster_instance
 from kpi_pipeline.settings import PROJECT_ROOT, Settings
-from kpi_pipeline.warehouse.engine import ensure_database
-from kpi_pipeline.warehouse.urls import dagster_url, for_dagster
 
 pytestmark = pytest.mark.slow
 
@@ -36,8 +36,8 @@ def test_runs_have_a_limit_of_time(database: URL, administer: Callable[[str], No
         assert instance.run_monitoring_start_timeout_seconds == 180
         assert not instance.telemetry_enabled
         assert isinstance(instance.event_log_storage, PooledEventLogStorage)
-        assert isinstance(instance.run_storage, PatientRunStorage)
-        assert isinstance(instance.schedule_storage, PatientScheduleStorage)
+        assert isinstance(instance.run_storage, RetryingRunStorage)
+        assert isinstance(instance.schedule_storage, RetryingScheduleStorage)
         assert instance.run_retries_enabled
         assert not instance.run_retries_retry_on_asset_or_op_failure
     administer(f"DROP DATABASE {storage.database} WITH (FORCE)")

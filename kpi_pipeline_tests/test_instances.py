@@ -4,8 +4,9 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
+from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import BisonInstance
-from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import (
     InstanceSetting,
@@ -14,7 +15,6 @@ from kpi_pipeline.instances import (
     parse_instances,
 )
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.warehouse.vault import Vault
 
 KEY = "12|" + "Abcdefgh12" * 5
 MAIN = InstanceSetting("main", "https://bison.example", SecretStr(KEY))
@@ -193,15 +193,15 @@ def test_an_api_key_is_known_by_its_form(text: str, fits: bool) -> None:
 def test_a_deployment_knows_every_configured_instance_by_its_name(
     engine: Engine, vault: Vault
 ) -> None:
-    deployment = Deployment(Settings(bison_instances=(MAIN, EMEA)), engine, vault)
+    app = AppContext(Settings(bison_instances=(MAIN, EMEA)), engine, vault)
     emea = BisonInstance("emea", EMEA.url, None)
-    assert deployment.instances() == {
+    assert app.instances() == {
         "main": BisonInstance("main", MAIN.url, SecretStr(KEY)),
         "emea": emea,
     }
-    assert deployment.instance("emea") == emea
+    assert app.instance("emea") == emea
     with pytest.raises(KpiError) as refused:
-        deployment.instance("west")
+        app.instance("west")
     assert str(refused.value) == (
         "The Email Bison instance 'west' is not configured; known: main, emea. "
         "Mend KPI_BISON_INSTANCES, or the client's instance in the CSV."
@@ -210,7 +210,7 @@ def test_a_deployment_knows_every_configured_instance_by_its_name(
 
 def test_a_deployment_without_instances_says_what_to_set(engine: Engine, vault: Vault) -> None:
     with pytest.raises(KpiError) as refused:
-        Deployment(Settings(), engine, vault).instance("main")
+        AppContext(Settings(), engine, vault).instance("main")
     assert str(refused.value) == (
         "No Email Bison is configured: set KPI_BISON_INSTANCES to `NAME https://HOST MASTER_KEY`."
     )

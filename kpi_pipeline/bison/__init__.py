@@ -1,5 +1,6 @@
 """Email Bison over HTTP: paced, retried, verified calls, and answers that are whole or an error."""
 
+from kpi_pipeline.bison.call_stats import CallStats, counting_calls
 from kpi_pipeline.bison.client import BisonClient
 from kpi_pipeline.bison.errors import (
     BisonError,
@@ -25,15 +26,14 @@ from kpi_pipeline.bison.model import (
     Workspace,
     WorkspaceRef,
 )
-from kpi_pipeline.bison.ports import MasterKeyLock, Pacing
+from kpi_pipeline.bison.protocols import MasterKeyLock, Pacing
 from kpi_pipeline.bison.reader import WorkspaceReader
-from kpi_pipeline.bison.tally import CallTally, tallied
 
 __all__ = [
     "BisonClient",
     "BisonError",
     "BisonInstance",
-    "CallTally",
+    "CallStats",
     "ClientOptions",
     "DailySeries",
     "DayCounts",
@@ -55,5 +55,5 @@ __all__ = [
     "WorkspaceReader",
     "WorkspaceRef",
     "WrongWorkspace",
-    "tallied",
+    "counting_calls",
 ]

@@ -1,8 +1,9 @@
 """One call: paced, sent, tried again while that may help, and answered in full or with an error."""
 
 import asyncio
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -10,9 +11,9 @@ from typing import Generic, TypeVar
 import httpx
 from pydantic import SecretStr
 
-from kpi_pipeline.bison import remedies
-from kpi_pipeline.bison.answers import AnswerError, load, loads, message_of
-from kpi_pipeline.bison.auth import BearerKey, is_sendable
+from kpi_pipeline.bison import errors
+from kpi_pipeline.bison.answers import AnswerError, load, loads, message_of, noticing
+from kpi_pipeline.bison.call_stats import calling, waiting_for
 from kpi_pipeline.bison.errors import (
     BisonError,
     MalformedAnswer,
@@ -21,16 +22,35 @@ from kpi_pipeline.bison.errors import (
     RejectedKey,
     Unavailable,
     WorkspaceGone,
+    excerpt,
 )
-from kpi_pipeline.bison.excerpts import excerpt
 from kpi_pipeline.bison.model import ClientOptions, KeyUse, WorkspaceRef
-from kpi_pipeline.bison.ports import Pacing
+from kpi_pipeline.bison.protocols import Pacing
 from kpi_pipeline.bison.rate_limits import RateLimits
 from kpi_pipeline.bison.retries import TRANSIENT_TROUBLE, is_transient, seconds_to_wait, tries
-from kpi_pipeline.bison.tally import calling, waiting_for
-from kpi_pipeline.bison.unknown_fields import noticing
 
 T = TypeVar("T")
+
+
+class BearerKey(httpx.Auth):
+    """Sends an API key as a bearer token; the key stands in no URL and no repr."""
+
+    def __init__(self, key: SecretStr) -> None:
+        self._key = key
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the Authorization header."""
+        request.headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
+        yield request
+
+
+def is_sendable(key: SecretStr) -> bool:
+    """Whether the key can stand in a header.
+
+    The HTTP libraries quote a header that they refuse (a line break, a curly quote) in the text of
+    their error, so such a key must not come near them.
+    """
+    return re.fullmatch(r"[\x21-\x7e]+", key.get_secret_value()) is not None
 
 
 @dataclass(frozen=True)
@@ -110,7 +130,7 @@ class Caller:
                 access.client,
                 str(call),
                 "was not sent: the key is empty or holds characters that no key has",
-                remedies.for_key(access.use),
+                errors.for_key(access.use),
             )
         async for attempt in tries(self._options.attempts, repeatable=call.repeatable):
             with attempt:
@@ -145,7 +165,7 @@ class Caller:
                     access.client,
                     str(call),
                     f"got no answer {this_try}: {self._seen(trouble, access.key)}",
-                    remedies.UNAVAILABLE,
+                    errors.UNAVAILABLE,
                 ) from None
             except httpx.DecodingError:
                 fault = AnswerError("answered with a body that can't be decompressed")
@@ -179,7 +199,7 @@ class Caller:
 def malformed(access: Access, call: Call, fault: AnswerError) -> MalformedAnswer:
     """The error for an answer that can't be believed."""
     return MalformedAnswer(
-        access.client, str(call), excerpt(str(fault), access.key), remedies.MALFORMED
+        access.client, str(call), excerpt(str(fault), access.key), errors.MALFORMED
     )
 
 
@@ -191,12 +211,12 @@ def _refusal(call: Call, access: Access, response: httpx.Response, this_try: str
     what = f"answered {status}" + (f" ({message.rstrip('.')})" if message else "")
     client, name = access.client, str(call)
     if status in (401, 403):
-        return RejectedKey(client, name, what, remedies.for_key(access.use))
+        return RejectedKey(client, name, what, errors.for_key(access.use))
     if status == 404 and access.ref:
-        return WorkspaceGone(client, name, what, remedies.GONE)
+        return WorkspaceGone(client, name, what, errors.GONE)
     if status == 429:
-        return RateLimited(client, name, f"{what} {this_try}", remedies.RATE_LIMITED)
+        return RateLimited(client, name, f"{what} {this_try}", errors.RATE_LIMITED)
     if is_transient(status):
-        return Unavailable(client, name, f"{what} {this_try}", remedies.UNAVAILABLE)
-    remedy = remedies.ADDRESS if status < 400 or status == 404 else remedies.REFUSED
+        return Unavailable(client, name, f"{what} {this_try}", errors.UNAVAILABLE)
+    remedy = errors.ADDRESS if status < 400 or status == 404 else errors.REFUSED
     return RefusedRequest(client, name, what, remedy, status, message)

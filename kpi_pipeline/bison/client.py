@@ -10,8 +10,9 @@ from typing import Self, TypeVar
 import httpx
 from pydantic import SecretStr
 
-from kpi_pipeline.bison import remedies
+from kpi_pipeline.bison import errors
 from kpi_pipeline.bison.answers import acting_team, new_key
+from kpi_pipeline.bison.call_stats import CallStats, counting_calls, waiting_for
 from kpi_pipeline.bison.calls import Access, Call, Caller
 from kpi_pipeline.bison.errors import MissingKey, WrongWorkspace
 from kpi_pipeline.bison.master_key import SWITCH, WHO_AM_I, MasterKeyTurn
@@ -24,10 +25,9 @@ from kpi_pipeline.bison.model import (
     WorkspaceRef,
 )
 from kpi_pipeline.bison.pages import ListedWorkspaces
-from kpi_pipeline.bison.ports import MasterKeyLock, Pacing
+from kpi_pipeline.bison.protocols import MasterKeyLock, Pacing
 from kpi_pipeline.bison.reader import WorkspaceReader
 from kpi_pipeline.bison.session import Session
-from kpi_pipeline.bison.tally import CallTally, tallied, waiting_for
 
 _CONNECT_SECONDS = 10.0
 _LIST = Call("GET", "/api/workspaces/v1.1")
@@ -123,7 +123,7 @@ class BisonClient:
         self._make_sure_it_is_ours(ref)
         path = f"{_LIST.path}/{ref.bison_workspace_id}/api-tokens"
         call = Call("POST", path, json={"name": name}, repeatable=False)
-        access = self._master_access(ref, call, remedies.MISSING_MASTER_KEY)
+        access = self._master_access(ref, call, errors.MISSING_MASTER_KEY)
         async with self._master_key():
             return (await self._caller.call(call, access, new_key)).value
 
@@ -143,7 +143,7 @@ class BisonClient:
                 access.client,
                 str(WHO_AM_I),
                 f"shows that the key belongs to workspace {team}, not to {ref.bison_workspace_id}",
-                remedies.WRONG_REGISTRY,
+                errors.WRONG_REGISTRY,
             )
 
     async def read_as(
@@ -164,7 +164,7 @@ class BisonClient:
             ValueError: if the client is one of another instance.
         """
         self._make_sure_it_is_ours(ref)
-        with tallied(CallTally()) as tally:
+        with counting_calls(CallStats()) as tally:
             if key is not None:
                 access = Access(self._instance.name, ref, key, KeyUse.WORKSPACE)
                 _log.info("%s: reading with its workspace key", ref.workspace)
@@ -194,7 +194,7 @@ class BisonClient:
         return WorkspaceReader(Session(self._caller, access), self._options.series_max_days)
 
     def _master_access(
-        self, ref: WorkspaceRef | None, call: Call, remedy: str = remedies.MISSING_KEY
+        self, ref: WorkspaceRef | None, call: Call, remedy: str = errors.MISSING_KEY
     ) -> Access:
         key = self._instance.master_key
         if key is None:
@@ -204,6 +204,6 @@ class BisonClient:
                 str(call),
                 f"was not sent: {'the client has no API key, and ' if ref else ''}"
                 f"instance {name} has no master key",
-                remedy if ref else remedies.MISSING_MASTER_KEY,
+                remedy if ref else errors.MISSING_MASTER_KEY,
             )
         return Access(self._instance.name, ref, key, KeyUse.MASTER)

@@ -1,4 +1,30 @@
-"""What can go wrong with a call, each as a sentence for the person who can mend it."""
+"""What to do about each kind of trouble: sentences without their full stop."""
+
+import re
+
+from pydantic import SecretStr
+
+from kpi_pipeline.bison.model import KeyUse
+
+MAX_CHARACTERS = 200
+
+# The vendor's document: an integer, a pipe and about 48 alphanumerics; a URL escapes the pipe.
+_KEY = re.compile(r"\d+(?:\||%7[Cc])\w{20,}")
+_NOT_TEXT = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff]+")
+
+
+def excerpt(text: str, *secrets: SecretStr) -> str:
+    """`text` on one line, without control characters, keys masked, at most 200 characters."""
+    line = _NOT_TEXT.sub(" ", text).strip()
+    for secret in secrets:
+        whole = secret.get_secret_value()
+        for part in (whole, whole.partition("|")[2]):
+            if part:
+                line = line.replace(part, "***")
+    # Masked before it is cut: half a key would no longer look like one.
+    line = _KEY.sub("***", line)
+    return line if len(line) <= MAX_CHARACTERS else line[: MAX_CHARACTERS - 1] + "…"
+
 
 # The names say what happened; all of them are errors, so "Error" would only lengthen them.
 # ruff: noqa: N818
@@ -68,3 +94,40 @@ class RefusedRequest(BisonError):
         self.args = (client, call, what, remedy, status, message)
         self.status = status
         self.message = message
+
+
+_IN_THE_CSV = "in the CSV and import it (`kpi clients import`)"
+
+MISSING_KEY = (
+    f"Give the client an api_key {_IN_THE_CSV}, or give its instance a super-admin key in "
+    "KPI_BISON_INSTANCES"
+)
+MISSING_MASTER_KEY = "Give the instance its super-admin key in KPI_BISON_INSTANCES"
+WRONG_REGISTRY = f"Correct the client's bison_workspace_id or its api_key {_IN_THE_CSV}"
+SWITCH_TOO_SLOW = f"Run it again later, or give the client an api_key of its own {_IN_THE_CSV}"
+KEY_MOVED = (
+    "Do not switch workspaces in Email Bison's own pages as the master key's user during a sync, "
+    f"or give the client an api_key of its own {_IN_THE_CSV}"
+)
+GONE = (
+    "See in Email Bison whether the workspace still exists: if not, set the client inactive "
+    f"{_IN_THE_CSV}; if so, check the address of its instance in KPI_BISON_INSTANCES"
+)
+RATE_LIMITED = "Run it again later, or lower KPI_BISON_CALLS_PER_SECOND"
+UNAVAILABLE = (
+    "See whether Email Bison is up and its address in KPI_BISON_INSTANCES is right, then run it "
+    "again"
+)
+MALFORMED = "No number was taken from it; run it again, and report it to Email Bison if it stays"
+ADDRESS = (
+    "Check the instance's address in KPI_BISON_INSTANCES: it answers, but not as Email Bison's API "
+    "does"
+)
+REFUSED = "The request does not fit this instance; report it with this message"
+
+
+def for_key(use: KeyUse) -> str:
+    """The remedy for a rejected key."""
+    if use is KeyUse.MASTER:
+        return "Give the instance a valid super-admin key in KPI_BISON_INSTANCES"
+    return f"Give the client a valid api_key of its workspace {_IN_THE_CSV}"

@@ -4,12 +4,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
-from kpi_pipeline.bison import remedies
+from kpi_pipeline.bison import errors
 from kpi_pipeline.bison.answers import Team, acting_team, switched
+from kpi_pipeline.bison.call_stats import note_waiting
 from kpi_pipeline.bison.calls import Access, Call, Caller
 from kpi_pipeline.bison.errors import WrongWorkspace
 from kpi_pipeline.bison.model import WorkspaceRef
-from kpi_pipeline.bison.tally import note_waiting
 
 WHO_AM_I = Call("GET", "/api/users")
 SWITCH = Call("POST", "/api/workspaces/v1.1/switch-workspace")
@@ -55,12 +55,12 @@ class MasterKeyTurn:
         for _ in range(1 + _REPEATS):
             if (team := await self._switched()).id != self._wanted:
                 trouble = f"{self._patience_seconds:g} s after the switch to"
-                remedy = remedies.SWITCH_TOO_SLOW
+                remedy = errors.SWITCH_TOO_SLOW
                 continue
             value = await read()
             if (team := await self._acting_team()).id == self._wanted:
                 return value
-            trouble, remedy = "after the reading of", remedies.KEY_MOVED
+            trouble, remedy = "after the reading of", errors.KEY_MOVED
         raise WrongWorkspace(
             self._access.client,
             str(WHO_AM_I),

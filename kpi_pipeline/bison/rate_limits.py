@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from kpi_pipeline.bison.ports import Pacing
+from kpi_pipeline.bison.protocols import Pacing
 
 
 class RateLimits:

@@ -10,8 +10,8 @@ import httpx
 import stamina
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
+from kpi_pipeline.bison.call_stats import note_waiting
 from kpi_pipeline.bison.errors import BisonError, RateLimited, Unavailable
-from kpi_pipeline.bison.tally import note_waiting
 
 TRANSIENT_TROUBLE = (httpx.TransportError, TimeoutError)
 

@@ -6,9 +6,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from kpi_pipeline.bison.answers import AnswerError, Count, WireAnswer, fit
+from kpi_pipeline.bison.answers import AnswerError, Count, WireAnswer, fit, notice
 from kpi_pipeline.bison.model import DayCounts
-from kpi_pipeline.bison.unknown_fields import notice
 
 # The labels of the vendor's document. They are matched by name: their order is not promised.
 FIELD_OF_LABEL = {

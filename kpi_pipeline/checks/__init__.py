@@ -1,1 +1,1 @@
-"""Asset checks, by what they look after: each asks the database about every client at once."""
+"""What is wrong with the data, if anything: the rules of the checks, over what the tables hold."""

@@ -11,18 +11,18 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import Connection
 
-from kpi_pipeline.cli.console import out
-from kpi_pipeline.cli.database import ready_databases
+from kpi_pipeline.app import AppContext, open_app
+from kpi_pipeline.checks.outcome import Check
 from kpi_pipeline.cli.tables import print_whole
-from kpi_pipeline.deployment import Deployment, open_deployment
+from kpi_pipeline.db import alerts as stored_alerts
+from kpi_pipeline.db.alerts import AlertState, FailingReceiver
+from kpi_pipeline.db.clients import all_clients
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.health.outcome import Check
+from kpi_pipeline.services.console import out
+from kpi_pipeline.services.database import ready_databases
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline.warehouse import alert_state
-from kpi_pipeline.warehouse.alert_state import AlertState, FailingReceiver
-from kpi_pipeline.warehouse.clients import all_clients
 
-app = typer.Typer(
+commands = typer.Typer(
     help="Alerts: who gets them, what is wrong now, and what is muted.", no_args_is_help=True
 )
 
@@ -35,12 +35,12 @@ Name = Annotated[
 ]
 
 
-@app.command("test")
+@commands.command("test")
 def send_test() -> None:
     """Send a message to each receiver of KPI_ALERT_URLS; fail if one did not take it."""
     # Imported late: it brings in some hundred services.
-    from kpi_pipeline.alerting.delivery import receivers_of
-    from kpi_pipeline.alerting.message import Message
+    from kpi_pipeline.alerts.delivery import receivers_of
+    from kpi_pipeline.alerts.message import Message
 
     receivers = receivers_of(load_settings().alert_urls)
     if not receivers:
@@ -64,26 +64,26 @@ def send_test() -> None:
         raise typer.Exit(1)
 
 
-@app.command("list")
+@commands.command("list")
 def list_alerts() -> None:
     """List what is wrong now and whom it was told, what is muted, and who could not be reached."""
-    with _opened() as (deployment, connection):
-        now = deployment.now()
-        states = alert_state.read_states(connection).values()
-        mutes = alert_state.read_mutes(connection, now)
-        failing = alert_state.read_failing(connection).values()
+    with _opened() as (app, connection):
+        now = app.now()
+        states = stored_alerts.read_states(connection).values()
+        mutes = stored_alerts.read_mutes(connection, now)
+        failing = stored_alerts.read_failing(connection).values()
     there = [it for it in states if it.ended_at is None]
     if there:
-        print_whole(_table(there, deployment), out)
+        print_whole(_table(there, app), out)
     else:
         out.print("Nothing is wrong that anybody is to be told of.")
     for name, until in mutes.items():
-        out.print(f"Muted until {_local(until, deployment)}: {escape(name)}", soft_wrap=True)
+        out.print(f"Muted until {_local(until, app)}: {escape(name)}", soft_wrap=True)
     for receiver in failing:
-        out.print(_not_reached(receiver, deployment), soft_wrap=True)
+        out.print(_not_reached(receiver, app), soft_wrap=True)
 
 
-@app.command("mute")
+@commands.command("mute")
 def mute(
     name: Name,
     span: Annotated[
@@ -92,36 +92,36 @@ def mute(
 ) -> None:
     """Tell nobody of a client, or of a check, a schedule or the sync as a whole, for a while."""
     length = _length(span)
-    with _opened() as (deployment, connection):
+    with _opened() as (app, connection):
         known = {it.workspace for it in all_clients(connection)}
         known |= set(Check)
-        states = alert_state.read_states(connection).values()
+        states = stored_alerts.read_states(connection).values()
         known |= {it for state in states for it in state.names}
         if name not in known:
             raise KpiError(
                 f"{name} is neither a client's key nor the name of a check or an alert. `kpi "
                 "clients list` shows the keys, `kpi alerts list` what is wrong now."
             )
-        until = deployment.now() + length
-        alert_state.mute(connection, name, until)
-    out.print(f"{escape(name)} is muted until {_local(until, deployment)}.", soft_wrap=True)
+        until = app.now() + length
+        stored_alerts.mute(connection, name, until)
+    out.print(f"{escape(name)} is muted until {_local(until, app)}.", soft_wrap=True)
 
 
-@app.command("unmute")
+@commands.command("unmute")
 def unmute(name: Name) -> None:
     """Tell of it again from now on."""
-    with _opened() as (deployment, connection):
-        if not alert_state.unmute(connection, name, deployment.now()):
+    with _opened() as (app, connection):
+        if not stored_alerts.unmute(connection, name, app.now()):
             raise KpiError(f"{name} is not muted. `kpi alerts list` shows what is.")
     out.print(f"{escape(name)} is not muted any more.", soft_wrap=True)
 
 
 @contextmanager
-def _opened() -> Iterator[tuple[Deployment, Connection]]:
+def _opened() -> Iterator[tuple[AppContext, Connection]]:
     with ExitStack() as stack:
         settings = stack.enter_context(ready_databases(load_settings(), dagster_too=False))
-        deployment = stack.enter_context(open_deployment(settings))
-        yield deployment, stack.enter_context(deployment.engine.begin())
+        app = stack.enter_context(open_app(settings))
+        yield app, stack.enter_context(app.engine.begin())
 
 
 def _length(span: str) -> timedelta:
@@ -133,7 +133,7 @@ def _length(span: str) -> timedelta:
     return length
 
 
-def _table(states: list[AlertState], deployment: Deployment) -> Table:
+def _table(states: list[AlertState], app: AppContext) -> Table:
     table = Table("Name", "", "What", "Clients", "Since", "Told")
     for state in states:
         receivers = [name for name, it in state.told.items() if not it.well]
@@ -142,22 +142,22 @@ def _table(states: list[AlertState], deployment: Deployment) -> Table:
             state.severity,
             escape(state.title),
             str(len(state.clients) or ""),
-            _local(state.since, deployment),
+            _local(state.since, app),
             escape(", ".join(receivers)) or "nobody yet",
         )
     return table
 
 
-def _not_reached(receiver: FailingReceiver, deployment: Deployment) -> str:
+def _not_reached(receiver: FailingReceiver, app: AppContext) -> str:
     return (
         f"[yellow]Not reached:[/yellow] {escape(receiver.receiver)} has taken nothing since "
-        f"{_local(receiver.failing_since, deployment)} ({receiver.tries} tries). `kpi alerts test` "
+        f"{_local(receiver.failing_since, app)} ({receiver.tries} tries). `kpi alerts test` "
         "tries it now."
     )
 
 
-def _local(instant: datetime, deployment: Deployment) -> str:
-    return f"{instant.astimezone(deployment.timezone):%Y-%m-%d %H:%M}"
+def _local(instant: datetime, app: AppContext) -> str:
+    return f"{instant.astimezone(app.timezone):%Y-%m-%d %H:%M}"
 
 
 def _why(service: object) -> str:

@@ -5,32 +5,31 @@ from contextlib import ExitStack, contextmanager
 from datetime import date
 from typing import TYPE_CHECKING
 
-from kpi_pipeline.business_days import days_between
-from kpi_pipeline.cli.backfill_check import check_backfill
-from kpi_pipeline.cli.backfill_page import (
+from kpi_pipeline.app import AppContext, open_app
+from kpi_pipeline.cli.backfill_report import (
+    BackfillReport,
+    command_for_the_rest,
+    print_backfill,
+)
+from kpi_pipeline.db.clients import active_clients, pick_clients
+from kpi_pipeline.db.metrics import read_metrics
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.instances import NO_INSTANCE
+from kpi_pipeline.services.backfill_check import check_backfill
+from kpi_pipeline.services.backfill_page import (
     BackfillTarget,
     UnknownBackfillError,
     backfill_address,
     launch_backfill,
     read_target,
 )
-from kpi_pipeline.cli.backfill_report import (
-    BackfillReport,
-    command_for_the_rest,
-    print_backfill,
-)
-from kpi_pipeline.cli.clients import update_grid
-from kpi_pipeline.cli.console import err, out
-from kpi_pipeline.cli.dagster_home import dagster_instance
-from kpi_pipeline.cli.database import ready_databases
-from kpi_pipeline.cli.running_dagster import RunningDagster, running_dagster
-from kpi_pipeline.deployment import Deployment, open_deployment
-from kpi_pipeline.errors import KpiError
-from kpi_pipeline.instances import NO_INSTANCE
+from kpi_pipeline.services.console import err, out
+from kpi_pipeline.services.dagster_home import dagster_instance, update_grid
+from kpi_pipeline.services.database import ready_databases
+from kpi_pipeline.services.running_dagster import RunningDagster, running_dagster
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.sync.rectangle import Step
-from kpi_pipeline.warehouse.clients import active_clients, pick_clients
-from kpi_pipeline.warehouse.metric_view import read_metrics
+from kpi_pipeline.sync.scope import KpiAsset
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -49,13 +48,13 @@ def backfill(
     """
     with ExitStack() as stack:
         settings = stack.enter_context(ready_databases(settings))
-        deployment = stack.enter_context(open_deployment(settings))
-        target = _target(deployment, first, last, workspaces, only)
-        update_grid(deployment, settings)
+        app = stack.enter_context(open_app(settings))
+        target = _target(app, first, last, workspaces, only)
+        update_grid(app, settings)
         instance = stack.enter_context(dagster_instance(settings))
-        dagster = stack.enter_context(running_dagster(settings, instance, deployment.now))
+        dagster = stack.enter_context(running_dagster(settings, instance, app.now))
         backfill_id = launch_backfill(dagster.page, target)
-        return _see_through(deployment, instance, dagster, backfill_id, target)
+        return _see_through(app, instance, dagster, backfill_id, target)
 
 
 def follow(settings: Settings, backfill_id: str) -> bool:
@@ -67,34 +66,34 @@ def follow(settings: Settings, backfill_id: str) -> bool:
     """
     with ExitStack() as stack:
         settings = stack.enter_context(ready_databases(settings))
-        deployment = stack.enter_context(open_deployment(settings))
+        app = stack.enter_context(open_app(settings))
         instance = stack.enter_context(dagster_instance(settings))
         if instance.get_backfill(backfill_id) is None:
             raise UnknownBackfillError(backfill_id)
-        dagster = stack.enter_context(running_dagster(settings, instance, deployment.now))
+        dagster = stack.enter_context(running_dagster(settings, instance, app.now))
         target = read_target(dagster.page, backfill_id)
-        return _see_through(deployment, instance, dagster, backfill_id, target)
+        return _see_through(app, instance, dagster, backfill_id, target)
 
 
 def _target(
-    deployment: Deployment,
+    app: AppContext,
     first: date,
     last: date,
     workspaces: Sequence[str],
     only: Sequence[str],
 ) -> BackfillTarget:
     """What is asked for, as far as it can be done."""
-    known = [step.value for step in Step]
+    known = [step.value for step in KpiAsset]
     if unknown := [asset for asset in only if asset not in known]:
         raise KpiError(
             f"There is no asset {', '.join(unknown)} over clients and dates. --only takes "
             f"{', '.join(known)}."
         )
     assets = [asset for asset in known if asset in only or not only]
-    if Step.FACTS in assets and not deployment.settings.bison_instances:
+    if KpiAsset.FACTS in assets and not app.settings.bison_instances:
         raise KpiError(NO_INSTANCE)
-    dates = _dates(deployment, first, last)
-    with deployment.engine.connect() as connection:
+    dates = _dates(app, first, last)
+    with app.engine.connect() as connection:
         if workspaces:
             clients = pick_clients(connection, dict.fromkeys(workspaces))
         else:
@@ -106,13 +105,13 @@ def _target(
     return BackfillTarget(assets, {client.workspace: dates for client in clients})
 
 
-def _dates(deployment: Deployment, first: date, last: date) -> list[date]:
-    from kpi_pipeline.partitions import first_date
+def _dates(app: AppContext, first: date, last: date) -> list[date]:
+    from kpi_pipeline.orchestration.partitions import first_date
 
     if first > last:
         raise KpiError(f"--from {first} comes after --to {last}. Exchange the two.")
-    today = deployment.today()
-    start = first_date(deployment.settings, today)
+    today = app.today()
+    start = first_date(app.settings, today)
     for day in (first, last):
         if not start <= day <= today:
             raise KpiError(
@@ -123,7 +122,7 @@ def _dates(deployment: Deployment, first: date, last: date) -> list[date]:
 
 
 def _see_through(
-    deployment: Deployment,
+    app: AppContext,
     instance: "DagsterInstance",
     dagster: RunningDagster,
     backfill_id: str,
@@ -131,10 +130,10 @@ def _see_through(
 ) -> bool:
     """Watch the backfill to its end, look what it left, and print that."""
     # Dagster's own modules are imported late: see dagster_home.
-    from kpi_pipeline.cli.backfill_runs import all_runs, wait_for_second_tries
-    from kpi_pipeline.cli.backfill_watch import watch_backfill
+    from kpi_pipeline.services.backfill_runs import all_runs, wait_for_second_tries
+    from kpi_pipeline.services.backfill_watch import watch_backfill
 
-    joined_at = deployment.now()
+    joined_at = app.now()
     with _saying_how_to_join(backfill_id, started_here=bool(dagster.children)):
         # In here: whoever reads its id may leave at once.
         err.print(
@@ -143,17 +142,17 @@ def _see_through(
             f"{backfill_address(dagster.page, backfill_id)}",
             soft_wrap=True,
         )
-        status = watch_backfill(deployment, instance, dagster, backfill_id)
+        status = watch_backfill(app, instance, dagster, backfill_id)
         if status.failed:
             err.print("Waiting for the second try of what failed …")
         settled = wait_for_second_tries(
             instance,
             backfill_id,
-            deployment.now,
+            app.now,
             sensor_since=joined_at if dagster.children else None,
         )
     last = max(max(dates) for dates in target.dates.values())
-    with deployment.engine.connect() as connection:
+    with app.engine.connect() as connection:
         check = check_backfill(connection, target, all_runs(instance, backfill_id))
         rows = read_metrics(connection, last, list(target.dates))
     report = BackfillReport(status, check, rows)

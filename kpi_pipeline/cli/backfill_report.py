@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from kpi_pipeline.cli.backfill_check import BackfillCheck, in_ranges
-from kpi_pipeline.cli.backfill_page import BackfillStatus
 from kpi_pipeline.cli.report import SyncReport, print_report
-from kpi_pipeline.sync.rectangle import Step
-from kpi_pipeline.warehouse.metric_view import MetricRow
+from kpi_pipeline.db.metrics import MetricRow
+from kpi_pipeline.services.backfill_check import BackfillCheck, in_ranges
+from kpi_pipeline.services.backfill_page import BackfillStatus
+from kpi_pipeline.sync.scope import KpiAsset
 
 _MOST_CLIENTS = 10
 
@@ -52,7 +52,7 @@ def command_for_the_rest(check: BackfillCheck) -> str:
     words = [f"kpi backfill --from {min(dates)} --to {max(dates)}"]
     if len(check.undone) <= _MOST_CLIENTS:
         words += [f"-w {workspace}" for workspace in check.undone]
-    if len(check.target.assets) < len(Step):
+    if len(check.target.assets) < len(KpiAsset):
         words += [f"--only {asset}" for asset in check.target.assets]
     return " ".join(words)
 

@@ -5,22 +5,22 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from kpi_pipeline.business_days import business_date, days_between, first_of_previous_month
-from kpi_pipeline.cli.console import out
-from kpi_pipeline.cli.dagster_page import RunStatus
-from kpi_pipeline.cli.demo_webhooks import register_webhooks
-from kpi_pipeline.cli.playground import Playground, playground
-from kpi_pipeline.cli.processes import require_free_port
-from kpi_pipeline.cli.progress import watch_run
 from kpi_pipeline.cli.report import SyncReport, print_report
 from kpi_pipeline.cli.up import stay_up
-from kpi_pipeline.clock import utc_now
+from kpi_pipeline.db.metrics import read_metrics
+from kpi_pipeline.db.sync_log import read_entries
+from kpi_pipeline.domain.calendar import business_date, days_between, first_of_previous_month
+from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.gateway.secrets import secret_setting
 from kpi_pipeline.instances import format_instances
+from kpi_pipeline.services.console import out
+from kpi_pipeline.services.dagster_page import RunStatus
+from kpi_pipeline.services.demo_webhooks import register_webhooks
+from kpi_pipeline.services.playground import Playground, playground
+from kpi_pipeline.services.processes import require_free_port
+from kpi_pipeline.services.progress import watch_run
 from kpi_pipeline.settings import Settings, load_settings
-from kpi_pipeline.warehouse.metric_view import read_metrics
-from kpi_pipeline.warehouse.sync_log import read_entries
 
 _SANDBOX = {
     "clients": 26,
@@ -31,7 +31,7 @@ _SANDBOX = {
 }
 _LOOK_EVERY_SECONDS = 0.3
 _RUN_SECONDS = 600.0
-# What a real deployment sets, and the demo must neither use nor touch.
+# What a real app sets, and the demo must neither use nor touch.
 _REAL = (
     "DATABASE_URL",
     "DAGSTER_DATABASE_URL",
@@ -49,7 +49,7 @@ _REAL = (
 
 
 def use_demo_environment(*, required: bool) -> None:
-    """Point this process at the demo's own state, away from a configured deployment.
+    """Point this process at the demo's own state, away from a configured app.
 
     Raises:
         KpiError: if `required`, and no demo has left anything behind.
@@ -79,7 +79,7 @@ def run_demo(settings: Settings, *, once: bool, days: int, port: int | None) -> 
     today = business_date(utc_now(), settings.timezone)
     targets_from = first_of_previous_month(today - timedelta(days=days))
     with playground(settings, _SANDBOX, targets_from, takes_webhooks=True) as play:
-        _keep_environment(play.deployment.settings)
+        _keep_environment(play.app.settings)
         register_webhooks(play)
         report = _fill(play, days)
         print_report(report, out)
@@ -109,25 +109,25 @@ def _keep_environment(settings: Settings) -> None:
 
 def _fill(play: Playground, days: int) -> SyncReport:
     """Refresh the registry, then fill the last `days` closed days and today, as runs of Dagster."""
-    from kpi_pipeline.partitions import rectangle_tags
-    from kpi_pipeline.sync.rectangle import Step
+    from kpi_pipeline.orchestration.partitions import block_tags
+    from kpi_pipeline.sync.scope import KpiAsset
 
     started = time.monotonic()
     registry_run = play.page.launch(["client_registry"], {})
     while not _ended(play, registry_run, started):
         time.sleep(_LOOK_EVERY_SECONDS)
-    today = play.deployment.today()
+    today = play.app.today()
     dates = days_between(today - timedelta(days=days), today)
     started = time.monotonic()
-    run_id = play.page.launch([step.value for step in Step], rectangle_tags(play.grid, dates))
+    run_id = play.page.launch([step.value for step in KpiAsset], block_tags(play.grid, dates))
     watch_run(
-        play.deployment.engine,
+        play.app.engine,
         run_id,
         len(play.grid),
         f"{days} days and today",
         lambda: _ended(play, run_id, started),
     )
-    with play.deployment.engine.connect() as connection:
+    with play.app.engine.connect() as connection:
         return SyncReport(
             entries=read_entries(connection, [run_id]),
             clients=len(play.grid),

@@ -11,17 +11,18 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from kpi_pipeline.cli.console import out
-from kpi_pipeline.cli.database import ready_databases
+from kpi_pipeline.app import AppContext, open_app
 from kpi_pipeline.cli.tables import cell, print_whole
-from kpi_pipeline.deployment import Deployment, open_deployment
+from kpi_pipeline.db.clients import pick_clients
+from kpi_pipeline.db.inbox import StoredEvent, read_newest
+from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.events.event import EventStatus
+from kpi_pipeline.inbox.ingest import inbox_of
+from kpi_pipeline.services.console import out
+from kpi_pipeline.services.database import ready_databases
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline.warehouse.clients import pick_clients
-from kpi_pipeline.warehouse.stored_events import StoredEvent, read_newest
 
-app = typer.Typer(
+commands = typer.Typer(
     help="Events of Email Bison: what came in, what became of it, and doing it again.",
     no_args_is_help=True,
 )
@@ -43,7 +44,7 @@ Since = Annotated[
 ]
 
 
-@app.command("list")
+@commands.command("list")
 def list_events(
     status: Statuses = None,
     workspace: Workspaces = None,
@@ -51,22 +52,22 @@ def list_events(
     limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 50,
 ) -> None:
     """Show the newest events: what they are, whom they count for, and why one doesn't."""
-    with _opened() as deployment, deployment.engine.connect() as connection:
+    with _opened() as app, app.engine.connect() as connection:
         total, events = read_newest(
             connection,
             limit,
-            since=_instant(deployment, since),
-            workspaces=_known(deployment, workspace),
+            since=_instant(app, since),
+            workspaces=_known(app, workspace),
             statuses=status or (),
         )
     table = Table("Id", "Came in", "Type", "Client", "Counts on", "Status", "Tries", "Reason")
     for event in events:
-        table.add_row(*_cells(event, deployment))
+        table.add_row(*_cells(event, app))
     print_whole(table, out)
     out.print(f"{len(events)} of {total:,} events")
 
 
-@app.command("replay")
+@commands.command("replay")
 def replay_events(
     since: Since = None, workspace: Workspaces = None, status: Statuses = None
 ) -> None:
@@ -76,11 +77,11 @@ def replay_events(
     """
     from kpi_pipeline.inbox.replay import NOT_COUNTED_YET, replay
 
-    with _opened() as deployment:
+    with _opened() as app:
         report = replay(
-            deployment.inbox(realtime=True),
-            since=_instant(deployment, since),
-            workspaces=_known(deployment, workspace),
+            inbox_of(app, realtime=True),
+            since=_instant(app, since),
+            workspaces=_known(app, workspace),
             statuses=status or NOT_COUNTED_YET,
         )
     out.print(f"{report.applied} of {report.events} events are applied.")
@@ -88,7 +89,7 @@ def replay_events(
         out.print(f"{report.left} are not; `kpi events list` says why.")
 
 
-@app.command("ingest")
+@commands.command("ingest")
 def ingest(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="JSON, or JSON Lines.")],
     instance: Annotated[
@@ -102,13 +103,13 @@ def ingest(
     from kpi_pipeline.inbox.records import Unfinished, take_up_file
 
     events, rejected = 0, []
-    with _opened() as deployment:
+    with _opened() as app:
         if instance is not None:
-            deployment.instance(instance)
+            app.instance(instance)
         for path in files:
             try:
                 age = time.time() - path.stat().st_mtime
-                outcome = take_up_file(deployment.inbox(realtime=True), path, instance, age)
+                outcome = take_up_file(inbox_of(app, realtime=True), path, instance, age)
             except Unfinished:
                 raise KpiError(
                     f"{path} ends in the middle, and was written to a moment ago: nothing of it "
@@ -123,7 +124,7 @@ def ingest(
         raise KpiError("Rejected:\n" + "\n".join(rejected))
 
 
-@app.command("purge")
+@commands.command("purge")
 def purge_bodies(
     older_than_days: Annotated[
         int | None,
@@ -136,39 +137,39 @@ def purge_bodies(
     """
     from kpi_pipeline.inbox.replay import purge
 
-    with _opened() as deployment:
-        days = deployment.settings.event_retention_days
+    with _opened() as app:
+        days = app.settings.event_retention_days
         days = days if older_than_days is None else older_than_days
-        dropped = purge(deployment.inbox(realtime=False), older_than_days=days)
+        dropped = purge(inbox_of(app, realtime=False), older_than_days=days)
     out.print(f"The bodies of {dropped:,} events older than {days} days are dropped.")
 
 
 @contextmanager
-def _opened() -> Iterator[Deployment]:
+def _opened() -> Iterator[AppContext]:
     with (
         ready_databases(load_settings(), dagster_too=False) as settings,
-        open_deployment(settings) as deployment,
+        open_app(settings) as app,
     ):
-        yield deployment
+        yield app
 
 
-def _known(deployment: Deployment, workspaces: Sequence[str] | None) -> list[str]:
+def _known(app: AppContext, workspaces: Sequence[str] | None) -> list[str]:
     """The clients' keys; an unknown one is refused."""
-    with deployment.engine.connect() as connection:
+    with app.engine.connect() as connection:
         return [it.workspace for it in pick_clients(connection, workspaces or [])]
 
 
-def _instant(deployment: Deployment, since: datetime | None) -> datetime | None:
+def _instant(app: AppContext, since: datetime | None) -> datetime | None:
     if since is None:
         return None
-    return since.replace(tzinfo=deployment.timezone).astimezone(UTC)
+    return since.replace(tzinfo=app.timezone).astimezone(UTC)
 
 
-def _cells(event: StoredEvent, deployment: Deployment) -> list[str]:
+def _cells(event: StoredEvent, app: AppContext) -> list[str]:
     owner = event.workspace or f"{event.instance} {event.bison_workspace_id or '–'}"
     return [
         str(event.id),
-        cell(event.arrived_at.astimezone(deployment.timezone)),
+        cell(event.arrived_at.astimezone(app.timezone)),
         escape(cell(event.event_type)),
         escape(owner),
         cell(event.business_date if event.metric else None),

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from kpi_pipeline.cli.console import err, out
+from kpi_pipeline.services.console import err, out
 from kpi_pipeline.settings import load_settings
 
 

@@ -9,11 +9,14 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from kpi_pipeline.cli.console import out
-from kpi_pipeline.cli.database import ready_databases
+from kpi_pipeline.app import AppContext, open_app
 from kpi_pipeline.cli.tables import cell, print_whole
-from kpi_pipeline.deployment import Deployment, open_deployment
+from kpi_pipeline.db.api_keys import StoredKey
+from kpi_pipeline.db.clients import Client, active_clients, pick_clients
+from kpi_pipeline.db.engine import session_lock
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.services.console import out
+from kpi_pipeline.services.database import ready_databases
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline.sync.identity import key_of
 from kpi_pipeline.sync.keys import (
@@ -24,11 +27,8 @@ from kpi_pipeline.sync.keys import (
     for_each,
     rotate_key,
 )
-from kpi_pipeline.warehouse.api_keys import StoredKey
-from kpi_pipeline.warehouse.clients import Client, active_clients, pick_clients
-from kpi_pipeline.warehouse.engine import session_lock
 
-app = typer.Typer(
+commands = typer.Typer(
     help="The clients' own API keys: who has one, and making, replacing and checking them.",
     no_args_is_help=True,
 )
@@ -39,28 +39,28 @@ Workspaces = Annotated[
 ]
 
 
-@app.command("list")
+@commands.command("list")
 def list_keys() -> None:
     """Show which active client has an API key of its own, and when it was last verified.
 
     The number is the part of a key before its pipe, by which Email Bison's own pages name it.
     """
-    with _opened() as deployment:
-        clients = _picked(deployment, None)
+    with _opened() as app:
+        clients = _picked(app, None)
         table = Table("Client", "Name", "Instance", "Own key", "Stored", "Verified")
         for client in clients:
             table.add_row(
                 client.workspace,
                 escape(client.label),
                 client.instance,
-                *_about(deployment, client),
+                *_about(app, client),
             )
     print_whole(table, out)
     own = sum(client.has_key for client in clients)
     out.print(f"{own} of {len(clients)} active clients have a key of their own.")
 
 
-@app.command("create-missing")
+@commands.command("create-missing")
 def create_missing(
     workspace: Workspaces = None,
     dry_run: Annotated[
@@ -72,18 +72,18 @@ def create_missing(
     One call for each key, through the master key of its instance. Each is stored encrypted, and
     verified to act in the client's workspace.
     """
-    with _opened() as deployment, session_lock(deployment.engine, "kpi:keys"):
+    with _opened() as app, session_lock(app.engine, "kpi:keys"):
         # Read under the lock: two such commands at once make one key for each client.
-        missing = [client for client in _picked(deployment, workspace) if not client.has_key]
+        missing = [client for client in _picked(app, workspace) if not client.has_key]
         if not missing:
             out.print("Every client has a key of its own.")
         elif dry_run:
-            _say_what_would_be_made(deployment, missing)
+            _say_what_would_be_made(app, missing)
         else:
-            _run(deployment, missing, create_key, "made, stored and verified", "keys made")
+            _run(app, missing, create_key, "made, stored and verified", "keys made")
 
 
-@app.command()
+@commands.command()
 def rotate(
     workspace: Annotated[str, typer.Argument(metavar="WORKSPACE", help="A client's key.")],
 ) -> None:
@@ -91,54 +91,54 @@ def rotate(
 
     The API has no call that deletes a key: delete the old one in Email Bison's own pages.
     """
-    with _opened() as deployment, session_lock(deployment.engine, "kpi:keys"):
-        [client] = _picked(deployment, [workspace])
+    with _opened() as app, session_lock(app.engine, "kpi:keys"):
+        [client] = _picked(app, [workspace])
         if not client.has_key:
             raise KpiError(
                 f"{workspace} has no key of its own to replace. "
                 f"`kpi keys create-missing -w {workspace}` makes one."
             )
-        old = _key(deployment, client)
-        _run(deployment, [client], rotate_key, "verified, and in use from now on", "keys replaced")
+        old = _key(app, client)
+        _run(app, [client], rotate_key, "verified, and in use from now on", "keys replaced")
     number = f"Key {old.number}" if isinstance(old, StoredKey) else "The old key"
     out.print(f"{number} is not used any more; delete it in Email Bison's own pages.")
 
 
-@app.command()
+@commands.command()
 def check(workspace: Workspaces = None) -> None:
     """Ask Email Bison in which workspace each client's own key acts; fail if one is not good."""
-    with _opened() as deployment:
-        clients = _picked(deployment, workspace)
+    with _opened() as app:
+        clients = _picked(app, workspace)
         keyless = [client.workspace for client in clients if not client.has_key]
         if keyless:
             out.print(f"Without a key of their own: {', '.join(keyless)}.", soft_wrap=True)
         keyed = [client for client in clients if client.has_key]
-        _run(deployment, keyed, check_key, "good", "keys good")
+        _run(app, keyed, check_key, "good", "keys good")
 
 
 @contextmanager
-def _opened() -> Iterator[Deployment]:
+def _opened() -> Iterator[AppContext]:
     with ExitStack() as stack:
         settings = stack.enter_context(ready_databases(load_settings(), dagster_too=False))
-        yield stack.enter_context(open_deployment(settings))
+        yield stack.enter_context(open_app(settings))
 
 
-def _picked(deployment: Deployment, workspaces: Sequence[str] | None) -> list[Client]:
-    with deployment.engine.connect() as connection:
+def _picked(app: AppContext, workspaces: Sequence[str] | None) -> list[Client]:
+    with app.engine.connect() as connection:
         if workspaces:
             return pick_clients(connection, dict.fromkeys(workspaces))
         return active_clients(connection)
 
 
-def _key(deployment: Deployment, client: Client) -> StoredKey | KpiError | None:
+def _key(app: AppContext, client: Client) -> StoredKey | KpiError | None:
     try:
-        return key_of(deployment, client)
+        return key_of(app, client)
     except KpiError as error:
         return error
 
 
-def _about(deployment: Deployment, client: Client) -> tuple[str, str, str]:
-    match _key(deployment, client):
+def _about(app: AppContext, client: Client) -> tuple[str, str, str]:
+    match _key(app, client):
         case StoredKey() as key:
             return key.number, cell(key.stored_at), cell(key.verified_at)
         case None:
@@ -147,8 +147,8 @@ def _about(deployment: Deployment, client: Client) -> tuple[str, str, str]:
             return "can't be decrypted", cell(None), cell(None)
 
 
-def _say_what_would_be_made(deployment: Deployment, missing: Sequence[Client]) -> None:
-    instances = deployment.instances()
+def _say_what_would_be_made(app: AppContext, missing: Sequence[Client]) -> None:
+    instances = app.instances()
     for client in missing:
         instance = instances.get(client.instance)
         can = instance is not None and instance.master_key is not None
@@ -162,13 +162,13 @@ def _say_what_would_be_made(deployment: Deployment, missing: Sequence[Client]) -
 
 
 def _run(
-    deployment: Deployment, clients: Sequence[Client], work: KeyWork, done: str, summary: str
+    app: AppContext, clients: Sequence[Client], work: KeyWork, done: str, summary: str
 ) -> None:
     """Do the work, print a line for each client, and exit with 1 if any failed."""
 
     async def each() -> list[KeyOutcome]:
         outcomes = []
-        async for outcome in for_each(deployment, clients, work):
+        async for outcome in for_each(app, clients, work):
             _print(outcome, done)
             outcomes.append(outcome)
         return outcomes

@@ -11,12 +11,12 @@ from rich.markup import escape
 
 from kpi_pipeline.bison import BisonError
 from kpi_pipeline.cli import alerts, clients, events, gateway, keys, metrics, sandbox, summary
-from kpi_pipeline.cli.console import err, out
+from kpi_pipeline.db.vault import new_secret_key
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.services.console import err, out
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline.warehouse.vault import new_secret_key
 
-app = typer.Typer(
+commands = typer.Typer(
     name="kpi",
     help="KPIs of cold-email campaigns, kept current from Email Bison by Dagster.",
     no_args_is_help=True,
@@ -25,11 +25,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 database = typer.Typer(help="The databases.", no_args_is_help=True)
-app.add_typer(alerts.app, name="alerts")
-app.add_typer(clients.app, name="clients")
-app.add_typer(keys.app, name="keys")
-app.add_typer(events.app, name="events")
-app.add_typer(database, name="db")
+commands.add_typer(alerts.commands, name="alerts")
+commands.add_typer(clients.commands, name="clients")
+commands.add_typer(keys.commands, name="keys")
+commands.add_typer(events.commands, name="events")
+commands.add_typer(database, name="db")
 
 Day = Annotated[
     datetime | None,
@@ -41,7 +41,7 @@ Workspaces = Annotated[
 ]
 
 
-@app.callback()
+@commands.callback()
 def _options(
     demo: Annotated[
         bool, typer.Option("--demo", help="Work on what `kpi demo` left behind.")
@@ -53,7 +53,7 @@ def _options(
         use_demo_environment(required=True)
 
 
-@app.command()
+@commands.command()
 def demo(
     once: Annotated[
         bool, typer.Option("--once", help="Stop after the report; fail if any client failed.")
@@ -75,7 +75,7 @@ def demo(
     _exit_unless(run_demo(load_settings(), once=once, days=days, port=port))
 
 
-@app.command()
+@commands.command()
 def up() -> None:
     """Run the pipeline against your Email Bison: the database, Dagster's page and its daemon."""
     from kpi_pipeline.cli.up import run_up
@@ -83,18 +83,18 @@ def up() -> None:
     run_up(load_settings())
 
 
-@app.command()
+@commands.command()
 def sync(day: Day = None, workspace: Workspaces = None) -> None:
-    """Fetch and compute one rectangle of clients × dates through Dagster, now.
+    """Fetch and compute one block of clients × dates through Dagster, now.
 
     Without options: all active clients × the last 7 closed days and today, as every night.
     """
-    from kpi_pipeline.cli.syncing import sync as sync_now
+    from kpi_pipeline.cli.sync import sync as sync_now
 
     _exit_unless(sync_now(load_settings(), _date(day), workspace or []))
 
 
-@app.command()
+@commands.command()
 def backfill(
     first: Annotated[
         datetime | None,
@@ -139,7 +139,7 @@ def backfill(
     _exit_unless(backfill_now(load_settings(), *days, workspace or [], only or []))
 
 
-@app.command("metrics")
+@commands.command("metrics")
 def show_metrics(
     day: Day = None,
     workspace: Workspaces = None,
@@ -151,13 +151,13 @@ def show_metrics(
     metrics.show(load_settings(), _date(day), workspace or [], form)
 
 
-@app.command("summary")
+@commands.command("summary")
 def show_summary(day: Day = None) -> None:
     """Print the daily summary of one date; without a date: yesterday's."""
     summary.show(load_settings(), _date(day))
 
 
-@app.command()
+@commands.command()
 def status() -> None:
     """How fresh each client is, how the last syncs went, what fails, and what is late.
 
@@ -168,23 +168,23 @@ def status() -> None:
     _exit_unless(show(load_settings()))
 
 
-app.command("sandbox")(sandbox.run)
-app.command("gateway")(gateway.run)
-app.command("webhook-secret")(gateway.secret)
+commands.command("sandbox")(sandbox.run)
+commands.command("gateway")(gateway.run)
+commands.command("webhook-secret")(gateway.secret)
 
 
 @database.command("upgrade")
 def upgrade() -> None:
     """Bring the KPI tables and Dagster's tables to this version; create them if need be."""
-    from kpi_pipeline.cli.dagster_home import dagster_instance
-    from kpi_pipeline.cli.database import databases_to_upgrade
+    from kpi_pipeline.services.dagster_home import dagster_instance
+    from kpi_pipeline.services.database import databases_to_upgrade
 
     with databases_to_upgrade(load_settings()) as settings, dagster_instance(settings) as instance:
         instance.upgrade()
     out.print("Both databases are at this version.")
 
 
-@app.command("secret-key")
+@commands.command("secret-key")
 def secret_key() -> None:
     """Print a fresh key for KPI_SECRET_KEY, under which API keys are encrypted."""
     out.print(new_secret_key())
@@ -208,7 +208,7 @@ def main() -> None:
     """Run the command; a fault that the user can mend is a sentence, and exit code 1."""
     signal.signal(signal.SIGTERM, _stop)
     try:
-        app()
+        commands()
     except (KpiError, BisonError) as error:
         err.print(f"[bold red]Error:[/bold red] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)

@@ -13,13 +13,13 @@ from enum import StrEnum
 from rich.markup import escape
 from rich.table import Table
 
-from kpi_pipeline.cli.console import err, out
-from kpi_pipeline.cli.database import ready_databases
+from kpi_pipeline.app import open_app
 from kpi_pipeline.cli.tables import cell, print_whole
-from kpi_pipeline.deployment import open_deployment
+from kpi_pipeline.db.clients import pick_clients
+from kpi_pipeline.db.metrics import MetricRow, read_metrics
+from kpi_pipeline.services.console import err, out
+from kpi_pipeline.services.database import ready_databases
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.warehouse.clients import pick_clients
-from kpi_pipeline.warehouse.metric_view import MetricRow, read_metrics
 
 
 class Format(StrEnum):
@@ -54,9 +54,9 @@ def show(settings: Settings, day: date | None, workspaces: Sequence[str], form: 
     """
     with ExitStack() as stack:
         settings = stack.enter_context(ready_databases(settings, dagster_too=False))
-        deployment = stack.enter_context(open_deployment(settings))
-        shown = day or deployment.today()
-        with deployment.engine.connect() as connection:
+        app = stack.enter_context(open_app(settings))
+        shown = day or app.today()
+        with app.engine.connect() as connection:
             picked = [c.workspace for c in pick_clients(connection, workspaces)] or None
             rows = read_metrics(connection, shown, picked)
     match form:

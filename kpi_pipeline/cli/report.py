@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from kpi_pipeline.cli.tables import cell, print_whole
-from kpi_pipeline.warehouse.metric_view import MetricRow
-from kpi_pipeline.warehouse.sync_log import SyncEntry
+from kpi_pipeline.db.metrics import MetricRow
+from kpi_pipeline.db.sync_log import SyncEntry
 
 _BEST = 10
 

@@ -50,7 +50,7 @@ def run(
     first_workspace_id: Annotated[
         int | None, typer.Option(min=1, help="Number the workspaces from here, without gaps.")
     ] = None,
-    manner: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=_MANNERS)] = None,
+    variant: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=_MANNERS)] = None,
     fault: Annotated[list[str] | None, typer.Option(metavar="FAULT", help=_FAULTS)] = None,
     live: Annotated[
         bool, typer.Option("--live", help="Let leads turn interested all the while.")
@@ -64,7 +64,7 @@ def run(
     ] = 1.0,
 ) -> None:
     """Run a local Email Bison with invented clients, over real HTTP."""
-    from kpi_pipeline.sandbox import (
+    from bison_sandbox import (
         SandboxError,
         SandboxOptions,
         fault_from_words,
@@ -82,7 +82,7 @@ def run(
             today=today.date() if today else None,
             timezone=load_settings().timezone.key,
             first_workspace_id=first_workspace_id,
-            manners=manners_from_words(manner or []),
+            variants=manners_from_words(variant or []),
             faults=tuple(fault_from_words(text) for text in fault or []),
             live=live,
             live_pace=live_pace,

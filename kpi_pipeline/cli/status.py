@@ -9,18 +9,18 @@ from zoneinfo import ZoneInfo
 from rich.markup import escape
 from rich.table import Table
 
-from kpi_pipeline.cli.console import out
-from kpi_pipeline.cli.dagster_home import dagster_instance
-from kpi_pipeline.cli.database import ready_databases
+from kpi_pipeline.app import AppContext, open_app
+from kpi_pipeline.checks.automation import offenders_of
+from kpi_pipeline.checks.freshness import Deadlines, Standing, read_standings
 from kpi_pipeline.cli.tables import cell, print_whole
-from kpi_pipeline.deployment import Deployment, open_deployment
+from kpi_pipeline.db.check_results import StoredOutcome, read_outcomes
+from kpi_pipeline.db.sync_log import LastSync, SyncOfRun, last_syncs, read_history
+from kpi_pipeline.domain.formatting import counted, duration
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.health.automation import offenders_of
-from kpi_pipeline.health.freshness import Deadlines, Standing, read_standings
-from kpi_pipeline.phrases import counted, duration
+from kpi_pipeline.services.console import out
+from kpi_pipeline.services.dagster_home import dagster_instance
+from kpi_pipeline.services.database import ready_databases
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.warehouse.check_outcomes import StoredOutcome, read_outcomes
-from kpi_pipeline.warehouse.sync_history import LastSync, SyncOfRun, last_syncs, read_history
 
 _RUNS_SHOWN = 5
 
@@ -39,15 +39,15 @@ def show(settings: Settings) -> bool:
     """Print it all; return whether nothing is stale or late."""
     with ExitStack() as stack:
         settings = stack.enter_context(ready_databases(settings, dagster_too=False))
-        deployment = stack.enter_context(open_deployment(settings))
-        return report(deployment)
+        app = stack.enter_context(open_app(settings))
+        return report(app)
 
 
-def report(deployment: Deployment) -> bool:
-    """The same for a deployment that is open already."""
-    now, zone = deployment.now(), deployment.timezone
-    status = _read(deployment)
-    late = _late(deployment)
+def report(app: AppContext) -> bool:
+    """The same for an app that is open already."""
+    now, zone = app.now(), app.timezone
+    status = _read(app)
+    late = _late(app)
     _print_clients(status, now, zone)
     _print_runs(status.runs, zone)
     _print_checks(status.checks, zone)
@@ -60,29 +60,29 @@ def report(deployment: Deployment) -> bool:
     return not stale and not late
 
 
-def _read(deployment: Deployment) -> _Status:
-    deadlines = Deadlines.of(deployment.settings)
-    with deployment.engine.connect() as connection:
+def _read(app: AppContext) -> _Status:
+    deadlines = Deadlines.of(app.settings)
+    with app.engine.connect() as connection:
         return _Status(
-            read_standings(connection, deployment.now(), deployment.timezone, deadlines),
+            read_standings(connection, app.now(), app.timezone, deadlines),
             last_syncs(connection),
             read_history(connection, _RUNS_SHOWN),
             read_outcomes(connection),
         )
 
 
-def _late(deployment: Deployment) -> list[str]:
+def _late(app: AppContext) -> list[str]:
     """What does not go on by itself as it should, from Dagster's database."""
     # Imported late, with Dagster and all: the tables above are read without it.
-    from kpi_pipeline.automation.alive import read_automation
-    from kpi_pipeline.automation.everything import build_everything
+    from kpi_pipeline.orchestration.automation import build_automation
+    from kpi_pipeline.orchestration.automation.alive import read_automation
 
     try:
-        with dagster_instance(deployment.settings) as instance:
-            found = read_automation(instance, build_everything(deployment.settings))
+        with dagster_instance(app.settings) as instance:
+            found = read_automation(instance, build_automation(app.settings))
     except KpiError as error:
         return [str(error)]
-    return [f"{it['what']} {it['problem']}" for it in offenders_of(found, deployment.now())]
+    return [f"{it['what']} {it['problem']}" for it in offenders_of(found, app.now())]
 
 
 def _print_clients(status: _Status, now: datetime, zone: ZoneInfo) -> None:

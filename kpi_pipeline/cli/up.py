@@ -7,18 +7,17 @@ from contextlib import ExitStack
 
 from rich.markup import escape
 
-from kpi_pipeline.cli.clients import update_grid
-from kpi_pipeline.cli.console import err, out
-from kpi_pipeline.cli.dagster_home import child_environment
-from kpi_pipeline.cli.database import ready_databases
-from kpi_pipeline.cli.processes import Child, require_free_port
-from kpi_pipeline.cli.servers import dagster_servers, gateway_server
-from kpi_pipeline.deployment import Deployment, open_deployment
+from kpi_pipeline.app import AppContext, open_app
+from kpi_pipeline.db.clients import active_clients
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.gateway.secrets import secret_setting, unknown_instances, without_secret
 from kpi_pipeline.instances import NO_INSTANCE
+from kpi_pipeline.services.console import err, out
+from kpi_pipeline.services.dagster_home import child_environment, update_grid
+from kpi_pipeline.services.database import ready_databases
+from kpi_pipeline.services.processes import Child, require_free_port
+from kpi_pipeline.services.servers import dagster_servers, gateway_server
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.warehouse.clients import active_clients
 
 _LOOK_EVERY_SECONDS = 0.5
 _MOST_CLIENTS_NAMED = 5
@@ -37,9 +36,9 @@ def run_up(settings: Settings) -> None:
         require_free_port(settings.gateway_port, "KPI_GATEWAY_PORT")
     with ExitStack() as stack:
         settings = stack.enter_context(ready_databases(settings))
-        deployment = stack.enter_context(open_deployment(settings))
-        update_grid(deployment, settings)
-        for warning in (missing_instances(deployment), unknown_instances(settings)):
+        app = stack.enter_context(open_app(settings))
+        update_grid(app, settings)
+        for warning in (missing_instances(app), unknown_instances(settings)):
             if warning:
                 err.print(f"[yellow]Warning:[/yellow] {escape(warning)}", soft_wrap=True)
         environment = child_environment(settings)
@@ -56,14 +55,14 @@ def run_up(settings: Settings) -> None:
         stay_up([*children, *dagster])
 
 
-def missing_instances(deployment: Deployment) -> str | None:
+def missing_instances(app: AppContext) -> str | None:
     """A sentence that names each instance that active clients need and nobody configured, if any.
 
     Syncs fail for those clients alone, so it is no reason not to start.
     """
-    known = deployment.instances()
+    known = app.instances()
     without: dict[str, list[str]] = defaultdict(list)
-    with deployment.engine.connect() as connection:
+    with app.engine.connect() as connection:
         for client in active_clients(connection):
             if client.instance not in known:
                 without[client.instance].append(client.workspace)

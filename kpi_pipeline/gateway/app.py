@@ -9,16 +9,16 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from kpi_pipeline.events.event import EventSource
-from kpi_pipeline.events.understand import understand
+from kpi_pipeline.checks.freshness import Deadlines
+from kpi_pipeline.db.inbox import Receipt
+from kpi_pipeline.db.retry import is_away, retry_while_disconnected
+from kpi_pipeline.domain.events.event import EventSource
+from kpi_pipeline.domain.events.parse import understand
 from kpi_pipeline.gateway.batches import Arrival, Batches
 from kpi_pipeline.gateway.freshness import Freshness
 from kpi_pipeline.gateway.health import alive, ready
 from kpi_pipeline.gateway.webhooks import Webhooks
-from kpi_pipeline.health.freshness import Deadlines
-from kpi_pipeline.inbox.intake import Inbox, take_in
-from kpi_pipeline.warehouse.inbox import Receipt
-from kpi_pipeline.warehouse.patience import is_away, repeat_while_away
+from kpi_pipeline.inbox.ingest import Inbox, ingest
 
 # A connection that broke is no reason to send an event back; a server that is away is.
 _PATIENCE_SECONDS = 1.0
@@ -48,14 +48,16 @@ def create_app(
             for it in arrivals
         ]
         try:
-            return repeat_while_away(lambda: take_in(inbox, events), seconds=_PATIENCE_SECONDS)
+            return retry_while_disconnected(
+                lambda: ingest(inbox, events), seconds=_PATIENCE_SECONDS
+            )
         except Exception as error:
             if is_away(error):
                 raise
             trouble = error
         # Whatever is wrong with the rest, what came in is kept.
-        receipts = repeat_while_away(
-            lambda: take_in(stored_only, events), seconds=_PATIENCE_SECONDS
+        receipts = retry_while_disconnected(
+            lambda: ingest(stored_only, events), seconds=_PATIENCE_SECONDS
         )
         _log.error("Events are stored and left to Dagster's sensor to apply", exc_info=trouble)
         return receipts

@@ -11,8 +11,8 @@ from datetime import datetime
 
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from kpi_pipeline.warehouse.inbox import Receipt
-from kpi_pipeline.warehouse.patience import is_away
+from kpi_pipeline.db.inbox import Receipt
+from kpi_pipeline.db.retry import is_away
 
 MOST_AT_ONCE = 50
 MOST_WAITING = 2_000
@@ -48,7 +48,7 @@ class Batches:
             MOST_WAITING
         )
 
-    async def take_in(self, arrival: Arrival) -> Receipt:
+    async def ingest(self, arrival: Arrival) -> Receipt:
         """Wait until the arrival is stored; what became of it.
 
         Raises:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from kpi_pipeline.health.freshness import Deadlines, read_standings
+from kpi_pipeline.checks.freshness import Deadlines, read_standings
 
 _MOST_NAMED = 50
 

@@ -7,8 +7,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from kpi_pipeline.db.migrate import require_current
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.warehouse.migrate import require_current
 
 
 async def alive(_: Request) -> Response:

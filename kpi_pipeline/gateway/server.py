@@ -9,16 +9,16 @@ from datetime import datetime
 import uvicorn
 from starlette.applications import Starlette
 
-from kpi_pipeline.clock import utc_now
+from kpi_pipeline.checks.freshness import Deadlines
+from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline.db.urls import parse_url
+from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.gateway.app import create_app
 from kpi_pipeline.gateway.connections import ImpatientProtocol
 from kpi_pipeline.gateway.secrets import secrets_of_instances
-from kpi_pipeline.health.freshness import Deadlines
-from kpi_pipeline.inbox.intake import Inbox
+from kpi_pipeline.inbox.ingest import Inbox
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.warehouse.engine import open_engine
-from kpi_pipeline.warehouse.urls import parse_url
 
 # Beyond that, callers are told to come back: each may bring a body of a megabyte.
 _MOST_CALLS_AT_ONCE = 1_000

@@ -10,9 +10,9 @@ from pydantic import SecretStr
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from kpi_pipeline.events.event import EventStatus
+from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.gateway.batches import Arrival, Batches, UnavailableError
-from kpi_pipeline.inbox.intake import Inbox
+from kpi_pipeline.inbox.ingest import Inbox
 
 LARGEST_BODY = 1024 * 1024
 BODY_SECONDS = 10.0
@@ -56,7 +56,7 @@ class Webhooks:
         if body is None:
             return _refusal(413, f"A body may have {LARGEST_BODY} bytes at most.")
         try:
-            receipt = await self.batches.take_in(Arrival(instance, body, self.inbox.now()))
+            receipt = await self.batches.ingest(Arrival(instance, body, self.inbox.now()))
         except UnavailableError as reason:
             return _refusal(503, f"Try again later: {reason}.")
         except Exception:  # noqa: BLE001 - the caller gets a sentence, the log the rest

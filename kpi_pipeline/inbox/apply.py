@@ -9,15 +9,15 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from kpi_pipeline.business_days import business_date
-from kpi_pipeline.warehouse.counted_events import affected_dates, mark_applied
-from kpi_pipeline.warehouse.inbox import note_failure
-from kpi_pipeline.warehouse.metric_rows import publish_metrics, recompute_projections
+from kpi_pipeline.db.inbox import note_failure
+from kpi_pipeline.db.metrics import publish_metrics, recompute_projections
+from kpi_pipeline.db.overlay import affected_dates, mark_applied
+from kpi_pipeline.domain.calendar import business_date
 
 _log = logging.getLogger(__name__)
 
 
-def apply_waiting(
+def apply_pending(
     connection: Connection, workspaces: Collection[str], tz: ZoneInfo, now: datetime
 ) -> int:
     """Recompute the rows that these clients' waiting events change; return how many that settles.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kpi_pipeline.inbox.intake import Inbox
+from kpi_pipeline.inbox.ingest import Inbox
 from kpi_pipeline.inbox.records import FileOutcome, Unfinished, take_up_file
 
 DONE, REJECTED = "done", "rejected"
@@ -35,7 +35,7 @@ class FilesReport:
     left_alone: int = 0
 
 
-def take_up_files(
+def ingest_files(
     inbox: Inbox, folder: Path, instances: Sequence[str], now: Callable[[], float] = time.time
 ) -> FilesReport:
     """Take up the files of `folder`, and of its subfolders that are named after `instances`.

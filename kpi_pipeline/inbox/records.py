@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from kpi_pipeline.events.event import Event, EventSource, EventStatus
-from kpi_pipeline.events.understand import understand
-from kpi_pipeline.inbox.intake import Inbox, instances_at, take_in
+from kpi_pipeline.domain.events.event import Event, EventSource, EventStatus
+from kpi_pipeline.domain.events.parse import understand
+from kpi_pipeline.inbox.ingest import Inbox, ingest, instances_at
 
 LARGEST_RECORD = 1024 * 1024
 LARGEST_JSON = 64 * 1024 * 1024
@@ -94,7 +94,7 @@ def _take_in(
             tz=inbox.timezone,
         )
         readable.append((record, event))
-    receipts = take_in(inbox, [event for _, event in readable])
+    receipts = ingest(inbox, [event for _, event in readable])
     for (record, _), receipt in zip(readable, receipts, strict=True):
         outcome.events += 1
         if receipt.status is EventStatus.INVALID:

@@ -6,20 +6,22 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from kpi_pipeline.events.event import EventStatus
-from kpi_pipeline.events.understand import understand
-from kpi_pipeline.inbox.apply import apply_waiting
-from kpi_pipeline.inbox.intake import Inbox, of_its_instance
-from kpi_pipeline.warehouse.inbox import date_events, find_owners, take_up_unmatched
-from kpi_pipeline.warehouse.locks import lock_client
-from kpi_pipeline.warehouse.stored_events import (
+from kpi_pipeline.db.inbox import (
     StoredEvent,
     clients_that_wait,
+    date_events,
     drop_bodies,
+    find_owners,
     let_wait_again,
+    match_events,
     read_stored,
     rewrite_event,
 )
+from kpi_pipeline.db.locks import lock_client
+from kpi_pipeline.domain.events.event import EventStatus
+from kpi_pipeline.domain.events.parse import understand
+from kpi_pipeline.inbox.apply import apply_pending
+from kpi_pipeline.inbox.ingest import Inbox, of_its_instance
 
 NOT_COUNTED_YET = (
     EventStatus.RECEIVED,
@@ -41,10 +43,10 @@ class ReplayReport:
     left: int
 
 
-def settle_waiting(inbox: Inbox) -> int:
+def match_and_date(inbox: Inbox) -> int:
     """Hand events to clients that exist by now, and date those of `increment_metric`; how many."""
     with inbox.engine.begin() as connection:
-        return take_up_unmatched(connection) + date_events(connection, inbox.timezone)
+        return match_events(connection) + date_events(connection, inbox.timezone)
 
 
 def replay(
@@ -60,7 +62,7 @@ def replay(
     event that has its day keeps it, and one that counts already counts no second time: a replay
     that is repeated changes nothing. Those set aside get another five tries.
     """
-    settle_waiting(inbox)
+    match_and_date(inbox)
     with inbox.engine.begin() as connection:
         chosen = read_stored(connection, since=since, workspaces=workspaces, statuses=statuses)
     for place in range(0, len(chosen), _AT_ONCE):
@@ -76,7 +78,7 @@ def replay(
     for workspace in waiting:
         with inbox.engine.begin() as connection:
             lock_client(connection, workspace)
-            apply_waiting(connection, [workspace], inbox.timezone, inbox.now())
+            apply_pending(connection, [workspace], inbox.timezone, inbox.now())
     with inbox.engine.begin() as connection:
         now = read_stored(connection, ids=ids)
     applied = sum(event.status is EventStatus.APPLIED for event in now)

@@ -1,1 +1,1 @@
-"""The work of a run, without Dagster: a rectangle of clients and dates, client by client."""
+"""The work of a run, without Dagster: a block of clients and dates, client by client."""

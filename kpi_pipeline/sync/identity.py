@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pydantic import SecretStr
 
+from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import (
     BisonClient,
     RejectedKey,
@@ -16,10 +17,9 @@ from kpi_pipeline.bison import (
     WorkspaceRef,
     WrongWorkspace,
 )
-from kpi_pipeline.deployment import Deployment
-from kpi_pipeline.warehouse.api_keys import StoredKey, mark_key, stored_keys
-from kpi_pipeline.warehouse.clients import Client
-from kpi_pipeline.warehouse.patience import through_restarts
+from kpi_pipeline.db.api_keys import StoredKey, mark_key, stored_keys
+from kpi_pipeline.db.clients import Client
+from kpi_pipeline.db.retry import retry_on_disconnect
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def is_due(key: StoredKey, now: datetime) -> bool:
 
 
 async def confirm_key(
-    deployment: Deployment, bison: BisonClient, client: Client, secret: SecretStr
+    app: AppContext, bison: BisonClient, client: Client, secret: SecretStr
 ) -> None:
     """Ask in which workspace a client's stored key acts, and note the answer.
 
@@ -52,24 +52,24 @@ async def confirm_key(
     try:
         await bison.check_key(reference(client), secret)
     except (RejectedKey, WrongWorkspace, WorkspaceGone):
-        await asyncio.to_thread(_note, deployment, client, None)
+        await asyncio.to_thread(_note, app, client, None)
         raise
-    await asyncio.to_thread(_note, deployment, client, deployment.now())
+    await asyncio.to_thread(_note, app, client, app.now())
 
 
-def key_of(deployment: Deployment, client: Client) -> StoredKey | None:
+def key_of(app: AppContext, client: Client) -> StoredKey | None:
     """The client's own key, if it has one.
 
     Raises:
         KpiError: if it can't be decrypted.
     """
-    with deployment.engine.connect() as connection:
-        keys = stored_keys(connection, [client.workspace], deployment.vault)
+    with app.engine.connect() as connection:
+        keys = stored_keys(connection, [client.workspace], app.vault)
     return keys.get(client.workspace)
 
 
 async def read_client(
-    deployment: Deployment,
+    app: AppContext,
     bison: BisonClient,
     client: Client,
     read: Callable[[WorkspaceReader], Awaitable[T]],
@@ -83,16 +83,16 @@ async def read_client(
         KpiError: if the key can't be decrypted.
         BisonError: if a call failed for good, or answered something that can't be believed.
     """
-    key = await asyncio.to_thread(through_restarts, partial(key_of, deployment, client))
-    if key is not None and is_due(key, deployment.now()):
-        await confirm_key(deployment, bison, client, key.secret)
+    key = await asyncio.to_thread(retry_on_disconnect, partial(key_of, app, client))
+    if key is not None and is_due(key, app.now()):
+        await confirm_key(app, bison, client, key.secret)
     reading = await bison.read_as(reference(client), key.secret if key else None, read)
     return reading.value
 
 
-def _note(deployment: Deployment, client: Client, verified_at: datetime | None) -> None:
+def _note(app: AppContext, client: Client, verified_at: datetime | None) -> None:
     def note() -> None:
-        with deployment.engine.begin() as connection:
+        with app.engine.begin() as connection:
             mark_key(connection, client.workspace, verified_at)
 
-    through_restarts(note)
+    retry_on_disconnect(note)

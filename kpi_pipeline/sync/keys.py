@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import (
     BisonClient,
     BisonError,
@@ -11,17 +12,16 @@ from kpi_pipeline.bison import (
     WorkspaceGone,
     WrongWorkspace,
 )
-from kpi_pipeline.deployment import Deployment
-from kpi_pipeline.errors import KpiError
-from kpi_pipeline.sync.identity import confirm_key, reference
-from kpi_pipeline.warehouse.api_keys import (
+from kpi_pipeline.db.api_keys import (
     drop_key,
     key_number,
     mark_key,
     store_keys,
     stored_keys,
 )
-from kpi_pipeline.warehouse.clients import Client
+from kpi_pipeline.db.clients import Client
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.sync.identity import confirm_key, reference
 
 # What a key is called in Email Bison's own pages.
 KEY_NAME = "kpi_pipeline"
@@ -41,11 +41,11 @@ class KeyOutcome:
     error: str | None = None
 
 
-KeyWork = Callable[[Deployment, BisonClient, Client], Awaitable[KeyOutcome]]
+KeyWork = Callable[[AppContext, BisonClient, Client], Awaitable[KeyOutcome]]
 
 
 async def for_each(
-    deployment: Deployment, clients: Sequence[Client], work: KeyWork
+    app: AppContext, clients: Sequence[Client], work: KeyWork
 ) -> AsyncIterator[KeyOutcome]:
     """Do `work` for one client after another, and tell of each as soon as it is done."""
     async with AsyncExitStack() as stack:
@@ -54,15 +54,15 @@ async def for_each(
             name = client.instance
             try:
                 if name not in opened:
-                    bison = deployment.bison_client(deployment.instance(name))
+                    bison = app.bison_client(app.instance(name))
                     opened[name] = await stack.enter_async_context(bison)
             except KpiError as error:
                 yield KeyOutcome(client, error=str(error))
                 continue
-            yield await work(deployment, opened[name], client)
+            yield await work(app, opened[name], client)
 
 
-async def create_key(deployment: Deployment, bison: BisonClient, client: Client) -> KeyOutcome:
+async def create_key(app: AppContext, bison: BisonClient, client: Client) -> KeyOutcome:
     """Make a key for a client that has none.
 
     It is stored as soon as it is made, for nothing ever shows it again, and then verified. If it
@@ -73,13 +73,13 @@ async def create_key(deployment: Deployment, bison: BisonClient, client: Client)
     try:
         secret = await bison.create_key(reference(client), KEY_NAME)
         number = key_number(secret)
-        with deployment.engine.begin() as connection:
-            store_keys(connection, {client.workspace: secret}, deployment.vault)
-        await confirm_key(deployment, bison, client, secret)
+        with app.engine.begin() as connection:
+            store_keys(connection, {client.workspace: secret}, app.vault)
+        await confirm_key(app, bison, client, secret)
     except (WrongWorkspace, RejectedKey, WorkspaceGone) as error:
         if number is None:
             return KeyOutcome(client, error=str(error))
-        with deployment.engine.begin() as connection:
+        with app.engine.begin() as connection:
             drop_key(connection, client.workspace)
         return KeyOutcome(client, number, f"{error} {_UNUSED.format(number)}")
     except (BisonError, KpiError) as error:
@@ -88,7 +88,7 @@ async def create_key(deployment: Deployment, bison: BisonClient, client: Client)
     return KeyOutcome(client, number)
 
 
-async def rotate_key(deployment: Deployment, bison: BisonClient, client: Client) -> KeyOutcome:
+async def rotate_key(app: AppContext, bison: BisonClient, client: Client) -> KeyOutcome:
     """Put a new key in the place of a client's own; the old one stays until the new is verified."""
     number = None
     try:
@@ -98,20 +98,20 @@ async def rotate_key(deployment: Deployment, bison: BisonClient, client: Client)
     except (BisonError, KpiError) as error:
         unused = f" {_UNUSED.format(number)}" if number else ""
         return KeyOutcome(client, number, f"{error} The client keeps the key it had.{unused}")
-    with deployment.engine.begin() as connection:
-        store_keys(connection, {client.workspace: secret}, deployment.vault)
-        mark_key(connection, client.workspace, deployment.now())
+    with app.engine.begin() as connection:
+        store_keys(connection, {client.workspace: secret}, app.vault)
+        mark_key(connection, client.workspace, app.now())
     return KeyOutcome(client, number)
 
 
-async def check_key(deployment: Deployment, bison: BisonClient, client: Client) -> KeyOutcome:
+async def check_key(app: AppContext, bison: BisonClient, client: Client) -> KeyOutcome:
     """Ask in which workspace a client's stored key acts, and note it."""
     number = None
     try:
-        with deployment.engine.connect() as connection:
-            key = stored_keys(connection, [client.workspace], deployment.vault)[client.workspace]
+        with app.engine.connect() as connection:
+            key = stored_keys(connection, [client.workspace], app.vault)[client.workspace]
         number = key.number
-        await confirm_key(deployment, bison, client, key.secret)
+        await confirm_key(app, bison, client, key.secret)
     except (BisonError, KpiError) as error:
         return KeyOutcome(client, number, str(error))
     return KeyOutcome(client, number)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import (
     BisonClient,
     BisonError,
@@ -13,11 +14,10 @@ from kpi_pipeline.bison import (
     WorkspaceGone,
     WrongWorkspace,
 )
-from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.db.clients import Client, active_clients, all_clients, relabel
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.identity import confirm_key, key_of
-from kpi_pipeline.sync.novelties import report_unknown_fields
-from kpi_pipeline.warehouse.clients import Client, active_clients, all_clients, relabel
+from kpi_pipeline.sync.unknown_fields import report_unknown_fields
 
 
 @dataclass
@@ -37,7 +37,7 @@ class RegistryReport:
     unanswered: list[str] = field(default_factory=list)
 
 
-async def refresh_registry(deployment: Deployment) -> RegistryReport:
+async def refresh_registry(app: AppContext) -> RegistryReport:
     """Read each instance's workspaces, take over their names, and check every client's own key.
 
     A workspace that nobody imported is reported, not added: whether it is a client, and with which
@@ -45,21 +45,21 @@ async def refresh_registry(deployment: Deployment) -> RegistryReport:
     Where an instance's list can't be read, nothing of that instance changes; the others go on.
     """
     report = RegistryReport()
-    with deployment.engine.connect() as connection:
+    with app.engine.connect() as connection:
         known = all_clients(connection)
-    instances = deployment.instances()
+    instances = app.instances()
     report.unserved = list(_unserved(known, instances))
     for name, instance in instances.items():
         here = [client for client in known if client.instance == name]
-        async with deployment.bison_client(instance) as bison:
+        async with app.bison_client(instance) as bison:
             try:
-                await _refresh(deployment, bison, instance, here, report)
+                await _refresh(app, bison, instance, here, report)
             except Unavailable as error:
                 report.unanswered.append(str(error))
             except BisonError as error:
                 report.unread.append(str(error))
-            report_unknown_fields(deployment, name, bison.unknown_fields)
-    with deployment.engine.connect() as connection:
+            report_unknown_fields(app, name, bison.unknown_fields)
+    with app.engine.connect() as connection:
         report.active = [client.workspace for client in active_clients(connection)]
     return report
 
@@ -77,7 +77,7 @@ def _unserved(known: Sequence[Client], instances: Mapping[str, BisonInstance]) -
 
 
 async def _refresh(
-    deployment: Deployment,
+    app: AppContext,
     bison: BisonClient,
     instance: BisonInstance,
     known: Sequence[Client],
@@ -89,12 +89,12 @@ async def _refresh(
             "listed"
         )
     else:
-        _compare(deployment, known, await bison.list_workspaces(), instance.name, report)
-    await _check_keys(deployment, bison, known, report)
+        _compare(app, known, await bison.list_workspaces(), instance.name, report)
+    await _check_keys(app, bison, known, report)
 
 
 def _compare(
-    deployment: Deployment,
+    app: AppContext,
     known: Sequence[Client],
     listed: Sequence[Workspace],
     instance: str,
@@ -117,19 +117,19 @@ def _compare(
     present = {
         c.workspace: names[c.bison_workspace_id] for c in known if c.bison_workspace_id in names
     }
-    with deployment.engine.begin() as connection:
-        relabel(connection, present, deployment.now())
+    with app.engine.begin() as connection:
+        relabel(connection, present, app.now())
 
 
 async def _check_keys(
-    deployment: Deployment, bison: BisonClient, known: Sequence[Client], report: RegistryReport
+    app: AppContext, bison: BisonClient, known: Sequence[Client], report: RegistryReport
 ) -> None:
     for client in known:
         if not (client.active and client.has_key):
             continue
         try:
-            if key := key_of(deployment, client):
-                await confirm_key(deployment, bison, client, key.secret)
+            if key := key_of(app, client):
+                await confirm_key(app, bison, client, key.secret)
         except KpiError as error:
             report.bad_keys.append(f"{client.workspace}: {error}")
         except (RejectedKey, WrongWorkspace, WorkspaceGone) as error:

@@ -6,22 +6,22 @@ from datetime import date
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from kpi_pipeline.deployment import Deployment
-from kpi_pipeline.errors import KpiError
-from kpi_pipeline.inbox.apply import apply_waiting
-from kpi_pipeline.sync.fetch import FetchedFacts
-from kpi_pipeline.sync.rectangle import Step
-from kpi_pipeline.warehouse.counted_events import mark_applied
-from kpi_pipeline.warehouse.facts import store_facts, store_plan
-from kpi_pipeline.warehouse.inbox import note_failure
-from kpi_pipeline.warehouse.locks import lock_client
-from kpi_pipeline.warehouse.metric_rows import (
+from kpi_pipeline.app import AppContext
+from kpi_pipeline.db.facts import store_facts, store_plan
+from kpi_pipeline.db.inbox import note_failure
+from kpi_pipeline.db.locks import lock_client
+from kpi_pipeline.db.metrics import (
     DayNumbers,
     publish_metrics,
     read_day_numbers,
     recompute_projections,
 )
-from kpi_pipeline.warehouse.patience import is_away
+from kpi_pipeline.db.overlay import mark_applied
+from kpi_pipeline.db.retry import is_away
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.inbox.apply import apply_pending
+from kpi_pipeline.sync.fetch import FetchedFacts
+from kpi_pipeline.sync.scope import KpiAsset
 
 
 class RowsFailedError(Exception):
@@ -32,10 +32,10 @@ class RowsFailedError(Exception):
 
 
 def store_client(
-    deployment: Deployment,
+    app: AppContext,
     workspace: str,
     dates: Sequence[date],
-    steps: Collection[Step],
+    steps: Collection[KpiAsset],
     facts: FetchedFacts | None,
 ) -> Mapping[date, DayNumbers]:
     """Write what was fetched, and work out the rows of `dates` anew, as far as `steps` ask for it.
@@ -46,14 +46,14 @@ def store_client(
         KpiError: if a step finds nothing to stand on; the client's rows are as before then.
         RowsFailedError: if working out the rows fails otherwise; they are as before, too.
     """
-    with deployment.engine.begin() as connection:
+    with app.engine.begin() as connection:
         lock_client(connection, workspace)
         if facts is not None:
             store_facts(connection, workspace, facts.days, facts.as_of)
             if facts.plan is not None:
                 store_plan(connection, workspace, facts.plan)
         try:
-            _work_out(connection, deployment, workspace, dates, steps)
+            _work_out(connection, app, workspace, dates, steps)
         except Exception as trouble:
             # A full disk or a server that is away is no event's fault.
             if isinstance(trouble, (KpiError, OperationalError)) or is_away(trouble):
@@ -62,7 +62,7 @@ def store_client(
         return read_day_numbers(connection, workspace, dates)
 
 
-def count_a_try(deployment: Deployment, workspace: str, trouble: str) -> None:
+def count_a_try(app: AppContext, workspace: str, trouble: str) -> None:
     """Count a try for the events that waited while the client's rows could not be worked out.
 
     After the fifth they are set aside, so that what one event breaks does not stay broken.
@@ -71,24 +71,24 @@ def count_a_try(deployment: Deployment, workspace: str, trouble: str) -> None:
         f"Working out the rows of {workspace} failed ({trouble}) with this event and any other "
         "that waited: which of them is to blame is not known."
     )
-    with deployment.engine.begin() as connection:
-        note_failure(connection, [workspace], reason, deployment.now())
+    with app.engine.begin() as connection:
+        note_failure(connection, [workspace], reason, app.now())
 
 
 def _work_out(
     connection: Connection,
-    deployment: Deployment,
+    app: AppContext,
     workspace: str,
     dates: Sequence[date],
-    steps: Collection[Step],
+    steps: Collection[KpiAsset],
 ) -> None:
-    today, now = deployment.today(), deployment.now()
-    if Step.PROJECTIONS in steps:
-        recompute_projections(connection, [workspace], dates, deployment.timezone, open_day=today)
-    if Step.METRICS in steps:
+    today, now = app.today(), app.now()
+    if KpiAsset.PROJECTIONS in steps:
+        recompute_projections(connection, [workspace], dates, app.timezone, open_day=today)
+    if KpiAsset.METRICS in steps:
         publish_metrics(connection, [workspace], dates, source="sync")
-    if {Step.PROJECTIONS, Step.METRICS} <= set(steps):
+    if {KpiAsset.PROJECTIONS, KpiAsset.METRICS} <= set(steps):
         mark_applied(connection, [workspace], dates, today=today, now=now)
         # An event whose rows reach beyond these dates, over a gap in the facts or before the first
         # date of the grid, would never be settled by runs, each of which covers a part of them.
-        apply_waiting(connection, [workspace], deployment.timezone, now)
+        apply_pending(connection, [workspace], app.timezone, now)

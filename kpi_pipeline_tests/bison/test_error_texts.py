@@ -17,8 +17,8 @@ from kpi_pipeline.bison import (
     Unavailable,
     WorkspaceGone,
 )
-from kpi_pipeline.bison.auth import BearerKey
-from kpi_pipeline.bison.excerpts import excerpt
+from kpi_pipeline.bison.calls import BearerKey
+from kpi_pipeline.bison.errors import excerpt
 from kpi_pipeline_tests.bison.support import (
     DAY,
     HARBOR,

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from kpi_pipeline.bison import CallTally, DailySeries, WorkspaceReader, tallied
+from kpi_pipeline.bison import CallStats, DailySeries, WorkspaceReader, counting_calls
 from kpi_pipeline_tests.bison.fake_instance import FakeInstance
 from kpi_pipeline_tests.bison.support import (
     DAY,
@@ -52,12 +52,12 @@ def slow(handler: Handler) -> Handler:
 
 
 def test_time_in_calls_and_time_of_waiting_are_told_apart() -> None:
-    async def work() -> tuple[CallTally, CallTally]:
+    async def work() -> tuple[CallStats, CallStats]:
         async with client_for(slow(FakeInstance())) as client:
-            with tallied(CallTally()) as in_calls:
+            with counting_calls(CallStats()) as in_calls:
                 await client.read_as(HARBOR, WORKSPACE_KEY, one_day)
         async with client_for(FakeInstance(), pacing=SlowPacing(), lock=SlowLock()) as client:
-            with tallied(CallTally()) as waiting:
+            with counting_calls(CallStats()) as waiting:
                 await client.read_as(ORCHARD, None, one_day)
         return in_calls, waiting
 
@@ -70,9 +70,9 @@ def test_time_in_calls_and_time_of_waiting_are_told_apart() -> None:
 
 
 def test_the_pauses_of_a_slow_switch_are_waiting() -> None:
-    async def work() -> CallTally:
+    async def work() -> CallStats:
         async with client_for(FakeInstance(looks_until_switched=2)) as client:
-            with tallied(CallTally()) as tally:
+            with counting_calls(CallStats()) as tally:
                 await client.read_as(ORCHARD, None, one_day)
             return tally
 
@@ -85,12 +85,12 @@ def test_tasks_side_by_side_are_tallied_apart_and_all_add_to_the_block_around_th
         async with client_for(FakeInstance()) as client:
 
             async def reading(times: int) -> int:
-                with tallied(CallTally()) as own:
+                with counting_calls(CallStats()) as own:
                     for _ in range(times):
                         await client.read_as(HARBOR, WORKSPACE_KEY, one_day)
                 return own.made
 
-            with tallied(CallTally()) as outer:
+            with counting_calls(CallStats()) as outer:
                 first, second = await asyncio.gather(reading(1), reading(3))
                 await reading(2)
             return first, second, outer.made
@@ -99,11 +99,11 @@ def test_tasks_side_by_side_are_tallied_apart_and_all_add_to_the_block_around_th
 
 
 def test_what_a_failed_piece_of_work_cost_is_counted_all_the_same() -> None:
-    async def work() -> CallTally:
-        tally = CallTally()
+    async def work() -> CallStats:
+        tally = CallStats()
         async with client_for(FakeInstance()) as client:
             try:
-                with tallied(tally):
+                with counting_calls(tally):
                     await client.read_as(HARBOR, WORKSPACE_KEY, one_day)
                     raise RuntimeError("the work's own trouble")
             except RuntimeError:

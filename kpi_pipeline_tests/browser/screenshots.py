@@ -8,11 +8,11 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from kpi_pipeline.business_days import days_between
-from kpi_pipeline.checks.specs import LIGHT_CHECKS
-from kpi_pipeline.cli.dagster_page import RunStatus
-from kpi_pipeline.cli.playground import Playground, playground
-from kpi_pipeline.partitions import rectangle_tags
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.orchestration.asset_checks.specs import LIGHT_CHECKS
+from kpi_pipeline.orchestration.partitions import block_tags
+from kpi_pipeline.services.dagster_page import RunStatus
+from kpi_pipeline.services.playground import Playground, playground
 from kpi_pipeline.settings import PROJECT_ROOT, load_settings
 from kpi_pipeline_tests.browser.chromium import (
     find_chromium,
@@ -40,10 +40,10 @@ def main() -> None:
         os.environ |= {"KPI_ENV_FILE": "", "KPI_STATE_DIR": folder}
         settings = load_settings().model_copy(update={"web_port": 0})
         with playground(settings, _SANDBOX, date(2020, 1, 1)) as play:
-            today = play.deployment.today()
+            today = play.app.today()
             dates = days_between(today - timedelta(days=_DAYS), today)
-            _wait_for(play, play.page.launch(ASSETS, rectangle_tags(play.grid, dates)))
-            with play.deployment.engine.begin() as connection:
+            _wait_for(play, play.page.launch(ASSETS, block_tags(play.grid, dates)))
+            with play.app.engine.begin() as connection:
                 connection.execute(_LOSE_A_ROW, {"lost": play.grid[14], "day": dates[-6]})
             # By then, each schedule and sensor of the page has begun to tick.
             time.sleep(_FIRST_TICKS_SECONDS)

@@ -5,13 +5,13 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL
 
-from kpi_pipeline.cli.dagster_home import dagster_instance
-from kpi_pipeline.cli.database import databases_to_upgrade
 from kpi_pipeline.instances import format_instances
+from kpi_pipeline.services.dagster_home import dagster_instance
+from kpi_pipeline.services.database import databases_to_upgrade
 from kpi_pipeline.settings import Settings
+from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage, bison_on, options
 from kpi_pipeline_tests.cli.running import Kpi, address, calm_zone
 from kpi_pipeline_tests.conftest import instance_of
-from kpi_pipeline_tests.sandbox.running import Bison, Stage, bison_on, options
 
 _DAGSTER_TEMPLATE = "kpi_cli_dagster_template"
 

@@ -16,8 +16,8 @@ import psutil
 import pytest
 from sqlalchemy import URL, Engine, Table, select
 
-from kpi_pipeline.business_days import business_date
 from kpi_pipeline.cli.main import main
+from kpi_pipeline.domain.calendar import business_date
 
 # What a server that does not trust everybody would ask for.
 PASSWORD = "made-up-PaSsWoRd"

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import URL, Engine
 
-from kpi_pipeline.warehouse.alert_state import read_mutes
-from kpi_pipeline.warehouse.vault import Vault
-from kpi_pipeline_tests.alerting.support import Office, json_url
+from kpi_pipeline.db.alerts import read_mutes
+from kpi_pipeline.db.vault import Vault
+from kpi_pipeline_tests.alerts.support import Office, json_url
+from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, receiving
 from kpi_pipeline_tests.cli.running import Kpi, address, cells, closed_port
-from kpi_pipeline_tests.sandbox.receiver import Receiver, receiving
-from kpi_pipeline_tests.warehouse.stocked import imported, record
+from kpi_pipeline_tests.db.stocked import imported, record
 
 
 @pytest.fixture

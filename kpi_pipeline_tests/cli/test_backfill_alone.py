@@ -9,11 +9,11 @@ import psutil
 import pytest
 from sqlalchemy import Engine
 
-from kpi_pipeline.business_days import days_between
-from kpi_pipeline.warehouse.tables import client_metrics, kpi_projections, raw_bison_stats
+from kpi_pipeline.db.tables import client_metrics, kpi_projections, raw_bison_stats
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.cli.backfills import finished, launched
 from kpi_pipeline_tests.cli.running import Kpi, days_ago, kpi_in_a_process, rows_of
-from kpi_pipeline_tests.sandbox.running import Bison
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("imported")]
 

@@ -4,29 +4,29 @@ from datetime import date, timedelta
 import pytest
 from sqlalchemy import Engine, Table, delete, event, update
 
-from kpi_pipeline.cli.backfill_check import BackfillCheck, check_backfill
-from kpi_pipeline.cli.backfill_page import BackfillTarget
-from kpi_pipeline.deployment import Deployment
-from kpi_pipeline.warehouse.metric_rows import publish_metrics, recompute_projections
-from kpi_pipeline.warehouse.sync_log import SyncEntry, store_entry
-from kpi_pipeline.warehouse.tables import client_metrics, kpi_projections, raw_bison_stats
-from kpi_pipeline.warehouse.vault import Vault
+from kpi_pipeline.app import AppContext
+from kpi_pipeline.db.metrics import publish_metrics, recompute_projections
+from kpi_pipeline.db.sync_log import SyncEntry, store_entry
+from kpi_pipeline.db.tables import client_metrics, kpi_projections, raw_bison_stats
+from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.services.backfill_check import BackfillCheck, check_backfill
+from kpi_pipeline.services.backfill_page import BackfillTarget
 from kpi_pipeline_tests.cli.backfills import ASSETS, FIRST, LAST, LAUNCHED, entry, target
-from kpi_pipeline_tests.warehouse.stocked import imported, record, stock_facts
+from kpi_pipeline_tests.db.stocked import imported, record, stock_facts
 
 MIDDLE = FIRST + timedelta(days=2)
 RUNS = ["a-run", "second-run", "third-run"]
 
 
 @pytest.fixture
-def filled(engine: Engine, vault: Vault, deployment: Deployment) -> None:
+def filled(engine: Engine, vault: Vault, app: AppContext) -> None:
     """Two clients with a row of each of the five days in each table."""
     imported(engine, vault, record(1, "Heron"), record(2, "Otter"))
     dates = target("heron").dates["heron"]
     with engine.begin() as connection:
         for workspace in ("heron", "otter"):
             stock_facts(connection, workspace, date(2026, 1, 1), LAST)
-            recompute_projections(connection, [workspace], dates, deployment.timezone)
+            recompute_projections(connection, [workspace], dates, app.timezone)
             publish_metrics(connection, [workspace], dates, source="sync")
 
 

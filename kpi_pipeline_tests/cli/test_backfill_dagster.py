@@ -14,16 +14,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from kpi_pipeline.cli import running_dagster
-from kpi_pipeline.cli.dagster_page import DagsterPage
-from kpi_pipeline.cli.processes import Child
-from kpi_pipeline.cli.running_dagster import RunningDagster
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.services import running_dagster
+from kpi_pipeline.services.dagster_page import DagsterPage
+from kpi_pipeline.services.processes import Child
+from kpi_pipeline.services.running_dagster import RunningDagster
 from kpi_pipeline.settings import Settings
+from kpi_pipeline_tests.bison_sandbox.running import Stage
 from kpi_pipeline_tests.cli.backfills import LAUNCHED, Clock, launched_run
 from kpi_pipeline_tests.cli.running import closed_port
-from kpi_pipeline_tests.dagster_layer.installation import temporary_instance
-from kpi_pipeline_tests.sandbox.running import Stage
+from kpi_pipeline_tests.orchestration.installation import temporary_instance
 
 KINDS = ("BACKFILL", "QUEUED_RUN_COORDINATOR")
 

@@ -2,15 +2,16 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from kpi_pipeline.cli.backfill_page import (
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.services.backfill_page import (
     UnknownBackfillError,
     backfill_address,
     launch_backfill,
     read_status,
     read_target,
 )
-from kpi_pipeline.cli.dagster_page import DagsterPage, PageSilentError
-from kpi_pipeline.errors import KpiError
+from kpi_pipeline.services.dagster_page import DagsterPage, PageSilentError
+from kpi_pipeline_tests.bison_sandbox.running import Stage
 from kpi_pipeline_tests.cli.backfills import (
     ASSETS,
     NOT_FOUND,
@@ -20,7 +21,6 @@ from kpi_pipeline_tests.cli.backfills import (
     told_target,
 )
 from kpi_pipeline_tests.cli.running import closed_port
-from kpi_pipeline_tests.sandbox.running import Stage
 
 
 def test_each_asset_and_each_pair_of_client_and_date_is_asked_for() -> None:

@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from kpi_pipeline.cli.backfill_progress import BackfillProgress, Pace, progress_line
+from kpi_pipeline.services.backfill_progress import BackfillProgress, Pace, progress_line
 from kpi_pipeline_tests.cli.backfills import Clock, status
 
 

@@ -5,16 +5,16 @@ from datetime import date, timedelta
 
 from rich.console import Console
 
-from kpi_pipeline.business_days import days_between
-from kpi_pipeline.cli.backfill_check import BackfillCheck, in_ranges
-from kpi_pipeline.cli.backfill_page import BackfillTarget
 from kpi_pipeline.cli.backfill_report import (
     BackfillReport,
     command_for_the_rest,
     print_backfill,
 )
-from kpi_pipeline.warehouse.metric_view import MetricRow
-from kpi_pipeline.warehouse.sync_log import SyncEntry
+from kpi_pipeline.db.metrics import MetricRow
+from kpi_pipeline.db.sync_log import SyncEntry
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.services.backfill_check import BackfillCheck, in_ranges
+from kpi_pipeline.services.backfill_page import BackfillTarget
 from kpi_pipeline_tests.cli.backfills import (
     ASSETS,
     FIRST,

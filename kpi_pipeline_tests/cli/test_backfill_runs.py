@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 import pytest
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
-from kpi_pipeline.automation.splitting import SPLIT_FROM
-from kpi_pipeline.cli.backfill_runs import all_runs, own_runs, wait_for_second_tries
-from kpi_pipeline.partitions import rectangle_tags, sync_workspace_partitions
+from kpi_pipeline.orchestration.automation.splitting import SPLIT_FROM
+from kpi_pipeline.orchestration.partitions import block_tags, sync_workspace_partitions
+from kpi_pipeline.services.backfill_runs import all_runs, own_runs, wait_for_second_tries
 from kpi_pipeline_tests.cli.backfills import FIRST, LAST, Clock, launched_run
-from kpi_pipeline_tests.dagster_layer.installation import temporary_instance
+from kpi_pipeline_tests.orchestration.installation import temporary_instance
 
 GRID = ["heron", "lark", "otter"]
 
@@ -34,7 +34,7 @@ def backfill_id() -> str:
 
 
 def _failed(instance: DagsterInstance, backfill_id: str, *workspaces: str) -> DagsterRun:
-    tags = rectangle_tags(workspaces, [FIRST, LAST]) | {"dagster/backfill": backfill_id}
+    tags = block_tags(workspaces, [FIRST, LAST]) | {"dagster/backfill": backfill_id}
     run = launched_run(instance, tags)
     instance.report_run_failed(run)
     return run
@@ -56,7 +56,7 @@ def test_the_runs_of_a_backfill_are_its_own_and_those_that_ask_again(
 def test_there_is_nothing_to_wait_for_where_no_run_failed(
     instance: DagsterInstance, backfill_id: str
 ) -> None:
-    tags = rectangle_tags(GRID, [FIRST]) | {"dagster/backfill": backfill_id}
+    tags = block_tags(GRID, [FIRST]) | {"dagster/backfill": backfill_id}
     launched_run(instance, tags, DagsterRunStatus.SUCCESS)
     waiting = _from_now()
     assert wait_for_second_tries(instance, backfill_id, waiting.now, waiting.sleep)

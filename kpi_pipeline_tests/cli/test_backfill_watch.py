@@ -8,13 +8,13 @@ from dagster import DagsterInstance
 from dagster._daemon.types import DaemonHeartbeat
 from sqlalchemy.exc import OperationalError
 
-from kpi_pipeline.cli.backfill_page import UnknownBackfillError
-from kpi_pipeline.cli.backfill_watch import patiently, watch_backfill
-from kpi_pipeline.cli.dagster_page import PageSilentError
-from kpi_pipeline.cli.running_dagster import RunningDagster
-from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.app import AppContext
+from kpi_pipeline.db.sync_log import store_entry
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.warehouse.sync_log import store_entry
+from kpi_pipeline.services.backfill_page import UnknownBackfillError
+from kpi_pipeline.services.backfill_watch import patiently, watch_backfill
+from kpi_pipeline.services.dagster_page import PageSilentError
+from kpi_pipeline.services.running_dagster import RunningDagster
 from kpi_pipeline_tests.cli.backfills import (
     LAUNCHED,
     NOT_FOUND,
@@ -24,8 +24,8 @@ from kpi_pipeline_tests.cli.backfills import (
     launched_run,
     told,
 )
-from kpi_pipeline_tests.dagster_layer.installation import temporary_instance
-from kpi_pipeline_tests.warehouse.stocked import imported, record
+from kpi_pipeline_tests.db.stocked import imported, record
+from kpi_pipeline_tests.orchestration.installation import temporary_instance
 
 SILENT = PageSilentError("Dagster's page does not answer.")
 
@@ -42,9 +42,9 @@ def instance() -> Iterator[DagsterInstance]:
 
 
 @pytest.fixture
-def watched(deployment: Deployment, clock: Clock) -> Deployment:
-    """The deployment at the test's own hours."""
-    return Deployment(deployment.settings, deployment.engine, deployment.vault, clock.now)
+def watched(app: AppContext, clock: Clock) -> AppContext:
+    """The app at the test's own hours."""
+    return AppContext(app.settings, app.engine, app.vault, clock.now)
 
 
 def _beat(instance: DagsterInstance, at: datetime) -> None:
@@ -52,7 +52,7 @@ def _beat(instance: DagsterInstance, at: datetime) -> None:
 
 
 def test_it_ends_with_the_backfill_and_tells_its_calls(
-    watched: Deployment,
+    watched: AppContext,
     instance: DagsterInstance,
     clock: Clock,
     capsys: pytest.CaptureFixture[str],
@@ -77,7 +77,7 @@ def test_it_ends_with_the_backfill_and_tells_its_calls(
 
 
 def test_a_page_that_stays_away_is_told_after_a_minute(
-    watched: Deployment, instance: DagsterInstance, clock: Clock
+    watched: AppContext, instance: DagsterInstance, clock: Clock
 ) -> None:
     page = ToldPage(told("REQUESTED"), SILENT)
     with pytest.raises(PageSilentError):
@@ -86,7 +86,7 @@ def test_a_page_that_stays_away_is_told_after_a_minute(
 
 
 def test_a_backfill_that_vanishes_is_told_at_once(
-    watched: Deployment, instance: DagsterInstance, clock: Clock
+    watched: AppContext, instance: DagsterInstance, clock: Clock
 ) -> None:
     page = ToldPage(told("REQUESTED"), NOT_FOUND)
     with pytest.raises(UnknownBackfillError):
@@ -95,7 +95,7 @@ def test_a_backfill_that_vanishes_is_told_at_once(
 
 
 def test_a_daemon_that_falls_silent_is_told_after_two_minutes(
-    watched: Deployment, instance: DagsterInstance, clock: Clock
+    watched: AppContext, instance: DagsterInstance, clock: Clock
 ) -> None:
     _beat(instance, LAUNCHED + timedelta(seconds=30))
     page = ToldPage(told("REQUESTED"))
@@ -105,7 +105,7 @@ def test_a_daemon_that_falls_silent_is_told_after_two_minutes(
 
 
 def test_a_daemon_that_has_told_nothing_yet_has_two_minutes_to_do_so(
-    watched: Deployment, instance: DagsterInstance, clock: Clock
+    watched: AppContext, instance: DagsterInstance, clock: Clock
 ) -> None:
     instance.wipe_daemon_heartbeats()
     page = ToldPage(told("REQUESTED"))

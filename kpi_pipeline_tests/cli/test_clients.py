@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, Engine
 
-from kpi_pipeline.warehouse.tables import client_api_keys, client_targets, clients
+from kpi_pipeline.db.tables import client_api_keys, client_targets, clients
 from kpi_pipeline_tests.cli.running import Kpi, cells, days_ago, rows_of, written
 
 HEADER = (

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from kpi_pipeline.warehouse.engine import open_engine
-from kpi_pipeline.warehouse.tables import clients
+from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline.db.tables import clients
 from kpi_pipeline_tests.cli.running import (
     PASSWORD,
     Kpi,

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, Engine
 
-from kpi_pipeline.clock import utc_now
-from kpi_pipeline.events.event import Event
-from kpi_pipeline.warehouse.vault import Vault
+from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.domain.clock import utc_now
+from kpi_pipeline.domain.events.event import Event
 from kpi_pipeline_tests.cli.running import Kpi, address, calm_zone, cells, days_ago, written
-from kpi_pipeline_tests.events.bodies import content, understood
+from kpi_pipeline_tests.db.stocked import imported, record
+from kpi_pipeline_tests.domain.bodies import content, understood
 from kpi_pipeline_tests.inbox.support import Agency
-from kpi_pipeline_tests.warehouse.stocked import imported, record
 
 PERSONAL = ["Quill", "quill@lead.example", "Call me"]
 
@@ -51,7 +51,7 @@ def test_the_list_shows_each_event_and_why_it_does_not_count_and_nothing_of_a_pe
 ) -> None:
     ids = [
         it.event_id
-        for it in agency.take_in(
+        for it in agency.ingest(
             arrived(1), arrived(2, 109), understood({"event": {"x": PERSONAL}}, utc_now())
         )
     ]
@@ -68,14 +68,14 @@ def test_the_list_shows_each_event_and_why_it_does_not_count_and_nothing_of_a_pe
 
 
 def test_the_list_is_limited_and_says_of_how_many(kpi: Kpi, agency: Agency) -> None:
-    receipts = agency.take_in(*(arrived(number) for number in range(1, 6)))
+    receipts = agency.ingest(*(arrived(number) for number in range(1, 6)))
     screen = kpi("events", "list", "--limit", "2").answer()
     assert screen.splitlines()[-1] == "2 of 5 events"
     assert cells(screen, str(receipts[-1].event_id))[5] == "applied"
 
 
 def test_the_list_can_be_narrowed(kpi: Kpi, agency: Agency) -> None:
-    agency.take_in(arrived(1), arrived(2, 102), arrived(3, 109), arrived(4, days=3))
+    agency.ingest(arrived(1), arrived(2, 102), arrived(3, 109), arrived(4, days=3))
     for words, number in (
         (["-w", "harbor"], 2),
         (["-w", "harbor", "-w", "quay-eu"], 3),
@@ -89,7 +89,7 @@ def test_the_list_can_be_narrowed(kpi: Kpi, agency: Agency) -> None:
 
 
 def test_a_replay_applies_what_waits_and_says_how_much_is_left(kpi: Kpi, agency: Agency) -> None:
-    agency.take_in(arrived(1), arrived(2, 109), realtime=False)
+    agency.ingest(arrived(1), arrived(2, 109), realtime=False)
     assert kpi("events", "replay").answer().splitlines() == [
         "1 of 2 events are applied.",
         "1 are not; `kpi events list` says why.",
@@ -160,7 +160,7 @@ def test_a_file_that_is_missing_or_not_whole_yet_is_refused_with_a_sentence(
 def test_a_purge_drops_old_bodies_and_says_how_many(
     kpi: Kpi, agency: Agency, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agency.take_in(arrived(1, days=40), arrived(2, days=20), arrived(3))
+    agency.ingest(arrived(1, days=40), arrived(2, days=20), arrived(3))
     monkeypatch.setenv("KPI_EVENT_RETENTION_DAYS", "30")
     answer = kpi("events", "purge").answer()
     assert answer == "The bodies of 1 events older than 30 days are dropped.\n"

@@ -2,7 +2,7 @@ import pytest
 import typer
 from cryptography.fernet import Fernet
 
-from kpi_pipeline.cli.main import app
+from kpi_pipeline.cli.main import commands
 from kpi_pipeline_tests.cli.running import Kpi
 
 OPTIONS = {
@@ -34,7 +34,7 @@ OPTIONS = {
     "metrics": ["--date", "--workspace", "-w", "--format"],
     "sandbox": [
         *("--port", "--clients", "--seed", "--calls-per-second", "--latency", "--today"),
-        *("--first-workspace-id", "--manner", "--fault", "--live", "--live-pace"),
+        *("--first-workspace-id", "--variant", "--fault", "--live", "--live-pace"),
     ],
     "secret-key": [],
     "summary": ["--date"],
@@ -78,7 +78,8 @@ def test_no_command_and_no_option_is_missing_above() -> None:
         path: [name for name in names if name.startswith("-")] for path, names in OPTIONS.items()
     }
     in_code = {
-        path: [name for name in names if name != "--help"] for path, names in _commands(app).items()
+        path: [name for name in names if name != "--help"]
+        for path, names in _commands(commands).items()
     }
     assert in_code == flags
 

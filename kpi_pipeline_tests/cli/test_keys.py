@@ -3,15 +3,15 @@
 import pytest
 from sqlalchemy import URL, Engine
 
+from kpi_pipeline.db.api_keys import StoredKey, stored_keys
+from kpi_pipeline.db.clients import all_clients
+from kpi_pipeline.db.tables import client_api_keys
+from kpi_pipeline.db.vault import open_vault
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline.warehouse.api_keys import StoredKey, stored_keys
-from kpi_pipeline.warehouse.clients import all_clients
-from kpi_pipeline.warehouse.tables import client_api_keys
-from kpi_pipeline.warehouse.vault import open_vault
+from kpi_pipeline_tests.bison_sandbox.running import WORKSPACES, Bison
 from kpi_pipeline_tests.cli.running import Kpi, Result, cells, rows_of
 from kpi_pipeline_tests.conftest import instance_of
-from kpi_pipeline_tests.sandbox.running import WORKSPACES, Bison
 
 pytestmark = pytest.mark.usefixtures("imported")
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, Engine, insert
 
-from kpi_pipeline.cli import console
-from kpi_pipeline.warehouse.tables import client_metrics, clients
+from kpi_pipeline.db.tables import client_metrics, clients
+from kpi_pipeline.services import console
 from kpi_pipeline_tests.cli.running import Kpi, address, cells, days_ago, rows_of
 
 DAY = date(2026, 3, 18)

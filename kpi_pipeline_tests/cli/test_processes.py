@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kpi_pipeline.cli import processes
-from kpi_pipeline.cli.processes import Child, answers, free_port, require_free_port
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.services import processes
+from kpi_pipeline.services.processes import Child, answers, free_port, require_free_port
+from kpi_pipeline_tests.bison_sandbox.running import Stage
 from kpi_pipeline_tests.cli.running import closed_port, is_gone, taken_port, wait_until
-from kpi_pipeline_tests.sandbox.running import Stage
 
 FOREVER = "import time\nwhile True: time.sleep(60)"
 # Starts a process that no SIGTERM ends, and says its id. It lasts a minute at most.
@@ -105,7 +105,7 @@ def test_a_child_does_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> No
     program = f"""
 import os, sys
 from pathlib import Path
-from kpi_pipeline.cli.processes import Child
+from kpi_pipeline.services.processes import Child
 with Child("The helper", [sys.executable, "-c", {FOREVER!r}], os.environ, Path(sys.argv[1])) as c:
     print(c.pid, flush=True)
     {FOREVER.replace(chr(10), chr(10) + "    ")}

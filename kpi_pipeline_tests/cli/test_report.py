@@ -5,8 +5,8 @@ from datetime import UTC, date, datetime
 from rich.console import Console
 
 from kpi_pipeline.cli.report import SyncReport, print_report
-from kpi_pipeline.warehouse.metric_view import MetricRow
-from kpi_pipeline.warehouse.sync_log import SyncEntry
+from kpi_pipeline.db.metrics import MetricRow
+from kpi_pipeline.db.sync_log import SyncEntry
 from kpi_pipeline_tests.cli.running import cells
 
 DAY = date(2026, 3, 18)

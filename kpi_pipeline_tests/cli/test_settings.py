@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from kpi_pipeline.cli.dagster_home import child_environment
+from kpi_pipeline.services.dagster_home import child_environment
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.cli.running import Kpi
 

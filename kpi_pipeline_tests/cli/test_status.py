@@ -6,16 +6,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import URL, Engine
 
-from kpi_pipeline.cli.database import ready_databases
+from kpi_pipeline.app import AppContext
 from kpi_pipeline.cli.status import report
-from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.db.sync_log import SyncEntry, store_entry
+from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.services.database import ready_databases
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline.warehouse.sync_log import SyncEntry, store_entry
-from kpi_pipeline.warehouse.vault import Vault
-from kpi_pipeline_tests.alerting.support import Office
-from kpi_pipeline_tests.alerting.test_freshness import row
+from kpi_pipeline_tests.alerts.support import Office
+from kpi_pipeline_tests.alerts.test_freshness import row
 from kpi_pipeline_tests.cli.running import Kpi, days_ago
-from kpi_pipeline_tests.warehouse.stocked import imported, record
+from kpi_pipeline_tests.db.stocked import imported, record
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,7 @@ def test_it_fails_while_a_client_is_stale_and_says_for_how_long(
     engine: Engine, vault: Vault, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with ready_databases(load_settings()) as settings:
-        later = Deployment(settings, engine, vault, lambda: NOW + timedelta(hours=4))
+        later = AppContext(settings, engine, vault, lambda: NOW + timedelta(hours=4))
         assert not report(later)
     said = capsys.readouterr().out
     assert "0 of 2 clients fresh" in said

@@ -6,11 +6,11 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import URL, Engine
 
-from kpi_pipeline.alerting.summary import read_summary, summary_text
-from kpi_pipeline.warehouse.metric_rows import publish_metrics, recompute_projections
-from kpi_pipeline.warehouse.vault import Vault
+from kpi_pipeline.alerts.summary import read_summary, summary_text
+from kpi_pipeline.db.metrics import publish_metrics, recompute_projections
+from kpi_pipeline.db.vault import Vault
 from kpi_pipeline_tests.cli.running import Kpi, address, calm_zone, days_ago
-from kpi_pipeline_tests.warehouse.stocked import imported, record, stock_facts
+from kpi_pipeline_tests.db.stocked import imported, record, stock_facts
 
 DAY = date(2026, 3, 17)
 CHICAGO = ZoneInfo("America/Chicago")

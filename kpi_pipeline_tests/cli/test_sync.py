@@ -3,10 +3,10 @@ import re
 import pytest
 from sqlalchemy import Engine
 
-from kpi_pipeline.business_days import days_between
-from kpi_pipeline.warehouse.tables import client_metrics, raw_bison_stats, sync_log
+from kpi_pipeline.db.tables import client_metrics, raw_bison_stats, sync_log
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.cli.running import Kpi, cells, days_ago, rows_of
-from kpi_pipeline_tests.sandbox.running import Bison
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("imported")]
 

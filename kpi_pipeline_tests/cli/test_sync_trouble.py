@@ -4,18 +4,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, Engine
 
-from kpi_pipeline.instances import format_instances
-from kpi_pipeline.warehouse.clients import all_clients
-from kpi_pipeline.warehouse.tables import (
+from kpi_pipeline.db.clients import all_clients
+from kpi_pipeline.db.tables import (
     client_metrics,
     kpi_projections,
     raw_bison_stats,
     sending_plans,
     sync_log,
 )
+from kpi_pipeline.instances import format_instances
+from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.cli.running import Kpi, Result, closed_port, days_ago, rows_of, written
 from kpi_pipeline_tests.conftest import instance_of
-from kpi_pipeline_tests.sandbox.running import Bison
 
 NUMBERS = (raw_bison_stats, kpi_projections, client_metrics, sending_plans)
 NOTHING: dict[str, list[object]] = {table.name: [] for table in (*NUMBERS, sync_log)}

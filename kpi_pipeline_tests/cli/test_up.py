@@ -6,29 +6,29 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
+from kpi_pipeline.app import AppContext
 from kpi_pipeline.cli.up import missing_instances
-from kpi_pipeline.deployment import Deployment
 from kpi_pipeline_tests.cli.running import Kpi, ended, kpi_in_a_process, written
-from kpi_pipeline_tests.warehouse.stocked import imported, record
+from kpi_pipeline_tests.db.stocked import imported, record
 
 WITHOUT = "Some active clients cannot be fetched until their instance stands in KPI_BISON_INSTANCES"
 
 
 def test_there_is_no_warning_while_every_active_client_has_its_instance(
-    deployment: Deployment,
+    app: AppContext,
 ) -> None:
     retired = record(2, "Lark Mill", instance="west", active=False)
-    imported(deployment.engine, deployment.vault, record(1, "Heron Tide"), retired)
-    assert missing_instances(deployment) is None
+    imported(app.engine, app.vault, record(1, "Heron Tide"), retired)
+    assert missing_instances(app) is None
 
 
 def test_instances_that_are_missing_are_named_with_up_to_five_clients_each(
-    deployment: Deployment,
+    app: AppContext,
 ) -> None:
     west = [record(number, f"Client {number}", instance="west") for number in range(1, 7)]
     emea = [record(number, f"Harbor {number}", instance="emea") for number in range(1, 6)]
-    imported(deployment.engine, deployment.vault, record(1, "Heron Tide"), *west, *emea)
-    assert missing_instances(deployment) == (
+    imported(app.engine, app.vault, record(1, "Heron Tide"), *west, *emea)
+    assert missing_instances(app) == (
         f"{WITHOUT}: emea (harbor-1, harbor-2, harbor-3, harbor-4, harbor-5); "
         "west (client-1, client-2, client-3, client-4, client-5 and 1 more)."
     )

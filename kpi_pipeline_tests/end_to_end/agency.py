@@ -11,11 +11,11 @@ from zoneinfo import ZoneInfo
 import httpx
 from sqlalchemy import URL, make_url, text
 
-from kpi_pipeline.business_days import business_date, days_between
-from kpi_pipeline.cli.dagster_page import RunStatus
-from kpi_pipeline.cli.playground import Playground
-from kpi_pipeline.code_server import LOCATION
-from kpi_pipeline.warehouse.clients import all_clients
+from kpi_pipeline.db.clients import all_clients
+from kpi_pipeline.domain.calendar import business_date, days_between
+from kpi_pipeline.orchestration.runtime.code_server import LOCATION
+from kpi_pipeline.services.dagster_page import RunStatus
+from kpi_pipeline.services.playground import Playground
 from kpi_pipeline_tests.expected import Row, expected_rows
 
 _REPOSITORY = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__"}
@@ -36,7 +36,7 @@ class Agency:
     ) -> None:
         self.page = play.page
         self.gateway = play.gateway
-        self.deployment = play.deployment
+        self.app = play.app
         self.grid = play.grid
         self.children = play.children
         self.sandbox = sandbox
@@ -47,19 +47,19 @@ class Agency:
         self.table = {
             int(row["bison_workspace_id"]): row for row in csv.DictReader(table.split("\n"))
         }
-        with self.deployment.engine.connect() as connection:
+        with self.app.engine.connect() as connection:
             clients = all_clients(connection)
         self.ids = {client.workspace: client.bison_workspace_id for client in clients}
 
     @property
     def state(self) -> Path:
         """The state folder."""
-        return self.deployment.settings.state_dir
+        return self.app.settings.state_dir
 
     @property
     def zone(self) -> ZoneInfo:
         """The business time zone."""
-        return self.deployment.timezone
+        return self.app.timezone
 
     @property
     def today(self) -> date:
@@ -69,7 +69,7 @@ class Agency:
     def rows(self, table: str = "client_metrics") -> dict[tuple[str, date], Row]:
         """All rows of a table, by workspace and date."""
         day = "date" if table == "raw_bison_stats" else "metric_date"
-        with self.deployment.engine.connect() as connection:
+        with self.app.engine.connect() as connection:
             found = connection.execute(text(f"SELECT * FROM {table}")).mappings()
             return {(row["workspace"], row[day]): dict(row) for row in found}
 
@@ -153,12 +153,12 @@ class Agency:
         return self.page.launch(assets, {tag["key"]: tag["value"] for tag in request["tags"]})
 
     def configuration_on_the_page(self) -> str:
-        """What the page shows under Deployment."""
+        """What the page shows under AppContext."""
         return str(self.page.query("{ instance { info runLauncher { name } } }", {}))
 
     def dagster_database(self) -> URL:
         """Dagster's own tables."""
-        address = self.deployment.settings.dagster_database_url
+        address = self.app.settings.dagster_database_url
         assert address is not None
         return make_url(address.get_secret_value())
 
@@ -174,7 +174,7 @@ class Agency:
 
     def master_key(self) -> str:
         """The super-admin key of the one instance."""
-        (instance,) = self.deployment.settings.bison_instances
+        (instance,) = self.app.settings.bison_instances
         assert instance.master_key is not None
         return instance.master_key.get_secret_value()
 

@@ -11,19 +11,19 @@ from zoneinfo import ZoneInfo
 from dagster import DagsterInstance
 from sqlalchemy import URL, text
 
-from kpi_pipeline.alerting.delivery import receivers_of
-from kpi_pipeline.alerting.look import look
-from kpi_pipeline.assets.resources import DeploymentResource
-from kpi_pipeline.checks.specs import LIGHT_CHECKS, check_key
-from kpi_pipeline.cli.dagster_home import dagster_instance
+from kpi_pipeline.alerts.delivery import receivers_of
+from kpi_pipeline.alerts.evaluate import evaluate
+from kpi_pipeline.app import AppContext
+from kpi_pipeline.checks.outcome import Check
 from kpi_pipeline.definitions import build_definitions
-from kpi_pipeline.deployment import Deployment
-from kpi_pipeline.health.outcome import Check
-from kpi_pipeline.sync.rectangle import Rectangle, Step
-from kpi_pipeline.sync.work import work_through
+from kpi_pipeline.orchestration.asset_checks.specs import LIGHT_CHECKS, check_key
+from kpi_pipeline.orchestration.assets.resources import AppResource
+from kpi_pipeline.services.dagster_home import dagster_instance
+from kpi_pipeline.sync.run import run_sync
+from kpi_pipeline.sync.scope import KpiAsset, PartitionBlock
+from kpi_pipeline_tests.bison_sandbox.receiver import Receiver
 from kpi_pipeline_tests.end_to_end.agency import Agency
 from kpi_pipeline_tests.end_to_end.starting import running_agency
-from kpi_pipeline_tests.sandbox.receiver import Receiver
 
 _CHECKS_OF_ASSET = """
 query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
@@ -62,20 +62,20 @@ def lively_agency(
         yield agency
 
 
-class LaterDeployment(DeploymentResource):
-    """The deployment of the environment, as long after the real time as was said last."""
+class LaterDeployment(AppResource):
+    """The app of the environment, as long after the real time as was said last."""
 
     passed: ClassVar = timedelta(0)
 
     @contextmanager
-    def opened(self) -> Iterator[Deployment]:
-        with super().opened() as deployment:
-            yield later(deployment, self.passed)
+    def opened(self) -> Iterator[AppContext]:
+        with super().opened() as app:
+            yield later(app, self.passed)
 
 
-def later(deployment: Deployment, passed: timedelta) -> Deployment:
-    """The same deployment, so long after the real time."""
-    return replace(deployment, now=lambda: datetime.now(UTC) + passed)
+def later(app: AppContext, passed: timedelta) -> AppContext:
+    """The same app, so long after the real time."""
+    return replace(app, now=lambda: datetime.now(UTC) + passed)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Alarms:
         self.agency = agency
         self.instance = instance
         self.receiver = receiver
-        settings = agency.deployment.settings
+        settings = agency.app.settings
         definitions = build_definitions(settings, LaterDeployment())
         self._job = definitions.resolve_implicit_global_asset_job_def()
 
@@ -109,7 +109,7 @@ class Alarms:
         self.receiver.received.clear()
 
     def sql(self, statement: str, **values: object) -> None:
-        with self.agency.deployment.engine.begin() as connection:
+        with self.agency.app.engine.begin() as connection:
             connection.execute(text(statement), values)
 
     @contextmanager
@@ -122,8 +122,8 @@ class Alarms:
         finally:
             self.sql(statement, active=True, clients=list(clients))
 
-    def deployment(self, hours: float) -> Deployment:
-        return later(self.agency.deployment, timedelta(hours=hours))
+    def app(self, hours: float) -> AppContext:
+        return later(self.agency.app, timedelta(hours=hours))
 
     def checked(self, check: Check, hours: float) -> Seen:
         """Do the check, and see it as its page shows it."""
@@ -163,8 +163,8 @@ class Alarms:
 
     def look(self, hours: float) -> None:
         """Tell people what there is to tell."""
-        deployment = self.deployment(hours)
-        look(deployment, receivers_of(deployment.settings.alert_urls))
+        app = self.app(hours)
+        evaluate(app, receivers_of(app.settings.alert_urls))
 
     def told(self, check: Check) -> list[str]:
         """What was told of the check, in the words that begin each notice."""
@@ -179,7 +179,7 @@ class Alarms:
 
     def sync(self, hours: float, *days_ago: int, clients: Sequence[str] = ()) -> None:
         """Fetch and work out these days of all clients, or some, as of that hour."""
-        sync(self.deployment(hours), clients or self.agency.grid, days_ago or (1, 0))
+        sync(self.app(hours), clients or self.agency.grid, days_ago or (1, 0))
 
     def follow(self, check: Check, hours: float, severity: str, every: float = 0.25) -> Seen:
         """From the failed check on the page to one alert, and no other on the next two rounds."""
@@ -203,18 +203,18 @@ class Alarms:
         assert self.told(check) == [*before, "OVER"]
 
 
-def sync(deployment: Deployment, clients: Sequence[str], days_ago: Iterable[int]) -> None:
+def sync(app: AppContext, clients: Sequence[str], days_ago: Iterable[int]) -> None:
     """Fetch and work out these days of the clients."""
-    today = deployment.today()
+    today = app.today()
     dates = sorted(today - timedelta(days=it) for it in days_ago)
-    rectangle = Rectangle(list(clients), dates)
-    run_id = f"a sync at {deployment.now()}"
-    outcomes = work_through(deployment, rectangle, list(Step), run_id=run_id)
+    block = PartitionBlock(list(clients), dates)
+    run_id = f"a sync at {app.now()}"
+    outcomes = run_sync(app, block, list(KpiAsset), run_id=run_id)
     assert [it.error for it in outcomes if it.error] == []
 
 
 @contextmanager
 def watching(agency: Agency, receiver: Receiver) -> Iterator[Alarms]:
     """Open the agency's Dagster in this process, too."""
-    with dagster_instance(agency.deployment.settings) as instance:
+    with dagster_instance(agency.app.settings) as instance:
         yield Alarms(agency, instance, receiver)

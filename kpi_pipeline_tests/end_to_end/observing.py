@@ -9,8 +9,8 @@ from datetime import date
 from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from kpi_pipeline.warehouse.engine import open_engine
-from kpi_pipeline.warehouse.patience import is_away
+from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline.db.retry import is_away
 from kpi_pipeline_tests.expected import Row
 
 Key = tuple[str, date]

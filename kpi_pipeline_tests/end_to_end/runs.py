@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kpi_pipeline.automation.splitting import SPLIT_FROM
-from kpi_pipeline.cli.dagster_page import DagsterPage
-from kpi_pipeline.partitions import RANGE_END, RANGE_START
+from kpi_pipeline.orchestration.automation.splitting import SPLIT_FROM
+from kpi_pipeline.orchestration.partitions import RANGE_END, RANGE_START
+from kpi_pipeline.services.dagster_page import DagsterPage
 
 _RUNS = """query ($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 500) {
     ... on Runs { results { runId status parentRunId tags { key value } } } } }"""

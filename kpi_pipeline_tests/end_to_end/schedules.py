@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from kpi_pipeline.cli.dagster_page import DagsterPage
+from kpi_pipeline.services.dagster_page import DagsterPage
 
 _REPOSITORY = {"repositoryLocationName": "kpi_pipeline", "repositoryName": "__repository__"}
 _SCHEDULES_OF_ROUNDS = ["data_checks", "daily_totals_check"]

@@ -12,8 +12,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL
 
-from kpi_pipeline.cli.database import databases_to_upgrade
-from kpi_pipeline.cli.playground import playground
+from kpi_pipeline.services.database import databases_to_upgrade
+from kpi_pipeline.services.playground import playground
 from kpi_pipeline.settings import Settings, load_settings
 from kpi_pipeline_tests.end_to_end.agency import Agency
 from kpi_pipeline_tests.end_to_end.schedules import stop_schedules

@@ -13,10 +13,12 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL
 
-from kpi_pipeline.alerting.summary import read_summary, summary_text
-from kpi_pipeline.health.outcome import Check
+from kpi_pipeline.alerts.summary import read_summary, summary_text
+from kpi_pipeline.checks.outcome import Check
+from kpi_pipeline.inbox.ingest import inbox_of
 from kpi_pipeline.inbox.replay import replay
-from kpi_pipeline_tests.alerting.support import json_url
+from kpi_pipeline_tests.alerts.support import json_url
+from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, receiving
 from kpi_pipeline_tests.end_to_end.agency import Agency
 from kpi_pipeline_tests.end_to_end.alarms import Alarms, lively_agency, sync, watching
 from kpi_pipeline_tests.end_to_end.schedules import (
@@ -25,7 +27,6 @@ from kpi_pipeline_tests.end_to_end.schedules import (
     stop_rounds,
     stop_schedule,
 )
-from kpi_pipeline_tests.sandbox.receiver import Receiver, receiving
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,7 @@ def watched(
         told = (SecretStr(json_url(receiver.url)),)
         with lively_agency(postgres, administer, state, 8, alert_urls=told) as agency:
             stop_rounds(agency.page)
-            sync(agency.deployment, agency.grid, range(41))
+            sync(agency.app, agency.grid, range(41))
             yield agency, receiver
 
 
@@ -222,7 +223,7 @@ def test_an_event_that_is_set_aside_is_told_until_it_is_replayed(alarms: Alarms)
     seen = alarms.follow(Check.EVENTS_APPLIED, 0, "WARN")
     assert "1 set aside" in seen.description
     assert "tried five times" in seen.offenders
-    inbox = agency.deployment.inbox(realtime=True)
+    inbox = inbox_of(agency.app, realtime=True)
     replay(inbox)
     alarms.recovered(Check.EVENTS_APPLIED, 0.6)
 
@@ -244,13 +245,13 @@ def test_no_check_no_alert_and_no_summary_shows_a_key_or_a_leads_personal_data(
         agency.control("POST", "keys/restore", {"workspace_id": agency.ids[client(agency)]})
         alarms.sql("UPDATE webhook_events SET status = 'applied' WHERE status = 'set_aside'")
     alarms.look(0)
-    deployment = alarms.deployment(0)
-    with deployment.engine.connect() as connection:
-        summary = summary_text(read_summary(connection, deployment.today()), deployment.timezone)
+    app = alarms.app(0)
+    with app.engine.connect() as connection:
+        summary = summary_text(read_summary(connection, app.today()), app.timezone)
     shown = str(seen) + summary.body + str([it.text for it in alarms.receiver.received])
     private = [str(value) for value in json.loads(body)["data"]["lead"].values() if value]
     hidden = [*agency.secrets(), *(it for it in private if "@" in it or len(it) > 12)]
-    hidden += [it.get_secret_value() for it in agency.deployment.settings.webhook_secret.values()]
+    hidden += [it.get_secret_value() for it in agency.app.settings.webhook_secret.values()]
     assert len(alarms.receiver.received) > 0
     assert [it for it in hidden if it in shown] == []
 
@@ -263,7 +264,7 @@ def _leads(agency: Agency, number: int) -> list[str]:
 
 
 def _post(agency: Agency, *bodies: str, secret: str | None = None) -> list[int]:
-    known = agency.deployment.settings.webhook_secret["main"].get_secret_value()
+    known = agency.app.settings.webhook_secret["main"].get_secret_value()
     url = f"{agency.gateway}/webhooks/bison/{secret or known}"
     return [httpx.post(url, content=it, timeout=30).status_code for it in bodies]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from kpi_pipeline.business_days import days_between
-from kpi_pipeline.cli.backfill_page import BackfillTarget, launch_backfill, read_status
-from kpi_pipeline.columns import FACT_COUNTS
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.domain.columns import FACT_COUNTS
+from kpi_pipeline.services.backfill_page import BackfillTarget, launch_backfill, read_status
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 from kpi_pipeline_tests.end_to_end.observing import Key, Observer, observing, wrong
 from kpi_pipeline_tests.end_to_end.runs import (
@@ -125,13 +125,13 @@ def red(agency: Agency, dates: Sequence[date]) -> dict[str, set[str]]:
 
 def filled_clients(agency: Agency) -> set[str]:
     """The clients that have rows."""
-    with agency.deployment.engine.connect() as connection:
+    with agency.app.engine.connect() as connection:
         return set(connection.scalars(text("SELECT DISTINCT workspace FROM client_metrics")))
 
 
 def failed_clients(agency: Agency) -> dict[str, str]:
     """What sync_log tells of clients whose work failed."""
-    with agency.deployment.engine.connect() as connection:
+    with agency.app.engine.connect() as connection:
         statement = text("SELECT workspace, error FROM sync_log WHERE status = 'error'")
         return {row.workspace: row.error for row in connection.execute(statement)}
 
@@ -162,7 +162,7 @@ def test_a_backfill_survives_a_killed_run_a_restarted_database_and_two_bad_clien
     rejected, stalled = bad = [key for key in agency.grid if agency.own_key(key)][-2:]
     expectation = Expectation(agency, bad, dates)
 
-    with observing(agency.deployment.engine.url) as observer:
+    with observing(agency.app.engine.url) as observer:
 
         def wait_for(clients: int) -> None:
             agency.poll(lambda: len(observer.rows) >= clients, f"the rows of {clients} clients")

@@ -10,9 +10,9 @@ import psutil
 import pytest
 from sqlalchemy import URL
 
-from kpi_pipeline.cli.dagster_page import RunStatus
 from kpi_pipeline.cli.status import report
-from kpi_pipeline.partitions import rectangle_tags
+from kpi_pipeline.orchestration.partitions import block_tags
+from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 from kpi_pipeline_tests.end_to_end.alarms import lively_agency
 
@@ -38,7 +38,7 @@ def test_freshness_turns_503_at_the_set_time_and_status_says_what_is_late_and_fo
 ) -> None:
     agency.poll(lambda: _has_begun(agency), "a sign of life of each part of the daemon")
     dates = [agency.today - timedelta(days=1), agency.today]
-    assert agency.run(ASSETS, rectangle_tags(agency.grid, dates))[0] is RunStatus.SUCCESS
+    assert agency.run(ASSETS, block_tags(agency.grid, dates))[0] is RunStatus.SUCCESS
     (daemon,) = [it for it in agency.children if "daemon" in it.name]
     psutil.Process(daemon.pid).kill()
     as_of = min(row["as_of"] for (_, day), row in agency.rows().items() if day == agency.today)
@@ -50,7 +50,7 @@ def test_freshness_turns_503_at_the_set_time_and_status_says_what_is_late_and_fo
     assert sorted(_freshness(agency).json()["stale"]) == sorted(agency.grid)
 
     capsys.readouterr()
-    later = replace(agency.deployment, now=lambda: datetime.now(UTC) + timedelta(hours=3))
+    later = replace(agency.app, now=lambda: datetime.now(UTC) + timedelta(hours=3))
     assert not report(later)
     said = capsys.readouterr().out
     # The one is due at half past each hour, the other every 15 minutes.

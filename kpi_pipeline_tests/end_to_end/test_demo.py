@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from kpi_pipeline.warehouse.embedded import embedded_server
-from kpi_pipeline.warehouse.engine import open_engine
+from kpi_pipeline.db.embedded import embedded_server
+from kpi_pipeline.db.engine import open_engine
 
 pytestmark = pytest.mark.slow
 

@@ -8,11 +8,11 @@ import psutil
 import pytest
 from sqlalchemy import URL, text
 
-from kpi_pipeline.business_days import days_between
-from kpi_pipeline.cli.backfill_page import BackfillTarget, launch_backfill, read_status
-from kpi_pipeline.cli.dagster_page import RunStatus
-from kpi_pipeline.warehouse.clients import import_clients
-from kpi_pipeline.warehouse.clients_csv import parse
+from kpi_pipeline.db.clients import import_clients
+from kpi_pipeline.db.clients_csv import parse
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.services.backfill_page import BackfillTarget, launch_backfill, read_status
+from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 from kpi_pipeline_tests.end_to_end.runs import under_way
 from kpi_pipeline_tests.end_to_end.starting import running_agency
@@ -69,7 +69,7 @@ def stored(agency: Agency) -> tuple[set[tuple[str, date]], set[tuple[str, date]]
 
 
 def set_active(agency: Agency, workspace: str, *, active: bool) -> None:
-    with agency.deployment.engine.begin() as connection:
+    with agency.app.engine.begin() as connection:
         statement = text("UPDATE clients SET active = :active WHERE workspace = :workspace")
         connection.execute(statement, {"active": active, "workspace": workspace})
 
@@ -82,7 +82,7 @@ def test_a_backfill_of_any_shape_fills_exactly_its_partitions(estate: Agency) ->
     grid = estate.grid
     hole = [*days_ago(estate, 190, 189), *days_ago(estate, 186, 186)]
     targets: dict[str, Target] = {
-        "few clients that are no neighbours": dict.fromkeys(
+        "few clients that are no contiguous_groups": dict.fromkeys(
             [grid[1], grid[8], grid[20]], days_ago(estate, 210, 203)
         ),
         "few dates, clients in three groups": dict.fromkeys(
@@ -119,10 +119,10 @@ def test_a_client_that_is_added_in_mid_range_is_filled_with_its_neighbours_and_d
     under_way = launch_backfill(estate.page, BackfillTarget(ASSETS, others))
     estate.control("POST", "workspaces", {"name": "Clover Middle"})
     listed = estate.sandbox.get("/sandbox/clients.csv").text
-    records = parse(listed, estate.deployment.instances(), "clients.csv")
-    with estate.deployment.engine.begin() as connection:
+    records = parse(listed, estate.app.instances(), "clients.csv")
+    with estate.app.engine.begin() as connection:
         slugs = import_clients(
-            connection, records, targets_from=date(2020, 1, 1), vault=estate.deployment.vault
+            connection, records, targets_from=date(2020, 1, 1), vault=estate.app.vault
         )
     (added,) = set(slugs) - set(estate.ids)
     rows = {int(row["bison_workspace_id"]): row for row in csv.DictReader(listed.split("\n"))}

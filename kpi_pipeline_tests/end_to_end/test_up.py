@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from kpi_pipeline.instances import format_instances
+from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.conftest import instance_of
-from kpi_pipeline_tests.sandbox.running import Bison
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 
 from kpi_pipeline.gateway.app import create_app
 from kpi_pipeline.gateway.server import configured
-from kpi_pipeline.inbox.intake import Inbox
+from kpi_pipeline.inbox.ingest import Inbox
 from kpi_pipeline_tests.cli.running import calm_zone, wait_until
 from kpi_pipeline_tests.gateway.support import stocked_clients
 

@@ -16,11 +16,11 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine, text
 
-from kpi_pipeline.warehouse.engine import open_engine
-from kpi_pipeline.warehouse.vault import Vault, new_secret_key
+from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline.db.vault import Vault, new_secret_key
 from kpi_pipeline_tests.cli.running import address, calm_zone, days_ago
-from kpi_pipeline_tests.events.bodies import content
-from kpi_pipeline_tests.warehouse.stocked import imported, record, stock_facts
+from kpi_pipeline_tests.db.stocked import imported, record, stock_facts
+from kpi_pipeline_tests.domain.bodies import content
 from kpi_pipeline_tests.webhooks.sending import Gateway, gateways
 
 CLIENTS = 5

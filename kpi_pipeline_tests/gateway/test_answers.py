@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from kpi_pipeline.gateway.webhooks import LARGEST_BODY
-from kpi_pipeline_tests.events.bodies import content
+from kpi_pipeline_tests.domain.bodies import content
 from kpi_pipeline_tests.gateway.support import FIRST_ID, Running, encoded, lead
 
 pytestmark = pytest.mark.slow

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from kpi_pipeline.events.event import EventStatus
+from kpi_pipeline.db.inbox import Receipt
+from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.gateway import batches
 from kpi_pipeline.gateway.batches import Arrival, Batches, UnavailableError
-from kpi_pipeline.warehouse.inbox import Receipt
 from kpi_pipeline_tests.gateway.support import CLIENTS, FIRST_ID, Running, lead
 
 Outcomes = Sequence[Receipt | BaseException]
@@ -50,10 +50,10 @@ def outcomes(store: Store, count: int, *, gone: Sequence[int] = ()) -> Outcomes:
     async def all_of_them() -> Outcomes:
         at_work = Batches(store)
         async with at_work.at_work():
-            tasks = [asyncio.create_task(at_work.take_in(arrival(0)))]
+            tasks = [asyncio.create_task(at_work.ingest(arrival(0)))]
             while not store.calls:
                 await asyncio.sleep(0)
-            tasks += [asyncio.create_task(at_work.take_in(arrival(n))) for n in range(1, count)]
+            tasks += [asyncio.create_task(at_work.ingest(arrival(n))) for n in range(1, count)]
             await asyncio.sleep(0)
             for number in gone:
                 tasks[number].cancel()

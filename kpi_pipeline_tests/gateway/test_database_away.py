@@ -8,9 +8,9 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from kpi_pipeline.cli.processes import answers, free_port
-from kpi_pipeline.warehouse.engine import open_engine
-from kpi_pipeline.warehouse.migrate import upgrade
+from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline.db.migrate import upgrade
+from kpi_pipeline.services.processes import answers, free_port
 from kpi_pipeline_tests.cli.running import wait_until
 from kpi_pipeline_tests.gateway.support import base, encoded, lead, point_to, stocked_clients
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server

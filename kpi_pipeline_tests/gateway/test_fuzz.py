@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from kpi_pipeline_tests.events.bodies import content
+from kpi_pipeline_tests.domain.bodies import content
 from kpi_pipeline_tests.gateway.support import CLIENTS, FIRST_ID, Running
 
 pytestmark = pytest.mark.slow

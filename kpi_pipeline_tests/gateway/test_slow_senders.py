@@ -11,9 +11,9 @@ from select import select
 import pytest
 from sqlalchemy import URL
 
+from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline.db.locks import lock_client
 from kpi_pipeline.gateway import connections, webhooks
-from kpi_pipeline.warehouse.engine import open_engine
-from kpi_pipeline.warehouse.locks import lock_client
 from kpi_pipeline_tests.gateway.in_process import Gateway, in_process
 from kpi_pipeline_tests.gateway.support import encoded, fresh_database, lead
 

@@ -44,7 +44,7 @@ def test_a_fault_inside_is_a_plain_sentence_for_the_sender_and_the_rest_is_for_t
     def fail(*_: object) -> None:
         raise RuntimeError("a slip of the pen")
 
-    monkeypatch.setattr(app, "take_in", fail)
+    monkeypatch.setattr(app, "ingest", fail)
     body = encoded(lead())
     answer = gateway.post(body)
     assert answer.status_code == 500

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from kpi_pipeline.warehouse.vault import Vault
+from kpi_pipeline.db.vault import Vault
+from kpi_pipeline_tests.db.stocked import imported, record
 from kpi_pipeline_tests.inbox.support import URLS, Agency
-from kpi_pipeline_tests.warehouse.stocked import imported, record
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kpi_pipeline.inbox.files import FilesReport, take_up_files
-from kpi_pipeline_tests.events.bodies import content
+from kpi_pipeline.inbox.files import FilesReport, ingest_files
+from kpi_pipeline_tests.domain.bodies import content
 from kpi_pipeline_tests.inbox.support import Agency
 
 WRITTEN = 1_000_000.0
@@ -32,7 +32,7 @@ def lines(*contents: Mapping[str, Any] | str) -> str:
 
 
 def take_up(agency: Agency, folder: Path, now: float = AT_REST) -> FilesReport:
-    return take_up_files(agency.inbox(), folder, sorted(agency.urls), now=lambda: now)
+    return ingest_files(agency.inbox(), folder, sorted(agency.urls), now=lambda: now)
 
 
 def tree(folder: Path) -> list[str]:

@@ -8,17 +8,17 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine, text
 
-from kpi_pipeline.business_days import business_date
-from kpi_pipeline.events.event import Event
-from kpi_pipeline.inbox.intake import Inbox, take_in
-from kpi_pipeline.warehouse.counted_events import affected_dates
-from kpi_pipeline.warehouse.inbox import Receipt
-from kpi_pipeline.warehouse.locks import lock_client
-from kpi_pipeline.warehouse.metric_rows import publish_metrics, recompute_projections
-from kpi_pipeline.warehouse.tables import client_metrics
-from kpi_pipeline.warehouse.vault import Vault
-from kpi_pipeline_tests.events.bodies import CHICAGO
-from kpi_pipeline_tests.warehouse.stocked import AS_OF, TODAY, rows_of, stock_facts
+from kpi_pipeline.db.inbox import Receipt
+from kpi_pipeline.db.locks import lock_client
+from kpi_pipeline.db.metrics import publish_metrics, recompute_projections
+from kpi_pipeline.db.overlay import affected_dates
+from kpi_pipeline.db.tables import client_metrics
+from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.domain.calendar import business_date
+from kpi_pipeline.domain.events.event import Event
+from kpi_pipeline.inbox.ingest import Inbox, ingest
+from kpi_pipeline_tests.db.stocked import AS_OF, TODAY, rows_of, stock_facts
+from kpi_pipeline_tests.domain.bodies import CHICAGO
 
 URLS = {"main": "https://mail.example", "emea": "https://emea.example/"}
 # A quarter of an hour after the facts were asked for.
@@ -58,9 +58,9 @@ class Agency:
         """Its inbox."""
         return Inbox(self.engine, self.tz, lambda: self.at, self.urls, realtime=realtime)
 
-    def take_in(self, *events: Event, realtime: bool = True) -> list[Receipt]:
+    def ingest(self, *events: Event, realtime: bool = True) -> list[Receipt]:
         """Take in events that came in together."""
-        return take_in(self.inbox(realtime=realtime), events)
+        return ingest(self.inbox(realtime=realtime), events)
 
     def stock(
         self,

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kpi_pipeline.events.event import Event
-from kpi_pipeline_tests.events.bodies import content, email_sent, lead, understood
+from kpi_pipeline.domain.events.event import Event
+from kpi_pipeline_tests.db.stocked import AS_OF, TODAY
+from kpi_pipeline_tests.domain.bodies import content, email_sent, lead, understood
 from kpi_pipeline_tests.inbox.support import LATER, Agency
-from kpi_pipeline_tests.warehouse.stocked import AS_OF, TODAY
 
 HOUR = timedelta(hours=1)
 Outcome = tuple[list[dict[str, Any]], list[Any]]
@@ -42,7 +42,7 @@ def taken_in(agency: Agency, batches: list[list[Event]]) -> Outcome:
     for workspace in ("harbor", "quay"):
         agency.stock(workspace, shown=SHOWN)
     for batch in batches:
-        agency.take_in(*batch)
+        agency.ingest(*batch)
     kept = agency.sql(
         "SELECT idempotency_key, status, business_date FROM webhook_events ORDER BY 1"
     )

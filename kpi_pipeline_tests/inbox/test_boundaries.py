@@ -4,8 +4,8 @@ from datetime import date, timedelta
 
 import pytest
 
-from kpi_pipeline.business_days import day_start
-from kpi_pipeline_tests.events.bodies import CHICAGO, lead
+from kpi_pipeline.domain.calendar import day_start
+from kpi_pipeline_tests.domain.bodies import CHICAGO, lead
 from kpi_pipeline_tests.inbox.support import Agency
 
 SECOND = timedelta(seconds=1)
@@ -40,14 +40,14 @@ def test_a_lead_before_midnight_and_one_after_it_stand_on_their_own_days_and_mon
     new_month = day.day == 1
 
     agency.at = midnight - SECOND
-    agency.take_in(lead(1, arrived_at=agency.at))
+    agency.ingest(lead(1, arrived_at=agency.at))
     assert agency.today == yesterday
     assert list(agency.rows()) == [("harbor", yesterday)]
     assert agency.number("positive_replies_today", day=yesterday) == 3 + 1
     assert agency.number("positive_replies_mtd", day=yesterday) == closed + 1
 
     agency.at = midnight + SECOND
-    agency.take_in(lead(2, arrived_at=agency.at))
+    agency.ingest(lead(2, arrived_at=agency.at))
     assert agency.today == day
     assert agency.number("positive_replies_mtd", day=yesterday) == closed + 1
     row = agency.rows()["harbor", day]
@@ -69,8 +69,8 @@ def test_a_lead_of_before_midnight_that_is_stored_after_it_counts_on_the_day_bef
     stock_until(agency, yesterday, day)
     agency.at = midnight + SECOND
     first, late = lead(1, arrived_at=agency.at), lead(2, arrived_at=midnight - SECOND)
-    agency.take_in(first)
-    agency.take_in(late)
+    agency.ingest(first)
+    agency.ingest(late)
     closed = 3 * yesterday.day + 1
     assert agency.number("positive_replies_mtd", day=yesterday) == closed
     month_so_far = 1 if day.day == 1 else closed + 1
@@ -84,6 +84,6 @@ def test_utc_midnight_is_no_midnight(agency: Agency) -> None:
     utc_midnight = day_start(day, CHICAGO) + timedelta(hours=19)
     for number, at in enumerate((utc_midnight - SECOND, utc_midnight + SECOND), start=1):
         agency.at = at
-        agency.take_in(lead(number, arrived_at=at))
+        agency.ingest(lead(number, arrived_at=at))
     assert list(agency.rows()) == [("harbor", day)]
     assert agency.number("positive_replies_mtd", day=day) == 3 * 18 + 2

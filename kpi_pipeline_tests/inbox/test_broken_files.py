@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.inbox import records
-from kpi_pipeline.inbox.files import FilesReport, take_up_files
-from kpi_pipeline.warehouse.engine import open_engine
+from kpi_pipeline.inbox.files import FilesReport, ingest_files
 from kpi_pipeline_tests.inbox.dropping import (
     AT_REST,
     WRITTEN,
@@ -162,7 +162,7 @@ def test_while_the_database_is_away_a_file_stays_where_it_is(one: Agency, folder
     away = open_engine(make_url("postgresql+psycopg://kpi@127.0.0.1:1/kpi"))
     inbox = replace(one.inbox(), engine=away)
     with pytest.raises(SQLAlchemyError):
-        take_up_files(inbox, folder, ["main"], now=lambda: AT_REST)
+        ingest_files(inbox, folder, ["main"], now=lambda: AT_REST)
     away.dispose()
     assert tree(folder) == ["x.jsonl"]
     assert take_up(one, folder) == FilesReport(files=1, events=1)

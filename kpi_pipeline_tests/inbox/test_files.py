@@ -6,7 +6,8 @@ import pytest
 
 from kpi_pipeline.inbox import records
 from kpi_pipeline.inbox.files import FilesReport
-from kpi_pipeline_tests.events.bodies import content
+from kpi_pipeline_tests.db.stocked import imported, record
+from kpi_pipeline_tests.domain.bodies import content
 from kpi_pipeline_tests.inbox.dropping import (
     drop,
     keys,
@@ -16,7 +17,6 @@ from kpi_pipeline_tests.inbox.dropping import (
     tree,
 )
 from kpi_pipeline_tests.inbox.support import Agency
-from kpi_pipeline_tests.warehouse.stocked import imported, record
 
 MAIN = "https://mail.example"
 

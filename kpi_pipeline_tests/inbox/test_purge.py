@@ -2,12 +2,12 @@ from datetime import timedelta
 
 import pytest
 
-from kpi_pipeline.events.event import Event, EventStatus
+from kpi_pipeline.domain.events.event import Event, EventStatus
 from kpi_pipeline.inbox import replay as replaying
 from kpi_pipeline.inbox.replay import purge, replay
-from kpi_pipeline_tests.events.bodies import content, understood
+from kpi_pipeline_tests.db.stocked import TODAY
+from kpi_pipeline_tests.domain.bodies import content, understood
 from kpi_pipeline_tests.inbox.support import LATER, Agency
-from kpi_pipeline_tests.warehouse.stocked import TODAY
 
 DAYS = timedelta(days=1)
 PERSONAL = ["Avery", "Quill", "avery@lead.example", "Please call me", "Lead Company Ltd"]
@@ -33,7 +33,7 @@ def stocked(agency: Agency) -> Agency:
 
 
 def test_after_their_time_bodies_are_gone_and_numbers_and_keys_stay(stocked: Agency) -> None:
-    stocked.take_in(personal(1), personal(2), personal(1))
+    stocked.ingest(personal(1), personal(2), personal(1))
     columns = "id", "idempotency_key", "status", "metric", "business_date", "deliveries"
     before, rows = stocked.events(*columns), stocked.rows()
     stocked.at = LATER + 30 * DAYS
@@ -47,7 +47,7 @@ def test_after_their_time_bodies_are_gone_and_numbers_and_keys_stay(stocked: Age
 
 
 def test_nothing_of_a_person_is_left_of_an_event_whatever_became_of_it(stocked: Agency) -> None:
-    stocked.take_in(
+    stocked.ingest(
         personal(1),
         personal(2, event_type="email_opened"),
         personal(3, workspace_id=109),
@@ -63,7 +63,7 @@ def test_nothing_of_a_person_is_left_of_an_event_whatever_became_of_it(stocked: 
 
 
 def test_worked_out_anew_after_a_purge_the_rows_are_the_same(stocked: Agency) -> None:
-    stocked.take_in(personal(1), personal(2))
+    stocked.ingest(personal(1), personal(2))
     before = stocked.rows()["harbor", TODAY]
     stocked.at = LATER + timedelta(hours=1)
     purge(stocked.inbox(), older_than_days=0)
@@ -72,7 +72,7 @@ def test_worked_out_anew_after_a_purge_the_rows_are_the_same(stocked: Agency) ->
     assert after["updated_at"] > before["updated_at"]
     assert {**after, "updated_at": None} == {**before, "updated_at": None}
     # Delivered once more, it is known by its key.
-    stocked.take_in(personal(1))
+    stocked.ingest(personal(1))
     assert stocked.number("positive_replies_mtd") == 3 * 18 + 2
 
 
@@ -80,6 +80,6 @@ def test_more_bodies_than_are_dropped_at_once_are_all_dropped(
     stocked: Agency, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replaying, "_AT_ONCE", 2)
-    stocked.take_in(*(personal(number) for number in range(1, 6)))
+    stocked.ingest(*(personal(number) for number in range(1, 6)))
     stocked.at = LATER + DAYS
     assert purge(stocked.inbox(), older_than_days=0) == 5

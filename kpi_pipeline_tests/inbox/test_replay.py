@@ -3,11 +3,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from kpi_pipeline.events.event import EventStatus
+from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.inbox.replay import ReplayReport, replay
-from kpi_pipeline_tests.events.bodies import content, email_sent, lead, understood
+from kpi_pipeline_tests.db.stocked import AS_OF, TODAY, imported, record
+from kpi_pipeline_tests.domain.bodies import content, email_sent, lead, understood
 from kpi_pipeline_tests.inbox.support import LATER, Agency
-from kpi_pipeline_tests.warehouse.stocked import AS_OF, TODAY, imported, record
 
 MONTH_SO_FAR = 3 * 18
 OPENED = understood(content("email_opened", {}), LATER)
@@ -31,7 +31,7 @@ def spoil(agency: Agency, status: str) -> None:
 
 @pytest.mark.parametrize("status", ["received", "set_aside"])
 def test_what_waits_or_was_set_aside_is_applied(stocked: Agency, status: str) -> None:
-    stocked.take_in(lead(1, arrived_at=LATER), realtime=False)
+    stocked.ingest(lead(1, arrived_at=LATER), realtime=False)
     stocked.sql("UPDATE webhook_events SET status = :status, tries = 5", status=status)
     assert replay(stocked.inbox()) == ReplayReport(events=1, applied=1, left=0)
     assert stocked.number("positive_replies_mtd") == MONTH_SO_FAR + 1
@@ -39,7 +39,7 @@ def test_what_waits_or_was_set_aside_is_applied(stocked: Agency, status: str) ->
 
 
 def test_what_nobody_has_a_client_for_is_left_until_there_is_one(stocked: Agency) -> None:
-    stocked.take_in(lead(1, 103, LATER))
+    stocked.ingest(lead(1, 103, LATER))
     assert replay(stocked.inbox()) == ReplayReport(events=1, applied=0, left=1)
     imported(stocked.engine, stocked.vault, record(103, "Newcomer"))
     stocked.stock("newcomer")
@@ -51,7 +51,7 @@ def test_what_nobody_has_a_client_for_is_left_until_there_is_one(stocked: Agency
 def test_what_was_not_understood_and_is_now_counts_from_now_on(
     stocked: Agency, status: str
 ) -> None:
-    stocked.take_in(email_sent(1, AS_OF - timedelta(days=1), LATER), realtime=False)
+    stocked.ingest(email_sent(1, AS_OF - timedelta(days=1), LATER), realtime=False)
     spoil(stocked, status)
     report = replay(stocked.inbox(), statuses=[EventStatus(status)])
     assert report == ReplayReport(events=1, applied=1, left=0)
@@ -60,13 +60,13 @@ def test_what_was_not_understood_and_is_now_counts_from_now_on(
     ]
     assert stocked.number("emails_sent_mtd") == 100 * 18 + 1
     # Told of once more, it is known by its new key.
-    (receipt,) = stocked.take_in(email_sent(1, AS_OF - timedelta(days=1), LATER))
+    (receipt,) = stocked.ingest(email_sent(1, AS_OF - timedelta(days=1), LATER))
     assert not receipt.is_new
     assert stocked.number("emails_sent_mtd") == 100 * 18 + 1
 
 
 def test_what_still_is_not_understood_or_counted_stays_as_it_is(stocked: Agency) -> None:
-    stocked.take_in(understood(b"no event", LATER), OPENED)
+    stocked.ingest(understood(b"no event", LATER), OPENED)
     before = stocked.events("status", "reason", "idempotency_key")
     statuses = list(EventStatus)
     assert replay(stocked.inbox(), statuses=statuses) == ReplayReport(events=2, applied=0, left=2)
@@ -74,7 +74,7 @@ def test_what_still_is_not_understood_or_counted_stays_as_it_is(stocked: Agency)
 
 
 def test_a_misdirected_event_is_not_counted_by_a_replay_either(stocked: Agency) -> None:
-    stocked.take_in(lead(1, arrived_at=LATER, instance_url="https://emea.example"))
+    stocked.ingest(lead(1, arrived_at=LATER, instance_url="https://emea.example"))
     assert replay(stocked.inbox()).applied == 0
     # Unless the addresses of the instances have been mended since.
     stocked.urls = {"main": "https://emea.example", "emea": "https://mail.example"}
@@ -83,9 +83,9 @@ def test_a_misdirected_event_is_not_counted_by_a_replay_either(stocked: Agency) 
 
 
 def test_the_same_event_in_two_rows_counts_once_and_the_other_says_so(stocked: Agency) -> None:
-    stocked.take_in(lead(1, arrived_at=LATER), realtime=False)
+    stocked.ingest(lead(1, arrived_at=LATER), realtime=False)
     spoil(stocked, "invalid")
-    (twin,) = stocked.take_in(lead(1, arrived_at=LATER))
+    (twin,) = stocked.ingest(lead(1, arrived_at=LATER))
     for _ in range(2):
         assert replay(stocked.inbox()) == ReplayReport(events=1, applied=0, left=1)
         assert stocked.events("status", "reason") == [
@@ -96,9 +96,9 @@ def test_the_same_event_in_two_rows_counts_once_and_the_other_says_so(stocked: A
 
 
 def test_two_twins_that_are_both_understood_only_now_count_once(stocked: Agency) -> None:
-    stocked.take_in(lead(1, arrived_at=LATER), realtime=False)
+    stocked.ingest(lead(1, arrived_at=LATER), realtime=False)
     spoil(stocked, "invalid")
-    stocked.take_in(lead(1, arrived_at=LATER), realtime=False)
+    stocked.ingest(lead(1, arrived_at=LATER), realtime=False)
     spoil(stocked, "invalid")
     assert replay(stocked.inbox()) == ReplayReport(events=2, applied=1, left=1)
     assert stocked.number("positive_replies_mtd") == MONTH_SO_FAR + 1
@@ -106,7 +106,7 @@ def test_two_twins_that_are_both_understood_only_now_count_once(stocked: Agency)
 
 def test_a_replay_of_everything_changes_no_number_however_often(stocked: Agency) -> None:
     events = [lead(1, 101, LATER), lead(2, 102, LATER), email_sent(1, AS_OF, LATER), OPENED]
-    stocked.take_in(*events, lead(9, 109, LATER))
+    stocked.ingest(*events, lead(9, 109, LATER))
     left_out = {"updated_at"}
     numbers = [
         {name: value for name, value in row.items() if name not in left_out}
@@ -128,7 +128,7 @@ def test_an_event_keeps_its_day_when_the_time_zone_of_the_business_changes(
     stocked: Agency,
 ) -> None:
     late = datetime(2026, 3, 18, 4, 30, tzinfo=UTC)
-    stocked.take_in(lead(1, arrived_at=late), realtime=False)
+    stocked.ingest(lead(1, arrived_at=late), realtime=False)
     assert stocked.events("business_date") == [date(2026, 3, 17)]
     stocked.tz = ZoneInfo("UTC")
     inbox = stocked.inbox()
@@ -142,7 +142,7 @@ def test_only_the_clients_the_time_and_the_statuses_that_were_chosen_are_replaye
 ) -> None:
     minute = timedelta(minutes=1)
     stocked.at = LATER + 5 * minute
-    stocked.take_in(
+    stocked.ingest(
         lead(1, 101, LATER), lead(2, 101, LATER + 2 * minute), lead(3, 102, LATER), realtime=False
     )
     stocked.sql("UPDATE webhook_events SET status = 'set_aside'")
@@ -156,13 +156,13 @@ def test_only_the_clients_the_time_and_the_statuses_that_were_chosen_are_replaye
 
 def test_a_replay_that_fails_for_one_client_goes_on_with_the_others(stocked: Agency) -> None:
     stocked.poison("harbor", most=3)
-    stocked.take_in(lead(1, 101, LATER), lead(1, 102, LATER), realtime=False)
+    stocked.ingest(lead(1, 101, LATER), lead(1, 102, LATER), realtime=False)
     assert replay(stocked.inbox()) == ReplayReport(events=2, applied=1, left=1)
     assert stocked.number("positive_replies_mtd", "quay") == MONTH_SO_FAR + 1
 
 
 def test_an_event_without_its_body_is_left_as_it_is(stocked: Agency) -> None:
-    stocked.take_in(lead(1, arrived_at=LATER), realtime=False)
+    stocked.ingest(lead(1, arrived_at=LATER), realtime=False)
     spoil(stocked, "invalid")
     stocked.sql("UPDATE webhook_events SET body = NULL")
     assert replay(stocked.inbox()) == ReplayReport(events=1, applied=0, left=1)

@@ -7,11 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from sqlalchemy import Engine
 
-from kpi_pipeline.inbox import intake
-from kpi_pipeline.warehouse.vault import Vault
-from kpi_pipeline_tests.events.bodies import lead
+from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.inbox import ingest
+from kpi_pipeline_tests.db.stocked import TODAY, imported, record
+from kpi_pipeline_tests.domain.bodies import lead
 from kpi_pipeline_tests.inbox.support import LATER, Agency
-from kpi_pipeline_tests.warehouse.stocked import TODAY, imported, record
 
 THREADS, EVENTS, CLIENTS = 8, 40, 6
 
@@ -19,7 +19,7 @@ THREADS, EVENTS, CLIENTS = 8, 40, 6
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine is, nobody gives up waiting for a client."""
-    monkeypatch.setattr(intake, "_MOST_PATIENCE", "60s")
+    monkeypatch.setattr(ingest, "_MOST_PATIENCE", "60s")
 
 
 def test_eight_threads_with_mixed_batches_never_block_each_other_and_lose_nothing(
@@ -40,7 +40,7 @@ def test_eight_threads_with_mixed_batches_never_block_each_other_and_lose_nothin
     def send(leads: list[tuple[int, int]]) -> None:
         while leads:
             size = 1 + len(leads) % 7
-            agency.take_in(*(lead(number, client, LATER) for client, number in leads[:size]))
+            agency.ingest(*(lead(number, client, LATER) for client, number in leads[:size]))
             del leads[:size]
 
     distinct = {it for leads in sent for it in leads}
@@ -69,7 +69,7 @@ def test_a_sync_of_the_same_client_at_the_same_time_loses_no_event(
     with ThreadPoolExecutor(4) as pool:
         futures: list[Future[object]] = []
         for number in range(1, 16):
-            futures.append(pool.submit(agency.take_in, lead(number, 101, LATER)))
+            futures.append(pool.submit(agency.ingest, lead(number, 101, LATER)))
             futures.append(pool.submit(agency.stock, shown=[TODAY]))
         for future in futures:
             future.result(timeout=60)

@@ -10,10 +10,10 @@ from decimal import Decimal
 
 import pytest
 
-from kpi_pipeline.events.event import EventStatus
-from kpi_pipeline_tests.events.bodies import content, email_sent, lead, understood
+from kpi_pipeline.domain.events.event import EventStatus
+from kpi_pipeline_tests.db.stocked import AS_OF, TODAY, imported, record
+from kpi_pipeline_tests.domain.bodies import content, email_sent, lead, understood
 from kpi_pipeline_tests.inbox.support import LATER, Agency
-from kpi_pipeline_tests.warehouse.stocked import AS_OF, TODAY, imported, record
 
 DAY = timedelta(days=1)
 RECEIVED, APPLIED = EventStatus.RECEIVED, EventStatus.APPLIED
@@ -22,7 +22,7 @@ MONTH_SO_FAR = 3 * 18
 
 def test_a_lead_is_in_the_row_of_today_when_it_is_taken_in(agency: Agency) -> None:
     agency.stock(shown=[TODAY])
-    (receipt,) = agency.take_in(lead(1, arrived_at=LATER))
+    (receipt,) = agency.ingest(lead(1, arrived_at=LATER))
     assert (receipt.status, receipt.is_new, receipt.reason) == (APPLIED, True, None)
     row = agency.rows()["harbor", TODAY]
     assert row["positive_replies_today"] == 3 + 1
@@ -35,8 +35,8 @@ def test_a_lead_is_in_the_row_of_today_when_it_is_taken_in(agency: Agency) -> No
 
 def test_an_event_counts_once_however_often_it_is_delivered(agency: Agency) -> None:
     agency.stock()
-    first, second = agency.take_in(lead(1, arrived_at=LATER), lead(1, arrived_at=LATER + DAY / 24))
-    (third,) = agency.take_in(lead(1, arrived_at=LATER + DAY / 12))
+    first, second = agency.ingest(lead(1, arrived_at=LATER), lead(1, arrived_at=LATER + DAY / 24))
+    (third,) = agency.ingest(lead(1, arrived_at=LATER + DAY / 12))
     assert first.event_id == second.event_id == third.event_id
     assert [it.is_new for it in (first, second, third)] == [True, False, False]
     assert agency.number("positive_replies_mtd") == MONTH_SO_FAR + 1
@@ -54,7 +54,7 @@ def test_shuffled_and_doubled_events_give_the_same_numbers_in_batches_of_any_siz
     events = [lead(number, 101 + number % 2, LATER) for number in range(1, 21)] * 2
     random.Random(at_once).shuffle(events)
     for place in range(0, len(events), at_once):
-        agency.take_in(*events[place : place + at_once])
+        agency.ingest(*events[place : place + at_once])
     assert set(agency.events("status", "deliveries")) == {("applied", 2)}
     for workspace in ("harbor", "quay"):
         assert agency.number("positive_replies_today", workspace) == 3 + 10
@@ -64,22 +64,22 @@ def test_shuffled_and_doubled_events_give_the_same_numbers_in_batches_of_any_siz
 def test_what_arrived_before_the_facts_were_asked_for_is_held_by_them(agency: Agency) -> None:
     agency.stock()
     second = timedelta(seconds=1)
-    agency.take_in(lead(1, arrived_at=AS_OF - second), lead(2, arrived_at=AS_OF))
+    agency.ingest(lead(1, arrived_at=AS_OF - second), lead(2, arrived_at=AS_OF))
     assert agency.number("positive_replies_today") == 3
-    agency.take_in(lead(3, arrived_at=AS_OF + second))
+    agency.ingest(lead(3, arrived_at=AS_OF + second))
     assert agency.number("positive_replies_today") == 4
     assert set(agency.events("status")) == {"applied"}
 
 
 def test_the_nightly_job_and_a_webhook_never_undo_each_other(agency: Agency) -> None:
     agency.stock(shown=[TODAY])
-    agency.take_in(lead(1, arrived_at=LATER), lead(2, arrived_at=LATER + timedelta(minutes=2)))
+    agency.ingest(lead(1, arrived_at=LATER), lead(2, arrived_at=LATER + timedelta(minutes=2)))
     assert agency.number("positive_replies_mtd") == MONTH_SO_FAR + 2
     # The facts that are fetched between the two hold the first, and a third that no webhook told.
     again = LATER + timedelta(minutes=1)
     agency.stock(first=TODAY, as_of=again, interested=5, shown=[TODAY])
     assert agency.number("positive_replies_mtd") == 3 * 17 + 5 + 1
-    agency.take_in(lead(3, arrived_at=LATER + timedelta(minutes=3)))
+    agency.ingest(lead(3, arrived_at=LATER + timedelta(minutes=3)))
     assert agency.number("positive_replies_mtd") == 3 * 17 + 5 + 2
 
 
@@ -87,7 +87,7 @@ def test_today_has_a_row_with_the_month_so_far_though_nothing_was_fetched_for_it
     agency: Agency,
 ) -> None:
     agency.stock(last=TODAY - DAY)
-    agency.take_in(lead(1, arrived_at=LATER), lead(2, arrived_at=LATER))
+    agency.ingest(lead(1, arrived_at=LATER), lead(2, arrived_at=LATER))
     row = agency.rows()["harbor", TODAY]
     assert (row["positive_replies_today"], row["emails_sent_today"]) == (2, 0)
     assert row["positive_replies_mtd"] == 3 * 17 + 2
@@ -95,7 +95,7 @@ def test_today_has_a_row_with_the_month_so_far_though_nothing_was_fetched_for_it
 
 
 def test_without_any_facts_a_day_alone_has_a_number_and_a_month_has_none(agency: Agency) -> None:
-    agency.take_in(lead(1, arrived_at=LATER))
+    agency.ingest(lead(1, arrived_at=LATER))
     row = agency.rows()["harbor", TODAY]
     assert (row["positive_replies_today"], row["positive_replies_mtd"]) == (1, None)
 
@@ -105,7 +105,7 @@ def test_a_late_event_changes_its_own_row_and_each_later_one_up_to_today(agency:
     agency.stock(shown=days)
     before = agency.rows()
     sent_at = AS_OF - 2 * DAY
-    agency.take_in(email_sent(1, sent_at, LATER))
+    agency.ingest(email_sent(1, sent_at, LATER))
     after = agency.rows()
     added = {day: after["harbor", day]["emails_sent_mtd"] - 100 * day.day for day in days}
     assert added == dict(zip(days, [1, 1, 1, 0, 0], strict=True))
@@ -119,7 +119,7 @@ def test_an_event_of_last_month_changes_last_month_and_not_this_one(agency: Agen
     agency.stock()
     marked = {"type": "lead_interested", "created_at": "2026-02-10T15:00:00Z"}
     data = {"lead": {"id": 1}, "campaign": {"id": 3}, "campaign_event": marked}
-    agency.take_in(understood(content(data=data), LATER))
+    agency.ingest(understood(content(data=data), LATER))
     assert agency.number("positive_replies_mtd", day=date(2026, 2, 28)) == 3 * 28 + 1
     assert agency.number("positive_replies_last_month") == 3 * 28 + 1
     assert agency.number("positive_replies_mtd") == MONTH_SO_FAR
@@ -130,21 +130,21 @@ def test_a_lead_counts_in_the_month_in_which_it_turned_interested_whatever_follo
 ) -> None:
     agency.at = datetime(2026, 2, 28, 21, 0, tzinfo=UTC)
     agency.stock(last=date(2026, 2, 28), as_of=agency.at - DAY / 24)
-    agency.take_in(lead(1, arrived_at=agency.at))
+    agency.ingest(lead(1, arrived_at=agency.at))
     agency.stock(first=date(2026, 3, 1))
     agency.at = LATER
     # The same lead replies again in March, and is told of again with it.
-    agency.take_in(lead(1, arrived_at=LATER))
+    agency.ingest(lead(1, arrived_at=LATER))
     assert agency.events("business_date") == [date(2026, 2, 28)]
-    agency.take_in(lead(2, arrived_at=LATER))
+    agency.ingest(lead(2, arrived_at=LATER))
     assert agency.number("positive_replies_last_month") == 3 * 28 + 1
     assert agency.number("positive_replies_mtd") == MONTH_SO_FAR + 1
 
 
 def test_a_late_event_reaches_a_row_of_today_that_stands_on_events_alone(agency: Agency) -> None:
     agency.stock(last=TODAY - DAY, shown=[TODAY - DAY])
-    agency.take_in(lead(1, arrived_at=LATER))
-    agency.take_in(email_sent(1, AS_OF - DAY, LATER))
+    agency.ingest(lead(1, arrived_at=LATER))
+    agency.ingest(email_sent(1, AS_OF - DAY, LATER))
     assert agency.number("emails_sent_mtd", day=TODAY - DAY) == 100 * 17 + 1
     assert agency.number("emails_sent_mtd") == 100 * 17 + 1
     assert set(agency.events("status")) == {"applied"}
@@ -152,7 +152,7 @@ def test_a_late_event_reaches_a_row_of_today_that_stands_on_events_alone(agency:
 
 def test_an_event_that_changes_no_row_settles_all_the_same(agency: Agency) -> None:
     agency.stock(first=TODAY)
-    (receipt,) = agency.take_in(email_sent(1, AS_OF - 90 * DAY, LATER))
+    (receipt,) = agency.ingest(email_sent(1, AS_OF - 90 * DAY, LATER))
     assert (receipt.status, agency.rows()) == (APPLIED, {})
 
 
@@ -160,20 +160,20 @@ def test_other_clients_keep_their_rows(agency: Agency) -> None:
     for workspace in ("harbor", "quay"):
         agency.stock(workspace, shown=[TODAY])
     before = agency.rows()["quay", TODAY]
-    agency.take_in(lead(1, arrived_at=LATER))
+    agency.ingest(lead(1, arrived_at=LATER))
     assert agency.rows()["quay", TODAY] == before
 
 
 def test_with_realtime_off_events_are_stored_and_left_to_the_sensor(agency: Agency) -> None:
     agency.stock(shown=[TODAY])
-    (receipt,) = agency.take_in(lead(1, arrived_at=LATER), realtime=False)
+    (receipt,) = agency.ingest(lead(1, arrived_at=LATER), realtime=False)
     assert receipt.status is RECEIVED
     assert agency.number("positive_replies_mtd") == MONTH_SO_FAR
     assert agency.affected(["harbor"]) == {"harbor": [TODAY]}
 
 
 def test_a_batch_may_be_empty(agency: Agency) -> None:
-    assert agency.take_in() == []
+    assert agency.ingest() == []
 
 
 def test_an_ignored_and_an_invalid_event_are_stored_and_count_for_nothing(agency: Agency) -> None:
@@ -181,7 +181,7 @@ def test_an_ignored_and_an_invalid_event_are_stored_and_count_for_nothing(agency
     before = agency.rows()
     opened = {"event": {"type": "email_opened", "workspace_id": 101}, "data": {}}
     told = [understood(opened, LATER), understood(b"no event", LATER)]
-    assert [it.status for it in agency.take_in(*told)] == ["ignored", "invalid"]
+    assert [it.status for it in agency.ingest(*told)] == ["ignored", "invalid"]
     assert agency.events("body") == [event.body for event in told]
     assert agency.rows() == before
 
@@ -194,7 +194,7 @@ def test_the_workspace_of_another_instance_with_the_same_id_is_another_client(
         agency.stock(workspace)
     event = lead(1, arrived_at=LATER)
     twin = understood(event.body, LATER, instance="emea")
-    agency.take_in(event, lead(2, arrived_at=LATER), twin)
+    agency.ingest(event, lead(2, arrived_at=LATER), twin)
     assert agency.number("positive_replies_today") == 3 + 2
     assert agency.number("positive_replies_today", "emea-harbor") == 3 + 1
 
@@ -202,7 +202,7 @@ def test_the_workspace_of_another_instance_with_the_same_id_is_another_client(
 def test_an_event_joins_its_client_by_ids_and_never_by_a_name(agency: Agency) -> None:
     imported(agency.engine, agency.vault, record(101, "Seaside"), record(102, "Harbor"))
     agency.stock("harbor")
-    agency.take_in(lead(1, 101, LATER, workspace_name="Harbor "))
+    agency.ingest(lead(1, 101, LATER, workspace_name="Harbor "))
     assert list(agency.rows()) == [("harbor", TODAY)]
     assert agency.number("workspace_name") == "Seaside"
     assert agency.events("workspace") == ["harbor"]
@@ -214,11 +214,11 @@ def test_an_event_that_tells_of_another_instance_is_not_counted_and_says_so(
     agency.stock(shown=[TODAY])
     before = agency.rows()
     astray = lead(1, arrived_at=LATER, instance_url="https://EMEA.example/api")
-    (receipt,) = agency.take_in(astray)
+    (receipt,) = agency.ingest(astray)
     assert receipt.status is EventStatus.INVALID
     assert "tells of instance emea" in str(receipt.reason)
     assert agency.rows() == before
     # The same, where it belongs or tells of no instance that is known, counts.
     for url in ("https://mail.example", "https://elsewhere.example", "http://[broken"):
-        agency.take_in(lead(1, arrived_at=LATER, instance_url=url))
+        agency.ingest(lead(1, arrived_at=LATER, instance_url=url))
     assert agency.number("positive_replies_mtd") == MONTH_SO_FAR + 1

@@ -7,16 +7,16 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
-from kpi_pipeline.events.event import EventStatus
-from kpi_pipeline.inbox import intake
-from kpi_pipeline.inbox.apply import apply_waiting
-from kpi_pipeline.inbox.replay import replay, settle_waiting
-from kpi_pipeline.warehouse.counted_events import mark_applied, pending_events
-from kpi_pipeline.warehouse.inbox import NO_CLIENT, NOT_ACTIVE
-from kpi_pipeline.warehouse.locks import lock_client, lock_clients
-from kpi_pipeline_tests.events.bodies import CHICAGO, email_sent, lead
+from kpi_pipeline.db.inbox import NO_CLIENT, NOT_ACTIVE
+from kpi_pipeline.db.locks import lock_client, lock_clients
+from kpi_pipeline.db.overlay import mark_applied, pending_events
+from kpi_pipeline.domain.events.event import EventStatus
+from kpi_pipeline.inbox import ingest
+from kpi_pipeline.inbox.apply import apply_pending
+from kpi_pipeline.inbox.replay import match_and_date, replay
+from kpi_pipeline_tests.db.stocked import AS_OF, TODAY, imported, record
+from kpi_pipeline_tests.domain.bodies import CHICAGO, email_sent, lead
 from kpi_pipeline_tests.inbox.support import LATER, Agency
-from kpi_pipeline_tests.warehouse.stocked import AS_OF, TODAY, imported, record
 
 MONTH_SO_FAR = 3 * 18
 
@@ -40,7 +40,7 @@ def apply_all(agency: Agency, *workspaces: str) -> int:
     """Apply what waits, as a run does."""
     with agency.engine.begin() as connection:
         lock_clients(connection, workspaces)
-        return apply_waiting(connection, workspaces, CHICAGO, agency.at)
+        return apply_pending(connection, workspaces, CHICAGO, agency.at)
 
 
 def due(agency: Agency) -> list[str]:
@@ -50,28 +50,28 @@ def due(agency: Agency) -> list[str]:
 
 
 def test_an_event_of_a_client_that_is_imported_later_counts_from_then_on(stocked: Agency) -> None:
-    early, known = stocked.take_in(lead(1, 103, LATER), lead(1, 101, LATER))
+    early, known = stocked.ingest(lead(1, 103, LATER), lead(1, 101, LATER))
     assert (early.status, early.reason) == (EventStatus.UNMATCHED, NO_CLIENT)
     assert known.status is EventStatus.APPLIED
-    assert settle_waiting(stocked.inbox()) == 0
+    assert match_and_date(stocked.inbox()) == 0
 
     imported(stocked.engine, stocked.vault, record(103, "Newcomer"))
     stocked.stock("newcomer")
-    assert settle_waiting(stocked.inbox()) == 1
+    assert match_and_date(stocked.inbox()) == 1
     assert due(stocked) == ["newcomer"]
     assert apply_all(stocked, "newcomer") == 1
     assert stocked.number("positive_replies_mtd", "newcomer") == MONTH_SO_FAR + 1
     # Told of once more, it is known.
-    stocked.take_in(lead(1, 103, LATER))
+    stocked.ingest(lead(1, 103, LATER))
     assert stocked.number("positive_replies_mtd", "newcomer") == MONTH_SO_FAR + 1
 
 
 def test_an_event_of_a_client_that_is_not_active_waits_until_it_is_again(stocked: Agency) -> None:
     stocked.sql("UPDATE clients SET active = false WHERE workspace = 'harbor'")
     before = stocked.rows()
-    (receipt,) = stocked.take_in(lead(1, arrived_at=LATER))
+    (receipt,) = stocked.ingest(lead(1, arrived_at=LATER))
     assert (receipt.status, receipt.reason) == (EventStatus.UNMATCHED, NOT_ACTIVE)
-    assert settle_waiting(stocked.inbox()) == 0
+    assert match_and_date(stocked.inbox()) == 0
     assert stocked.rows() == before
     stocked.sql("UPDATE clients SET active = true WHERE workspace = 'harbor'")
     assert replay(stocked.inbox()).applied == 1
@@ -81,12 +81,12 @@ def test_an_event_of_a_client_that_is_not_active_waits_until_it_is_again(stocked
 def test_while_another_session_holds_the_rows_events_are_stored_and_applied_afterwards(
     stocked: Agency, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "_MOST_PATIENCE", "50ms")
+    monkeypatch.setattr(ingest, "_MOST_PATIENCE", "50ms")
     before = stocked.rows()
     with held(stocked.engine, "harbor"):
-        of_harbor, of_quay = stocked.take_in(lead(1, 101, LATER), lead(1, 102, LATER))
+        of_harbor, of_quay = stocked.ingest(lead(1, 101, LATER), lead(1, 102, LATER))
         assert {of_harbor.status, of_quay.status} == {EventStatus.RECEIVED}
-        (alone,) = stocked.take_in(lead(2, 102, LATER))
+        (alone,) = stocked.ingest(lead(2, 102, LATER))
         assert alone.status is EventStatus.APPLIED, "one client never waits for another"
     assert stocked.events("status", "tries") == [("received", 0), ("applied", 0), ("applied", 0)]
     assert stocked.rows()["harbor", TODAY] == before["harbor", TODAY]
@@ -101,7 +101,7 @@ def test_an_event_with_which_the_rows_fail_is_stored_with_the_reason_and_stops_n
 ) -> None:
     stocked.poison("harbor", most=3)
     before = stocked.rows()
-    bad, good = stocked.take_in(lead(1, 101, LATER), lead(1, 102, LATER))
+    bad, good = stocked.ingest(lead(1, 101, LATER), lead(1, 102, LATER))
     assert (bad.status, good.status) == (EventStatus.RECEIVED, EventStatus.APPLIED)
     assert stocked.rows()["harbor", TODAY] == before["harbor", TODAY]
     assert stocked.number("positive_replies_mtd", "quay") == MONTH_SO_FAR + 1
@@ -116,7 +116,7 @@ def test_an_event_with_which_the_rows_fail_is_stored_with_the_reason_and_stops_n
 def test_many_webhooks_of_a_client_in_trouble_are_one_try(stocked: Agency) -> None:
     stocked.poison("harbor", most=3)
     for number in range(1, 9):
-        stocked.take_in(lead(number, arrived_at=LATER))
+        stocked.ingest(lead(number, arrived_at=LATER))
     stored = stocked.events("status", "tries")
     assert stored == [("received", 1), *[("received", 0)] * 7]
     stocked.sql("DROP TRIGGER refuse ON client_metrics")
@@ -130,7 +130,7 @@ def test_waits_between_tries_grow_and_after_the_fifth_the_event_is_set_aside(
     stocked: Agency,
 ) -> None:
     stocked.poison("harbor", most=3)
-    (poison,) = stocked.take_in(lead(1, arrived_at=LATER))
+    (poison,) = stocked.ingest(lead(1, arrived_at=LATER))
     waits = []
     for tries in (1, 2, 3, 4):
         assert due(stocked) == []
@@ -145,7 +145,7 @@ def test_waits_between_tries_grow_and_after_the_fifth_the_event_is_set_aside(
     assert due(stocked) == []
 
     # Without it, the client's numbers recover, and what comes in later counts.
-    stocked.take_in(email_sent(1, AS_OF, stocked.at))
+    stocked.ingest(email_sent(1, AS_OF, stocked.at))
     row = stocked.rows()["harbor", TODAY]
     assert (row["emails_sent_today"], row["positive_replies_mtd"]) == (101, MONTH_SO_FAR)
 
@@ -165,14 +165,14 @@ def test_nothing_stays_in_processing_when_whoever_took_an_event_in_is_gone(
         raise KeyboardInterrupt
 
     before = stocked.rows()
-    monkeypatch.setattr(intake, "apply_waiting", die)
+    monkeypatch.setattr(ingest, "apply_pending", die)
     with pytest.raises(KeyboardInterrupt):
-        stocked.take_in(lead(1, arrived_at=LATER))
+        stocked.ingest(lead(1, arrived_at=LATER))
     monkeypatch.undo()
     # Nobody was told that it was taken: nothing is left of it, and the sender sends it again.
     assert (stocked.events("id"), stocked.rows()) == ([], before)
     # And what was stored waits, claimed by nobody.
-    stocked.take_in(lead(1, arrived_at=LATER), realtime=False)
+    stocked.ingest(lead(1, arrived_at=LATER), realtime=False)
     assert due(stocked) == ["harbor"]
     assert apply_all(stocked, "harbor") == 1
     assert stocked.number("positive_replies_mtd") == MONTH_SO_FAR + 1
@@ -180,7 +180,7 @@ def test_nothing_stays_in_processing_when_whoever_took_an_event_in_is_gone(
 
 def test_the_day_of_an_event_that_is_not_over_yet_waits_for_it(stocked: Agency) -> None:
     tomorrow = LATER + timedelta(hours=12)
-    (receipt,) = stocked.take_in(lead(1, arrived_at=tomorrow))
+    (receipt,) = stocked.ingest(lead(1, arrived_at=tomorrow))
     assert receipt.status is EventStatus.RECEIVED
     stocked.at = tomorrow
     assert apply_all(stocked, "harbor") == 1
@@ -191,8 +191,8 @@ def test_the_day_of_an_event_that_is_not_over_yet_waits_for_it(stocked: Agency) 
 def test_an_event_is_not_done_with_while_the_row_of_today_lacks_it(agency: Agency) -> None:
     yesterday = TODAY - timedelta(days=1)
     agency.stock(last=yesterday, shown=[yesterday])
-    agency.take_in(lead(1, arrived_at=LATER))
-    agency.take_in(email_sent(1, AS_OF - timedelta(days=1), LATER), realtime=False)
+    agency.ingest(lead(1, arrived_at=LATER))
+    agency.ingest(email_sent(1, AS_OF - timedelta(days=1), LATER), realtime=False)
     # A run over yesterday alone works it into that row; today's stands on events, not on facts.
     with agency.engine.begin() as connection:
         done = mark_applied(connection, ["harbor"], [yesterday], today=TODAY, now=LATER)

@@ -3,13 +3,13 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import URL
 
-from kpi_pipeline.deployment import open_deployment
+from kpi_pipeline.app import open_app
+from kpi_pipeline.db.vault import new_secret_key
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline.warehouse.vault import new_secret_key
+from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.cli.running import address
 from kpi_pipeline_tests.conftest import NOW, instance_of
-from kpi_pipeline_tests.sandbox.running import Bison
 from kpi_pipeline_tests.sync.support import Agency, open_agency
 
 
@@ -21,5 +21,5 @@ def agency(database: URL, bison: Bison, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("KPI_BISON_CALLS_PER_SECOND", "0")
     monkeypatch.setenv("KPI_BISON_TIMEZONE", "America/Chicago")
     monkeypatch.setenv("KPI_SECRET_KEY", new_secret_key())
-    with open_deployment(load_settings(), lambda: NOW) as deployment:
-        yield open_agency(deployment, bison)
+    with open_app(load_settings(), lambda: NOW) as app:
+        yield open_agency(app, bison)

@@ -12,6 +12,7 @@ from random import Random
 import httpx
 import pytest
 
+from kpi_pipeline_tests.bison_sandbox.running import TODAY, Bison, Stage, bison_on, options
 from kpi_pipeline_tests.processes.running import (
     Arrival,
     arrivals,
@@ -21,7 +22,6 @@ from kpi_pipeline_tests.processes.running import (
     truth,
 )
 from kpi_pipeline_tests.processes.tasks import Outcome, Reading, Task
-from kpi_pipeline_tests.sandbox.running import TODAY, Bison, Stage, bison_on, options
 from kpi_pipeline_tests.sync.support import SERIES, Agency
 
 READINGS_EACH = 60

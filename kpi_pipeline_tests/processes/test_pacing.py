@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from kpi_pipeline_tests.bison_sandbox.running import TODAY, Bison
+from kpi_pipeline_tests.db.turns import LEASE_SECONDS, note_turns, turns_of
 from kpi_pipeline_tests.processes.running import Arrival, arrivals, at_work, errors
 from kpi_pipeline_tests.processes.tasks import Reading, Task
-from kpi_pipeline_tests.sandbox.running import TODAY, Bison
 from kpi_pipeline_tests.sync.support import Agency
-from kpi_pipeline_tests.warehouse.turns import LEASE_SECONDS, note_turns, turns_of
 
 CALLS_PER_SECOND = 5
 CALLS_EACH = 30

@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from kpi_pipeline.sync.rectangle import Rectangle
-from kpi_pipeline.sync.work import ClientOutcome, work_through
+from kpi_pipeline.sync.run import ClientOutcome, run_sync
+from kpi_pipeline.sync.scope import PartitionBlock
+from kpi_pipeline_tests.bison_sandbox.running import TODAY, Bison, Stage, bison_on, options
 from kpi_pipeline_tests.conftest import NOW
 from kpi_pipeline_tests.processes.running import Arrival, series_calls
-from kpi_pipeline_tests.sandbox.running import TODAY, Bison, Stage, bison_on, options
 from kpi_pipeline_tests.sync.support import ALL_STEPS, SERIES, Agency, differences
 
 # Scaled down: a series of the largest workspaces can take 30 s.
@@ -36,9 +36,9 @@ class Round:
         self.outcomes: dict[str, ClientOutcome] = {}
         self.done_at: dict[str, float] = {}
         self.started_at = time.monotonic()
-        work_through(
-            self.agency.deployment,
-            Rectangle(workspaces, [TODAY]),
+        run_sync(
+            self.agency.app,
+            PartitionBlock(workspaces, [TODAY]),
             ALL_STEPS,
             run_id=f"at {instant}",
             on_done=self._note,
@@ -100,14 +100,14 @@ def assert_the_two_hold_up_themselves_alone(
     answered = [call for call in series_calls(bison) if call.answered() < one.answered()]
     assert len(answered) == 24
     # Whoever takes a place beside the two at the start may be a moment ahead of them.
-    places = agency.deployment.settings.bison_concurrency - 2
+    places = agency.app.settings.bison_concurrency - 2
     beside = [call for call in answered if max(one.at, other.at) <= call.at]
     assert len(beside) >= 24 - places
     assert round_.troubles().keys() == {stalled}
     assert f"time-out ({TIMEOUT_SECONDS:g} s)" in round_.troubles()[stalled]
     rows = {key: row for key, row in agency.rows().items() if key[0] == slow}
     assert differences(rows, agency.expected([TODAY], [slow])) == []
-    now = agency.deployment.now()
+    now = agency.app.now()
     assert {slug for (slug, _), row in agency.rows().items() if row["as_of"] == now} == {
         slug for slug in order if slug != stalled
     }

@@ -9,14 +9,14 @@ import random
 import sys
 from dataclasses import asdict
 
+from kpi_pipeline.app import AppContext, open_app
 from kpi_pipeline.bison import BisonClient, BisonError, DailySeries, WorkspaceReader
-from kpi_pipeline.clock import utc_now
-from kpi_pipeline.deployment import Deployment, open_deployment
+from kpi_pipeline.db.api_keys import stored_keys
+from kpi_pipeline.db.clients import all_clients
+from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline.sync.identity import reference
-from kpi_pipeline.warehouse.api_keys import stored_keys
-from kpi_pipeline.warehouse.clients import all_clients
 from kpi_pipeline_tests.processes.tasks import Outcome, Reading, Task
 
 READY = "ready"
@@ -24,30 +24,30 @@ READY = "ready"
 
 def main() -> None:
     task = Task.model_validate_json(sys.argv[1])
-    with open_deployment(load_settings()) as deployment:
+    with open_app(load_settings()) as app:
         print(READY, flush=True)
         sys.stdin.readline()
-        asyncio.run(_work(deployment, task))
+        asyncio.run(_work(app, task))
 
 
-async def _work(deployment: Deployment, task: Task) -> None:
-    (instance,) = deployment.instances().values()
+async def _work(app: AppContext, task: Task) -> None:
+    (instance,) = app.instances().values()
     slots = asyncio.Semaphore(task.at_once)
-    async with deployment.bison_client(instance) as bison:
+    async with app.bison_client(instance) as bison:
 
         async def work(reading: Reading) -> None:
             async with slots:
-                print((await _outcome(deployment, bison, reading)).model_dump_json(), flush=True)
+                print((await _outcome(app, bison, reading)).model_dump_json(), flush=True)
                 await asyncio.sleep(random.uniform(0, task.longest_pause))
 
         await asyncio.gather(*(work(reading) for reading in task.readings))
 
 
-async def _outcome(deployment: Deployment, bison: BisonClient, reading: Reading) -> Outcome:
+async def _outcome(app: AppContext, bison: BisonClient, reading: Reading) -> Outcome:
     started_at = utc_now()
     days, trouble, error = None, None, None
     try:
-        series = await _read(deployment, bison, reading)
+        series = await _read(app, bison, reading)
         days = {day: asdict(counts) for day, counts in series.days.items()}
     except (BisonError, KpiError) as failure:
         trouble, error = type(failure).__name__, str(failure)
@@ -61,10 +61,10 @@ async def _outcome(deployment: Deployment, bison: BisonClient, reading: Reading)
     )
 
 
-async def _read(deployment: Deployment, bison: BisonClient, reading: Reading) -> DailySeries:
-    with deployment.engine.connect() as connection:
+async def _read(app: AppContext, bison: BisonClient, reading: Reading) -> DailySeries:
+    with app.engine.connect() as connection:
         clients = {client.workspace: client for client in all_clients(connection)}
-        keys = stored_keys(connection, [reading.workspace], deployment.vault)
+        keys = stored_keys(connection, [reading.workspace], app.vault)
     key = keys.get(reading.workspace)
 
     async def series(reader: WorkspaceReader) -> DailySeries:

@@ -3,8 +3,8 @@ from collections.abc import Iterator
 import pytest
 import stamina
 
-from kpi_pipeline.deployment import Deployment
-from kpi_pipeline_tests.sandbox.running import Bison
+from kpi_pipeline.app import AppContext
+from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.sync.support import Agency, open_agency
 
 
@@ -15,5 +15,5 @@ def _no_pauses_between_tries() -> Iterator[None]:
 
 
 @pytest.fixture
-def agency(deployment: Deployment, bison: Bison) -> Agency:
-    return open_agency(deployment, bison)
+def agency(app: AppContext, bison: Bison) -> Agency:
+    return open_agency(app, bison)

@@ -10,19 +10,19 @@ from pydantic import SecretStr
 from sqlalchemy import Table, select, update
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kpi_pipeline.deployment import Deployment
-from kpi_pipeline.sync.rectangle import Rectangle, Step
-from kpi_pipeline.sync.work import ClientOutcome, work_through
-from kpi_pipeline.warehouse.clients import ClientRecord, all_clients, import_clients
-from kpi_pipeline.warehouse.clients_csv import parse
-from kpi_pipeline.warehouse.tables import (
+from kpi_pipeline.app import AppContext
+from kpi_pipeline.db.clients import ClientRecord, all_clients, import_clients
+from kpi_pipeline.db.clients_csv import parse
+from kpi_pipeline.db.tables import (
     client_api_keys,
     client_metrics,
     kpi_projections,
     raw_bison_stats,
 )
+from kpi_pipeline.sync.run import ClientOutcome, run_sync
+from kpi_pipeline.sync.scope import KpiAsset, PartitionBlock
+from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.expected import Row, expected_rows
-from kpi_pipeline_tests.sandbox.running import Bison
 
 SERIES = "/api/workspaces/v1.1/line-area-chart-stats"
 STATS = "/api/workspaces/v1.1/stats"
@@ -30,18 +30,18 @@ SWITCH = "/api/workspaces/v1.1/switch-workspace"
 PLANS = "/api/campaigns/sending-schedules"
 WHO_AM_I = "/api/users"
 
-ALL_STEPS = tuple(Step)
+ALL_STEPS = tuple(KpiAsset)
 ROW_TABLES = (raw_bison_stats, kpi_projections, client_metrics)
 Rows = dict[tuple[str, date], Row]
 
 
 class Agency:
-    """The sandbox's 26 clients, imported into a deployment, and what a test does with them."""
+    """The sandbox's 26 clients, imported into an app, and what a test does with them."""
 
-    def __init__(self, deployment: Deployment, bison: Bison, instance: str = "main") -> None:
-        self.deployment = deployment
+    def __init__(self, app: AppContext, bison: Bison, instance: str = "main") -> None:
+        self.app = app
         self.bison = bison
-        with deployment.engine.connect() as connection:
+        with app.engine.connect() as connection:
             clients = [it for it in all_clients(connection) if it.instance == instance]
         self.ids = {client.workspace: client.bison_workspace_id for client in clients}
         own = {int(row["bison_workspace_id"]): row for row in bison.clients()}
@@ -64,24 +64,24 @@ class Agency:
         return self.with_deployment(now=lambda: instant)
 
     def with_settings(self, **changed: object) -> "Agency":
-        settings = self.deployment.settings.model_copy(update=changed)
+        settings = self.app.settings.model_copy(update=changed)
         return self.with_deployment(settings=settings)
 
     def with_deployment(self, **changed: Any) -> "Agency":
         other = copy(self)
-        other.deployment = replace(self.deployment, **changed)
+        other.app = replace(self.app, **changed)
         return other
 
     def sync(
         self,
         dates: Sequence[date],
         workspaces: Sequence[str] | None = None,
-        steps: Collection[Step] = ALL_STEPS,
+        steps: Collection[KpiAsset] = ALL_STEPS,
         run_id: str = "a run",
     ) -> dict[str, ClientOutcome]:
-        rectangle = Rectangle(self.workspaces if workspaces is None else workspaces, dates)
-        outcomes = work_through(self.deployment, rectangle, steps, run_id=run_id)
-        assert [outcome.workspace for outcome in outcomes] == list(rectangle.workspaces)
+        block = PartitionBlock(self.workspaces if workspaces is None else workspaces, dates)
+        outcomes = run_sync(self.app, block, steps, run_id=run_id)
+        assert [outcome.workspace for outcome in outcomes] == list(block.workspaces)
         return {outcome.workspace: outcome for outcome in outcomes}
 
     def synced(self, dates: Sequence[date], workspaces: Sequence[str] | None = None) -> None:
@@ -89,7 +89,7 @@ class Agency:
 
     def rows(self, table: Table = client_metrics) -> Rows:
         day = "date" if "date" in table.c else "metric_date"
-        with self.deployment.engine.connect() as connection:
+        with self.app.engine.connect() as connection:
             found = connection.execute(select(table)).mappings()
             return {(row["workspace"], row[day]): dict(row) for row in found}
 
@@ -97,7 +97,7 @@ class Agency:
         return {table.name: self.rows(table) for table in ROW_TABLES}
 
     def table(self, table: Table) -> list[Row]:
-        with self.deployment.engine.connect() as connection:
+        with self.app.engine.connect() as connection:
             return [dict(row) for row in connection.execute(select(table)).mappings()]
 
     def expected(self, dates: Sequence[date], workspaces: Sequence[str] | None = None) -> Rows:
@@ -107,8 +107,8 @@ class Agency:
             self.bison.master_key,
             {slug: (self.ids[slug], self.key(slug), self.target(slug)) for slug in asked},
             dates,
-            self.deployment.timezone,
-            self.deployment.now(),
+            self.app.timezone,
+            self.app.now(),
         )
 
     def forget_calls(self) -> None:
@@ -134,8 +134,8 @@ class Agency:
         return {slug: keys[slug] for slug in workspaces}
 
     def give_key(self, workspace: str, key: str, verified_at: datetime | None = None) -> None:
-        token = self.deployment.vault.encrypt(SecretStr(key))
-        with self.deployment.engine.begin() as connection:
+        token = self.app.vault.encrypt(SecretStr(key))
+        with self.app.engine.begin() as connection:
             connection.execute(
                 update(client_api_keys)
                 .where(client_api_keys.c.workspace == workspace)
@@ -155,7 +155,7 @@ class Agency:
 
 
 def open_agency(
-    deployment: Deployment,
+    app: AppContext,
     bison: Bison,
     targets_from: date = date(2020, 1, 1),
     instance: str = "main",
@@ -163,17 +163,15 @@ def open_agency(
     """Import the sandbox's own list of clients, as a user of the pipeline would."""
     params = {"instance": instance}
     text = bison.http.get("/sandbox/clients.csv", params=params).raise_for_status().text
-    write(deployment, parse(text, deployment.instances(), "clients.csv"), targets_from)
-    return Agency(deployment, bison, instance)
+    write(app, parse(text, app.instances(), "clients.csv"), targets_from)
+    return Agency(app, bison, instance)
 
 
 def write(
-    deployment: Deployment, records: Sequence[ClientRecord], targets_from: date = date(2020, 1, 1)
+    app: AppContext, records: Sequence[ClientRecord], targets_from: date = date(2020, 1, 1)
 ) -> list[str]:
-    with deployment.engine.begin() as connection:
-        return import_clients(
-            connection, records, targets_from=targets_from, vault=deployment.vault
-        )
+    with app.engine.begin() as connection:
+        return import_clients(connection, records, targets_from=targets_from, vault=app.vault)
 
 
 def errors(outcomes: Mapping[str, ClientOutcome]) -> dict[str, str]:

@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import text
 
-from kpi_pipeline.business_days import days_between
-from kpi_pipeline.warehouse.tables import raw_bison_stats, sending_plans, sync_log
+from kpi_pipeline.db.tables import raw_bison_stats, sending_plans, sync_log
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline_tests.bison_sandbox.running import TODAY
 from kpi_pipeline_tests.conftest import NOW
-from kpi_pipeline_tests.sandbox.running import TODAY
 from kpi_pipeline_tests.sync.support import (
     PLANS,
     SERIES,
@@ -120,7 +120,7 @@ def test_plans_are_asked_for_only_while_email_bison_surely_has_the_same_date(
     agency: Agency, hour: int, zone: ZoneInfo | None, asked: bool
 ) -> None:
     slug = agency.keyed[0]
-    instant = datetime(2026, 3, 18, hour, tzinfo=agency.deployment.timezone).astimezone(UTC)
+    instant = datetime(2026, 3, 18, hour, tzinfo=agency.app.timezone).astimezone(UTC)
     late = agency.with_settings(bison_timezone=zone).moved_to(instant)
 
     late.synced([TODAY], [slug])
@@ -194,7 +194,7 @@ def test_time_of_waiting_and_time_in_calls_stand_apart_in_the_log(agency: Agency
         "INSERT INTO bison_pacing (instance, next_free_at) "
         "VALUES ('main', clock_timestamp() + interval '2 seconds')"
     )
-    with agency.deployment.engine.begin() as connection:
+    with agency.app.engine.begin() as connection:
         connection.execute(told_to_wait)
 
     outcome = agency.sync([TODAY], [slug])[slug]

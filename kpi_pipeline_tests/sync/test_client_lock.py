@@ -5,8 +5,8 @@ import time
 
 from sqlalchemy import text
 
-from kpi_pipeline.warehouse.locks import lock_client
-from kpi_pipeline_tests.sandbox.running import TODAY
+from kpi_pipeline.db.locks import lock_client
+from kpi_pipeline_tests.bison_sandbox.running import TODAY
 from kpi_pipeline_tests.sync.support import Agency, errors
 
 _WAITING = text(
@@ -23,7 +23,7 @@ def test_a_sync_waits_for_a_client_whose_rows_somebody_holds_and_for_no_other(
     run = threading.Thread(
         target=lambda: troubles.append(errors(agency.sync([TODAY], [held, other])))
     )
-    with agency.deployment.engine.begin() as connection:
+    with agency.app.engine.begin() as connection:
         lock_client(connection, held)
         run.start()
         deadline = time.monotonic() + 20

@@ -4,8 +4,8 @@ import threading
 from dataclasses import replace
 from itertools import groupby
 
+from kpi_pipeline_tests.bison_sandbox.running import TODAY, Stage
 from kpi_pipeline_tests.conftest import instance_of
-from kpi_pipeline_tests.sandbox.running import TODAY, Stage
 from kpi_pipeline_tests.sync.support import (
     PLANS,
     SERIES,

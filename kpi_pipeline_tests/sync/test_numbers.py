@@ -5,10 +5,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from kpi_pipeline.business_days import days_between
-from kpi_pipeline.warehouse.tables import sending_plans
+from kpi_pipeline.db.tables import sending_plans
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline_tests.bison_sandbox.running import TODAY
 from kpi_pipeline_tests.conftest import NOW
-from kpi_pipeline_tests.sandbox.running import TODAY
 from kpi_pipeline_tests.sync.support import Agency, differences, without
 
 CHICAGO = ZoneInfo("America/Chicago")
@@ -61,7 +61,7 @@ def test_a_quiet_evening_in_chicago_is_still_today_though_it_is_tomorrow_in_utc(
     agency: Agency,
 ) -> None:
     agency = agency.moved_to(at(2026, 3, 18, 19, 30))
-    assert agency.deployment.now().date() == TODAY + timedelta(days=1)
+    assert agency.app.now().date() == TODAY + timedelta(days=1)
     clients = agency.workspaces[:3]
 
     agency.synced([TODAY], clients)

@@ -6,9 +6,9 @@ from datetime import date, datetime, timedelta
 
 import pytest
 
-from kpi_pipeline.business_days import days_between
-from kpi_pipeline.sync.rectangle import Rectangle, Step, Whole
-from kpi_pipeline.sync.work import ClientOutcome, work_through
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.sync.run import ClientOutcome, run_sync
+from kpi_pipeline.sync.scope import BackfillScope, KpiAsset, PartitionBlock
 from kpi_pipeline_tests.conftest import NOW
 from kpi_pipeline_tests.sync.support import SERIES, Agency, differences, errors
 
@@ -17,16 +17,16 @@ DATES = days_between(YESTERDAY - timedelta(days=2), YESTERDAY)
 
 
 def part(
-    agency: Agency, dates: Sequence[date], whole: Whole, run_id: str = "a run"
+    agency: Agency, dates: Sequence[date], whole: BackfillScope, run_id: str = "a run"
 ) -> dict[str, ClientOutcome]:
     """The run over some of the backfill's dates."""
-    rectangle = Rectangle(agency.some, dates, whole)
-    outcomes = work_through(agency.deployment, rectangle, list(Step), run_id=run_id)
+    block = PartitionBlock(agency.some, dates, whole)
+    outcomes = run_sync(agency.app, block, list(KpiAsset), run_id=run_id)
     return {outcome.workspace: outcome for outcome in outcomes}
 
 
-def whole(asked_at: datetime = NOW, last: date = YESTERDAY) -> Whole:
-    return Whole(asked_at, DATES[0], last)
+def whole(asked_at: datetime = NOW, last: date = YESTERDAY) -> BackfillScope:
+    return BackfillScope(asked_at, DATES[0], last)
 
 
 def series_calls(agency: Agency) -> dict[str, int]:

@@ -7,20 +7,20 @@ from datetime import timedelta
 
 from pydantic import SecretStr
 
+from kpi_pipeline.db.tables import clients
+from kpi_pipeline.db.vault import Vault, new_secret_key
 from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline.sync.registry import RegistryReport, refresh_registry
-from kpi_pipeline.warehouse.tables import clients
-from kpi_pipeline.warehouse.vault import Vault, new_secret_key
+from kpi_pipeline_tests.bison_sandbox.running import TODAY, Stage
 from kpi_pipeline_tests.conftest import NOW, instance_of
-from kpi_pipeline_tests.sandbox.running import TODAY, Stage
+from kpi_pipeline_tests.db.stocked import api_key, imported, record
 from kpi_pipeline_tests.sync.support import WHO_AM_I, Agency, Bystander
-from kpi_pipeline_tests.warehouse.stocked import api_key, imported, record
 
 LATER = NOW + timedelta(hours=1)
 
 
 def refresh(agency: Agency) -> RegistryReport:
-    return asyncio.run(refresh_registry(agency.deployment))
+    return asyncio.run(refresh_registry(agency.app))
 
 
 def names(agency: Agency) -> dict[str, str]:
@@ -88,7 +88,7 @@ def test_a_client_that_bison_no_longer_lists_stays_and_is_reported(agency: Agenc
 
 def test_a_client_that_is_not_active_is_neither_missed_nor_checked(agency: Agency) -> None:
     idle = record(4, "Former Client", active=False, api_key=api_key(1))
-    imported(agency.deployment.engine, agency.deployment.vault, idle)
+    imported(agency.app.engine, agency.app.vault, idle)
 
     report = refresh(agency)
 
@@ -216,7 +216,7 @@ def test_without_any_instance_the_active_clients_are_known_all_the_same(agency: 
 def test_a_client_without_a_key_and_without_a_master_key_is_served_by_nobody(
     agency: Agency,
 ) -> None:
-    (instance,) = agency.deployment.settings.bison_instances
+    (instance,) = agency.app.settings.bison_instances
     report = refresh(agency.with_settings(bison_instances=(replace(instance, master_key=None),)))
 
     assert report.unserved == [

@@ -10,13 +10,13 @@ from pydantic import SecretStr
 from sqlalchemy import URL
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kpi_pipeline.deployment import Deployment, open_deployment
+from kpi_pipeline.app import AppContext, open_app
+from kpi_pipeline.db.engine import ensure_database, open_engine
+from kpi_pipeline.db.migrate import upgrade
+from kpi_pipeline.db.sync_log import read_entries
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.warehouse.engine import ensure_database, open_engine
-from kpi_pipeline.warehouse.migrate import upgrade
-from kpi_pipeline.warehouse.sync_log import read_entries
+from kpi_pipeline_tests.bison_sandbox.running import TODAY, Bison, Stage
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
-from kpi_pipeline_tests.sandbox.running import TODAY, Bison, Stage
 from kpi_pipeline_tests.sync.support import SERIES, differences, errors, open_agency
 
 pytestmark = pytest.mark.slow
@@ -62,10 +62,10 @@ class Restart:
 
 
 def test_a_restart_in_the_middle_of_a_sync_costs_no_client_a_row(
-    restartable: URL, server: RestartableServer, deployment: Deployment, bison: Bison, stage: Stage
+    restartable: URL, server: RestartableServer, app: AppContext, bison: Bison, stage: Stage
 ) -> None:
     engine = open_engine(restartable)
-    agency = open_agency(replace(deployment, engine=engine), bison)
+    agency = open_agency(replace(app, engine=engine), bison)
     restart = Restart(stage.app, server, at=5)
     stage.app = restart
     dates = [TODAY - timedelta(days=1), TODAY]
@@ -83,20 +83,20 @@ def test_a_restart_in_the_middle_of_a_sync_costs_no_client_a_row(
 
 
 def test_a_run_waits_for_a_database_that_is_being_restarted_and_a_command_does_not(
-    restartable: URL, server: RestartableServer, deployment: Deployment
+    restartable: URL, server: RestartableServer, app: AppContext
 ) -> None:
     address = SecretStr(restartable.render_as_string(hide_password=False))
-    settings = deployment.settings.model_copy(update={"database_url": address})
+    settings = app.settings.model_copy(update={"database_url": address})
     server.stop()
     with (
         pytest.raises(KpiError, match=r"cannot be reached: .* Check KPI_DATABASE_URL"),
-        open_deployment(settings),
+        open_app(settings),
     ):
         pass
     starting = threading.Timer(_AWAY_SECONDS, server.start)
     starting.start()
 
-    with open_deployment(settings, patient=True) as opened:
+    with open_app(settings, patient=True) as opened:
         opened.engine.connect().close()
 
     starting.join()

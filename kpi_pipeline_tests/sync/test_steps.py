@@ -5,22 +5,24 @@ from datetime import date, timedelta
 
 import pytest
 
-from kpi_pipeline.business_days import days_between
-from kpi_pipeline.sync.rectangle import Step
-from kpi_pipeline.warehouse.clients_csv import parse
-from kpi_pipeline.warehouse.tables import client_metrics, kpi_projections, raw_bison_stats
-from kpi_pipeline_tests.sandbox.running import TODAY
+from kpi_pipeline.db.clients_csv import parse
+from kpi_pipeline.db.tables import client_metrics, kpi_projections, raw_bison_stats
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.sync.scope import KpiAsset
+from kpi_pipeline_tests.bison_sandbox.running import TODAY
 from kpi_pipeline_tests.sync.support import Agency, errors, without, write
 
 DATES = days_between(TODAY - timedelta(days=2), TODAY)
-RECOMPUTE = [Step.PROJECTIONS, Step.METRICS]
+RECOMPUTE = [KpiAsset.PROJECTIONS, KpiAsset.METRICS]
 
 
 @pytest.mark.parametrize(
-    "steps", [[Step.PROJECTIONS], [Step.METRICS], RECOMPUTE], ids=lambda steps: "+".join(steps)
+    "steps",
+    [[KpiAsset.PROJECTIONS], [KpiAsset.METRICS], RECOMPUTE],
+    ids=lambda steps: "+".join(steps),
 )
 def test_recomputing_asks_email_bison_for_nothing_and_finds_the_same_numbers(
-    agency: Agency, steps: Sequence[Step]
+    agency: Agency, steps: Sequence[KpiAsset]
 ) -> None:
     clients = [agency.keyed[0], agency.keyless[0]]
     agency.synced(DATES, clients)
@@ -52,7 +54,7 @@ def test_a_new_target_shows_once_the_rows_are_recomputed(agency: Agency) -> None
         it for it in parse(rows, ["main"], "csv") if it.bison_workspace_id == agency.ids[slug]
     ]
     doubled = type(kept)(**{**vars(kept), "monthly_kpi_target": 1000})
-    write(agency.deployment, [doubled], targets_from=TODAY.replace(day=1))
+    write(agency.app, [doubled], targets_from=TODAY.replace(day=1))
 
     assert errors(agency.sync([TODAY], [slug], RECOMPUTE)) == {}
 
@@ -65,7 +67,7 @@ def test_a_new_target_shows_once_the_rows_are_recomputed(agency: Agency) -> None
 def test_fetching_facts_alone_writes_no_other_table(agency: Agency) -> None:
     slug = agency.keyed[0]
 
-    outcome = agency.sync(DATES, [slug], [Step.FACTS])[slug]
+    outcome = agency.sync(DATES, [slug], [KpiAsset.FACTS])[slug]
 
     assert outcome.error is None
     rows = agency.all_rows()
@@ -78,15 +80,15 @@ def test_fetching_facts_alone_writes_no_other_table(agency: Agency) -> None:
 @pytest.mark.parametrize(
     ("steps", "stored", "said"),
     [
-        ([Step.PROJECTIONS], [], "has no facts of 2026-03-16, 2026-03-17, 2026-03-18"),
+        ([KpiAsset.PROJECTIONS], [], "has no facts of 2026-03-16, 2026-03-17, 2026-03-18"),
         (RECOMPUTE, [], "has no facts of 2026-03-16, 2026-03-17, 2026-03-18"),
-        ([Step.METRICS], [], "has no projections of 2026-03-16, 2026-03-17, 2026-03-18"),
-        ([Step.PROJECTIONS], DATES[:1], "has no facts of 2026-03-17, 2026-03-18"),
-        ([Step.METRICS], DATES[1:], "has no projections of 2026-03-16. "),
+        ([KpiAsset.METRICS], [], "has no projections of 2026-03-16, 2026-03-17, 2026-03-18"),
+        ([KpiAsset.PROJECTIONS], DATES[:1], "has no facts of 2026-03-17, 2026-03-18"),
+        ([KpiAsset.METRICS], DATES[1:], "has no projections of 2026-03-16. "),
     ],
 )
 def test_a_step_that_lacks_what_it_stands_on_says_so_and_writes_nothing(
-    agency: Agency, steps: Sequence[Step], stored: list[date], said: str
+    agency: Agency, steps: Sequence[KpiAsset], stored: list[date], said: str
 ) -> None:
     fine, lacking = agency.keyed[:2]
     agency.synced(DATES, [fine])

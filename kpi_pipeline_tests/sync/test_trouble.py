@@ -8,15 +8,16 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from kpi_pipeline.business_days import days_between
+from kpi_pipeline.db.sync_log import read_entries
+from kpi_pipeline.db.tables import client_api_keys, client_metrics, sync_log
+from kpi_pipeline.db.vault import Vault, new_secret_key
+from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.sync.rectangle import Rectangle
-from kpi_pipeline.sync.work import ClientOutcome, work_through
-from kpi_pipeline.warehouse.sync_log import read_entries
-from kpi_pipeline.warehouse.tables import client_api_keys, client_metrics, sync_log
-from kpi_pipeline.warehouse.vault import Vault, new_secret_key
+from kpi_pipeline.sync.run import ClientOutcome, run_sync
+from kpi_pipeline.sync.scope import PartitionBlock
+from kpi_pipeline_tests.bison_sandbox.running import TODAY, Stage
 from kpi_pipeline_tests.conftest import NOW
-from kpi_pipeline_tests.sandbox.running import TODAY, Stage
+from kpi_pipeline_tests.db.stocked import imported, record
 from kpi_pipeline_tests.sync.support import (
     ALL_STEPS,
     PLANS,
@@ -29,7 +30,6 @@ from kpi_pipeline_tests.sync.support import (
     errors,
     of_clients,
 )
-from kpi_pipeline_tests.warehouse.stocked import imported, record
 
 DATES = days_between(TODAY - timedelta(days=1), TODAY)
 LATER = NOW + timedelta(minutes=30)
@@ -70,7 +70,7 @@ def test_a_rejected_key_and_a_deleted_workspace_leave_the_other_24_clients_alone
     healthy = [slug for slug in agency.workspaces if slug not in troubles]
     assert len(healthy) == 24
     assert_only_the_healthy_are_new(agency, healthy, troubles, before)
-    with agency.deployment.engine.connect() as connection:
+    with agency.app.engine.connect() as connection:
         entries = {it.workspace: it for it in read_entries(connection, ["the bad night"])}
     assert {slug: entry.error for slug, entry in entries.items() if entry.error} == troubles
     assert len(entries) == 26
@@ -158,7 +158,7 @@ def test_trouble_that_nobody_foresaw_stays_with_its_client_too(
     agency.synced(DATES, agency.some)
     before = agency.all_rows()
     victim, *healthy = agency.some
-    vault = _PoisonedVault(agency.deployment.vault, victim)
+    vault = _PoisonedVault(agency.app.vault, victim)
     agency = agency.moved_to(LATER)
     poisoned = agency.with_deployment(vault=vault)
 
@@ -179,7 +179,7 @@ def test_a_key_that_was_stored_with_another_encryption_key_fails_its_client_alon
     slug = agency.keyed[1]
     stranger = Vault(SecretStr(new_secret_key()))
     token = stranger.encrypt(SecretStr(str(agency.key(slug))))
-    with agency.deployment.engine.begin() as connection:
+    with agency.app.engine.begin() as connection:
         connection.execute(
             client_api_keys.update()
             .where(client_api_keys.c.workspace == slug)
@@ -198,7 +198,7 @@ def test_a_client_of_an_instance_that_is_not_configured_is_told_so_and_fetched_f
 ) -> None:
     # The same id as a client of "main": its numbers must not come from that one's host.
     elsewhere = record(agency.ids[agency.keyed[0]], "Far Shore Media", instance="second")
-    (slug,) = imported(agency.deployment.engine, agency.deployment.vault, elsewhere)
+    (slug,) = imported(agency.app.engine, agency.app.vault, elsewhere)
 
     outcomes = agency.sync(DATES, [agency.keyed[0], slug])
 
@@ -215,7 +215,7 @@ def test_a_client_of_an_instance_that_is_not_configured_is_told_so_and_fetched_f
 def test_an_unknown_or_inactive_client_fails_alone(agency: Agency, known: bool, said: str) -> None:
     if known:
         idle = record(9, "Nobody", active=False)
-        assert imported(agency.deployment.engine, agency.deployment.vault, idle) == ["nobody"]
+        assert imported(agency.app.engine, agency.app.vault, idle) == ["nobody"]
     healthy = agency.keyed[0]
 
     outcomes = agency.sync(DATES, [healthy, "nobody"])
@@ -230,7 +230,7 @@ def test_an_unknown_or_inactive_client_fails_alone(agency: Agency, known: bool, 
 
 def test_work_over_nobody_but_unknown_and_inactive_clients_does_not_begin(agency: Agency) -> None:
     idle = record(9, "Nobody", active=False)
-    imported(agency.deployment.engine, agency.deployment.vault, idle)
+    imported(agency.app.engine, agency.app.vault, idle)
 
     with pytest.raises(KpiError, match=r"There is no client stranger.*Not active: nobody"):
         agency.sync(DATES, ["nobody", "stranger"])
@@ -254,14 +254,14 @@ def test_each_outcome_is_told_and_logged_while_the_others_are_still_at_work(
 
     clients = agency.keyed[:4]
     agency.revoke(clients[2])
-    rectangle = Rectangle(clients, DATES)
-    work_through(agency.deployment, rectangle, ALL_STEPS, run_id="watched", on_done=on_done)
+    block = PartitionBlock(clients, DATES)
+    run_sync(agency.app, block, ALL_STEPS, run_id="watched", on_done=on_done)
 
     assert sorted(seen) == sorted((slug, 1, 0 if slug == clients[2] else 2) for slug in clients)
 
 
 def test_a_line_of_the_log_that_cannot_be_written_stops_no_client(agency: Agency) -> None:
-    with agency.deployment.engine.begin() as connection:
+    with agency.app.engine.begin() as connection:
         connection.execute(text("DROP TABLE sync_log CASCADE"))
 
     outcomes = agency.sync(DATES, agency.some)

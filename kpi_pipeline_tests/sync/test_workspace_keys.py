@@ -2,9 +2,9 @@
 
 from datetime import timedelta
 
-from kpi_pipeline.warehouse.clients_csv import parse
+from kpi_pipeline.db.clients_csv import parse
+from kpi_pipeline_tests.bison_sandbox.running import TODAY, Stage
 from kpi_pipeline_tests.conftest import NOW
-from kpi_pipeline_tests.sandbox.running import TODAY, Stage
 from kpi_pipeline_tests.sync.support import (
     PLANS,
     SERIES,
@@ -84,7 +84,7 @@ def test_a_key_that_was_imported_again_is_compared_again(agency: Agency) -> None
     slug = agency.keyed[0]
     agency.synced([TODAY], [slug])
     text = agency.bison.http.get("/sandbox/clients.csv").text
-    write(agency.deployment, parse(text, ["main"], "clients.csv"))
+    write(agency.app, parse(text, ["main"], "clients.csv"))
     agency.forget_calls()
 
     agency.synced([TODAY], [slug])

@@ -7,15 +7,15 @@ from datetime import UTC, date, datetime
 import pytest
 from sqlalchemy import URL
 
-from kpi_pipeline.business_days import business_date
-from kpi_pipeline.deployment import open_deployment
+from kpi_pipeline.app import open_app
+from kpi_pipeline.db.vault import new_secret_key
+from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline.warehouse.vault import new_secret_key
+from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage, bison_on, options
 from kpi_pipeline_tests.cli.running import address
 from kpi_pipeline_tests.conftest import instance_of
 from kpi_pipeline_tests.end_to_end.starting import calm_zone
-from kpi_pipeline_tests.sandbox.running import Bison, Stage, bison_on, options
 from kpi_pipeline_tests.sync.support import Agency, open_agency
 
 OpenAgency = Callable[[URL], Agency]
@@ -40,8 +40,8 @@ def agency_on(database: URL, bison: Bison, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("KPI_BISON_TIMEZONE", zone.key)
     monkeypatch.setenv("KPI_TIMEZONE", zone.key)
     monkeypatch.setenv("KPI_SECRET_KEY", new_secret_key())
-    with open_deployment(load_settings()) as deployment:
-        yield open_agency(deployment, bison)
+    with open_app(load_settings()) as app:
+        yield open_agency(app, bison)
 
 
 @pytest.fixture
@@ -53,4 +53,4 @@ def agency(database: URL, bison: Bison, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 def today_of(agency: Agency) -> date:
     """The business date of the installation."""
-    return business_date(datetime.now(UTC), agency.deployment.timezone)
+    return business_date(datetime.now(UTC), agency.app.timezone)

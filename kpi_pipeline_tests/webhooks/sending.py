@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from kpi_pipeline.cli.processes import Child, answers, free_port
-from kpi_pipeline.clock import utc_now
+from kpi_pipeline.domain.clock import utc_now
+from kpi_pipeline.services.processes import Child, answers, free_port
 
 _AT_ONCE = 40
 _START_SECONDS = 60.0

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from kpi_pipeline.warehouse.engine import open_engine
-from kpi_pipeline.warehouse.migrate import upgrade
+from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline.db.migrate import upgrade
+from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
-from kpi_pipeline_tests.sandbox.running import Bison
 from kpi_pipeline_tests.sync.support import Agency
 from kpi_pipeline_tests.webhooks.conftest import agency_on, today_of
 from kpi_pipeline_tests.webhooks.sending import Gateway, gateways
@@ -71,7 +71,7 @@ def test_killed_gateways_and_databases_lose_no_event_and_count_none_twice(
     today = today_of(agency)
     agency.synced([today])
     base = positive_replies(agency)
-    bison.manners(
+    bison.variants(
         event_casing="mixed", delivery_seconds=4, delivery_repeats=0.2, delivery_retry_seconds=1.5
     )
     rows = bison.with_key()[:10]
@@ -92,7 +92,7 @@ def test_killed_gateways_and_databases_lose_no_event_and_count_none_twice(
     assert told["given_up"] == 0
     retried = [each for each in told["deliveries"] if each["tries"] > 1]
     assert len(retried) > 20, "too little was killed in mid-delivery"
-    with agency.deployment.engine.connect() as connection:
+    with agency.app.engine.connect() as connection:
         counted = connection.execute(
             text("SELECT status, count(*) FROM webhook_events GROUP BY status")
         ).all()

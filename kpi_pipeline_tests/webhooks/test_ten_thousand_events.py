@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from kpi_pipeline.clock import utc_now
+from kpi_pipeline.domain.clock import utc_now
+from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.expected import expected_rows
-from kpi_pipeline_tests.sandbox.running import Bison
 from kpi_pipeline_tests.sync.support import Agency, Rows, differences
 from kpi_pipeline_tests.webhooks.conftest import today_of
 from kpi_pipeline_tests.webhooks.sending import Gateway, Lead, Ledger, gateways, send
@@ -101,7 +101,7 @@ class Observer:
             "SELECT workspace, positive_replies_today, as_of FROM client_metrics "
             "WHERE metric_date = :today"
         )
-        with self._agency.deployment.engine.connect() as connection:
+        with self._agency.app.engine.connect() as connection:
             found = connection.execute(statement, {"today": today_of(self._agency)})
             return [(row[0], row[1], row[2]) for row in found]
 
@@ -150,7 +150,7 @@ def truth(agency: Agency) -> Rows:
         agency.bison.master_key,
         clients,
         [today - timedelta(days=1), today],
-        agency.deployment.timezone,
+        agency.app.timezone,
         utc_now(),
         as_of=as_of,
     )
@@ -191,7 +191,7 @@ def test_ten_thousand_events_count_once_each_whatever_syncs_run_between_them(
     assert observer.wrong == []
     assert observer.looks > 5
     assert len(syncs.periods) > 2 * ROUNDS
-    with agency.deployment.engine.connect() as connection:
+    with agency.app.engine.connect() as connection:
         counted = connection.execute(
             text("SELECT status, count(*), sum(deliveries) FROM webhook_events GROUP BY status")
         ).all()

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy import text
 
-from kpi_pipeline.business_days import days_between
-from kpi_pipeline.cli.dagster_home import child_environment
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.services.dagster_home import child_environment
 from kpi_pipeline_tests.cli.backfills import finished, launched
 from kpi_pipeline_tests.cli.running import kpi_in_a_process
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def configured(agency: Agency, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of a person at work in the agency's installation."""
     port = urlsplit(agency.page.url).port
-    settings = agency.deployment.settings.model_copy(update={"web_port": port})
+    settings = agency.app.settings.model_copy(update={"web_port": port})
     for name, value in child_environment(settings).items():
         if name.startswith("KPI_"):
             monkeypatch.setenv(name, value)
@@ -100,7 +100,7 @@ def test_a_client_whose_key_is_rejected_is_named_with_its_gaps_after_its_second_
     rows = agency.rows()
     assert all((key, day) in rows for key in healthy for day in dates)
     # Each date is a run of its own, and each of these was tried a second time.
-    with agency.deployment.engine.connect() as connection:
+    with agency.app.engine.connect() as connection:
         tries = connection.scalar(
             text("SELECT count(*) FROM sync_log WHERE workspace = :key AND last_date = ANY(:days)"),
             {"key": rejected, "days": dates},

@@ -4,9 +4,9 @@ from datetime import date, datetime, time, timedelta
 
 import pytest
 
-from kpi_pipeline.business_days import days_between, first_of_month
-from kpi_pipeline.cli.dagster_page import RunStatus
-from kpi_pipeline.partitions import rectangle_tags
+from kpi_pipeline.domain.calendar import days_between, first_of_month
+from kpi_pipeline.orchestration.partitions import block_tags
+from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 from kpi_pipeline_tests.expected import Row
 
@@ -93,7 +93,7 @@ def test_the_tick_after_midnight_on_the_first_closes_the_last_day_of_the_month_b
 
 def test_a_run_that_is_repeated_leaves_identical_rows(agency: Agency) -> None:
     dates = days_between(agency.today - timedelta(days=2), agency.today - timedelta(days=1))
-    tags = rectangle_tags(agency.grid, dates)
+    tags = block_tags(agency.grid, dates)
     assert agency.run(ASSETS, tags)[0] is RunStatus.SUCCESS
     before = [without_times(agency.rows(asset)) for asset in ASSETS]
 
@@ -106,7 +106,7 @@ def test_a_run_that_is_repeated_leaves_identical_rows(agency: Agency) -> None:
 def test_today_is_worked_out_with_the_part_of_it_that_has_passed_and_its_sending_plan(
     agency: Agency,
 ) -> None:
-    status, run_id = agency.run(ASSETS, rectangle_tags(agency.grid, [agency.today]))
+    status, run_id = agency.run(ASSETS, block_tags(agency.grid, [agency.today]))
 
     assert status is RunStatus.SUCCESS, agency.failure_of(run_id)
     assert differences(agency, list(agency.grid), [agency.today]) == []

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from kpi_pipeline.business_days import days_between
-from kpi_pipeline.cli.dagster_page import RunStatus
-from kpi_pipeline.partitions import rectangle_tags
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.orchestration.partitions import block_tags
+from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline_tests.browser.chromium import (
     open_page,
     pick_partition,
@@ -23,7 +23,7 @@ def test_the_partition_grid_shows_each_client_and_the_numbers_of_a_clicked_parti
 ) -> None:
     chromium = require_chromium()
     dates = days_between(agency.today - timedelta(days=33), agency.today - timedelta(days=31))
-    assert agency.run(ASSETS, rectangle_tags(agency.grid, dates))[0] is RunStatus.SUCCESS
+    assert agency.run(ASSETS, block_tags(agency.grid, dates))[0] is RunStatus.SUCCESS
     workspace, day = agency.grid[2], dates[1]
 
     with open_page(chromium) as page:

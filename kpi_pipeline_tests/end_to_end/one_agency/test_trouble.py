@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import create_engine, inspect, text
 
-from kpi_pipeline.business_days import days_between
-from kpi_pipeline.cli.dagster_page import RunStatus
-from kpi_pipeline.partitions import rectangle_tags
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.orchestration.partitions import block_tags
+from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 
 pytestmark = pytest.mark.slow
@@ -48,7 +48,7 @@ def test_two_clients_in_trouble_keep_their_rows_and_stop_no_other_until_they_are
     agency: Agency, trouble: Trouble
 ) -> None:
     dates = days_between(agency.today - timedelta(days=91), agency.today - timedelta(days=90))
-    tags = rectangle_tags(agency.grid, dates)
+    tags = block_tags(agency.grid, dates)
     assert agency.run(ASSETS, tags)[0] is RunStatus.SUCCESS
     before = {asset: agency.rows(asset) for asset in ASSETS}
     trouble.begin()
@@ -85,7 +85,7 @@ def test_no_secret_stands_in_dagsters_tables_the_page_or_the_logs_after_a_failed
     agency: Agency, trouble: Trouble, capfd: pytest.CaptureFixture[str]
 ) -> None:
     trouble.begin()
-    tags = rectangle_tags(agency.grid, [agency.today - timedelta(days=1)])
+    tags = block_tags(agency.grid, [agency.today - timedelta(days=1)])
     assert agency.run(["client_registry"], {})[0] is RunStatus.SUCCESS
     assert agency.run(ASSETS, tags)[0] is RunStatus.FAILURE
 
@@ -114,8 +114,8 @@ def test_no_secret_stands_in_dagsters_tables_the_page_or_the_logs_after_a_failed
 
 
 def test_api_keys_stand_encrypted_in_the_kpi_database(agency: Agency) -> None:
-    with agency.deployment.engine.connect() as connection:
-        for table in inspect(agency.deployment.engine).get_table_names():
+    with agency.app.engine.connect() as connection:
+        for table in inspect(agency.app.engine).get_table_names():
             rows = connection.execute(text(f'SELECT t::text FROM "{table}" t')).scalars()
             content = "\n".join(rows)
             # bytea reads as hex in text.

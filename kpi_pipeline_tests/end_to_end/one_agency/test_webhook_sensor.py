@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from kpi_pipeline.cli.dagster_page import RunStatus
-from kpi_pipeline.events.event import EventSource
-from kpi_pipeline.events.understand import understand
-from kpi_pipeline.inbox.intake import take_in
-from kpi_pipeline.partitions import rectangle_tags
+from kpi_pipeline.domain.events.event import EventSource
+from kpi_pipeline.domain.events.parse import understand
+from kpi_pipeline.inbox.ingest import inbox_of, ingest
+from kpi_pipeline.orchestration.partitions import block_tags
+from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ def body(workspace_id: int) -> bytes:
 
 def drop(agency: Agency, *bodies: bytes) -> None:
     """Let a whole file of events appear in the folder, as another program would."""
-    folder = agency.deployment.settings.drop_dir
+    folder = agency.app.settings.drop_dir
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / "leads.jsonl.tmp"
     unfinished.write_bytes(b"\n".join(bodies))
@@ -47,7 +47,7 @@ def store_alone(agency: Agency, *bodies: bytes) -> None:
         )
         for it in bodies
     ]
-    take_in(agency.deployment.inbox(realtime=False), events)
+    ingest(inbox_of(agency.app, realtime=False), events)
 
 
 def reported(agency: Agency) -> int:
@@ -69,7 +69,7 @@ def test_dropped_files_and_stored_events_are_in_the_numbers_and_on_the_page(
 ) -> None:
     dropped, stored = agency.grid[2:4]
     today = agency.today
-    tags = rectangle_tags([dropped, stored], [today])
+    tags = block_tags([dropped, stored], [today])
     status, run_id = agency.run(ASSETS, tags)
     assert status is RunStatus.SUCCESS, agency.failure_of(run_id)
     before = agency.rows()
@@ -90,7 +90,7 @@ def test_dropped_files_and_stored_events_are_in_the_numbers_and_on_the_page(
     assert agency.sandbox.get("/sandbox/calls").json()["calls"] == calls
     agency.poll(lambda: reported(agency) == told + 3, "the report on the page")
     assert gained() == {dropped: 2, stored: 1}, "and they count once"
-    done = agency.deployment.settings.drop_dir / "done"
+    done = agency.app.settings.drop_dir / "done"
     assert [file.name for file in done.iterdir()] == ["leads.jsonl"]
     # What Email Bison counts is the truth: it knows nothing of these leads.
     assert agency.run(ASSETS, tags)[0] is RunStatus.SUCCESS

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kpi_pipeline_tests.sandbox.running import Bison
+from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.sync.support import SERIES, Agency
 
 # Pieces of errors: what whoever reads one is to do next.
@@ -70,9 +70,9 @@ class Case:
     settings: Mapping[str, object] = field(default_factory=dict)
 
 
-def manner(**changed: object) -> Switch:
-    """The instance answers in another manner."""
-    return lambda scene: scene.bison.manners(**changed)
+def variant(**changed: object) -> Switch:
+    """The instance answers in another variant."""
+    return lambda scene: scene.bison.variants(**changed)
 
 
 def fault(kind: str, path: str = SERIES, /, **options: object) -> Switch:

@@ -3,16 +3,16 @@
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime, timedelta
 
-from kpi_pipeline.sync.work import ClientOutcome
-from kpi_pipeline.warehouse.sync_log import read_entries
-from kpi_pipeline.warehouse.tables import (
+from kpi_pipeline.db.sync_log import read_entries
+from kpi_pipeline.db.tables import (
     client_metrics,
     kpi_projections,
     raw_bison_stats,
     sending_plans,
 )
+from kpi_pipeline.sync.run import ClientOutcome
+from kpi_pipeline_tests.bison_sandbox.running import TODAY, WORKSPACES
 from kpi_pipeline_tests.conftest import NOW
-from kpi_pipeline_tests.sandbox.running import TODAY, WORKSPACES
 from kpi_pipeline_tests.sync.support import (
     ROW_TABLES,
     Agency,
@@ -83,7 +83,7 @@ def assert_right(agency: Agency, right: Tables, clients: Collection[str]) -> Non
     for table in ROW_TABLES:
         assert differences(stored[table.name], wanted[table.name]) == [], table.name
         for key, row in stored[table.name].items():
-            assert row["as_of"] == agency.deployment.now(), (table.name, key)
+            assert row["as_of"] == agency.app.now(), (table.name, key)
 
 
 def assert_told(case: Case, scene: Scene, outcomes: Mapping[str, ClientOutcome]) -> None:
@@ -98,7 +98,7 @@ def assert_told(case: Case, scene: Scene, outcomes: Mapping[str, ClientOutcome])
             assert piece.format(own=scene.own_id, other=scene.other_id) in error, error
         assert_no_secret(scene.agency, error)
         assert not outcomes[slug].numbers
-    with scene.agency.deployment.engine.connect() as connection:
+    with scene.agency.app.engine.connect() as connection:
         logged = {it.workspace: it.error for it in read_entries(connection, [RUN])}
     assert logged == {slug: outcome.error for slug, outcome in outcomes.items()}
 
@@ -126,7 +126,7 @@ class Right:
         self._known: dict[datetime, Tables] = {}
 
     def at(self, agency: Agency, dates: Sequence[date], clients: Sequence[str]) -> Tables:
-        now = agency.deployment.now()
+        now = agency.app.now()
         if now not in self._known:
             self._known[now] = what_is_right(agency, dates, clients)
             facts = self._known[now][raw_bison_stats.name].values()

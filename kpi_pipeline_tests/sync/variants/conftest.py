@@ -5,13 +5,13 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine, text
 
-from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.app import AppContext
+from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline.db.tables import metadata
+from kpi_pipeline.db.vault import Vault, new_secret_key
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.warehouse.engine import open_engine
-from kpi_pipeline.warehouse.tables import metadata
-from kpi_pipeline.warehouse.vault import Vault, new_secret_key
+from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage, bison_on, options
 from kpi_pipeline_tests.conftest import NOW, instance_of
-from kpi_pipeline_tests.sandbox.running import Bison, Stage, bison_on, options
 from kpi_pipeline_tests.sync.support import Agency, open_agency
 from kpi_pipeline_tests.sync.variants.cases import Scene
 from kpi_pipeline_tests.sync.variants.checks import DATES, LATER, Right
@@ -52,14 +52,14 @@ class Installation:
                 copy = f"CREATE TABLE {moment}.{table.name} AS TABLE {table.name}"
                 connection.execute(text(copy))
 
-    def _deployment(self, bison: Bison) -> Deployment:
+    def _deployment(self, bison: Bison) -> AppContext:
         settings = Settings(
             bison_instances=(instance_of(bison),),
             bison_calls_per_second=0,
             bison_attempts=2,
             bison_timezone=ZoneInfo("America/Chicago"),
         )
-        return Deployment(settings, self._engine, self._vault, lambda: NOW)
+        return AppContext(settings, self._engine, self._vault, lambda: NOW)
 
 
 @pytest.fixture(scope="package")

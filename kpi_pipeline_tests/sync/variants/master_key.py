@@ -9,8 +9,8 @@ from kpi_pipeline_tests.sync.variants.cases import (
     Switch,
     edited_to_other_id,
     fault,
-    manner,
     move_user,
+    variant,
 )
 
 _LEAVE_IT = "Do not switch workspaces in Email Bison's own pages"
@@ -27,7 +27,7 @@ def _master(
 
 
 CASES = (
-    Case("a switch takes two seconds", (manner(switch_seconds=2),), whose="keyless", slow=True),
+    Case("a switch takes two seconds", (variant(switch_seconds=2),), whose="keyless", slow=True),
     _master(
         "the user moves once, before the series",
         move_user("before", SERIES, times=1),
@@ -62,7 +62,7 @@ CASES = (
     # It moves once in this run, between the two plans: what it does is the same in every run.
     _master(
         "the user is restless",
-        manner(restless_user=0.1),
+        variant(restless_user=0.1),
         struck=0,
         calls=2 * _ONE_READING,
     ),

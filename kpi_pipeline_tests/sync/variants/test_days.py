@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from kpi_pipeline.warehouse.tables import client_metrics, sending_plans
+from kpi_pipeline.db.tables import client_metrics, sending_plans
 from kpi_pipeline_tests.sync.support import Agency
 from kpi_pipeline_tests.sync.variants.cases import Scene
 from kpi_pipeline_tests.sync.variants.checks import DATES, assert_right, what_is_right
@@ -29,7 +29,7 @@ def test_a_day_without_a_plan_is_a_zero_in_whichever_way_it_is_told(
     agency = first_night.moved_to(now.astimezone(UTC))
     clients, dates = Scene(agency, "all").clients, [now.date()]
     right = what_is_right(agency, dates, clients)
-    agency.bison.manners(empty_plan=empty_plan)
+    agency.bison.variants(empty_plan=empty_plan)
 
     agency.synced(dates, clients)
 
@@ -45,7 +45,7 @@ def test_a_plan_of_an_evening_that_may_be_tomorrows_is_not_taken_for_todays(
 ) -> None:
     evening = datetime(2026, 3, 18, 19, 30, tzinfo=_CHICAGO)
     agency = first_night.moved_to(evening.astimezone(UTC)).with_settings(bison_timezone=None)
-    agency.bison.manners(day_zone=day_zone)
+    agency.bison.variants(day_zone=day_zone)
     clients = Scene(agency, "all").clients
 
     agency.synced(DATES, clients)

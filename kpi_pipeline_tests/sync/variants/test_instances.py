@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from kpi_pipeline.deployment import Deployment
+from kpi_pipeline.app import AppContext
 from kpi_pipeline.instances import InstanceSetting
+from kpi_pipeline_tests.bison_sandbox.running import Stage, bison_on, on_stage, options
 from kpi_pipeline_tests.conftest import instance_of
-from kpi_pipeline_tests.sandbox.running import Stage, bison_on, on_stage, options
 from kpi_pipeline_tests.sync.support import Agency, errors, of_clients, open_agency
 from kpi_pipeline_tests.sync.variants.cases import (
     GIVE_A_KEY,
@@ -34,7 +34,7 @@ class Pair:
 
     def __init__(self, main: Agency, second: Agency) -> None:
         self.main, self.second = main.moved_to(LATER), second.moved_to(LATER)
-        self.instances = main.deployment.settings.bison_instances
+        self.instances = main.app.settings.bison_instances
         self.of_main, self.of_second = Scene(main, "all").clients, Scene(second, "all").clients
         self.before = everything(main)
 
@@ -67,16 +67,16 @@ def second_stage() -> Iterator[Stage]:
 
 
 @pytest.fixture
-def pair(deployment: Deployment, stage: Stage, second_stage: Stage) -> Iterator[Pair]:
+def pair(app: AppContext, stage: Stage, second_stage: Stage) -> Iterator[Pair]:
     with (
         bison_on(stage, options(first_workspace_id=_FIRST_ID)) as here,
         bison_on(second_stage, options(first_workspace_id=_FIRST_ID, seed=8)) as there,
     ):
         instances = (instance_of(here), replace(instance_of(there), name="second"))
-        settings = deployment.settings.model_copy(update={"bison_instances": instances})
-        deployment = replace(deployment, settings=settings)
-        main = open_agency(deployment, here)
-        second = open_agency(deployment, there, instance="second")
+        settings = app.settings.model_copy(update={"bison_instances": instances})
+        app = replace(app, settings=settings)
+        main = open_agency(app, here)
+        second = open_agency(app, there, instance="second")
         clients = [*Scene(main, "all").clients, *Scene(second, "all").clients]
         main.synced(DATES, clients)
         yield Pair(main, second)

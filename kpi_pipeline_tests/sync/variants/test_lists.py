@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from kpi_pipeline.db.tables import client_api_keys, clients
 from kpi_pipeline.sync.registry import RegistryReport, refresh_registry
-from kpi_pipeline.warehouse.tables import client_api_keys, clients
-from kpi_pipeline_tests.sandbox.running import WORKSPACES
+from kpi_pipeline_tests.bison_sandbox.running import WORKSPACES
 from kpi_pipeline_tests.sync.support import Agency
 from kpi_pipeline_tests.sync.variants.checks import assert_no_secret
 
@@ -35,13 +35,13 @@ def names(agency: Agency) -> dict[str, str]:
 
 
 def refresh(agency: Agency) -> RegistryReport:
-    return asyncio.run(refresh_registry(agency.deployment))
+    return asyncio.run(refresh_registry(agency.app))
 
 
 @pytest.mark.parametrize("paging", PAGING)
 def test_new_names_are_taken_over_from_all_pages(agency: Agency, paging: str) -> None:
     before, new = names(agency), renamed(agency)
-    agency.bison.manners(paging=paging)
+    agency.bison.variants(paging=paging)
 
     report = refresh(agency)
 
@@ -54,7 +54,7 @@ def test_new_names_are_taken_over_from_all_pages(agency: Agency, paging: str) ->
 
 def test_names_with_raw_control_characters_are_taken_over_on_one_line(agency: Agency) -> None:
     before, new = names(agency), renamed(agency)
-    agency.bison.manners(control_characters=True)
+    agency.bison.variants(control_characters=True)
 
     assert refresh(agency).listed == 26
 
@@ -68,7 +68,7 @@ def test_names_with_raw_control_characters_are_taken_over_on_one_line(agency: Ag
 def test_a_list_whose_last_answer_does_not_come_leaves_every_name_as_it_was(
     agency: Agency, paging: str
 ) -> None:
-    agency.bison.manners(paging=paging)
+    agency.bison.variants(paging=paging)
     after = BEFORE_THE_LAST[paging]
     agency.bison.fault("status", path=WORKSPACES, after=after, status=502, html=True)
 
@@ -87,7 +87,7 @@ def test_a_list_whose_last_answer_does_not_come_leaves_every_name_as_it_was(
 def test_a_list_whose_last_answer_is_none_leaves_every_name_as_it_was(
     agency: Agency, paging: str, kind: str, said: str
 ) -> None:
-    agency.bison.manners(paging=paging)
+    agency.bison.variants(paging=paging)
     agency.bison.fault(kind, path=WORKSPACES, after=BEFORE_THE_LAST[paging])
 
     assert_nothing_is_taken_over(agency, said)
@@ -122,7 +122,7 @@ def test_a_list_whose_last_answer_is_none_leaves_every_name_as_it_was(
 def test_a_list_that_is_not_whole_leaves_every_name_as_it_was(
     agency: Agency, paging: str, change: dict[str, Any], said: str
 ) -> None:
-    agency.bison.manners(paging=paging)
+    agency.bison.variants(paging=paging)
     before_it = BEFORE_THE_LAST[paging]
     agency.bison.fault("edit", path=WORKSPACES, after=before_it, times=1, **change)
 

@@ -3,9 +3,9 @@
 import pytest
 from sqlalchemy import func, update
 
-from kpi_pipeline.warehouse.tables import bison_pacing
+from kpi_pipeline.db.tables import bison_pacing
 from kpi_pipeline_tests.sync.support import Agency, errors, of_clients
-from kpi_pipeline_tests.sync.variants.cases import Scene, Switch, fault, fault_of_all, manner
+from kpi_pipeline_tests.sync.variants.cases import Scene, Switch, fault, fault_of_all, variant
 from kpi_pipeline_tests.sync.variants.checks import DATES, Right, assert_right, everything
 
 
@@ -16,7 +16,7 @@ from kpi_pipeline_tests.sync.variants.checks import DATES, Right, assert_right, 
             [fault("status", status=429, retry_after=False, times=1)], id="of one key's call"
         ),
         pytest.param(
-            [manner(retry_after=False), fault_of_all("status", status=429, times=1)],
+            [variant(retry_after=False), fault_of_all("status", status=429, times=1)],
             id="by an instance that never says it",
         ),
     ],
@@ -48,5 +48,5 @@ def test_a_429_without_retry_after_holds_everybody_back_for_45_to_60_seconds(
 
 
 def _end_the_pause(agency: Agency) -> None:
-    with agency.deployment.engine.begin() as connection:
+    with agency.app.engine.begin() as connection:
         connection.execute(update(bison_pacing).values(next_free_at=func.clock_timestamp()))

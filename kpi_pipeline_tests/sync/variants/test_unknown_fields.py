@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from kpi_pipeline.warehouse.tables import bison_unknown_fields
+from kpi_pipeline.db.tables import bison_unknown_fields
 from kpi_pipeline_tests.sync.support import PLANS, SERIES, SWITCH, WHO_AM_I, Agency
 from kpi_pipeline_tests.sync.variants.cases import Scene, given_anew
 from kpi_pipeline_tests.sync.variants.checks import DATES, LATER, Right, assert_right
@@ -16,7 +16,7 @@ def test_fields_that_nobody_knows_change_no_number_and_are_told_of_once(
     scene = Scene(an_hour_later, "keyed")
     numbers = right.at(scene.agency, DATES, scene.clients)
     given_anew(scene)
-    scene.bison.manners(extra_fields=True, labels="one_unknown")
+    scene.bison.variants(extra_fields=True, labels="one_unknown")
 
     with caplog.at_level(logging.WARNING, "kpi_pipeline"):
         scene.agency.synced(DATES, scene.clients)

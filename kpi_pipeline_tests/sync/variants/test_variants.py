@@ -9,10 +9,10 @@ from kpi_pipeline_tests.sync.variants import (
     bodies,
     edits,
     keys,
-    manners,
     master_key,
     plans_and_users,
     statuses,
+    switch_cases,
 )
 from kpi_pipeline_tests.sync.variants.cases import Case, Scene
 from kpi_pipeline_tests.sync.variants.checks import (
@@ -26,7 +26,7 @@ from kpi_pipeline_tests.sync.variants.checks import (
 )
 
 CASES = [
-    *manners.CASES,
+    *switch_cases.CASES,
     *statuses.CASES,
     *bodies.CASES,
     *edits.COUNTS,
@@ -35,7 +35,13 @@ CASES = [
     *keys.CASES,
     *master_key.CASES,
 ]
-FIRST_NIGHTS = [*manners.CASES, *bodies.CASES, *edits.SHAPES, *plans_and_users.CASES, *keys.CASES]
+FIRST_NIGHTS = [
+    *switch_cases.CASES,
+    *bodies.CASES,
+    *edits.SHAPES,
+    *plans_and_users.CASES,
+    *keys.CASES,
+]
 
 
 def rows(cases: Iterable[Case]) -> Sequence[object]:

@@ -1,0 +1,120 @@
+from collections.abc import Callable
+from datetime import timedelta
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from bison_sandbox.api.answers import answer
+from bison_sandbox.api.gate import acting_workspace
+from bison_sandbox.requests import period
+from bison_sandbox.state import sandbox_of
+from bison_sandbox.world.numbers import NOTHING, Day, total
+
+_BASE = "/api/workspaces/v1.1"
+_MAILS_A_LEAD = 2.4
+_LINES = (
+    ("Replied", "#8b5cf6", "replied"),
+    ("Total Opens", "#f59e0b", "total_opens"),
+    ("Sent", "#3b82f6", "sent"),
+    ("Unsubscribed", "#ef4444", "unsubscribed"),
+    ("Bounced", "#78716c", "bounced"),
+    ("Interested", "#22c55e", "interested"),
+    ("Unique Opens", "#eab308", "unique_opens"),
+)
+"""Labels in the vendor's order, with a colour each, and the count that they show."""
+
+_SHUFFLED = (5, 2, 6, 0, 1, 4, 3)
+_UNKNOWN_LINE = ("Auto Replies", "#0ea5e9", "replied")
+_UNKNOWN_MORE = 3
+"""So many more automatic replies than replies there are on each day: never none."""
+
+
+def routes() -> list[BaseRoute]:
+    """The counts of a period: as one sum, and day by day."""
+    return [
+        Route(f"{_BASE}/stats", show_stats, methods=["GET"]),
+        Route(f"{_BASE}/line-area-chart-stats", show_series, methods=["GET"]),
+    ]
+
+
+async def show_stats(request: Request) -> Response:
+    """Sums over the period, each a text as in the vendor's document, or an integer."""
+    days, _ = _days(request)
+    as_integers = sandbox_of(request).variants.counts == "integers"
+    return answer(request, _stats(total(days), int if as_integers else str))
+
+
+async def show_series(request: Request) -> Response:
+    """One line a label, with a point for each day of the period; a day without mail is a zero.
+
+    The variants may change the lines, leave out days, and make the counts texts.
+    """
+    variants = sandbox_of(request).variants
+    as_count = str if variants.counts == "text" else int
+    days, dates = _days(request)
+    lines = []
+    for label, color, count in _lines(variants.labels):
+        more = _UNKNOWN_MORE if label == _UNKNOWN_LINE[0] else 0
+        points = [
+            [text, as_count(getattr(day, count) + more)]
+            for text, day in zip(dates, days, strict=True)
+            if not _is_left_out(variants.empty_days, day, getattr(day, count) + more)
+        ]
+        lines.append({"label": label, "color": color, "dates": points})
+    return answer(request, lines)
+
+
+def _lines(labels: str) -> list[tuple[str, str, str]]:
+    match labels:
+        case "shuffled":
+            return [_LINES[place] for place in _SHUFFLED]
+        case "one_missing":
+            return [line for line in _LINES if line[0] != "Interested"]
+        case "one_unknown":
+            return [_UNKNOWN_LINE, *_LINES]
+    return list(_LINES)
+
+
+def _is_left_out(empty_days: str, day: Day, count: int) -> bool:
+    match empty_days:
+        case "omitted":
+            return day == NOTHING
+        case "omitted_by_label":
+            return count == 0
+    return False
+
+
+def _days(request: Request) -> tuple[list[Day], list[str]]:
+    sandbox = sandbox_of(request)
+    workspace = acting_workspace(request)
+    first, last = period(request)
+    now = sandbox.clock.now()
+    drawn = sandbox.numbers.series(workspace.profile, first, last, now)
+    days = sandbox.marks.added_to(drawn, workspace.profile, first, now)
+    dates = [(first + timedelta(days=offset)).isoformat() for offset in range(len(days))]
+    return days, dates
+
+
+def _stats(counts: Day, as_count: Callable[[int], int | str]) -> dict[str, int | str]:
+    contacted = max(round(counts.sent / _MAILS_A_LEAD), counts.unique_opens, counts.replied)
+    return {
+        "emails_sent": as_count(counts.sent),
+        "total_leads_contacted": as_count(contacted),
+        "opened": as_count(counts.total_opens),
+        "opened_percentage": _percentage(counts.total_opens, counts.sent),
+        "unique_opens_per_contact": as_count(counts.unique_opens),
+        "unique_opens_per_contact_percentage": _percentage(counts.unique_opens, contacted),
+        "unique_replies_per_contact": as_count(counts.replied),
+        "unique_replies_per_contact_percentage": _percentage(counts.replied, contacted),
+        "bounced": as_count(counts.bounced),
+        "bounced_percentage": _percentage(counts.bounced, counts.sent),
+        "unsubscribed": as_count(counts.unsubscribed),
+        "unsubscribed_percentage": _percentage(counts.unsubscribed, contacted),
+        "interested": as_count(counts.interested),
+        "interested_percentage": _percentage(counts.interested, contacted),
+    }
+
+
+def _percentage(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f}" if whole else "0"

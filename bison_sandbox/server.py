@@ -1,0 +1,130 @@
+import errno
+import logging
+import signal
+import socket
+import threading
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from bison_sandbox import api, control
+from bison_sandbox.api.faulty import Faulty
+from bison_sandbox.api.gate import Gate
+from bison_sandbox.options import SandboxError, SandboxOptions
+from bison_sandbox.requests import ApiError, answer_api_error, answer_http_error
+from bison_sandbox.state import Sandbox
+
+
+def create_app(options: SandboxOptions) -> Starlette:
+    """A local Email Bison as an ASGI application, with a fresh estate of its own.
+
+    Its lifespan is what it does by itself: a live sandbox marks leads for as long as that lasts,
+    and deliveries that are pending at its end are lost.
+
+    Raises SandboxError for a fault that names a workspace which is not in it.
+    """
+    sandbox = Sandbox(options)
+
+    @asynccontextmanager
+    async def at_work(_: Starlette) -> AsyncGenerator[None]:
+        sandbox.start()
+        try:
+            yield
+        finally:
+            await sandbox.stop()
+
+    app = Starlette(
+        routes=[*api.routes(), *control.routes()],
+        middleware=[
+            Middleware(control.LoopbackOnly),
+            Middleware(Gate, sandbox),
+            Middleware(Faulty, sandbox),
+        ],
+        lifespan=at_work,
+        exception_handlers={ApiError: answer_api_error, HTTPException: answer_http_error},
+    )
+    app.router.redirect_slashes = False
+    app.state.sandbox = sandbox
+    return app
+
+
+def serve(options: SandboxOptions) -> None:
+    """Serve until SIGINT or SIGTERM; prints one line with the address once it listens.
+
+    Raises SandboxError where the address can't be had, or for a fault that fits no workspace.
+    """
+    with _listening_socket(options) as listener:
+        port = listener.getsockname()[1]
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        app = create_app(options)
+        app.state.sandbox.url = f"http://{host}:{port}"
+        config = uvicorn.Config(
+            app,
+            lifespan="on",
+            ws="none",
+            log_level="error",
+            access_log=False,
+            timeout_graceful_shutdown=1,
+        )
+        line = f"Sandbox Email Bison at http://{host}:{port} ({options.clients} workspaces)"
+        server = _Server(config, line)
+        with _stopping_on_signals(server):
+            server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, line: str) -> None:
+        super().__init__(config)
+        self._line = line
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(self._line, flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Calls that still wait for their turn are cut off, and uvicorn would log each of them.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
+        super().handle_exit(sig, frame)
+
+
+@contextmanager
+def _stopping_on_signals(server: _Server) -> Generator[None]:
+    """Keep uvicorn from ending the process with the signal that stopped it.
+
+    It raises the signal again for whoever handled it before; so these handlers stand there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_sig: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _listening_socket(options: SandboxOptions) -> socket.socket:
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        return socket.create_server((options.host, options.port), family=family)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SandboxError(
+                f"Port {options.port} of {options.host} is already in use: stop the program that "
+                "holds it, or start the sandbox on another port (0 takes any free one)."
+            ) from error
+        reason = (error.strerror or str(error)).partition(" (")[0]
+        raise SandboxError(
+            f"The sandbox can't listen on port {options.port} of {options.host} ({reason}): choose "
+            "another host or port."
+        ) from error

@@ -1,0 +1,110 @@
+"""How the instance answers in general: what public material leaves open, each variant a value."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
+
+from bison_sandbox.requests import VERBATIM, refused
+
+_WORKSPACE_ZONES = (
+    "America/New_York",
+    "America/Chicago",
+    "America/Denver",
+    "America/Los_Angeles",
+    "Europe/London",
+)
+
+
+def _zone_name(name: str) -> str:
+    if name not in ("", "workspace"):
+        try:
+            ZoneInfo(name)
+        except (KeyError, OSError, ValueError) as error:
+            raise PydanticCustomError(
+                VERBATIM,
+                "The selected day_zone is invalid. Allowed are '' (the sandbox's own), "
+                "'workspace', and a time zone as Area/City, for example America/Chicago.",
+            ) from error
+    return name
+
+
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
+class Variants:
+    """How the sandbox answers; the defaults are the vendor's document.
+
+    `counts`: stats are texts, series and plans integers (`documented`), or all are of one kind.
+    `empty_days`: a day without any event stands in the series as zeros, under no label
+    (`omitted`), or each label leaves out its own zero days (`omitted_by_label`).
+    `labels`: the lines of the series in the vendor's order, in another fixed one, without
+    "Interested", or behind an unknown line "Auto Replies".
+    `day_zone`: which zone bounds a day: "" is the sandbox's own, `workspace` one for each.
+    `wrapped_401`: whether a 401 has the body of the other errors.
+    `retry_after`: whether a 429 carries that header.
+    `empty_plan`: nothing planned is an error 400, or an empty list.
+    `paging`: pages only, a cursor on demand, a cursor only, all rows in one answer, or a change
+    from pages to a cursor after the first answer of a walk.
+    `switch_seconds`: how long a switch of the master key takes until it acts.
+    `restless_user`: the chance, before each call with the master key, that its user switches to
+    another workspace in the vendor's own pages.
+    `control_characters`: raw ones stand in names and in replies, as no strict JSON has them.
+    `extra_fields`: every object of an answer holds fields that no document knows.
+    `event_casing`: the type of a delivered event is in upper case, in lower case, or in either by
+    the chance of each delivery (`mixed`).
+    `event_instance_url`: whether an event tells the instance's address.
+    `delivery_seconds`: the mean of the seconds by which a delivery is late, each by a chance of its
+    own, so that they overtake each other.
+    `delivery_repeats`: the share of the deliveries that are made twice, as deliveries of their own.
+    `delivery_retry_seconds`: the wait before a failed delivery's first retry, doubled each time.
+
+    Raises pydantic's ValidationError for a value that is none of these.
+    """
+
+    counts: Literal["documented", "text", "integers"] = "documented"
+    empty_days: Literal["zeros", "omitted", "omitted_by_label"] = "zeros"
+    labels: Literal["vendor_order", "shuffled", "one_missing", "one_unknown"] = "vendor_order"
+    day_zone: Annotated[str, AfterValidator(_zone_name)] = ""
+    wrapped_401: bool = True
+    retry_after: bool = True
+    empty_plan: Literal["400", "list"] = "400"
+    paging: Literal["page", "offer_cursor", "cursor", "whole", "changing"] = "page"
+    switch_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    restless_user: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    control_characters: bool = False
+    extra_fields: bool = False
+    event_casing: Literal["upper", "lower", "mixed"] = "upper"
+    event_instance_url: bool = True
+    delivery_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    delivery_repeats: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    delivery_retry_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+
+    def changed(self, values: Mapping[str, object]) -> "Variants":
+        """These variants with some of them changed. Raises InvalidError, and then changes none."""
+        try:
+            return Variants(**{**asdict(self), **values})
+        except ValidationError as error:
+            raise refused(error, names()) from error
+
+    def zone_of(self, workspace_id: int) -> ZoneInfo | None:
+        """The zone that bounds a workspace's days; None for the sandbox's own."""
+        if not self.day_zone:
+            return None
+        return (
+            workspace_zone(workspace_id)
+            if self.day_zone == "workspace"
+            else ZoneInfo(self.day_zone)
+        )
+
+
+def workspace_zone(workspace_id: int) -> ZoneInfo:
+    """The zone of its own that a workspace has with `day_zone` `workspace`, fixed by its id."""
+    return ZoneInfo(_WORKSPACE_ZONES[workspace_id % len(_WORKSPACE_ZONES)])
+
+
+def names() -> list[str]:
+    """The names of all variants."""
+    return [field.name for field in fields(Variants)]

@@ -1,0 +1,1 @@
+"""The invented agency: its workspaces, numbers, replies, leads, keys and clock."""

@@ -1,0 +1,85 @@
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+
+from bison_sandbox.world.agency import Client, Profile, newcomer, number
+from bison_sandbox.world.keys import Key
+
+_NAMES = ("Founders", "Operations leads", "Finance heads", "Owners, second wave", "Event follow-up")
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A campaign of a workspace."""
+
+    id: int
+    name: str
+
+
+def campaigns_of(seed: int, workspace_id: int) -> list[Campaign]:
+    """The campaigns of a workspace, two to five, the largest first."""
+    count = number(2, len(_NAMES), seed, "campaigns", workspace_id)
+    return [Campaign(workspace_id * 10 + place, _NAMES[place]) for place in range(count)]
+
+
+@dataclass
+class Workspace:
+    """A workspace as it is now; its name is a label that people change.
+
+    `own_key` is the key that the agency has noted down, if it made one.
+    """
+
+    profile: Profile
+    name: str
+    created_at: datetime
+    updated_at: datetime
+    display_name: str = ""
+    monthly_kpi_target: int | None = None
+    monthly_sending_target: int | None = None
+    own_key: Key | None = None
+    deleted: bool = False
+
+    @property
+    def id(self) -> int:
+        """The vendor's id of it."""
+        return self.profile.workspace_id
+
+
+class Workspaces:
+    """The workspaces of the agency, in the order of their ids."""
+
+    def __init__(self, clients: Iterable[Client]) -> None:
+        self._all: dict[int, Workspace] = {}
+        for client in clients:
+            created_at = datetime.combine(client.profile.start, time(15), UTC)
+            self._all[client.profile.workspace_id] = Workspace(
+                profile=client.profile,
+                name=client.name,
+                created_at=created_at,
+                updated_at=created_at,
+                display_name=client.display_name,
+                monthly_kpi_target=client.monthly_kpi_target,
+                monthly_sending_target=client.monthly_sending_target,
+            )
+        self.largest_id = max(self._all.values(), key=lambda each: each.profile.mails).id
+
+    def present(self) -> list[Workspace]:
+        """Those that are not deleted."""
+        return [workspace for workspace in self._all.values() if not workspace.deleted]
+
+    def get(self, workspace_id: int) -> Workspace | None:
+        """A workspace that is not deleted."""
+        workspace = self._all.get(workspace_id)
+        return None if workspace is None or workspace.deleted else workspace
+
+    def get_deleted(self, workspace_id: int) -> Workspace | None:
+        """A workspace that is deleted."""
+        workspace = self._all.get(workspace_id)
+        return workspace if workspace is not None and workspace.deleted else None
+
+    def add(self, name: str, now: datetime, today: date) -> Workspace:
+        """A new client, which starts today, with the next free id."""
+        profile = newcomer(max(self._all) + 1, today)
+        workspace = Workspace(profile, name, created_at=now, updated_at=now)
+        self._all[workspace.id] = workspace
+        return workspace

@@ -1,0 +1,149 @@
+"""The daily summary: yesterday by client, the month against its target, and what is missing.
+
+Its numbers are those of `client_metrics`, and of nothing else.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection
+
+from kpi_pipeline.alerts.message import Message
+from kpi_pipeline.db.metrics import MetricRow, read_metrics
+from kpi_pipeline.domain.calendar import day_start
+from kpi_pipeline.domain.formatting import listed, moment
+
+# In percent of the month's target, where the month will end at the pace so far.
+_AHEAD = 110
+_ON_TRACK = 90
+# A chat room takes a few dozen lines; the whole table is what `kpi metrics` prints.
+_MOST_LINES = 40
+_NOT_KNOWN = "–"
+
+
+@dataclass(frozen=True)
+class SummaryOfDay:
+    """The rows of a date and of the day before it, by client."""
+
+    day: date
+    rows: Sequence[MetricRow]
+    day_before: Mapping[str, MetricRow]
+
+
+def read_summary(connection: Connection, day: date) -> SummaryOfDay:
+    """What the summary of `day` is made of: all active clients, with or without numbers."""
+    before = read_metrics(connection, day - timedelta(days=1))
+    return SummaryOfDay(day, read_metrics(connection, day), {it.workspace: it for it in before})
+
+
+def summary_text(summary: SummaryOfDay, timezone: ZoneInfo) -> Message:
+    """The summary, as it is sent and printed."""
+    rows = summary.rows
+    stale = [row for row in rows if not _is_closed(row, summary.day, timezone)]
+    groups: dict[str, list[MetricRow]] = {
+        "Ahead": [],
+        "On track": [],
+        "Behind": [],
+        "No target": [],
+    }
+    for row in rows:
+        if row.as_of is not None:
+            groups[_standing(row)].append(row)
+    there = sum(row.as_of is not None for row in rows)
+    lines = [
+        f"{there} of {len(rows)} clients have numbers.",
+        _total(summary),
+        *(line for name, group in groups.items() for line in _group(name, group, summary)),
+        *_stale(stale, timezone),
+    ]
+    return Message(f"KPIs of {summary.day:%A, %d %B %Y}", "\n".join(lines), bad=None)
+
+
+def replies_of_day(summary: SummaryOfDay, row: MetricRow) -> int | None:
+    """Replies of any kind on the day: the month's up to it, less those up to the day before."""
+    if row.all_replies_mtd is None or summary.day.day == 1:
+        return row.all_replies_mtd
+    before = summary.day_before.get(row.workspace)
+    if before is None or before.all_replies_mtd is None:
+        return None
+    return row.all_replies_mtd - before.all_replies_mtd
+
+
+def _standing(row: MetricRow) -> str:
+    percent = row.projection_replies_progress
+    if not row.monthly_kpi_target or percent is None:
+        return "No target"
+    if percent >= _AHEAD:
+        return "Ahead"
+    return "On track" if percent >= _ON_TRACK else "Behind"
+
+
+def _is_closed(row: MetricRow, day: date, timezone: ZoneInfo) -> bool:
+    """Whether the row was made of facts that were asked for after the day was over."""
+    return row.as_of is not None and row.as_of >= day_start(day + timedelta(days=1), timezone)
+
+
+def _total(summary: SummaryOfDay) -> str:
+    rows = [row for row in summary.rows if row.as_of is not None]
+    replies = _sum(replies_of_day(summary, row) for row in rows)
+    emails = _sum(row.emails_sent_today for row in rows)
+    leads = _sum(row.positive_replies_today for row in rows)
+    month = _sum(row.positive_replies_mtd for row in rows)
+    return f"All: {_day(emails, replies, leads)}; {_number(month)} leads this month."
+
+
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    """The sum of those that are known; None where none is."""
+    known = [it for it in numbers if it is not None]
+    return sum(known) if known else None
+
+
+def _group(name: str, rows: Sequence[MetricRow], summary: SummaryOfDay) -> Iterable[str]:
+    if not rows:
+        return
+    yield f"\n{name} ({len(rows)})"
+    ranked = sorted(rows, key=_rank)
+    for row in ranked[:_MOST_LINES]:
+        yield f"- {row.display_name}: {_client(row, summary)}"
+    if len(ranked) > _MOST_LINES:
+        yield f"… and {len(ranked) - _MOST_LINES} more"
+
+
+def _rank(row: MetricRow) -> tuple[Decimal, int, str]:
+    """The best first; of those without a target, the one with most leads."""
+    progress = row.projection_replies_progress or Decimal(0)
+    return -progress, -(row.positive_replies_mtd or 0), row.display_name
+
+
+def _client(row: MetricRow, summary: SummaryOfDay) -> str:
+    replies = replies_of_day(summary, row)
+    day = _day(row.emails_sent_today, replies, row.positive_replies_today)
+    month = _number(row.positive_replies_mtd)
+    heading = f"heading for {_number(row.projection_positive_replies_eom)}"
+    if not row.monthly_kpi_target or row.projection_replies_progress is None:
+        return f"{day}; month {month}, {heading}"
+    percent = f"{row.projection_replies_progress:,.0f} %"
+    return f"{day}; month {month} of {row.monthly_kpi_target:,}, {heading} ({percent})"
+
+
+def _day(emails: int | None, replies: int | None, leads: int | None) -> str:
+    return f"{_number(emails)} emails, {_number(replies)} replies, {_number(leads)} leads"
+
+
+def _number(value: int | None) -> str:
+    return _NOT_KNOWN if value is None else f"{value:,}"
+
+
+def _stale(rows: Sequence[MetricRow], timezone: ZoneInfo) -> Iterable[str]:
+    if not rows:
+        return
+    yield f"\nStale ({len(rows)}): the day is not closed; `kpi status` says more"
+    for row in rows[:_MOST_LINES]:
+        state = "no numbers" if row.as_of is None else f"as of {moment(row.as_of, timezone)}"
+        yield f"- {row.display_name}: {state}"
+    if len(rows) > _MOST_LINES:
+        names = [row.display_name for row in rows[_MOST_LINES:]]
+        yield f"… and {len(names)} more: {listed(names)}"

@@ -1,0 +1,129 @@
+"""What a process needs in hand to work: settings, database, vault and clock."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import partial
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Engine
+
+from kpi_pipeline.bison import BisonClient, BisonInstance, ClientOptions
+from kpi_pipeline.db.engine import open_engine, require_reachable
+from kpi_pipeline.db.lease import MasterKeyLease
+from kpi_pipeline.db.migrate import require_current
+from kpi_pipeline.db.rate_limiter import InstancePacing
+from kpi_pipeline.db.retry import retry_on_disconnect
+from kpi_pipeline.db.urls import parse_url
+from kpi_pipeline.db.vault import Vault, open_vault
+from kpi_pipeline.domain.calendar import business_date
+from kpi_pipeline.domain.clock import utc_now
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.instances import NO_INSTANCE
+from kpi_pipeline.settings import Settings
+
+# A call ends at its time-out at the latest; its slot must not free itself before.
+_SLOT_MARGIN_SECONDS = 30.0
+# What is known of the zone that bounds a day of Email Bison's, where nobody has found out: nothing,
+# but these are the candidates, beside the business's own.
+_CANDIDATE_ZONES = (ZoneInfo("UTC"), ZoneInfo("America/New_York"))
+
+
+@dataclass(frozen=True)
+class AppContext:
+    """One installation of the pipeline: an agency, its Email Bison, its database."""
+
+    settings: Settings
+    engine: Engine
+    vault: Vault
+    now: Callable[[], datetime] = utc_now
+
+    @property
+    def timezone(self) -> ZoneInfo:
+        """The zone that bounds a business day."""
+        return self.settings.timezone
+
+    def today(self) -> date:
+        """The business date now."""
+        return business_date(self.now(), self.timezone)
+
+    def bison_agrees_on(self, day: date) -> bool:
+        """Whether `day` is today for Email Bison, too, by its zone or by each that it may have."""
+        known = self.settings.bison_timezone
+        zones = (known,) if known else (*_CANDIDATE_ZONES, self.timezone)
+        now = self.now()
+        return all(business_date(now, zone) == day for zone in zones)
+
+    def instances(self) -> dict[str, BisonInstance]:
+        """The configured Email Bison instances, by name."""
+        return {
+            it.name: BisonInstance(it.name, it.url, it.master_key)
+            for it in self.settings.bison_instances
+        }
+
+    def instance(self, name: str) -> BisonInstance:
+        """The instance called `name`.
+
+        Raises:
+            KpiError: if it is not configured.
+        """
+        known = self.instances()
+        if not known:
+            raise KpiError(NO_INSTANCE)
+        if name not in known:
+            raise KpiError(
+                f"The Email Bison instance {name!r} is not configured; known: {', '.join(known)}. "
+                "Mend KPI_BISON_INSTANCES, or the client's instance in the CSV."
+            )
+        return known[name]
+
+    def bison_client(self, instance: BisonInstance) -> BisonClient:
+        """A client of the instance, as patient and as fast as the settings say.
+
+        All clients of an instance, in all processes, share its pace and its master key.
+        """
+        settings = self.settings
+        return BisonClient(
+            instance,
+            pacing=InstancePacing(
+                self.engine,
+                instance.name,
+                calls_per_second=settings.bison_calls_per_second,
+                calls_in_flight=settings.bison_calls_in_flight,
+                lease_seconds=settings.bison_timeout_seconds + _SLOT_MARGIN_SECONDS,
+            ),
+            master_lock=MasterKeyLease(self.engine),
+            options=ClientOptions(
+                timeout_seconds=settings.bison_timeout_seconds,
+                attempts=settings.bison_attempts,
+                series_max_days=settings.series_max_days,
+            ),
+            now=self.now,
+        )
+
+
+@contextmanager
+def open_app(
+    settings: Settings, now: Callable[[], datetime] = utc_now, *, patient: bool = False
+) -> Iterator[AppContext]:
+    """Connect to the database that the settings name; if `patient`, wait until it has restarted.
+
+    Raises:
+        KpiError: if none is named, it can't be reached, or its tables are behind the code.
+    """
+    if settings.database_url is None:
+        raise KpiError(
+            "KPI_DATABASE_URL is not set in this process. Start Dagster with `kpi up`, which runs "
+            "the embedded database, or set the variable to a server of yours."
+        )
+    engine = open_engine(parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL"))
+    try:
+        if patient:
+            retry_on_disconnect(partial(require_current, engine))
+        require_reachable(engine, "KPI_DATABASE_URL")
+        require_current(engine)
+        vault = open_vault(settings.secret_key, settings.state_dir)
+        yield AppContext(settings, engine, vault, now)
+    finally:
+        engine.dispose()

@@ -1,1 +1,0 @@
-"""Schedules, by name; they live in the code and are on by default."""

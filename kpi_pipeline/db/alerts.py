@@ -1,0 +1,124 @@
+"""What the alerts remember: what is wrong, who was told, what is muted, who can't be reached."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, select
+
+from kpi_pipeline.db.tables import alert_mutes, alert_receivers, alert_state
+from kpi_pipeline.db.upsert import upsert
+
+
+@dataclass(frozen=True)
+class LastNotice:
+    """What a receiver was told last of a trouble: that it is there, or (`well`) that it is over."""
+
+    at: datetime
+    well: bool
+    severity: str
+    clients: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AlertState:
+    """A trouble that is there, or (`ended_at`) was there until then.
+
+    Nobody is told before `tell_from`. `told` is by receiver.
+    """
+
+    cause: str
+    title: str
+    severity: str
+    names: tuple[str, ...]
+    clients: tuple[str, ...]
+    since: datetime
+    tell_from: datetime
+    ended_at: datetime | None = None
+    told: Mapping[str, LastNotice] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FailingReceiver:
+    """A receiver that took none of its last `tries` messages."""
+
+    receiver: str
+    tries: int
+    failing_since: datetime
+    next_try_at: datetime
+
+
+def read_states(connection: Connection) -> dict[str, AlertState]:
+    """All states, by cause."""
+    names = [it.name for it in fields(AlertState)]
+    statement = select(*(alert_state.c[name] for name in names)).order_by(alert_state.c.cause)
+    rows = connection.execute(statement).mappings()
+    return {row["cause"]: AlertState(**{**row, **_from_json(row)}) for row in rows}
+
+
+def store_states(
+    connection: Connection, states: Sequence[AlertState], gone: Collection[str] = ()
+) -> None:
+    """Write the states, and forget those of the causes `gone`."""
+    upsert(connection, alert_state, [{**vars(it), **_to_json(it)} for it in states])
+    if gone:
+        connection.execute(delete(alert_state).where(alert_state.c.cause.in_(gone)))
+
+
+def read_mutes(connection: Connection, now: datetime) -> dict[str, datetime]:
+    """Until when each name is muted that is muted now."""
+    statement = (
+        select(alert_mutes.c.name, alert_mutes.c.muted_until)
+        .where(alert_mutes.c.muted_until > now)
+        .order_by(alert_mutes.c.name)
+    )
+    return {row.name: row.muted_until for row in connection.execute(statement)}
+
+
+def mute(connection: Connection, name: str, until: datetime) -> None:
+    """Mute a name until then; an earlier mute of it is replaced."""
+    upsert(connection, alert_mutes, [{"name": name, "muted_until": until}])
+
+
+def unmute(connection: Connection, name: str, now: datetime) -> bool:
+    """End a mute; whether there was one."""
+    muted = name in read_mutes(connection, now)
+    connection.execute(delete(alert_mutes).where(alert_mutes.c.name == name))
+    return muted
+
+
+def read_failing(connection: Connection) -> dict[str, FailingReceiver]:
+    """The receivers that can't be reached, by name."""
+    names = [it.name for it in fields(FailingReceiver)]
+    statement = select(*(alert_receivers.c[name] for name in names))
+    rows = connection.execute(statement.order_by(alert_receivers.c.receiver)).mappings()
+    return {row["receiver"]: FailingReceiver(**row) for row in rows}
+
+
+def store_failing(connection: Connection, failing: FailingReceiver) -> None:
+    """Note that a receiver could not be reached."""
+    upsert(connection, alert_receivers, [vars(failing)])
+
+
+def forget_failing(connection: Connection, receiver: str) -> None:
+    """Note that a receiver took a message."""
+    connection.execute(delete(alert_receivers).where(alert_receivers.c.receiver == receiver))
+
+
+def _to_json(state: AlertState) -> dict[str, Any]:
+    told = {
+        receiver: {**asdict(it), "at": it.at.isoformat(), "clients": list(it.clients)}
+        for receiver, it in state.told.items()
+    }
+    return {"names": list(state.names), "clients": list(state.clients), "told": told}
+
+
+def _from_json(row: Mapping[Any, Any]) -> dict[str, Any]:
+    told = {
+        receiver: LastNotice(
+            **{**it, "at": datetime.fromisoformat(it["at"]), "clients": (*it["clients"],)}
+        )
+        for receiver, it in row["told"].items()
+    }
+    return {"names": (*row["names"],), "clients": (*row["clients"],), "told": told}

@@ -1,0 +1,1 @@
+"""What the checks read, a file for each check."""

@@ -1,0 +1,114 @@
+"""Connections to the KPI database, and a plain sentence when there is none."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from kpi_pipeline.db.urls import for_people
+from kpi_pipeline.errors import KpiError
+
+
+def open_engine(url: URL, *, pool_size: int = 8) -> Engine:
+    """An engine whose sessions speak UTC, so that every instant read is aware and comparable."""
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        pool_pre_ping=True,
+        # An error's text must not carry rows into logs.
+        hide_parameters=True,
+        connect_args={
+            "connect_timeout": 10,
+            "application_name": "kpi_pipeline",
+            "options": "-c timezone=UTC",
+        },
+    )
+
+
+def require_reachable(engine: Engine, setting: str) -> None:
+    """Open one connection.
+
+    Raises:
+        KpiError: naming `setting`, the server and the server's own words, if that fails.
+    """
+    if (reason := _trouble(engine)) is not None:
+        raise KpiError(
+            f"The database {for_people(engine.url)} cannot be reached: {reason}. "
+            f"Check {setting}, and that the server runs and lets this user in."
+        )
+
+
+def ensure_database(url: URL) -> None:
+    """Create the database that `url` names if its server does not have it.
+
+    Two at once wait for each other.
+
+    Raises:
+        KpiError: if the server can't be reached, or the database is missing and this user may not
+            create it.
+    """
+    direct = create_engine(url)
+    reason = _trouble(direct)
+    direct.dispose()
+    if reason is None:
+        return
+    maintenance = create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    try:
+        with maintenance.connect() as connection:
+            connection.execute(
+                text("SELECT pg_advisory_lock(hashtextextended('kpi:create-database', 0))")
+            )
+            found = connection.execute(
+                text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": url.database}
+            ).first()
+            if found is None:
+                name = maintenance.dialect.identifier_preparer.quote(str(url.database))
+                connection.execute(text(f"CREATE DATABASE {name}"))
+    except OperationalError:
+        raise KpiError(
+            f"The database {for_people(url)} cannot be reached: {reason}. "
+            "Check the address, and that the server runs and lets this user in."
+        ) from None
+    except (DBAPIError, UnicodeError) as error:
+        raise KpiError(
+            f"The database {for_people(url)} cannot be created: {reason_of(error)}. "
+            "Create it by hand, or give the user the right to."
+        ) from None
+    finally:
+        maintenance.dispose()
+
+
+@contextmanager
+def session_lock(engine: Engine, name: str) -> Iterator[Connection]:
+    """Hold the lock `name` across processes; a crash of its holder frees it."""
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(hashtextextended(:n, 0))"), {"n": name})
+        connection.commit()
+        try:
+            yield connection
+        finally:
+            connection.rollback()
+            connection.execute(
+                text("SELECT pg_advisory_unlock(hashtextextended(:n, 0))"), {"n": name}
+            )
+            connection.commit()
+
+
+def reason_of(error: DBAPIError | UnicodeError) -> str:
+    """What the driver said of each attempt, without its headings and questions."""
+    told = error.orig if isinstance(error, DBAPIError) else error
+    lines = [line.strip().removeprefix("- ") for line in str(told).splitlines()]
+    kept = [line.rstrip(".") for line in lines if line and not line.endswith((":", "?"))]
+    return "; ".join(kept) or "no reason was given"
+
+
+def _trouble(engine: Engine) -> str | None:
+    """Why no connection comes about, or None where one does."""
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except (DBAPIError, UnicodeError) as error:
+        # Python refuses some host names, and libpq some options, before a server is asked.
+        return reason_of(error)
+    return None

@@ -1,0 +1,247 @@
+"""Reading `client_metrics` as a page or a command shows it."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import (
+    Connection,
+    String,
+    Subquery,
+    Table,
+    case,
+    func,
+    join,
+    literal,
+    literal_column,
+    select,
+)
+from sqlalchemy.dialects.postgresql import insert
+
+from kpi_pipeline.db.frames import read_facts, read_targets
+from kpi_pipeline.db.tables import (
+    client_metrics,
+    clients,
+    kpi_projections,
+    raw_bison_stats,
+    sending_plans,
+)
+from kpi_pipeline.db.upsert import upsert
+from kpi_pipeline.domain import metrics
+from kpi_pipeline.domain.calendar import fetch_period
+from kpi_pipeline.domain.columns import METRIC_COLUMNS
+from kpi_pipeline.errors import KpiError
+
+
+@dataclass(frozen=True)
+class DayNumbers:
+    """The few numbers of one client and day that Dagster plots; None where there is none."""
+
+    date: date
+    emails_sent: int
+    positive_replies: int
+    positive_replies_mtd: int | None
+    projection_positive_replies_eom: int | None
+
+
+def recompute_projections(
+    connection: Connection,
+    workspaces: Sequence[str],
+    dates: Sequence[date],
+    tz: ZoneInfo,
+    *,
+    open_day: date | None = None,
+) -> None:
+    """Work out `kpi_projections` of these clients anew, for each of `dates`.
+
+    They stand on the facts and on the events that count beyond them; for `open_day`, today, events
+    alone will do.
+
+    Raises:
+        KpiError: if a client's facts of one of the dates were never fetched; nothing is written
+            then.
+    """
+    first, last = fetch_period(min(dates), max(dates))
+    facts = read_facts(connection, workspaces, first, last, open_day=open_day, tz=tz)
+    known = set(zip(facts["workspace"], facts["date"], strict=True))
+    if missing := _missing(workspaces, dates, known):
+        raise KpiError(
+            f"{missing[0]} has no facts of {_listed(missing[1])}. "
+            "Materialize raw_bison_stats for these dates, or all three assets together."
+        )
+    frame = metrics.compute(facts, read_targets(connection, workspaces), list(dates), tz)
+    upsert(connection, kpi_projections, metrics.records(frame))
+
+
+def publish_metrics(
+    connection: Connection,
+    workspaces: Sequence[str],
+    dates: Sequence[date],
+    source: Literal["sync", "webhook"],
+) -> None:
+    """Bring these clients' projections, labels and plans together in `client_metrics`.
+
+    All numbers of a row come from one row of `kpi_projections`: a card once took its leads from
+    one table and its progress from another, and contradicted itself.
+
+    Raises:
+        KpiError: if the projections of one of the dates are missing; nothing is written then.
+    """
+    chosen = kpi_projections.c.workspace.in_(workspaces) & kpi_projections.c.metric_date.in_(dates)
+    found = select(kpi_projections.c.workspace, kpi_projections.c.metric_date).where(chosen)
+    known = {(workspace, day) for workspace, day in connection.execute(found)}
+    if missing := _missing(workspaces, dates, known):
+        raise KpiError(
+            f"{missing[0]} has no projections of {_listed(missing[1])}. "
+            "Materialize kpi_projections for these dates, or all three assets together."
+        )
+    numbers = [*METRIC_COLUMNS, "monthly_kpi_target", "as_of"]
+    plans = ["emails_scheduled_today", "emails_scheduled_tomorrow"]
+    columns = ["workspace", "workspace_name", "display_name", "metric_date", "metric_type"]
+    rows = (
+        select(
+            clients.c.workspace,
+            clients.c.name,
+            func.coalesce(clients.c.display_name, clients.c.name),
+            kpi_projections.c.metric_date,
+            literal_column("'mtd'", String),
+            *(kpi_projections.c[name] for name in numbers),
+            *(sending_plans.c[name] for name in plans),
+            literal(source),
+        )
+        .join_from(kpi_projections, clients, clients.c.workspace == kpi_projections.c.workspace)
+        .outerjoin(
+            sending_plans,
+            (sending_plans.c.workspace == kpi_projections.c.workspace)
+            & (sending_plans.c.date == kpi_projections.c.metric_date),
+        )
+        .where(chosen)
+    )
+    statement = insert(client_metrics).from_select([*columns, *numbers, *plans, "source"], rows)
+    primary = {column.name for column in client_metrics.primary_key}
+    updated = [name for name in (*columns, *numbers, *plans, "source") if name not in primary]
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=list(client_metrics.primary_key),
+            set_={name: statement.excluded[name] for name in updated} | {"updated_at": func.now()},
+        )
+    )
+
+
+def read_day_numbers(
+    connection: Connection, workspace: str, dates: Sequence[date]
+) -> dict[date, DayNumbers]:
+    """The plotted numbers of those of `dates` that have facts or numbers."""
+    facts = _of(raw_bison_stats, "date", ["sent", "interested", "as_of"], workspace, dates)
+    counted = ["emails_sent_today", "positive_replies_today", "as_of"]
+    plotted = ["positive_replies_mtd", "projection_positive_replies_eom"]
+    numbers = _of(kpi_projections, "metric_date", [*counted, *plotted], workspace, dates)
+    # Facts that were fetched after the numbers were worked out are the later news.
+    stale = numbers.c.as_of.is_(None) | (numbers.c.as_of < facts.c.as_of)
+    day = func.coalesce(facts.c.day, numbers.c.day)
+    statement = select(
+        day.label("date"),
+        case((stale, facts.c.sent), else_=numbers.c.emails_sent_today).label("emails_sent"),
+        case((stale, facts.c.interested), else_=numbers.c.positive_replies_today).label(
+            "positive_replies"
+        ),
+        *(numbers.c[name] for name in plotted),
+    ).select_from(join(facts, numbers, facts.c.day == numbers.c.day, full=True))
+    rows = connection.execute(statement.order_by(day)).mappings()
+    return {row["date"]: DayNumbers(**row) for row in rows}
+
+
+def _of(
+    table: Table, day: str, columns: Sequence[str], workspace: str, dates: Sequence[date]
+) -> Subquery:
+    """These columns of one client's rows of `dates`, the date as `day`."""
+    return (
+        select(table.c[day].label("day"), *(table.c[name] for name in columns))
+        .where(table.c.workspace == workspace, table.c[day].in_(dates))
+        .subquery()
+    )
+
+
+def _missing(
+    workspaces: Sequence[str], dates: Sequence[date], known: Collection[tuple[str, date]]
+) -> tuple[str, list[date]] | None:
+    """The first client that lacks some of `dates`, and which."""
+    for workspace in workspaces:
+        if missing := [day for day in sorted(set(dates)) if (workspace, day) not in known]:
+            return workspace, missing
+    return None
+
+
+def _listed(days: Sequence[date]) -> str:
+    """The first three days, and how many more there are."""
+    shown = ", ".join(day.isoformat() for day in days[:3])
+    return shown if len(days) <= 3 else f"{shown} and {len(days) - 3} more"
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """The numbers of one client on one date. A client without a row has None throughout."""
+
+    workspace: str
+    display_name: str
+    positive_replies_today: int | None
+    positive_replies_mtd: int | None
+    projection_positive_replies_eom: int | None
+    monthly_kpi_target: int | None
+    mtd_leads_progress: Decimal | None
+    projection_replies_progress: Decimal | None
+    positive_replies_last_7_days: int | None
+    positive_replies_last_14_days: int | None
+    positive_replies_last_30_days: int | None
+    last_week_vs_week_before_progress: Decimal | None
+    positive_replies_last_month: int | None
+    emails_sent_today: int | None
+    emails_sent_mtd: int | None
+    projection_emails_eom: int | None
+    emails_sent_last_7_days: int | None
+    emails_sent_last_30_days: int | None
+    all_replies_mtd: int | None
+    bounced_mtd: int | None
+    unsubscribed_mtd: int | None
+    emails_scheduled_today: int | None
+    emails_scheduled_tomorrow: int | None
+    as_of: datetime | None
+
+
+def read_metrics(
+    connection: Connection, metric_date: date, workspaces: list[str] | None = None
+) -> list[MetricRow]:
+    """The rows of `metric_date`: one for each active client, whether it has numbers or not.
+
+    One row made by a webhook once made every other client vanish from a page.
+    """
+    labels = {
+        "workspace": clients.c.workspace,
+        "display_name": func.coalesce(clients.c.display_name, clients.c.name),
+    }
+    statement = (
+        select(
+            *(
+                labels[field.name].label(field.name)
+                if field.name in labels
+                else client_metrics.c[field.name]
+                for field in fields(MetricRow)
+            )
+        )
+        .outerjoin_from(
+            clients,
+            client_metrics,
+            (client_metrics.c.workspace == clients.c.workspace)
+            & (client_metrics.c.metric_date == metric_date)
+            & (client_metrics.c.metric_type == "mtd"),
+        )
+        .order_by(clients.c.workspace)
+    )
+    if workspaces is None:
+        statement = statement.where(clients.c.active)
+    else:
+        statement = statement.where(clients.c.workspace.in_(workspaces))
+    return [MetricRow(**row) for row in connection.execute(statement).mappings()]

@@ -1,0 +1,77 @@
+"""Brings the KPI tables to this version of the code, and tells when they are behind it."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine
+
+from kpi_pipeline.db.engine import session_lock
+from kpi_pipeline.errors import KpiError
+
+
+@dataclass(frozen=True)
+class Revisions:
+    """The migrations that this version of the code brings: the last one, and all of them."""
+
+    head: str | None
+    known: frozenset[str]
+
+
+@cache
+def revisions() -> Revisions:
+    """The migrations of this version of the code, read once in a process."""
+    scripts = ScriptDirectory.from_config(_config())
+    known = frozenset(script.revision for script in scripts.walk_revisions())
+    return Revisions(scripts.get_current_head(), known)
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    config.attributes["connection"] = connection
+    return config
+
+
+def upgrade(engine: Engine) -> None:
+    """Run the migrations that the database lacks; two at once wait for each other.
+
+    Raises:
+        KpiError: if the database is ahead of this version of the code.
+    """
+    with session_lock(engine, "kpi:migrations"), engine.begin() as connection:
+        _known_revision(connection)
+        command.upgrade(_config(connection), "head")
+
+
+def require_current(engine: Engine) -> None:
+    """Let pass a database that this version of the code can work with, and no other.
+
+    A migration was once in the repository and not in the database.
+
+    Raises:
+        KpiError: naming `kpi db upgrade` where the database is behind, and a newer version of the
+            code where it is ahead.
+    """
+    with engine.connect() as connection:
+        found = _known_revision(connection)
+    if found != revisions().head:
+        raise KpiError(
+            f"The KPI database is behind this version of the code (it is at {found or 'nothing'}, "
+            f"needed is {revisions().head}). Run `kpi db upgrade`."
+        )
+
+
+def _known_revision(connection: Connection) -> str | None:
+    """The revision of the database, or None before the first; refuses one from a newer code."""
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is not None and found not in revisions().known:
+        raise KpiError(
+            f"The KPI database is at revision {found}, which this version of the code does not "
+            "know. Install the version that upgraded it."
+        )
+    return found

@@ -1,0 +1,45 @@
+"""The KPI tables. Migrations under `migrations/` bring a database to this state."""
+
+from kpi_pipeline.db.tables.alerts import (
+    alert_mutes,
+    alert_receivers,
+    alert_state,
+    check_outcomes,
+)
+from kpi_pipeline.db.tables.base import metadata
+from kpi_pipeline.db.tables.calls import (
+    bison_call_slots,
+    bison_master_key_leases,
+    bison_pacing,
+    bison_unknown_fields,
+)
+from kpi_pipeline.db.tables.clients import client_api_keys, client_targets, clients
+from kpi_pipeline.db.tables.events import webhook_events
+from kpi_pipeline.db.tables.numbers import (
+    client_metrics,
+    kpi_projections,
+    raw_bison_stats,
+    sending_plans,
+    sync_log,
+)
+
+__all__ = [
+    "alert_mutes",
+    "alert_receivers",
+    "alert_state",
+    "bison_call_slots",
+    "bison_master_key_leases",
+    "bison_pacing",
+    "bison_unknown_fields",
+    "check_outcomes",
+    "client_api_keys",
+    "client_metrics",
+    "client_targets",
+    "clients",
+    "kpi_projections",
+    "metadata",
+    "raw_bison_stats",
+    "sending_plans",
+    "sync_log",
+    "webhook_events",
+]

@@ -1,0 +1,61 @@
+"""What is wrong, and who was told of it."""
+
+from sqlalchemy import Boolean, CheckConstraint, Column, DateTime, Integer, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from kpi_pipeline.db.tables.base import metadata, moment, updated_at
+
+# What each check found last, readable without Dagster: alerts, the gateway and `kpi status` do.
+check_outcomes = Table(
+    "check_outcomes",
+    metadata,
+    Column("check_name", Text, primary_key=True),
+    Column("asset", Text, nullable=False),
+    Column("passed", Boolean, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("offenders", JSONB, nullable=False, comment="the first of them, as a list of rows"),
+    Column("more", Integer, nullable=False, comment="offenders beyond those"),
+    Column("clients", JSONB, nullable=False, comment="all whom the offenders name"),
+    moment("checked_at"),
+    Column("failing_since", DateTime(timezone=True), comment="NULL while it passes"),
+    CheckConstraint("severity IN ('WARN', 'ERROR')", name="severity_is_known"),
+    CheckConstraint("passed = (failing_since IS NULL)", name="fails_since"),
+)
+
+# What is wrong, or was until just now, and what each receiver of alerts was told of it last.
+alert_state = Table(
+    "alert_state",
+    metadata,
+    Column("cause", Text, primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("names", JSONB, nullable=False, comment="by which it can be muted"),
+    Column("clients", JSONB, nullable=False),
+    moment("since"),
+    moment("tell_from"),
+    moment("ended_at", nullable=True),
+    Column("told", JSONB, nullable=False, comment="by receiver"),
+    updated_at(),
+    CheckConstraint("severity IN ('WARN', 'ERROR')", name="severity_is_known"),
+)
+
+# A client's key, or the name of a check, schedule, sensor or asset, that nobody is told of.
+alert_mutes = Table(
+    "alert_mutes",
+    metadata,
+    Column("name", Text, primary_key=True),
+    moment("muted_until"),
+    updated_at(),
+)
+
+# The receivers that did not take their last message. None is named by more than service and host.
+alert_receivers = Table(
+    "alert_receivers",
+    metadata,
+    Column("receiver", Text, primary_key=True),
+    Column("tries", Integer, nullable=False),
+    moment("failing_since"),
+    moment("next_try_at"),
+    updated_at(),
+)

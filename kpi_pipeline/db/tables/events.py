@@ -1,0 +1,79 @@
+"""What came in by itself."""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Date,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    text,
+)
+
+from kpi_pipeline.db.tables.base import metadata, moment, one_of
+from kpi_pipeline.domain.columns import FACT_COUNTS
+from kpi_pipeline.domain.events.event import EventSource, EventStatus
+
+# The inbox: every body that ever came in, and what became of it. Counted are those that stand
+# 'received' or 'applied' and arrived after the facts of their day were asked for; see `overlay`.
+webhook_events = Table(
+    "webhook_events",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("instance", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    moment("arrived_at"),
+    Column("body", LargeBinary, comment="as it arrived; NULL once KPI_EVENT_RETENTION_DAYS passed"),
+    Column("idempotency_key", Text, nullable=False, unique=True),
+    Column("event_type", Text, comment="in lower case"),
+    Column("bison_workspace_id", BigInteger),
+    Column("workspace", Text, ForeignKey("clients.workspace")),
+    Column("metric", Text, comment="the daily count that it raises by one"),
+    moment("happened_at", nullable=True),
+    Column("business_date", Date, comment="the day on which it counts; fixed once"),
+    Column("status", Text, nullable=False),
+    Column("reason", Text, comment="why it is not applied"),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    moment("next_try_at", nullable=True),
+    Column("deliveries", Integer, nullable=False, server_default="1"),
+    moment("last_delivered_at", nullable=True),
+    moment("applied_at", nullable=True),
+    CheckConstraint(one_of("status", EventStatus), name="status_is_known"),
+    CheckConstraint(one_of("source", EventSource), name="source_is_known"),
+    CheckConstraint(one_of("metric", FACT_COUNTS), name="metric_is_counted"),
+    CheckConstraint(
+        "status NOT IN ('received', 'applied') OR (workspace IS NOT NULL AND metric IS NOT NULL)",
+        name="counted_has_a_client",
+    ),
+    Index(
+        "ix_webhook_events_counted",
+        "workspace",
+        "business_date",
+        "arrived_at",
+        postgresql_include=["metric"],
+        postgresql_where=text("status IN ('received', 'applied')"),
+    ),
+    Index(
+        "ix_webhook_events_waiting",
+        "workspace",
+        postgresql_where=text("status = 'received'"),
+    ),
+    Index(
+        "ix_webhook_events_unmatched",
+        "instance",
+        "bison_workspace_id",
+        postgresql_where=text("status = 'unmatched'"),
+    ),
+    Index(
+        "ix_webhook_events_troubled",
+        "arrived_at",
+        postgresql_where=text("status IN ('set_aside', 'invalid')"),
+    ),
+    Index("ix_webhook_events_arrived_at", "arrived_at"),
+    Index("ix_webhook_events_applied_at", "applied_at"),
+)

@@ -1,0 +1,129 @@
+"""The facts, the numbers that are made of them, and the log of the work."""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Date,
+    ForeignKey,
+    Index,
+    Integer,
+    Numeric,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    text,
+)
+
+from kpi_pipeline.db.tables.base import metadata, moment, updated_at, workspace_key
+from kpi_pipeline.domain.columns import COUNTS, FACT_COUNTS, PERCENTAGES
+
+# Daily facts: what happened on one day in one workspace, as Bison told it at `as_of`.
+raw_bison_stats = Table(
+    "raw_bison_stats",
+    metadata,
+    workspace_key(),
+    Column("date", Date, primary_key=True),
+    *(
+        Column(
+            name, Integer, CheckConstraint(f"{name} >= 0", name=f"{name}_counts"), nullable=False
+        )
+        for name in (*FACT_COUNTS, "total_opens", "unique_opens")
+    ),
+    moment("as_of"),
+    updated_at(),
+)
+
+# Bison's sending plans know today and the days after, so a plan is kept for its own day alone.
+sending_plans = Table(
+    "sending_plans",
+    metadata,
+    workspace_key(),
+    Column("date", Date, primary_key=True, comment="the day on which the plan was today's"),
+    Column("emails_scheduled_today", Integer, nullable=False),
+    Column("emails_scheduled_tomorrow", Integer, nullable=False),
+    moment("as_of"),
+    updated_at(),
+)
+
+
+def _numbers() -> list[Column[Any]]:
+    return [
+        *(Column(name, BigInteger) for name in COUNTS),
+        # A growth rate once overflowed a narrow NUMERIC, and took its whole row with it.
+        *(Column(name, Numeric(12, 2)) for name in PERCENTAGES),
+        Column("monthly_kpi_target", Integer),
+    ]
+
+
+kpi_projections = Table(
+    "kpi_projections",
+    metadata,
+    workspace_key(),
+    Column("metric_date", Date, primary_key=True),
+    *_numbers(),
+    moment("as_of"),
+    updated_at(),
+)
+
+# What dashboards read. The first columns keep the names of the table that this one replaces.
+client_metrics = Table(
+    "client_metrics",
+    metadata,
+    Column("workspace_name", Text, nullable=False),
+    Column("metric_date", Date, nullable=False),
+    Column("metric_type", Text, nullable=False, server_default="mtd"),
+    *_numbers(),
+    Column("emails_scheduled_today", Integer),
+    Column("emails_scheduled_tomorrow", Integer),
+    Column("workspace", Text, ForeignKey("clients.workspace"), nullable=False),
+    Column("display_name", Text, nullable=False),
+    moment("as_of"),
+    Column("source", Text, nullable=False),
+    updated_at(),
+    PrimaryKeyConstraint("workspace", "metric_date", "metric_type"),
+    CheckConstraint("source IN ('sync', 'webhook')", name="source_is_known"),
+    Index("ix_client_metrics_metric_date", "metric_date"),
+)
+
+# What each run did for each client, readable without Dagster.
+sync_log = Table(
+    "sync_log",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    workspace_key(),
+    Column("first_date", Date, nullable=False),
+    Column("last_date", Date, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("error", Text),
+    Column("key_used", Text, comment="workspace or master; NULL where no call was made"),
+    Column("api_calls", Integer, nullable=False),
+    Column("seconds", Numeric(10, 3), nullable=False),
+    moment("finished_at"),
+    Column(
+        "waiting_seconds",
+        Numeric(10, 3),
+        nullable=False,
+        server_default="0",
+        comment="for turns, for the master key, and between tries",
+    ),
+    Column(
+        "calling_seconds",
+        Numeric(10, 3),
+        nullable=False,
+        server_default="0",
+        comment="within calls",
+    ),
+    CheckConstraint("status IN ('ok', 'error')", name="status_is_known"),
+    Index("ix_sync_log_workspace", "workspace"),
+    Index("ix_sync_log_finished_at", "finished_at"),
+    # Every look for alerts asks which clients failed last: few lines of many.
+    Index(
+        "ix_sync_log_failed",
+        "workspace",
+        "finished_at",
+        postgresql_where=text("status = 'error'"),
+    ),
+)

@@ -1,0 +1,1 @@
+"""Pure functions and words: calendar, numbers, columns, events, formatting. No I/O."""

@@ -1,0 +1,62 @@
+"""The checks as Dagster's catalogue shows them: what each means, and where it stands."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from kpi_pipeline.checks.outcome import ASKING_BISON, Check
+from kpi_pipeline.orchestration.assets.specs import REGISTRY, WEBHOOK_EVENTS
+from kpi_pipeline.sync.scope import KpiAsset
+
+_FACTS, _METRICS = dg.AssetKey(KpiAsset.FACTS.value), dg.AssetKey(KpiAsset.METRICS.value)
+
+ASSET_OF: Mapping[Check, dg.AssetKey] = {
+    Check.FRESHNESS: _METRICS,
+    Check.COMPLETE: _METRICS,
+    Check.PLAUSIBLE: _METRICS,
+    Check.AUTOMATION_ALIVE: _METRICS,
+    Check.NO_MISSING_DAYS: _FACTS,
+    Check.TOTALS_MATCH_BISON: _FACTS,
+    Check.WEBHOOKS_DELIVERED: WEBHOOK_EVENTS,
+    Check.EVENTS_APPLIED: WEBHOOK_EVENTS,
+    Check.REGISTRY_MATCHES_BISON: REGISTRY,
+}
+
+_MEANINGS = {
+    Check.FRESHNESS: "Every active client: yesterday's row is closed by KPI_FRESH_BY, and the "
+    "latest numbers are younger than KPI_STALE_AFTER_HOURS.",
+    Check.COMPLETE: "Every active client has a row for each of the last 62 closed days.",
+    Check.PLAUSIBLE: "No row is negative, contradicts its own windows or falls within its month; "
+    "no two clients have the same totals; mail gets through, and brings replies.",
+    Check.AUTOMATION_ALIVE: "All schedules and sensors tick, Dagster's daemon lives, and no run "
+    "takes longer than its limit.",
+    Check.NO_MISSING_DAYS: "No day is missing among an active client's facts, from its first to "
+    "yesterday.",
+    Check.TOTALS_MATCH_BISON: "The month's sums are what Email Bison's own totals say. Asks Email "
+    "Bison: once a day, or by hand.",
+    Check.WEBHOOKS_DELIVERED: "Webhooks told of each lead that Email Bison counted in the last "
+    "seven closed days, and are not silent.",
+    Check.EVENTS_APPLIED: "No event is set aside, invalid or without a client, or waits for longer "
+    "than 15 minutes to be worked into the numbers.",
+    Check.REGISTRY_MATCHES_BISON: "Each client is a workspace that Email Bison lists, and its key "
+    "is good. Asks Email Bison: with each refresh of the registry.",
+}
+
+
+def check_key(check: Check) -> dg.AssetCheckKey:
+    """Dagster's key of a check."""
+    return dg.AssetCheckKey(ASSET_OF[check], check.value)
+
+
+def specs_of(*assets: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """The checks of these assets."""
+    return [
+        dg.AssetCheckSpec(check.value, asset=asset, description=_MEANINGS[check])
+        for check, asset in ASSET_OF.items()
+        if asset in assets
+    ]
+
+
+TOTALS_CHECK = check_key(Check.TOTALS_MATCH_BISON)
+# These ask the database alone, and no Email Bison.
+LIGHT_CHECKS = [check_key(check) for check in Check if check not in ASKING_BISON]

@@ -1,0 +1,80 @@
+"""The asset `client_registry`, and its check."""
+
+import asyncio
+from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from kpi_pipeline.checks.registry import registry_matches_bison
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.orchestration.asset_checks.specs import specs_of
+from kpi_pipeline.orchestration.assets.resources import AppResource
+from kpi_pipeline.orchestration.assets.specs import REGISTRY, registry_spec
+from kpi_pipeline.orchestration.partitions import sync_workspace_partitions
+
+if TYPE_CHECKING:
+    from kpi_pipeline.sync.registry import RegistryReport
+
+
+@dg.multi_asset(
+    specs=[registry_spec()],
+    check_specs=specs_of(REGISTRY),
+    can_subset=True,
+    name="refresh_client_registry",
+)
+def client_registry(
+    context: dg.AssetExecutionContext, app: AppResource
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
+    """Compare the registry with Email Bison, and bring the grid in line with it.
+
+    The check says what the comparison found; by itself, it compares all the same.
+    """
+    from kpi_pipeline.orchestration.asset_checks.check_run import stored
+    from kpi_pipeline.sync.registry import refresh_registry
+
+    try:
+        with app.opened() as opened:
+            report = asyncio.run(refresh_registry(opened))
+            found = registry_matches_bison(_findings(report), report.active, report.listed)
+            said = list(stored(opened, [found]))
+    except KpiError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    sync_workspace_partitions(context.instance, report.active)
+    if context.selected_asset_check_keys:
+        yield from said
+    if not_compared := [*report.unread, *report.unanswered]:
+        raise dg.Failure("\n".join(not_compared), allow_retries=False)
+    for line in chain.from_iterable((*_findings(report).values(), report.not_listed)):
+        context.log.warning(line)
+    if REGISTRY in context.selected_asset_keys:
+        yield dg.MaterializeResult(asset_key=REGISTRY, metadata=_metadata(report))
+
+
+def _findings(report: "RegistryReport") -> dict[str, list[str]]:
+    """What the comparison found, by its kind; what is no trouble is left out."""
+    return {
+        "unserved": report.unserved,
+        "bad_keys": report.bad_keys,
+        "unread": report.unread,
+        "unanswered": report.unanswered,
+        "vanished": report.vanished,
+        "unchecked_keys": report.unchecked_keys,
+        "unknown": report.unknown,
+        "renamed": report.renamed,
+    }
+
+
+def _metadata(report: "RegistryReport") -> dict[str, int | dg.MarkdownMetadataValue]:
+    lists = {**_findings(report), "not_listed": report.not_listed}
+    # Where a list is unread, there is no materialization that could say so.
+    del lists["unread"], lists["unanswered"]
+    numbers = {"active_clients": len(report.active), "listed_workspaces": report.listed}
+    counts = {f"{name}_count": len(lines) for name, lines in lists.items()}
+    texts = {
+        name: dg.MetadataValue.md("\n".join(f"- {line}" for line in lines))
+        for name, lines in lists.items()
+        if lines
+    }
+    return {"dagster/row_count": len(report.active), **numbers, **counts, **texts}

@@ -1,0 +1,123 @@
+"""How the assets present themselves in Dagster's catalogue."""
+
+from datetime import timedelta
+
+import dagster as dg
+from sqlalchemy import Table
+
+from kpi_pipeline.db.tables import (
+    client_metrics,
+    clients,
+    kpi_projections,
+    raw_bison_stats,
+    webhook_events,
+)
+from kpi_pipeline.domain.columns import MEANINGS
+from kpi_pipeline.settings import Settings
+from kpi_pipeline.sync.scope import KpiAsset
+
+OWNERS = ["team:campaign-analytics"]
+REGISTRY = dg.AssetKey("client_registry")
+WEBHOOK_EVENTS = dg.AssetKey("webhook_events")
+
+
+def table_metadata(table: Table) -> dict[str, dg.TableSchema | str]:
+    """Name and columns of the table behind an asset, as the catalogue shows them."""
+    columns = [
+        dg.TableColumn(
+            name=column.name,
+            type=str(column.type),
+            description=column.comment or MEANINGS.get(column.name),
+            constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
+        )
+        for column in table.columns
+    ]
+    return {
+        "dagster/table_name": table.name,
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+    }
+
+
+def kpi_specs(settings: Settings) -> list[dg.AssetSpec]:
+    """The three assets over date × workspace, upstream first.
+
+    They are skippable, as their step records what it filled by itself: see `catalogue`. None
+    depends on client_registry or webhook_events: the one is refreshed every night, the other gets
+    events all day, and Dagster would call each row of the past "unsynced" from then on, though
+    none of them changes. It goes by the time of the events here, as partitions that `catalogue`
+    records carry no data versions; and an asset that is only ever observed is "a new input".
+
+    The badge of freshness goes by the last materialization of any partition, so it sees less than
+    the check `freshness`; their windows are the same.
+    """
+    # Dagster takes no shorter one.
+    window = max(settings.stale_after, timedelta(minutes=1))
+    badge = dg.FreshnessPolicy.time_window(warn_window=window, fail_window=2 * window)
+    return [
+        dg.AssetSpec(
+            KpiAsset.FACTS.value,
+            group_name="bison",
+            kinds={"api", "postgres"},
+            owners=OWNERS,
+            description="Daily facts of each client: what Email Bison counted on each day. One "
+            "call of the daily series brings all the days that the numbers of the chosen dates are "
+            f"worked out from. A day runs from midnight to midnight in {settings.timezone.key}.",
+            metadata=table_metadata(raw_bison_stats),
+            freshness_policy=badge,
+            skippable=True,
+        ),
+        dg.AssetSpec(
+            KpiAsset.PROJECTIONS.value,
+            deps=[KpiAsset.FACTS.value],
+            group_name="kpis",
+            kinds={"pandas", "postgres"},
+            owners=OWNERS,
+            description="Month to date, the last 7, 14 and 30 days, the projection of the month's "
+            "end and the progress towards the target, worked out anew from the facts.",
+            metadata=table_metadata(kpi_projections),
+            freshness_policy=badge,
+            skippable=True,
+        ),
+        dg.AssetSpec(
+            KpiAsset.METRICS.value,
+            deps=[KpiAsset.PROJECTIONS.value],
+            group_name="kpis",
+            kinds={"postgres", "table"},
+            owners=OWNERS,
+            description="What dashboards read: one row for each client and date, with its labels, "
+            "numbers, target and today's sending plan.",
+            metadata=table_metadata(client_metrics),
+            freshness_policy=badge,
+            skippable=True,
+        ),
+    ]
+
+
+def registry_spec() -> dg.AssetSpec:
+    """The unpartitioned asset that the grid's rows come from."""
+    return dg.AssetSpec(
+        REGISTRY,
+        group_name="bison",
+        kinds={"api", "postgres"},
+        owners=OWNERS,
+        description="Who the clients are. Compares the registry with Email Bison's own list of "
+        "workspaces, takes over names, checks whom each API key belongs to, and keeps the "
+        "`workspace` partitions equal to the active clients.",
+        metadata=table_metadata(clients),
+    )
+
+
+def webhook_events_spec() -> dg.AssetSpec:
+    """The unpartitioned asset of what came in by itself."""
+    return dg.AssetSpec(
+        WEBHOOK_EVENTS,
+        group_name="bison",
+        kinds={"webhook", "postgres"},
+        owners=OWNERS,
+        description="Every event that Email Bison sent, or that came in as a file, and what became "
+        "of it. Events count on top of the facts until a later fetch holds them: the numbers are "
+        "worked out from both. Applied events are reported here once a minute at most; "
+        "materializing it takes up dropped files, and events of workspaces that are a client's by "
+        "now.",
+        metadata=table_metadata(webhook_events),
+    )

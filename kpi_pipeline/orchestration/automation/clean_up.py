@@ -1,0 +1,236 @@
+"""Every week: old runs are deleted, but for those that the page still needs.
+
+Dagster keeps runs and their events for ever. Deleting a run deletes its events too, and a partition
+whose latest events go turns grey, whatever its rows hold. So a run goes only when later ones have
+superseded all that it tells of any partition. Clients' rows and `sync_log` are never touched.
+
+What a sensor reports to the catalogue belongs to no run, and would stay for ever, too.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from dagster import DagsterEventType, DagsterInstance
+from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
+from dagster._core.instance import RUNLESS_RUN_ID
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    AssetEventTagsTable,
+    AssetKeyTable,
+    SqlEventLogStorageTable,
+)
+from dagster._core.storage.runs.schema import BulkActionsTable, RunsTable, RunTagsTable
+from dagster._core.storage.tags import (
+    BACKFILL_ID_TAG,
+    PARENT_RUN_ID_TAG,
+    ROOT_RUN_ID_TAG,
+    SCHEDULE_NAME_TAG,
+    SENSOR_NAME_TAG,
+)
+from dagster._core.utils import is_valid_run_id
+from sqlalchemy import Connection, Select, Subquery, delete, func, literal, select, union_all
+
+from kpi_pipeline.domain.clock import utc_now
+from kpi_pipeline.orchestration.runtime.storage import PooledEventLogStorage
+from kpi_pipeline.settings import Settings
+
+_RUNS_AT_ONCE = 1000
+
+_events, _runs, _tags = SqlEventLogStorageTable.c, RunsTable.c, RunTagsTable.c
+
+
+def build_clean_up(settings: Settings) -> dg.ScheduleDefinition:
+    """The weekly schedule `clean_up_runs`, with its job."""
+
+    @dg.op(description="Deletes old runs that tell nothing any more of any partition.")
+    def delete_superseded_runs(context: dg.OpExecutionContext) -> None:
+        ended_before = utc_now() - timedelta(days=settings.run_retention_days)
+        context.log.info(delete_runs(context.instance, ended_before))
+
+    # A named job, but one without assets: a backfill from its page has nothing to fill.
+    @dg.job(description="Deletes runs that ended long ago, but for those that the page needs.")
+    def clean_up_runs() -> None:
+        delete_superseded_runs()
+
+    return dg.ScheduleDefinition(
+        name="clean_up_runs",
+        job=clean_up_runs,
+        cron_schedule="30 3 * * 0",
+        execution_timezone=settings.timezone.key,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Every Sunday: deletes runs that ended more than "
+        f"{settings.run_retention_days} days ago, unless they hold a partition's latest event.",
+    )
+
+
+def delete_runs(instance: DagsterInstance, ended_before: datetime) -> str:
+    """Delete the superseded runs of `instance` that ended before this instant.
+
+    Returns a sentence: how many were deleted, and how many were kept, and why.
+
+    Raises:
+        dg.Failure: if Dagster's tables are not in the PostgreSQL that dagster.yaml names.
+    """
+    storage = instance.event_log_storage
+    if not isinstance(storage, PooledEventLogStorage):
+        raise dg.Failure(
+            "Old runs are cleaned up only where Dagster's tables are in PostgreSQL, as the "
+            "project's dagster.yaml has it. Start Dagster by `kpi up`.",
+            allow_retries=False,
+        )
+    deleted = 0
+    while True:
+        # Asked anew for each batch: events arrive, and a run that was started again may go once the
+        # runs that name it are gone.
+        with storage.index_connection() as connection:
+            batch = superseded_runs(connection, ended_before, _RUNS_AT_ONCE)
+        if not batch:
+            break
+        for run_id in batch:
+            # What a run printed is a folder of its name, which is a path if somebody chose it so.
+            if is_valid_run_id(run_id):
+                instance.compute_log_manager.delete_logs(prefix=[run_id])
+            instance.delete_run(run_id)
+        deleted += len(batch)
+    with storage.index_connection() as connection:
+        kept = kept_runs(connection, ended_before)
+        reports = delete_reports(connection, ended_before)
+        evaluations = delete_evaluations(connection, ended_before)
+    why = "".join(f"; {count} {reason}" for reason, count in kept.items())
+    day = f"{ended_before.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    told = f"Runs that ended before {day}: {deleted} deleted, {sum(kept.values())} kept{why}."
+    more = {"reports of sensors": reports, "results of checks": evaluations}
+    return " ".join(
+        [told, *(f"Older {what}: {count} deleted." for what, count in more.items() if count)]
+    )
+
+
+def superseded_runs(connection: Connection, ended_before: datetime, most: int) -> list[str]:
+    """The ids of runs that ended before this instant and that nothing needs, the oldest first."""
+    old = _old_runs(ended_before)
+    free = select(old.c.run_id).where(old.c.reason.is_(None))
+    return list(connection.scalars(free.order_by(old.c.id).limit(most)))
+
+
+def kept_runs(connection: Connection, ended_before: datetime) -> dict[str, int]:
+    """How many runs that ended before this instant are needed, by the first reason that holds."""
+    old = _old_runs(ended_before)
+    counts = select(old.c.reason, func.count()).where(old.c.reason.is_not(None))
+    rows = connection.execute(counts.group_by(old.c.reason).order_by(old.c.reason))
+    reasons = list(_needed())
+    return {reasons[place]: count for place, count in rows}
+
+
+def delete_reports(connection: Connection, before: datetime) -> int:
+    """Delete what was told of an asset before this instant, outside of any run; how many.
+
+    The latest of each asset stays, and so does what was told of a partition: it would turn grey.
+    """
+    told = (
+        _events.run_id == RUNLESS_RUN_ID,
+        _events.dagster_event_type == DagsterEventType.ASSET_MATERIALIZATION.value,
+        _events.partition.is_(None),
+    )
+    latest = select(func.max(_events.id)).where(*told).group_by(_events.asset_key)
+    # Dagster's clock there is in UTC, and says so nowhere.
+    passed = _events.timestamp < before.astimezone(UTC).replace(tzinfo=None)
+    old = select(_events.id).where(*told, passed, _events.id.not_in(latest))
+    connection.execute(delete(AssetEventTagsTable).where(AssetEventTagsTable.c.event_id.in_(old)))
+    return connection.execute(delete(SqlEventLogStorageTable).where(_events.id.in_(old))).rowcount
+
+
+def delete_evaluations(connection: Connection, before: datetime) -> int:
+    """Delete what checks found before this instant, but for the latest of each check; how many.
+
+    Dagster leaves it when the run goes that did the check: some hundred a day.
+    """
+    table = AssetCheckExecutionsTable.c
+    latest = select(func.max(table.id)).group_by(table.asset_key, table.check_name)
+    passed = table.create_timestamp < before.astimezone(UTC).replace(tzinfo=None)
+    old = delete(AssetCheckExecutionsTable).where(passed, table.id.not_in(latest))
+    return connection.execute(old).rowcount
+
+
+def _old_runs(ended_before: datetime) -> Subquery:
+    """Each run that ended before this instant, with the place of the first reason to keep it."""
+    needed = union_all(
+        *(
+            runs.add_columns(literal(place).label("reason"))
+            for place, runs in enumerate(_needed().values())
+        )
+    ).subquery()
+    first = (
+        select(needed.c.run_id, func.min(needed.c.reason).label("reason"))
+        .group_by(needed.c.run_id)
+        .subquery()
+    )
+    finished = [status.value for status in FINISHED_STATUSES]
+    return (
+        select(_runs.id, _runs.run_id, first.c.reason)
+        .outerjoin_from(RunsTable, first, _runs.run_id == first.c.run_id)
+        .where(_runs.status.in_(finished), _runs.end_time < ended_before.timestamp())
+        .subquery()
+    )
+
+
+def _needed() -> dict[str, Select[str]]:
+    """The runs that must stay, however old, by the reason why."""
+    return {
+        "hold the latest event of a partition or an asset": _holding_a_latest_event(),
+        "are the catalogue's last run of an asset": _last_of_each_asset(),
+        "belong to an unfinished backfill": _of_unfinished_backfills(),
+        "are the last of a schedule or sensor": _last_of_each_automation(),
+        "were started again by a run that is there": _started_again(),
+    }
+
+
+def _holding_a_latest_event() -> Select[str]:
+    # Materialized is a partition that has a materialization. Failed is one whose latest "planned"
+    # event is of a failed run and has no materialization after it. So the latest of both stay.
+    # Ids first, as Dagster itself asks: each grouping is answered from an index alone.
+    asset = (_events.asset_key, _events.dagster_event_type)
+    kinds = _events.dagster_event_type.in_(
+        [
+            DagsterEventType.ASSET_MATERIALIZATION.value,
+            DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
+        ]
+    )
+    latest = select(func.max(_events.id)).where(_events.asset_key.is_not(None), kinds)
+    ids = union_all(
+        latest.group_by(*asset),
+        latest.where(_events.partition.is_not(None)).group_by(*asset, _events.partition),
+    )
+    return select(_events.run_id).where(_events.id.in_(ids))
+
+
+def _last_of_each_asset() -> Select[str]:
+    # Of runs that overlapped, it may be another than that of the latest event.
+    return select(AssetKeyTable.c.last_run_id.label("run_id"))
+
+
+def _of_unfinished_backfills() -> Select[str]:
+    finished = [status.value for status in BULK_ACTION_TERMINAL_STATUSES]
+    unfinished = select(BulkActionsTable.c.key).where(BulkActionsTable.c.status.not_in(finished))
+    return select(_tags.run_id).where(_tags.key == BACKFILL_ID_TAG, _tags.value.in_(unfinished))
+
+
+def _last_of_each_automation() -> Select[str]:
+    # The page shows them. That the keys (`run_key`) of deleted runs are forgotten does no harm: a
+    # key is used again only if its own tick is evaluated again, and Dagster makes up the last five
+    # ticks of a schedule at most, not those of months ago. Even then, a run over the same dates
+    # would only fetch them once more.
+    last = (
+        select(func.max(_runs.id))
+        .join_from(RunTagsTable, RunsTable, _tags.run_id == _runs.run_id)
+        .where(_tags.key.in_([SCHEDULE_NAME_TAG, SENSOR_NAME_TAG]))
+        .group_by(_tags.key, _tags.value)
+    )
+    return select(_runs.run_id).where(_runs.id.in_(last))
+
+
+def _started_again() -> Select[str]:
+    # The page refuses to show a run whose first attempt is gone.
+    return select(_tags.value.label("run_id")).where(
+        _tags.key.in_([ROOT_RUN_ID_TAG, PARENT_RUN_ID_TAG])
+    )

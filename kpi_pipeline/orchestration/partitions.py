@@ -1,0 +1,165 @@
+"""The grid: one partition for each date and workspace, and the blocks that runs cover."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+
+import dagster as dg
+from dagster import AssetExecutionContext, DagsterInstance
+
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.settings import Settings
+from kpi_pipeline.sync.scope import BackfillScope, PartitionBlock
+
+# Dimensions stand in a key in the order of their names: "2026-03-04|acme".
+DATE, WORKSPACE = "date", "workspace"
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+_SINGLE = "dagster/partition"
+_BACKFILL = "dagster/backfill"
+
+workspace_partitions = dg.DynamicPartitionsDefinition(name=WORKSPACE)
+
+
+def first_date(settings: Settings, today: date) -> date:
+    """The first date of the grid: as configured, else 1 January of last year.
+
+    It moves once a year, so that the grid stays well below the 100,000 partitions that Dagster
+    advises for an asset; rows of earlier dates stay in the database.
+    """
+    return settings.first_date or date(today.year - 1, 1, 1)
+
+
+def kpi_grid(settings: Settings, today: date) -> dg.MultiPartitionsDefinition:
+    """Date × workspace, from the first date to today, which is a partition while it is open."""
+    days = dg.DailyPartitionsDefinition(
+        start_date=first_date(settings, today).isoformat(),
+        timezone=settings.timezone.key,
+        end_offset=1,
+    )
+    return dg.MultiPartitionsDefinition({DATE: days, WORKSPACE: workspace_partitions})
+
+
+def sync_workspace_partitions(instance: DagsterInstance, active: Sequence[str]) -> None:
+    """Make the `workspace` partitions equal to the active clients."""
+    current = instance.get_dynamic_partitions(WORKSPACE)
+    missing = [key for key in active if key not in current]
+    if missing:
+        instance.add_dynamic_partitions(WORKSPACE, missing)
+    for key in set(current) - set(active):
+        instance.delete_dynamic_partition(WORKSPACE, key)
+
+
+def block_tags(workspaces: Sequence[str], dates: Sequence[date]) -> dict[str, str]:
+    """The tags of a run over neighbouring workspaces × consecutive dates."""
+    return {
+        RANGE_START: dg.MultiPartitionKey({DATE: min(dates).isoformat(), WORKSPACE: workspaces[0]}),
+        RANGE_END: dg.MultiPartitionKey({DATE: max(dates).isoformat(), WORKSPACE: workspaces[-1]}),
+    }
+
+
+def range_of(tags: Mapping[str, str], order: Sequence[str]) -> PartitionBlock | None:
+    """The range that a run's tags name, with the workspaces of `order` between its ends.
+
+    None if they name no range, or one whose ends are no partitions any more.
+    """
+    if RANGE_START not in tags or RANGE_END not in tags or _names_single_partitions(tags):
+        return None
+    start, end = _dimensions(tags[RANGE_START]), _dimensions(tags[RANGE_END])
+    try:
+        first, last = order.index(start[WORKSPACE]), order.index(end[WORKSPACE])
+    except ValueError:
+        return None
+    dates = days_between(date.fromisoformat(start[DATE]), date.fromisoformat(end[DATE]))
+    return PartitionBlock(order[first : last + 1], dates)
+
+
+def contiguous_groups(
+    order: Sequence[str], wanted: Sequence[str], most: int | None = None
+) -> Iterator[list[str]]:
+    """Cut `wanted` into groups that stand side by side in `order`, of at most `most` each.
+
+    A range of partitions runs from one workspace to another in the order in which the keys were
+    added, so clients that are not contiguous_groups need a run each.
+
+    Raises:
+        KpiError: naming the workspaces that have no partition yet.
+    """
+    unknown = sorted(set(wanted) - set(order))
+    if unknown:
+        raise KpiError(
+            f"No partition yet for {', '.join(unknown)}: materialize the asset client_registry."
+        )
+    group: list[str] = []
+    for key in order:
+        if key in wanted:
+            group.append(key)
+        if group and (key not in wanted or len(group) == most):
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def block_of(context: AssetExecutionContext) -> PartitionBlock:
+    """The block that a run covers.
+
+    Raises:
+        dg.Failure: if the run carries both a range and single partitions. A backfill started from
+            the page of a job does (dagster issue 28861); Dagster would work on the first partition
+            of each range and call all of them done.
+    """
+    _refuse_both_kinds(context.run.tags)
+    keys = [dg.MultiPartitionKey(_dimensions(key)) for key in context.partition_keys]
+    days = sorted({date.fromisoformat(key.keys_by_dimension[DATE]) for key in keys})
+    # A dict in place of a set keeps the order of the grid.
+    workspaces = list(dict.fromkeys(key.keys_by_dimension[WORKSPACE] for key in keys))
+    if len(keys) != len(days) * len(workspaces) or days != days_between(days[0], days[-1]):
+        raise dg.Failure(
+            "The run's partitions are no block of workspaces × consecutive dates. "
+            "Start it from the asset's page, which cuts a selection into blocks.",
+            allow_retries=False,
+        )
+    whole = whole_of(context)
+    if whole is not None and (whole.first, whole.last) == (days[0], days[-1]):
+        whole = None  # This run has all the dates of each of its clients.
+    return PartitionBlock(workspaces, days, whole)
+
+
+def whole_of(context: AssetExecutionContext) -> BackfillScope | None:
+    """The backfill that the run is a part of; None for any other run, and for one that is repeated.
+
+    Whoever starts a run again wants its facts to be fetched again.
+    """
+    backfill_id = context.run.tags.get(_BACKFILL)
+    if backfill_id is None or context.run.parent_run_id is not None:
+        return None
+    backfill = context.instance.get_backfill(backfill_id)
+    if backfill is None or backfill.asset_backfill_data is None:
+        return None
+    subsets = backfill.asset_backfill_data.target_subset.partitions_subsets_by_asset_key
+    days = {
+        _dimensions(key)[DATE] for subset in subsets.values() for key in subset.get_partition_keys()
+    }
+    if not days:
+        return None
+    asked_at = datetime.fromtimestamp(backfill.backfill_timestamp, UTC)
+    return BackfillScope(asked_at, date.fromisoformat(min(days)), date.fromisoformat(max(days)))
+
+
+def _dimensions(key: str) -> dict[str, str]:
+    day, workspace = key.split("|", 1)
+    return {DATE: day, WORKSPACE: workspace}
+
+
+def _names_single_partitions(tags: Mapping[str, str]) -> bool:
+    return any(name == _SINGLE or name.startswith(f"{_SINGLE}/") for name in tags)
+
+
+def _refuse_both_kinds(tags: Mapping[str, str]) -> None:
+    if RANGE_START in tags and _names_single_partitions(tags):
+        raise dg.Failure(
+            "This run names a range of partitions and single partitions at once, so which of them "
+            "it should fill can't be told. Start the backfill from the asset's page.",
+            allow_retries=False,
+        )

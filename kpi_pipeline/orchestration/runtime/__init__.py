@@ -1,0 +1,1 @@
+"""How Dagster runs here: its storage, its daemon, its code server."""

@@ -1,0 +1,114 @@
+"""Whether a backfill did what it was for: told by the rows in the tables, and by `sync_log`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+
+from sqlalchemy import Connection
+
+from kpi_pipeline.db.facts import stored_days
+from kpi_pipeline.db.sync_log import SyncEntry, read_entries
+from kpi_pipeline.domain.calendar import consecutive_ranges
+from kpi_pipeline.services.backfill_page import BackfillTarget
+
+_MOST_RANGES = 5
+
+
+@dataclass(frozen=True)
+class BackfillCheck:
+    """What was found: for each client one entry over all its runs, and which rows are missing.
+
+    `missing` holds, for each table, the days of each client of which it has no row.
+    """
+
+    target: BackfillTarget
+    entries: Sequence[SyncEntry]
+    missing: Mapping[str, Mapping[str, Sequence[date]]]
+
+    @property
+    def unreached(self) -> list[str]:
+        """The clients that no run was done with."""
+        reached = {entry.workspace for entry in self.entries}
+        return sorted(self.target.dates.keys() - reached)
+
+    @property
+    def gaps(self) -> dict[str, list[date]]:
+        """By client, the days of which at least one of the tables has no row."""
+        days: dict[str, set[date]] = {}
+        for of_table in self.missing.values():
+            for workspace, missing in of_table.items():
+                days.setdefault(workspace, set()).update(missing)
+        return {workspace: sorted(days[workspace]) for workspace in sorted(days)}
+
+    @property
+    def undone(self) -> list[str]:
+        """The clients for which something is left to do."""
+        failed = {entry.workspace for entry in self.entries if entry.error is not None}
+        return sorted({*failed, *self.unreached, *self.gaps})
+
+    def rows(self, table: str) -> int:
+        """How many of the rows that should be there `table` has."""
+        return self.target.partitions - sum(len(days) for days in self.missing[table].values())
+
+
+def check_backfill(
+    connection: Connection, target: BackfillTarget, run_ids: Sequence[str]
+) -> BackfillCheck:
+    """Look at what these runs left, in a query for each table and one of the log."""
+    every = [day for dates in target.dates.values() for day in dates]
+    missing = {}
+    for table in target.assets:
+        there = stored_days(connection, table, target.dates.keys(), min(every), max(every))
+        missing[table] = {
+            workspace: absent
+            for workspace, dates in target.dates.items()
+            if (absent := sorted(set(dates) - there.get(workspace, set())))
+        }
+    by_client: dict[str, list[SyncEntry]] = {}
+    for entry in read_entries(connection, run_ids):
+        by_client.setdefault(entry.workspace, []).append(entry)
+    entries = [
+        _merged(by_client[it], dates) for it, dates in target.dates.items() if it in by_client
+    ]
+    return BackfillCheck(target, entries, missing)
+
+
+def in_ranges(days: Sequence[date]) -> str:
+    """Sorted days in words: as ranges of consecutive ones, the first few of them."""
+    parts = [
+        f"{first}" if first == last else f"{first} to {last}"
+        for first, last in consecutive_ranges(days)
+    ]
+    more = len(parts) - _MOST_RANGES
+    return ", ".join(parts[:_MOST_RANGES]) + (f" and {more} more times" if more > 0 else "")
+
+
+def _merged(entries: Sequence[SyncEntry], dates: Sequence[date]) -> SyncEntry:
+    """One entry for a client: times and calls summed, and the latest error that was not mended.
+
+    A backfill may take a client's dates in several runs, and ask again for those that failed.
+    """
+    done: set[date] = set()
+    for entry in entries:
+        if entry.error is None:
+            done.update(day for day in dates if entry.first_date <= day <= entry.last_date)
+    undone = sorted(set(dates) - done)
+    error = None
+    if undone:
+        told = [it.error for it in entries if it.error and _covers_one_of(it, undone)]
+        workspace = entries[-1].workspace
+        unknown = f"{workspace}: no run was done with {in_ranges(undone)}; see the runs' logs"
+        error = told[-1] if told else unknown
+    return replace(
+        entries[-1],
+        error=error,
+        key_used=next((it.key_used for it in reversed(entries) if it.key_used), None),
+        api_calls=sum(it.api_calls for it in entries),
+        seconds=sum(it.seconds for it in entries),
+        waiting_seconds=sum(it.waiting_seconds for it in entries),
+        calling_seconds=sum(it.calling_seconds for it in entries),
+    )
+
+
+def _covers_one_of(entry: SyncEntry, days: Sequence[date]) -> bool:
+    return any(entry.first_date <= day <= entry.last_date for day in days)

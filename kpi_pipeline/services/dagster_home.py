@@ -1,0 +1,125 @@
+"""The environment in which Dagster's processes find their configuration, database and code."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import time
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from kpi_pipeline.app import AppContext
+from kpi_pipeline.db.clients import active_clients
+from kpi_pipeline.db.urls import for_dagster, parse_url
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.instances import format_instances
+from kpi_pipeline.settings import PROJECT_ROOT, Settings
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """This process's environment, with all that Dagster's processes need, settings included.
+
+    Needs the settings of `ready_databases`, in which both addresses stand. Places dagster.yaml in
+    the DAGSTER_HOME of the state folder.
+    """
+    home = settings.state_dir / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(PROJECT_ROOT / "dagster.yaml", home / "dagster.yaml")
+    if settings.dagster_database_url is None:
+        raise ValueError("the settings name no database for Dagster")
+    storage = parse_url(
+        settings.dagster_database_url.get_secret_value(), "KPI_DAGSTER_DATABASE_URL"
+    )
+    return (
+        dict(os.environ)
+        | _as_variables(settings)
+        | {
+            # Read in whole above, so a child must not read the file again from somewhere else.
+            "KPI_ENV_FILE": "",
+            "KPI_DAGSTER_STORAGE_URL": for_dagster(storage),
+            "KPI_DAGSTER_FILES": str(home),
+            "DAGSTER_HOME": str(home),
+            "DAGSTER_DISABLE_TELEMETRY": "yes",
+            # Materializations of a large run are written in batches.
+            "DAGSTER_EVENT_BATCH_SIZE": "500",
+        }
+    )
+
+
+@contextmanager
+def dagster_instance(settings: Settings) -> Iterator["DagsterInstance"]:
+    """Dagster's instance, in this process; its tables are created where they are missing.
+
+    The process has the environment of Dagster's own processes for as long as the block runs.
+
+    Raises:
+        KpiError: if its database can't be reached.
+    """
+    # Dagster takes more than a second to import: only commands that need it pay for it.
+    from dagster import DagsterInstance
+    from dagster_postgres.utils import DagsterPostgresException
+    from sqlalchemy.exc import OperationalError
+
+    before = dict(os.environ)
+    os.environ.update(child_environment(settings))
+    try:
+        try:
+            instance = DagsterInstance.get()
+        except (OperationalError, DagsterPostgresException):
+            raise KpiError(
+                "Dagster's database cannot be reached. Check KPI_DAGSTER_DATABASE_URL, and run "
+                "`kpi db upgrade` if it was never made."
+            ) from None
+        with instance:
+            yield instance
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _as_variables(settings: Settings) -> dict[str, str]:
+    # What is None is unset, or else turned off.
+    values = {
+        name: "off" if value is None and field.default is not None else value
+        for name, field in type(settings).model_fields.items()
+        for value in [getattr(settings, name)]
+    }
+    for name, entries in list(values.items()):
+        if isinstance(entries, dict):
+            del values[name]
+            values |= {f"{name}_{entry}": value for entry, value in entries.items()}
+    return {
+        f"KPI_{name.upper()}": _as_text(value)
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _as_text(value: object) -> str:
+    """The value as `load_settings` reads it."""
+    match value:
+        case SecretStr():
+            return value.get_secret_value()
+        case tuple() if all(isinstance(it, SecretStr) for it in value):
+            return " ".join(it.get_secret_value() for it in value)
+        case tuple():
+            return format_instances(value)
+        case time():
+            return f"{value:%H:%M}"
+        case _:
+            return str(value)
+
+
+def update_grid(app: AppContext, settings: Settings) -> list[str]:
+    """Show the active clients in Dagster's grid, without a run; return them in the grid's order."""
+    with dagster_instance(settings) as instance:
+        from kpi_pipeline.orchestration.partitions import WORKSPACE, sync_workspace_partitions
+
+        with app.engine.connect() as connection:
+            active = [client.workspace for client in active_clients(connection)]
+        sync_workspace_partitions(instance, active)
+        return list(instance.get_dynamic_partitions(WORKSPACE))

@@ -1,0 +1,117 @@
+"""Dagster's web server as its page uses it: runs are launched and watched over GraphQL."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+import httpx
+
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.orchestration.runtime.code_server import LOCATION
+
+_LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on Error { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}
+"""
+_STATUS = """
+query Status($run: ID!) {
+  runOrError(runId: $run) { __typename ... on Run { status startTime endTime updateTime } }
+}
+"""
+
+
+class PageSilentError(KpiError):
+    """The page does not answer, or something else does in its place."""
+
+
+class RunStatus(StrEnum):
+    """How a run stands, as far as a waiting command cares."""
+
+    UNDER_WAY = "under way"
+    SUCCESS = "success"
+    FAILURE = "failure"
+
+
+class DagsterPage:
+    """A running webserver at `url`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def query(
+        self, text: str, variables: Mapping[str, object], *, timeout: float = 60
+    ) -> dict[str, Any]:
+        """The `data` of a GraphQL answer, which may take `timeout` seconds.
+
+        Raises:
+            PageSilentError: if the page does not answer, or what answers speaks no GraphQL.
+            KpiError: if it refuses the query.
+        """
+        try:
+            response = httpx.post(
+                f"{self.url}/graphql", json={"query": text, "variables": variables}, timeout=timeout
+            )
+            answer = response.raise_for_status().json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise self._silent(type(error).__name__) from None
+        match answer:
+            case {"errors": [{"message": reason}, *_]}:
+                raise KpiError(f"Dagster refused a query: {reason}")
+            case {"data": dict(data)}:
+                return data
+            case _:
+                raise self._silent("what answers there is no Dagster")
+
+    def _silent(self, reason: str) -> PageSilentError:
+        return PageSilentError(
+            f"Dagster's page at {self.url} does not answer ({reason}). Is `kpi up` running?"
+        )
+
+    def launch(
+        self,
+        assets: Sequence[str],
+        tags: Mapping[str, str],
+        checks: Sequence[tuple[str, str]] = (),
+    ) -> str:
+        """Start a run that materializes `assets` and does `checks` (asset, name); return its id.
+
+        Raises:
+            KpiError: with Dagster's reason, if it does not.
+        """
+        params = {
+            "selector": {
+                "repositoryLocationName": LOCATION,
+                "repositoryName": "__repository__",
+                "jobName": "__ASSET_JOB",
+                "assetSelection": [{"path": [asset]} for asset in assets],
+                "assetCheckSelection": [
+                    {"assetKey": {"path": [asset]}, "name": name} for asset, name in checks
+                ],
+            },
+            "runConfigData": {},
+            "executionMetadata": {
+                "tags": [{"key": key, "value": value} for key, value in tags.items()]
+            },
+        }
+        answer = self.query(_LAUNCH, {"params": params})["launchRun"]
+        if answer["__typename"] != "LaunchRunSuccess":
+            reason = answer.get("message") or answer.get("errors") or answer["__typename"]
+            raise KpiError(f"Dagster did not start the run: {reason}")
+        return str(answer["run"]["runId"])
+
+    def status(self, run_id: str) -> RunStatus:
+        """How the run stands."""
+        status = self.query(_STATUS, {"run": run_id})["runOrError"].get("status")
+        if status == "SUCCESS":
+            return RunStatus.SUCCESS
+        return RunStatus.FAILURE if status in ("FAILURE", "CANCELED") else RunStatus.UNDER_WAY
+
+    def run_address(self, run_id: str) -> str:
+        """Where a person reads the run's log."""
+        return f"{self.url}/runs/{run_id}"

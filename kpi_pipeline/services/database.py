@@ -1,0 +1,97 @@
+"""The two databases that a command works on, reachable and of the right version."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from pydantic import SecretStr
+from sqlalchemy import URL
+
+from kpi_pipeline.db.embedded import embedded_server
+from kpi_pipeline.db.engine import ensure_database, open_engine, require_reachable
+from kpi_pipeline.db.migrate import require_current, upgrade
+from kpi_pipeline.db.urls import dagster_url, parse_url
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.settings import Settings
+
+
+@contextmanager
+def ready_databases(settings: Settings, *, dagster_too: bool = True) -> Iterator[Settings]:
+    """The settings with both database addresses filled in, for as long as the block runs.
+
+    The embedded server is started, and its tables upgraded, where no address is configured. A
+    configured server is the operator's to upgrade. A command that works without Dagster says so
+    by `dagster_too`, and runs whether Dagster's database is up or not.
+
+    Raises:
+        KpiError: if a database can't be reached, or a configured one is behind the code.
+    """
+    with ExitStack() as stack:
+        embedded = settings.database_url is None
+        kpi, dagster = _addresses(settings, stack)
+        if embedded:
+            upgrade_databases(kpi, dagster)
+        else:
+            engine = open_engine(kpi)
+            stack.callback(engine.dispose)
+            require_reachable(engine, "KPI_DATABASE_URL")
+            require_current(engine)
+            if dagster_too:
+                _require_dagster(dagster)
+        yield _with_addresses(settings, kpi, dagster)
+
+
+@contextmanager
+def databases_to_upgrade(settings: Settings) -> Iterator[Settings]:
+    """Like `ready_databases`, but bring a configured server up to date as well."""
+    with ExitStack() as stack:
+        kpi, dagster = _addresses(settings, stack)
+        upgrade_databases(kpi, dagster)
+        yield _with_addresses(settings, kpi, dagster)
+
+
+def upgrade_databases(kpi: URL, dagster: URL) -> None:
+    """Create what is missing: both databases, and the KPI tables of this version.
+
+    Raises:
+        KpiError: if the server can't be reached, or this user may not create a database.
+    """
+    for url in (kpi, dagster):
+        ensure_database(url)
+    engine = open_engine(kpi)
+    try:
+        require_reachable(engine, "KPI_DATABASE_URL")
+        upgrade(engine)
+    finally:
+        engine.dispose()
+
+
+def _require_dagster(url: URL) -> None:
+    # Before anything is written, and with a sentence: Dagster itself tries for a while, and ends
+    # with a stack trace.
+    engine = open_engine(url)
+    try:
+        require_reachable(engine, "KPI_DAGSTER_DATABASE_URL")
+    except KpiError as error:
+        raise KpiError(f"{error} If it was never made, run `kpi db upgrade`.") from None
+    finally:
+        engine.dispose()
+
+
+def _addresses(settings: Settings, stack: ExitStack) -> tuple[URL, URL]:
+    if settings.database_url is None:
+        kpi = stack.enter_context(embedded_server(settings.state_dir))
+    else:
+        kpi = parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL")
+    if settings.dagster_database_url is None:
+        return kpi, dagster_url(kpi)
+    dagster = settings.dagster_database_url.get_secret_value()
+    return kpi, parse_url(dagster, "KPI_DAGSTER_DATABASE_URL")
+
+
+def _with_addresses(settings: Settings, kpi: URL, dagster: URL) -> Settings:
+    return settings.model_copy(
+        update={
+            "database_url": SecretStr(kpi.render_as_string(hide_password=False)),
+            "dagster_database_url": SecretStr(dagster.render_as_string(hide_password=False)),
+        }
+    )

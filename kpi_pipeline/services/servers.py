@@ -1,0 +1,127 @@
+"""The long-running processes: Dagster's three, the gateway, and the sandbox."""
+
+import json
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from kpi_pipeline.orchestration.runtime.code_server import LOCATION
+from kpi_pipeline.services.dagster_page import DagsterPage
+from kpi_pipeline.services.processes import Child, answers, free_port, require_free_port
+from kpi_pipeline.settings import Settings
+
+_START_SECONDS = 120.0
+
+
+@contextmanager
+def dagster_servers(
+    settings: Settings, environment: Mapping[str, str]
+) -> Iterator[tuple[DagsterPage, list[Child]]]:
+    """Dagster's code server, page and daemon, ready to work; stopped when the block ends.
+
+    Raises:
+        KpiError: if the page's port is taken, or one of them does not start.
+    """
+    require_free_port(settings.web_port, "KPI_WEB_PORT")
+    port = settings.web_port or free_port()
+    # Alerts link to the page.
+    environment = {**environment, "KPI_WEB_PORT": str(port)}
+    logs = settings.state_dir / "logs"
+    with ExitStack() as stack:
+        workspace, code = stack.enter_context(code_server(environment, logs))
+        page = [sys.executable, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port)]
+        daemon = [sys.executable, "-m", "kpi_pipeline.orchestration.runtime.daemon", "run"]
+        children = [
+            stack.enter_context(Child(name, command, environment, logs / file))
+            for name, command, file in (
+                ("Dagster's page", [*page, "-w", workspace], "webserver.log"),
+                ("Dagster's daemon", [*daemon, "-w", workspace], "daemon.log"),
+            )
+        ]
+        url = f"http://127.0.0.1:{port}"
+        children[0].wait_until(lambda: answers(f"{url}/server_info"), _START_SECONDS)
+        yield DagsterPage(url), [code, *children]
+
+
+@contextmanager
+def code_server(environment: Mapping[str, str], logs: Path) -> Iterator[tuple[str, Child]]:
+    """The code server, and the workspace file that names it to the page and the daemon.
+
+    workspace.yaml has each of the two start one of its own, as `dagster dev` does.
+
+    Raises:
+        KpiError: if it does not start.
+    """
+    # Not in the state folder: the path of a Unix socket is short, and nobody else may reach it.
+    with tempfile.TemporaryDirectory(prefix="kpi-code-") as folder:
+        address, workspace = Path(folder) / "socket", Path(folder) / "workspace.yaml"
+        server = {"socket": str(address), "location_name": LOCATION}
+        workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
+        command = [
+            sys.executable,
+            "-m",
+            "kpi_pipeline.orchestration.runtime.code_server",
+            str(address),
+        ]
+        with Child("Dagster's code server", command, environment, logs / "code.log") as child:
+            child.wait_until(lambda: _accepts(address), _START_SECONDS)
+            yield str(workspace), child
+
+
+def _accepts(address: Path) -> bool:
+    """Whether somebody listens on this Unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(address)) == 0
+
+
+@contextmanager
+def gateway_server(
+    settings: Settings, environment: Mapping[str, str]
+) -> Iterator[tuple[str, Child]]:
+    """The gateway, and its address as this machine reaches it; stopped when the block ends.
+
+    Raises:
+        KpiError: if its port is taken, or it does not start.
+    """
+    require_free_port(settings.gateway_port, "KPI_GATEWAY_PORT")
+    port = settings.gateway_port or free_port()
+    command = [sys.executable, "-m", "kpi_pipeline.cli.main", "gateway", "--port", str(port)]
+    with Child(
+        "The gateway", command, environment, settings.state_dir / "logs/gateway.log"
+    ) as child:
+        url = f"http://{_reached_at(settings.gateway_host)}:{port}"
+        child.wait_until(lambda: answers(f"{url}/healthz"), _START_SECONDS)
+        yield url, child
+
+
+def _reached_at(host: str) -> str:
+    """Where a server that listens on `host` answers, as the host of an address."""
+    # These two are every address of the machine.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound here
+    return f"[{host}]" if ":" in host else host
+
+
+@contextmanager
+def sandbox_server(
+    settings: Settings, environment: Mapping[str, str], options: Mapping[str, object]
+) -> Iterator[tuple[str, Child]]:
+    """A sandbox on a free port, and its address; stopped when the block ends.
+
+    `options` are those of `kpi sandbox`, by name; True stands for one that takes no value.
+
+    Raises:
+        KpiError: if it does not start.
+    """
+    port = free_port()
+    command = [sys.executable, "-m", "kpi_pipeline.cli.main", "sandbox", "--port", str(port)]
+    for name, value in options.items():
+        command += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    with Child(
+        "The sandbox", command, environment, settings.state_dir / "logs/sandbox.log"
+    ) as child:
+        url = f"http://127.0.0.1:{port}"
+        child.wait_until(lambda: answers(f"{url}/sandbox/setup"), _START_SECONDS)
+        yield url, child

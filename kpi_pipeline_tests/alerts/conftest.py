@@ -1,0 +1,22 @@
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine
+
+from kpi_pipeline.db.vault import Vault
+from kpi_pipeline_tests.alerts.support import Office, json_url
+from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, receiving
+from kpi_pipeline_tests.db.stocked import imported, record
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as opened:
+        yield opened
+
+
+@pytest.fixture
+def office(engine: Engine, vault: Vault, receiver: Receiver) -> Office:
+    """Three clients, and one receiver of alerts."""
+    imported(engine, vault, record(101, "Acme"), record(102, "Birch"), record(103, "Cedar"))
+    return Office(engine, vault, [json_url(receiver.url)])

@@ -1,0 +1,130 @@
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import Engine, delete
+
+from kpi_pipeline.alerts.delivery import Receiver, receivers_of
+from kpi_pipeline.alerts.evaluate import Look, evaluate
+from kpi_pipeline.alerts.problem import Trouble
+from kpi_pipeline.app import AppContext
+from kpi_pipeline.checks.outcome import Severity
+from kpi_pipeline.db.sync_log import SyncEntry, store_entry
+from kpi_pipeline.db.tables import check_outcomes
+from kpi_pipeline.db.upsert import upsert
+from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.settings import Settings
+from kpi_pipeline_tests.bison_sandbox.receiver import Received
+
+# A Wednesday afternoon in Chicago.
+START = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
+PAGE = "https://dagster.agency.example"
+
+
+def trouble(cause: str = "freshness", *clients: str, **changed: Any) -> Trouble:
+    fields: dict[str, Any] = {
+        "cause": cause,
+        "name": cause,
+        "title": f"{cause} of client_metrics",
+        "severity": Severity.ERROR,
+        "since": START,
+        "what": "Some rows are old. Start the hourly refresh.",
+        "clients": clients,
+    }
+    return Trouble(**{**fields, **changed})
+
+
+@dataclass
+class Office:
+    """An installation whose clock the test sets, and whom its alerts go to."""
+
+    engine: Engine
+    vault: Vault
+    urls: Sequence[str]
+    passed: timedelta = timedelta(0)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def now(self) -> datetime:
+        return START + self.passed
+
+    @property
+    def receivers(self) -> list[Receiver]:
+        return receivers_of([SecretStr(url) for url in self.urls])
+
+    @property
+    def app(self) -> AppContext:
+        urls = tuple(SecretStr(url) for url in self.urls)
+        settings = Settings(alert_urls=urls, dagster_url=PAGE, **self.settings)
+        return AppContext(settings, self.engine, self.vault, lambda: self.now)
+
+    def look_at(self, minutes: float, *others: Trouble) -> Look:
+        """The look of so many minutes after the start."""
+        self.passed = timedelta(minutes=minutes)
+        return evaluate(self.app, self.receivers, others)
+
+    def check(
+        self,
+        name: str = "freshness",
+        *clients: str,
+        passed: bool = False,
+        **changed: Any,
+    ) -> None:
+        """What a round of checks found."""
+        row = {
+            "check_name": name,
+            "asset": "client_metrics",
+            "passed": passed,
+            "severity": "ERROR",
+            "description": f"{len(clients)} clients are stale. Start the hourly refresh.",
+            "offenders": [{"workspace": it, "age_hours": 4} for it in clients],
+            "more": 0,
+            "clients": list(clients),
+            "checked_at": self.now,
+            "failing_since": None if passed else self.now,
+        }
+        with self.engine.begin() as connection:
+            connection.execute(delete(check_outcomes).where(check_outcomes.c.check_name == name))
+            upsert(connection, check_outcomes, [{**row, **changed}])
+
+    def sync(
+        self, workspace: str, error: str | None = None, *, run: str = "a run", calls: int = 2
+    ) -> None:
+        """What a run did for a client, now."""
+        day = date(2026, 3, 18)
+        entry = SyncEntry(
+            run_id=f"{run} {self.passed}",
+            workspace=workspace,
+            first_date=day,
+            last_date=day,
+            error=error,
+            key_used="workspace" if calls else None,
+            api_calls=calls,
+            seconds=1,
+            waiting_seconds=0,
+            calling_seconds=1,
+            finished_at=self.now,
+        )
+        with self.engine.begin() as connection:
+            store_entry(connection, entry)
+
+    def with_(self, **changed: Any) -> "Office":
+        return replace(self, **changed)
+
+
+def titles(received: Sequence[Received]) -> list[str]:
+    return [str(it.body["title"]) for it in received]
+
+
+def json_url(url: str, path: str = "/in") -> str:
+    """The address of a receiver as apprise writes it."""
+    return url.replace("http://", "json://") + path
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail

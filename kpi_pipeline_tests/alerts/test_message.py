@@ -1,0 +1,117 @@
+"""What a message says, and how long it gets."""
+
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from kpi_pipeline.alerts.message import MOST_BYTES, Message, compose, cut
+from kpi_pipeline.alerts.problem import Line, Trouble
+from kpi_pipeline.alerts.rules import Kind, Notice, update_states
+from kpi_pipeline.checks.outcome import Severity
+from kpi_pipeline.domain.formatting import duration, listed
+from kpi_pipeline_tests.alerts.support import PAGE, START, trouble
+
+CHICAGO = ZoneInfo("America/Chicago")
+
+
+def notice(it: Trouble, kind: Kind = Kind.BROKEN) -> Notice:
+    standing, _ = update_states([it], {}, hidden=(), muted=(), receivers=(), now=START)
+    return Notice(kind, standing[it.cause], None if kind is Kind.WELL else it)
+
+
+def message(*notices: Notice, hours: float = 0) -> Message:
+    now = START + timedelta(hours=hours)
+    return compose(notices, timezone=CHICAGO, page=PAGE, now=now)
+
+
+def size(it: Message) -> int:
+    return len(it.title.encode()) + len(it.body.encode())
+
+
+def test_a_message_says_what_which_clients_since_when_the_numbers_where_and_what_to_do() -> None:
+    it = trouble(
+        "freshness",
+        "acme",
+        "birch",
+        lines=(Line("age_hours 4", ("acme",)), Line("age_hours 5", ("birch",))),
+        path="/assets/client_metrics?view=checks&checkDetail=freshness",
+    )
+    told = message(notice(it))
+    assert told.title == "ERROR: freshness of client_metrics"
+    assert told.bad is True
+    assert told.body.splitlines() == [
+        "ERROR: freshness of client_metrics",
+        "Since Wed 18 Mar 2026, 15:00 CDT.",
+        "Clients (2): acme, birch",
+        "Some rows are old. Start the hourly refresh.",
+        "- acme: age_hours 4",
+        "- birch: age_hours 5",
+        f"See {PAGE}/assets/client_metrics?view=checks&checkDetail=freshness",
+        "To hear no more of it for two days: kpi alerts mute freshness --for 2d",
+    ]
+
+
+def test_a_reminder_and_what_became_worse_say_so_in_their_first_word() -> None:
+    it = trouble(severity=Severity.WARN)
+    assert message(notice(it, Kind.STILL)).title.startswith("STILL WARN: freshness")
+    assert message(notice(it, Kind.WORSE)).title.startswith("WORSE, WARN: freshness")
+
+
+def test_a_recovery_says_how_long_it_lasted_and_is_good_news() -> None:
+    told = message(notice(trouble(), Kind.WELL), hours=26)
+    assert told.title == "OVER: freshness of client_metrics"
+    assert told.bad is False
+    assert "It began Wed 18 Mar 2026, 15:00 CDT, and lasted 1 d 2 h." in told.body
+
+
+def test_several_notices_are_one_message_whose_title_counts_them() -> None:
+    told = message(notice(trouble("a")), notice(trouble("b")), notice(trouble("c"), Kind.WELL))
+    assert told.title == "KPIs: 2 problems, 1 over: a of client_metrics; b of client_metrics"
+    assert told.body.count("See ") == 2
+    over = message(notice(trouble("a"), Kind.WELL), notice(trouble("b"), Kind.WELL))
+    assert over.title == "KPIs: 2 over: a of client_metrics; b of client_metrics"
+
+
+@pytest.mark.parametrize("more", [0, 450])
+def test_500_stale_clients_are_one_message_under_4_kb(more: int) -> None:
+    clients = [f"client-{number:03}-{'x' * 50}" for number in range(500)]
+    shown = clients[: 500 - more]
+    lines = tuple(Line(f"age_hours 4, as_of {'é' * 300}", (it,)) for it in shown)
+    it = trouble("freshness", *clients, lines=lines, more=more, what="ü" * 2_000)
+    told = message(notice(it))
+    assert size(told) < MOST_BYTES
+    assert "Clients (500): client-000" in told.body
+    assert "… and 493 more" in told.body
+    assert "- … and 495 more" in told.body
+
+
+def test_clients_are_counted_as_clients_and_what_is_wrong_with_them_as_lines() -> None:
+    lines = tuple(Line(f"day {day}", ("acme",)) for day in range(50))
+    told = message(notice(trouble("complete", "acme", "birch", lines=lines, more=12)))
+    assert "Clients (2): acme, birch\n" in told.body
+    assert "- … and 57 more" in told.body
+
+
+def test_many_troubles_at_once_are_one_message_under_4_kb_that_counts_the_rest() -> None:
+    told = message(*(notice(trouble(f"check-{number}", what="ö" * 900)) for number in range(60)))
+    assert size(told) < MOST_BYTES
+    assert told.title.startswith("KPIs: 60 problems: ")
+    last = told.body.splitlines()[-1]
+    shown = told.body.count("ERROR: ")
+    assert last == f"… and {60 - shown} more: `kpi alerts list` shows them all."
+
+
+def test_a_reason_of_many_clients_names_three_and_stays_in_its_line() -> None:
+    line = Line("answered 503.\nSee whether it is up.", ("a", "b", "c", "d"))
+    told = message(notice(trouble("sync", "a", "b", "c", "d", lines=(line,))))
+    assert "- a, b, c, … and 1 more: answered 503. See whether it is up." in told.body
+
+
+def test_lists_lengths_and_durations_are_told_shortly() -> None:
+    assert listed(["a", "b"]) == "a, b"
+    assert listed(["a", "b", "c"], 1) == "a, … and 2 more"
+    assert cut("a  b\nc", 5) == "a b c"
+    assert cut("abcdef", 4) == "abc…"
+    spans = [timedelta(minutes=7), timedelta(hours=2, minutes=5), timedelta(days=3, hours=1)]
+    assert [duration(it) for it in spans] == ["7 min", "2 h 5 min", "3 d 1 h"]

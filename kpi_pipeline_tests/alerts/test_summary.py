@@ -1,0 +1,131 @@
+"""The text of the daily summary, from rows of `client_metrics` in a real database."""
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy import Engine
+
+from kpi_pipeline.alerts.summary import read_summary, summary_text
+from kpi_pipeline.db.metrics import publish_metrics, recompute_projections
+from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline_tests.db.stocked import imported, record, stock_facts
+
+CHICAGO = ZoneInfo("America/Chicago")
+# Both changes of clocks, a month's end and a month's first day lie in what is stocked.
+FIRST, LAST = date(2026, 1, 1), date(2026, 3, 18)
+LEADS = {"ahead": 11, "on-track": 10, "behind": 8, "free": 2}
+
+
+@pytest.fixture(autouse=True)
+def _clients(engine: Engine, vault: Vault) -> None:
+    """Each with as many leads a day as its name says; 28 days × 10 leads are the target."""
+    for number, name in enumerate(("Ahead", "On Track", "Behind", "Free", "Nothing")):
+        target = None if name == "Free" else 280
+        imported(
+            engine,
+            vault,
+            record(101 + number, name, monthly_kpi_target=target),
+            targets_from=date(2026, 1, 1),
+        )
+    publish(engine, datetime(2026, 3, 19, 6, 0, tzinfo=UTC))
+
+
+def publish(engine: Engine, as_of: datetime, *workspaces: str) -> None:
+    """Fetch, as it were, at `as_of`, and work the rows out."""
+    with engine.begin() as connection:
+        for workspace in workspaces or LEADS:
+            leads = LEADS[workspace]
+            stock_facts(connection, workspace, FIRST, LAST, as_of=as_of, interested=leads)
+            dates = days_between(date(2026, 2, 26), LAST)
+            recompute_projections(connection, [workspace], dates, CHICAGO)
+            publish_metrics(connection, [workspace], dates, "sync")
+
+
+def after_notice(engine: Engine, day: date) -> tuple[str, list[str]]:
+    with engine.connect() as connection:
+        message = summary_text(read_summary(connection, day), CHICAGO)
+    assert message.bad is None
+    return message.title, message.body.splitlines()
+
+
+def test_at_a_months_end_the_month_is_told_against_its_target(engine: Engine) -> None:
+    assert after_notice(engine, date(2026, 2, 28)) == (
+        "KPIs of Saturday, 28 February 2026",
+        [
+            "4 of 5 clients have numbers.",
+            "All: 400 emails, 40 replies, 31 leads; 868 leads this month.",
+            "",
+            "Ahead (1)",
+            "- Ahead: 100 emails, 10 replies, 11 leads; month 308 of 280, heading for 308 (110 %)",
+            "",
+            "On track (1)",
+            "- On Track: 100 emails, 10 replies, 10 leads; month 280 of 280, heading for 280 "
+            "(100 %)",
+            "",
+            "Behind (1)",
+            "- Behind: 100 emails, 10 replies, 8 leads; month 224 of 280, heading for 224 (80 %)",
+            "",
+            "No target (1)",
+            "- Free: 100 emails, 10 replies, 2 leads; month 56, heading for 56",
+            "",
+            "Stale (1): the day is not closed; `kpi status` says more",
+            "- Nothing: no numbers",
+        ],
+    )
+
+
+def test_on_the_first_of_a_month_the_day_is_the_month(engine: Engine) -> None:
+    _, lines = after_notice(engine, date(2026, 3, 1))
+    assert lines[1] == "All: 400 emails, 40 replies, 31 leads; 31 leads this month."
+
+
+def test_replies_of_a_day_whose_day_before_is_not_known_are_not_made_up(engine: Engine) -> None:
+    _, lines = after_notice(engine, date(2026, 2, 26))
+    assert lines[1] == "All: 400 emails, – replies, 31 leads; 806 leads this month."
+
+
+@pytest.mark.parametrize(
+    ("day", "end"),
+    [
+        # Clocks go forward on the 8th, so that it ends an hour sooner in UTC.
+        (date(2026, 3, 7), datetime(2026, 3, 8, 6, 0, tzinfo=UTC)),
+        (date(2026, 3, 8), datetime(2026, 3, 9, 5, 0, tzinfo=UTC)),
+    ],
+)
+def test_a_day_is_closed_by_what_was_asked_for_after_its_local_midnight(
+    engine: Engine, day: date, end: datetime
+) -> None:
+    with engine.connect() as connection:
+        summary = read_summary(connection, day)
+    for as_of, stale in ((end, 1), (end - timedelta(minutes=1), 5)):
+        rows = [
+            row if row.as_of is None else type(row)(**{**vars(row), "as_of": as_of})
+            for row in summary.rows
+        ]
+        text = summary_text(type(summary)(day, rows, summary.day_before), CHICAGO).body
+        assert f"Stale ({stale}): " in text
+    assert f"- Ahead: as of {as_of.astimezone(CHICAGO):%a %d %b %Y, %H:%M %Z}" in text
+
+
+def test_a_day_without_any_row_says_so_of_every_client(engine: Engine) -> None:
+    _, lines = after_notice(engine, date(2026, 5, 1))
+    assert lines[:2] == [
+        "0 of 5 clients have numbers.",
+        "All: – emails, – replies, – leads; – leads this month.",
+    ]
+    assert "Stale (5): the day is not closed; `kpi status` says more" in lines
+
+
+def test_of_many_clients_the_best_are_named_and_the_others_counted(
+    engine: Engine, vault: Vault
+) -> None:
+    with engine.connect() as connection:
+        summary = read_summary(connection, date(2026, 2, 28))
+    (row,) = [it for it in summary.rows if it.workspace == "ahead"]
+    many = [type(row)(**{**vars(row), "display_name": f"Client {it:03}"}) for it in range(500)]
+    lines = summary_text(type(summary)(summary.day, many, {}), CHICAGO).body.splitlines()
+    assert lines[0] == "500 of 500 clients have numbers."
+    assert "Ahead (500)" in lines
+    assert "… and 460 more" in lines

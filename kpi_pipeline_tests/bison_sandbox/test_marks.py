@@ -1,0 +1,193 @@
+"""Leads that turn interested while the sandbox runs: what the API tells of them from then on."""
+
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from kpi_pipeline.bison.series import days_of
+from kpi_pipeline_tests.bison_sandbox.running import AFTERNOON, TODAY, WORKSPACES, Bison
+
+FIRST = TODAY - timedelta(days=59)
+
+
+def replies(bison: Bison, key: str, **params: Any) -> list[dict[str, Any]]:
+    """All pages of a workspace's replies."""
+    rows: list[dict[str, Any]] = []
+    while True:
+        page = 1 + len(rows) // 15
+        answer = bison.get("/api/replies", key=key, page=page, **params).json()
+        rows += answer["data"]
+        if page >= answer["meta"]["last_page"]:
+            assert len(rows) == answer["meta"]["total"]
+            return rows
+
+
+def difference(before: dict[str, list[int]], after: dict[str, list[int]]) -> dict[str, list[int]]:
+    """By how much each label's days have grown, for the labels that differ."""
+    return {
+        label: [b - a for a, b in zip(before[label], counts, strict=True)]
+        for label, counts in after.items()
+        if counts != before[label]
+    }
+
+
+def test_marked_leads_stand_in_todays_series_and_stats_from_that_moment_on(bison: Bison) -> None:
+    row = bison.with_key()[2]
+    period = {"start_date": str(FIRST), "end_date": str(TODAY)}
+    before = bison.series(FIRST, TODAY, key=row["api_key"])
+    stats = bison.data(f"{WORKSPACES}/stats", key=row["api_key"], **period)
+    bison.mark(row, leads=3, deliver=False)
+    bison.mark(row, deliver=False)
+    after = bison.series(FIRST, TODAY, key=row["api_key"])
+    grown = [0] * 59 + [4]
+    assert difference(before, after) == {"Interested": grown, "Replied": grown}
+    told = bison.data(f"{WORKSPACES}/stats", key=row["api_key"], **period)
+    assert int(told["interested"]) == int(stats["interested"]) + 4
+    assert int(told["unique_replies_per_contact"]) == sum(after["Replied"])
+    # The moment before, nobody had marked them yet.
+    bison.freeze("2026-03-18T14:59:59-05:00")
+    assert sum(bison.series(TODAY, TODAY, key=row["api_key"])["Interested"]) < sum(
+        after["Interested"][-1:]
+    )
+
+
+def test_marks_change_nothing_for_any_other_workspace(bison: Bison) -> None:
+    marked, *others = bison.with_key()[:4]
+    before = [bison.series(FIRST, TODAY, key=row["api_key"]) for row in others]
+    bison.mark(marked, leads=50, deliver=False)
+    assert [bison.series(FIRST, TODAY, key=row["api_key"]) for row in others] == before
+
+
+def test_marks_stay_on_their_day_when_it_closes_and_is_revised(bison: Bison) -> None:
+    row = bison.with_key()[0]
+    moments = [AFTERNOON, "2026-03-19T09:00:00-05:00", "2026-03-25T09:00:00-05:00"]
+
+    def told() -> list[dict[str, list[int]]]:
+        series = []
+        for moment in moments:
+            bison.freeze(moment)
+            series.append(bison.series(TODAY, TODAY + timedelta(days=1), key=row["api_key"]))
+        return series
+
+    before = told()
+    bison.freeze(AFTERNOON)
+    bison.mark(row, leads=7, deliver=False)
+    for without, with_marks in zip(before, told(), strict=True):
+        assert difference(without, with_marks) == {"Interested": [7, 0], "Replied": [7, 0]}
+    assert before[0]["Bounced"] != before[2]["Bounced"]
+
+
+def test_no_day_has_more_interested_replies_than_replies(bison: Bison) -> None:
+    # Ten minutes into a Sunday, nobody has replied yet.
+    bison.freeze("2026-03-15T00:10:00-05:00")
+    sunday = date(2026, 3, 15)
+    rows = bison.with_key()
+    for row in rows[:6]:
+        bison.mark(row, leads=20, deliver=False)
+    for row in rows[:6]:
+        period = {"start_date": str(sunday - timedelta(days=6)), "end_date": str(sunday)}
+        answer = bison.get(f"{WORKSPACES}/line-area-chart-stats", key=row["api_key"], **period)
+        days = days_of(answer.json(), sunday - timedelta(days=6), sunday)
+        assert days[sunday].interested >= 20
+        assert all(day.interested <= day.replied for day in days.values())
+
+
+def test_the_day_of_a_mark_is_that_of_the_zone_that_bounds_the_workspaces_days(
+    bison: Bison,
+) -> None:
+    row = bison.with_key()[0]
+    tomorrow = TODAY + timedelta(days=1)
+    bison.freeze("2026-03-18T20:00:00-05:00")
+    bison.variants(day_zone="Asia/Tokyo")
+    before = bison.series(TODAY, tomorrow, key=row["api_key"])
+    bison.mark(row, leads=2, deliver=False)
+    after = bison.series(TODAY, tomorrow, key=row["api_key"])
+    assert difference(before, after) == {"Interested": [0, 2], "Replied": [0, 2]}
+
+
+def test_the_replies_of_marked_leads_are_listed_among_the_others(bison: Bison) -> None:
+    row = bison.with_key()[1]
+    before = replies(bison, row["api_key"], status="interested")
+    events = bison.mark(row, leads=20, deliver=False)
+    series = bison.series(FIRST, TODAY, key=row["api_key"])
+    interested = replies(bison, row["api_key"], status="interested", folder="inbox")
+    every = replies(bison, row["api_key"])
+    assert len(interested) == sum(series["Interested"]) == len(before) + 20
+    assert len(every) == sum(series["Replied"])
+    times = [reply["date_received"] for reply in every]
+    assert times == sorted(times, reverse=True)
+    assert [reply for reply in every if reply["interested"]] == interested
+    listed = {reply["id"]: reply for reply in interested}
+    for event in events:
+        told = event["data"]["reply"]
+        # Some events leave out the uuid.
+        assert listed[told["id"]].items() >= told.items()
+    assert len(listed) == len(interested)
+    assert [reply for reply in interested if reply in before] == before
+
+
+def test_the_reply_came_in_an_hour_or_more_before_the_marking(bison: Bison) -> None:
+    events = bison.mark(bison.with_key()[1], leads=200, deliver=False)
+    marked_at = datetime.fromisoformat(AFTERNOON)
+    waited = [
+        marked_at - datetime.fromisoformat(event["data"]["reply"]["date_received"])
+        for event in events
+    ]
+    assert timedelta(hours=1) <= min(waited) < timedelta(hours=2)
+    assert timedelta(hours=6) < max(waited) < timedelta(hours=10)
+
+
+def test_marks_leave_the_list_with_their_day_and_never_the_series(bison: Bison) -> None:
+    row = bison.with_key()[1]
+    bison.mark(row, leads=30, deliver=False)
+    for moment, listed in (("2026-05-16T12:00:00-05:00", 30), ("2026-05-17T12:00:00-05:00", 0)):
+        bison.freeze(moment)
+        rows = replies(bison, row["api_key"], status="interested")
+        of_then = [each for each in rows if each["id"] > 10**15]
+        assert len(of_then) == listed
+        assert bison.series(TODAY, TODAY, key=row["api_key"])["Interested"][0] >= 30
+
+
+def test_a_new_workspace_and_a_restored_one_have_their_marks(bison: Bison) -> None:
+    workspace_id = bison.http.post("/sandbox/workspaces", json={"name": "Newcomer"}).json()["id"]
+    newcomer = {"bison_workspace_id": str(workspace_id)}
+    bison.switch(workspace_id)
+    before = bison.series(TODAY, TODAY)["Interested"][0]
+    bison.mark(newcomer, leads=5, deliver=False)
+    bison.http.delete(f"/sandbox/workspaces/{workspace_id}")
+    body = {"workspace_id": workspace_id}
+    assert bison.http.post("/sandbox/mark-interested", json=body).status_code == 404
+    bison.http.post(f"/sandbox/workspaces/{workspace_id}/restore")
+    bison.switch(workspace_id)
+    assert bison.series(TODAY, TODAY)["Interested"][0] == before + 5
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "workspace_id"),
+        ({"workspace_id": "12"}, "workspace_id"),
+        ({"leads": 0}, "leads"),
+        ({"leads": 1_001}, "leads"),
+        ({"leads": 1.5}, "leads"),
+        ({"leads": True}, "leads"),
+        ({"deliver": "false"}, "deliver"),
+        ({"deliver": None}, "deliver"),
+    ],
+)
+def test_a_wrong_marking_is_refused_by_field_and_marks_nobody(
+    bison: Bison, body: dict[str, object], field: str
+) -> None:
+    row = bison.with_key()[0]
+    before = bison.series(TODAY, TODAY, key=row["api_key"])
+    workspace = {} if field == "workspace_id" else {"workspace_id": int(row["bison_workspace_id"])}
+    refused = bison.http.post("/sandbox/mark-interested", json=workspace | body)
+    assert refused.status_code == 422
+    assert list(refused.json()["data"]["errors"]) == [field]
+    assert bison.series(TODAY, TODAY, key=row["api_key"]) == before
+
+
+def test_an_unknown_workspace_has_no_leads_to_mark(bison: Bison) -> None:
+    refused = bison.http.post("/sandbox/mark-interested", json={"workspace_id": 999_999})
+    assert refused.status_code == 404

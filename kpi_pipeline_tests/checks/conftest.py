@@ -1,0 +1,10 @@
+import pytest
+from sqlalchemy import Engine
+
+from kpi_pipeline.db.vault import Vault
+from kpi_pipeline_tests.checks.support import Stock
+
+
+@pytest.fixture
+def stock(engine: Engine, vault: Vault) -> Stock:
+    return Stock(engine, vault)

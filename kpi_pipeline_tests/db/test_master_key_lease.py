@@ -1,0 +1,200 @@
+import asyncio
+import time
+
+import pytest
+from sqlalchemy import Engine, text
+
+from kpi_pipeline.db.lease import MasterKeyLease
+from kpi_pipeline_tests.db.leases import leases, take
+from kpi_pipeline_tests.db.side_by_side import (
+    another_process,
+    line_of,
+    run,
+    tell,
+    until_somebody_waits,
+)
+
+
+class Turns:
+    """Notes how many hold the lease at once, each for a few steps of the event loop."""
+
+    def __init__(self) -> None:
+        self.inside = 0
+        self.most = 0
+        self.done: list[int] = []
+
+    async def take(self, lease: MasterKeyLease, number: int = 0) -> None:
+        async with lease.held("main"):
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            await asyncio.sleep(0.02)
+            self.inside -= 1
+            self.done.append(number)
+
+
+def test_tasks_of_one_process_hold_the_master_key_one_by_one_as_they_came(engine: Engine) -> None:
+    async def all_at_once() -> Turns:
+        turns, lease = Turns(), MasterKeyLease(engine)
+        await asyncio.gather(*(turns.take(lease, number) for number in range(8)))
+        return turns
+
+    turns = run(all_at_once())
+    assert (turns.most, turns.done) == (1, list(range(8)))
+
+
+def test_processes_never_hold_the_master_key_together(engine: Engine, other_engine: Engine) -> None:
+    async def all_at_once() -> Turns:
+        turns = Turns()
+        holders = [MasterKeyLease(it) for it in (engine, other_engine, other_engine)]
+        await asyncio.gather(*(turns.take(lease) for lease in holders for _ in range(2)))
+        return turns
+
+    turns = run(all_at_once())
+    assert (turns.most, len(turns.done)) == (1, 6)
+
+
+def test_each_instance_has_a_master_key_of_its_own(engine: Engine, other_engine: Engine) -> None:
+    async def all_inside() -> None:
+        lease, other = MasterKeyLease(engine), MasterKeyLease(other_engine)
+        async with lease.held("main"), lease.held("second"), other.held("third"):
+            assert sorted(leases(engine)) == ["main", "second", "third"]
+
+    run(all_inside())
+    assert leases(engine) == []
+
+
+def test_a_holder_that_fails_frees_the_master_key(engine: Engine) -> None:
+    async def fail() -> None:
+        async with MasterKeyLease(engine).held("main"):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(fail())
+    assert leases(engine) == []
+
+
+def test_a_cancelled_holder_frees_the_master_key(engine: Engine) -> None:
+    async def hold(inside: asyncio.Event) -> None:
+        async with MasterKeyLease(engine).held("main"):
+            inside.set()
+            await asyncio.Event().wait()
+
+    async def cancel() -> None:
+        inside = asyncio.Event()
+        holder = asyncio.create_task(hold(inside))
+        await inside.wait()
+        holder.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await holder
+
+    run(cancel())
+    assert leases(engine) == []
+
+
+def test_a_cancellation_while_the_master_key_is_being_taken_leaves_it_free(
+    engine: Engine, other_engine: Engine
+) -> None:
+    expired = "INSERT INTO bison_master_key_leases VALUES ('main', gen_random_uuid(), '2026-03-18')"
+    with engine.begin() as connection:
+        connection.execute(text(expired))
+
+    async def cancel() -> None:
+        with other_engine.begin() as connection:
+            connection.execute(text("SELECT * FROM bison_master_key_leases FOR UPDATE"))
+            taker = asyncio.create_task(take(engine))
+            await until_somebody_waits(engine)
+            taker.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await taker
+
+    run(cancel())
+    assert leases(engine) == []
+
+
+def test_a_long_use_outlives_the_lease_because_it_is_renewed(
+    engine: Engine, other_engine: Engine
+) -> None:
+    async def work() -> list[str]:
+        steps: list[str] = []
+
+        async def rival() -> None:
+            async with MasterKeyLease(other_engine).held("main"):
+                steps.append("the rival's turn")
+
+        async with MasterKeyLease(engine, ttl_seconds=1).held("main"):
+            waiting = asyncio.create_task(rival())
+            await asyncio.sleep(2.2)
+            steps.append("done")
+        await waiting
+        return steps
+
+    assert run(work()) == ["done", "the rival's turn"]
+
+
+def test_nobody_renews_a_lease_that_was_given_back(engine: Engine) -> None:
+    async def work() -> set[asyncio.Task[None]]:
+        before = asyncio.all_tasks()
+        await take(engine)
+        return asyncio.all_tasks() - before
+
+    assert run(work()) == set()
+
+
+def test_one_lease_serves_one_event_loop_after_another(engine: Engine) -> None:
+    turns, lease = Turns(), MasterKeyLease(engine)
+
+    async def three() -> None:
+        await asyncio.gather(*(turns.take(lease) for _ in range(3)))
+
+    run(three())
+    run(three())
+    assert (turns.most, len(turns.done)) == (1, 6)
+
+
+# Holds the master key from one line of its input to the next.
+_HOLDS_THE_KEY = """
+import asyncio, sys
+from sqlalchemy import make_url
+from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline.db.lease import MasterKeyLease
+
+async def work():
+    engine = open_engine(make_url(sys.argv[1]))
+    async with MasterKeyLease(engine, ttl_seconds=1).held("main"):
+        print("held", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+
+asyncio.run(work())
+print("freed", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_another_process_holds_the_master_key_for_as_long_as_it_needs(engine: Engine) -> None:
+    with another_process(_HOLDS_THE_KEY, engine) as process:
+        assert line_of(process) == "held"
+
+        async def wait_and_take() -> None:
+            ours = asyncio.create_task(take(engine))
+            # Longer than its lease, which it renews.
+            await asyncio.sleep(1.5)
+            assert not ours.done()
+            tell(process, "enough")
+            await ours
+
+        run(wait_and_take())
+        assert line_of(process) == "freed"
+
+
+@pytest.mark.slow
+def test_a_killed_holder_frees_the_master_key_when_its_lease_expires(engine: Engine) -> None:
+    with another_process(_HOLDS_THE_KEY, engine) as process:
+        assert line_of(process) == "held"
+        process.kill()
+        process.wait()
+    assert leases(engine) == ["main"]
+    killed = time.monotonic()
+    run(take(engine))
+    assert time.monotonic() - killed < 30
+    assert leases(engine) == []

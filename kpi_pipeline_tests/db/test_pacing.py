@@ -1,0 +1,263 @@
+import asyncio
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+import pytest
+from sqlalchemy import Engine, text
+
+from kpi_pipeline_tests.db.side_by_side import (
+    Sleeper,
+    another_process,
+    line_of,
+    run,
+    tell,
+    until_somebody_waits,
+)
+from kpi_pipeline_tests.db.turns import (
+    next_free_at,
+    note_turns,
+    pacing_on,
+    slots_taken,
+    take,
+    turns_of,
+    was_free_since,
+)
+
+
+def seconds(moments: list[datetime], apart: int = 1) -> list[float]:
+    """How long after each turn the one that comes `apart` turns later was taken."""
+    return [
+        (later - earlier).total_seconds()
+        for earlier, later in zip(moments, moments[apart:], strict=False)
+    ]
+
+
+def test_turns_are_spaced_however_many_wait(engine: Engine) -> None:
+    note_turns(engine)
+
+    async def work() -> None:
+        pacing = pacing_on(engine, calls_per_second=50)
+        await asyncio.gather(*(take(pacing) for _ in range(12)))
+
+    run(work())
+    gaps = seconds(turns_of(engine))
+    assert len(gaps) == 11
+    assert min(gaps) >= 0.02
+    assert sum(gaps) >= 10 * 0.022
+
+
+def test_no_second_ever_holds_more_turns_than_the_rate_whoever_takes_them(
+    engine: Engine, other_engine: Engine
+) -> None:
+    note_turns(engine)
+
+    async def work() -> None:
+        pacings = [pacing_on(it, calls_per_second=20) for it in (engine, other_engine)]
+        await asyncio.gather(*(take(pacings[n % 2]) for n in range(36)))
+
+    run(work())
+    moments = turns_of(engine)
+    assert len(moments) == 36
+    assert min(seconds(moments)) >= 0.05
+    # Wider than a second by what arrivals may jitter.
+    assert min(seconds(moments, apart=20)) >= 1.095
+
+
+def test_after_a_quiet_time_there_is_no_burst(engine: Engine) -> None:
+    was_free_since(engine, seconds=3600)
+    note_turns(engine)
+
+    async def work() -> None:
+        pacing = pacing_on(engine, calls_per_second=50)
+        await asyncio.gather(*(take(pacing) for _ in range(4)))
+
+    run(work())
+    assert min(seconds(turns_of(engine))) >= 0.02
+
+
+def test_a_takers_lateness_is_made_good_up_to_a_twentieth_of_the_spacing(engine: Engine) -> None:
+    free_since = was_free_since(engine, seconds=1)
+    run(take(pacing_on(engine, calls_per_second=0.01)))
+    assert next_free_at(engine) == free_since + timedelta(seconds=110)
+
+
+def test_a_greater_lateness_is_not_made_good_in_full(engine: Engine) -> None:
+    was_free_since(engine, seconds=60)
+    note_turns(engine)
+    run(take(pacing_on(engine, calls_per_second=0.01)))
+    [moment] = turns_of(engine)
+    assert next_free_at(engine) == moment + timedelta(seconds=105)
+
+
+def test_zero_calls_a_second_means_no_spacing(engine: Engine) -> None:
+    async def never(seconds: float) -> None:
+        raise AssertionError("nobody has to wait")
+
+    async def work() -> None:
+        pacing = pacing_on(engine, calls_per_second=0, sleep=never)
+        await asyncio.gather(*(take(pacing) for _ in range(20)))
+
+    run(work())
+
+
+@pytest.mark.parametrize("calls_per_second", [0, 5])
+def test_a_push_back_holds_everyone_in_every_process(
+    engine: Engine, other_engine: Engine, calls_per_second: float
+) -> None:
+    note_turns(engine)
+
+    async def work() -> datetime:
+        pacings = [
+            pacing_on(it, calls_per_second=calls_per_second) for it in (engine, other_engine)
+        ]
+        await pacings[0].push_back(0.4)
+        until = next_free_at(engine)
+        await asyncio.gather(*(take(it) for it in pacings))
+        return until
+
+    until = run(work())
+    assert min(turns_of(engine)) >= until
+
+
+def test_a_push_back_binds_those_who_wait_already(engine: Engine, other_engine: Engine) -> None:
+    note_turns(engine)
+
+    async def work() -> datetime:
+        sleepers = [Sleeper(), Sleeper()]
+        pacings = [
+            pacing_on(it, calls_per_second=2, sleep=sleeper.sleep)
+            for it, sleeper in zip((engine, other_engine), sleepers, strict=True)
+        ]
+        await take(pacings[0])
+        waiters = [asyncio.create_task(take(it)) for it in pacings]
+        for sleeper in sleepers:
+            await sleeper.asleep.wait()
+        await pacings[1].push_back(0.8)
+        until = next_free_at(engine)
+        await asyncio.gather(*waiters)
+        return until
+
+    until = run(work())
+    moments = turns_of(engine)
+    assert len(moments) == 3
+    assert moments[1] >= until
+    assert min(seconds(moments)) >= 0.5
+
+
+def test_a_shorter_push_back_does_not_cut_a_longer_one_short(engine: Engine) -> None:
+    async def work() -> tuple[datetime, datetime]:
+        pacing = pacing_on(engine)
+        await pacing.push_back(45)
+        until = next_free_at(engine)
+        await pacing.push_back(5)
+        return until, next_free_at(engine)
+
+    before, after = run(work())
+    assert before == after
+
+
+def test_instances_do_not_hold_each_other_up(engine: Engine) -> None:
+    async def work() -> None:
+        await pacing_on(engine, "slow").push_back(3600)
+        await take(pacing_on(engine, "main", calls_per_second=0.01))
+        await take(pacing_on(engine, "second", calls_per_second=0.01))
+
+    run(work())
+
+
+def test_callers_of_one_process_are_served_as_they_came(engine: Engine) -> None:
+    async def work() -> list[int]:
+        pacing, served = pacing_on(engine, calls_per_second=100), []
+
+        async def caller(number: int) -> None:
+            async with pacing.turn():
+                served.append(number)
+
+        await asyncio.gather(*(caller(number) for number in range(15)))
+        return served
+
+    assert run(work()) == list(range(15))
+
+
+def test_a_cancelled_waiter_holds_up_nobody_and_takes_no_turn(engine: Engine) -> None:
+    note_turns(engine)
+
+    async def work() -> None:
+        sleeper = Sleeper()
+        pacing = pacing_on(engine, calls_per_second=4, sleep=sleeper.sleep)
+        await take(pacing)
+        first, second = (asyncio.create_task(take(pacing)) for _ in range(2))
+        await sleeper.asleep.wait()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        await second
+
+    run(work())
+    assert len(turns_of(engine)) == 2
+    assert slots_taken(engine) == 0
+
+
+def test_one_pacing_serves_one_event_loop_after_another(engine: Engine) -> None:
+    note_turns(engine)
+    pacing = pacing_on(engine, calls_per_second=50)
+
+    async def three() -> None:
+        await asyncio.gather(*(take(pacing) for _ in range(3)))
+
+    run(three())
+    run(three())
+    assert len(turns_of(engine)) == 6
+    assert min(seconds(turns_of(engine))) >= 0.02
+
+
+def test_a_first_use_by_two_at_once_makes_one_row(engine: Engine, other_engine: Engine) -> None:
+    async def work() -> None:
+        with other_engine.connect() as connection:
+            # The other one has made the row, and is not done yet.
+            connection.execute(text("INSERT INTO bison_pacing VALUES ('main', clock_timestamp())"))
+            ours = asyncio.create_task(take(pacing_on(engine)))
+            await until_somebody_waits(engine)
+            connection.commit()
+        await ours
+
+    run(work())
+    with engine.connect() as connection:
+        assert connection.scalars(text("SELECT instance FROM bison_pacing")).all() == ["main"]
+
+
+# Takes 20 turns when it is told to.
+_TAKES_TURNS = """
+import asyncio, sys
+from sqlalchemy import make_url
+from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline_tests.db.turns import pacing_on, take
+
+async def work():
+    pacing = pacing_on(open_engine(make_url(sys.argv[1])), calls_per_second=20)
+    await asyncio.gather(*(take(pacing) for _ in range(20)))
+
+print("ready", flush=True)
+sys.stdin.readline()
+asyncio.run(work())
+print("done", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_another_process_is_paced_with_ours(engine: Engine) -> None:
+    note_turns(engine)
+
+    async def work() -> None:
+        pacing = pacing_on(engine, calls_per_second=20)
+        await asyncio.gather(*(take(pacing) for _ in range(20)))
+
+    with another_process(_TAKES_TURNS, engine) as process:
+        assert line_of(process) == "ready"
+        tell(process, "go")
+        run(work())
+        assert line_of(process) == "done"
+    moments = turns_of(engine)
+    assert len(moments) == 40
+    assert all(later - earlier >= timedelta(seconds=0.05) for earlier, later in pairwise(moments))
+    assert min(seconds(moments, apart=20)) >= 1.095

@@ -1,0 +1,107 @@
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Engine
+
+from kpi_pipeline.db.frames import read_targets
+from kpi_pipeline.db.metrics import recompute_projections
+from kpi_pipeline.db.tables import client_targets, kpi_projections
+from kpi_pipeline.db.vault import Vault
+from kpi_pipeline_tests.db.stocked import imported, record, rows_of, stock_facts
+
+CHICAGO = ZoneInfo("America/Chicago")
+FEBRUARY, MARCH, APRIL = (date(2026, month, 1) for month in (2, 3, 4))
+
+
+def targets(engine: Engine, workspace: str = "harbor") -> list[tuple[date, Any]]:
+    with engine.connect() as connection:
+        frame = read_targets(connection, [workspace])
+    history = zip(frame["holds_from"].tolist(), frame["monthly_kpi_target"].tolist(), strict=True)
+    return sorted(history)
+
+
+def targets_shown(engine: Engine, dates: Sequence[date]) -> dict[date, Any]:
+    with engine.begin() as connection:
+        recompute_projections(connection, ["harbor"], dates, CHICAGO)
+        rows = rows_of(connection, kpi_projections)
+    return {row["metric_date"]: row["monthly_kpi_target"] for row in rows}
+
+
+def test_a_new_target_leaves_earlier_months_with_theirs(engine: Engine, vault: Vault) -> None:
+    imported(engine, vault, record(monthly_kpi_target=60), targets_from=FEBRUARY)
+    imported(engine, vault, record(monthly_kpi_target=90), targets_from=APRIL)
+    days = [date(2026, 2, 28), date(2026, 3, 31), date(2026, 4, 1)]
+    with engine.begin() as connection:
+        stock_facts(connection, "harbor-analytics", date(2026, 1, 1), days[-1])
+        recompute_projections(connection, ["harbor-analytics"], days, CHICAGO)
+        rows = rows_of(connection, kpi_projections)
+    assert {row["metric_date"]: row["monthly_kpi_target"] for row in rows} == {
+        date(2026, 2, 28): 60,
+        date(2026, 3, 31): 60,
+        date(2026, 4, 1): 90,
+    }
+
+
+def test_recomputing_a_past_month_after_a_change_shows_its_own_target(
+    engine: Engine, vault: Vault
+) -> None:
+    imported(engine, vault, record(name="Harbor", monthly_kpi_target=60), targets_from=FEBRUARY)
+    with engine.begin() as connection:
+        stock_facts(connection, "harbor", date(2026, 1, 1), date(2026, 3, 5))
+    days = [date(2026, 2, 28), date(2026, 3, 5)]
+    assert targets_shown(engine, days) == {days[0]: 60, days[1]: 60}
+    imported(engine, vault, record(name="Harbor", monthly_kpi_target=90), targets_from=MARCH)
+    assert targets_shown(engine, days) == {days[0]: 60, days[1]: 90}
+
+
+def test_a_second_import_in_a_month_replaces_that_months_target(
+    engine: Engine, vault: Vault
+) -> None:
+    imported(engine, vault, record(name="Harbor", monthly_kpi_target=60), targets_from=MARCH)
+    imported(engine, vault, record(name="Harbor", monthly_kpi_target=75), targets_from=MARCH)
+    assert targets(engine) == [(MARCH, 75)]
+
+
+def test_a_target_set_for_an_earlier_month_leaves_the_later_one(
+    engine: Engine, vault: Vault
+) -> None:
+    imported(engine, vault, record(name="Harbor", monthly_kpi_target=60), targets_from=MARCH)
+    imported(engine, vault, record(name="Harbor", monthly_kpi_target=50), targets_from=FEBRUARY)
+    assert targets(engine) == [(FEBRUARY, 50), (MARCH, 60)]
+
+
+def test_a_target_that_was_taken_away_is_null_from_its_month_on(
+    engine: Engine, vault: Vault
+) -> None:
+    imported(engine, vault, record(name="Harbor", monthly_kpi_target=60), targets_from=FEBRUARY)
+    imported(engine, vault, record(name="Harbor", monthly_kpi_target=None), targets_from=MARCH)
+    with engine.begin() as connection:
+        stock_facts(connection, "harbor", date(2026, 1, 1), date(2026, 3, 5))
+    days = [date(2026, 2, 28), date(2026, 3, 5)]
+    assert targets_shown(engine, days) == {days[0]: 60, days[1]: None}
+
+
+def test_both_targets_are_stored_under_their_own_names(engine: Engine, vault: Vault) -> None:
+    imported(
+        engine,
+        vault,
+        record(name="Harbor", monthly_kpi_target=60, monthly_sending_target=30_000),
+        targets_from=MARCH,
+    )
+    with engine.connect() as connection:
+        [row] = rows_of(connection, client_targets)
+    assert (row["monthly_kpi_target"], row["monthly_sending_target"]) == (60, 30_000)
+
+
+def test_targets_are_read_for_the_named_clients_alone(engine: Engine, vault: Vault) -> None:
+    imported(
+        engine,
+        vault,
+        record(101, "Harbor", monthly_kpi_target=60),
+        record(102, "Quay", monthly_kpi_target=70),
+        targets_from=MARCH,
+    )
+    assert targets(engine, "quay") == [(MARCH, 70)]
+    assert targets(engine, "nobody") == []

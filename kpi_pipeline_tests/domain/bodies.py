@@ -1,0 +1,64 @@
+"""Bodies of events, as small as they may be, and what is understood of them."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from kpi_pipeline.domain.events.event import Event, EventSource
+from kpi_pipeline.domain.events.parse import understand
+
+CHICAGO = ZoneInfo("America/Chicago")
+ARRIVED = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
+
+
+def content(
+    event_type: str = "LEAD_INTERESTED",
+    data: object = None,
+    workspace_id: object = 101,
+    **envelope: object,
+) -> dict[str, Any]:
+    """What Email Bison tells: by default of lead 7 of campaign 3, that turned interested."""
+    if data is None:
+        data = {"lead": {"id": 7}, "campaign": {"id": 3}}
+    return {"event": {"type": event_type, "workspace_id": workspace_id, **envelope}, "data": data}
+
+
+def body(*arguments: Any, **named: Any) -> bytes:
+    """`content` as it comes over the wire."""
+    return json.dumps(content(*arguments, **named)).encode()
+
+
+def understood(
+    told: bytes | Mapping[str, Any],
+    arrived_at: datetime = ARRIVED,
+    *,
+    instance: str = "main",
+    tz: ZoneInfo = CHICAGO,
+) -> Event:
+    """The event, as it came in by a webhook."""
+    raw = told if isinstance(told, bytes) else json.dumps(told).encode()
+    return understand(
+        raw, instance=instance, source=EventSource.WEBHOOK, arrived_at=arrived_at, tz=tz
+    )
+
+
+def lead(
+    number: int,
+    workspace_id: int = 101,
+    arrived_at: datetime = ARRIVED,
+    *,
+    campaign: int = 3,
+    **envelope: object,
+) -> Event:
+    """Lead `number` of a workspace turned interested; its own time is not told."""
+    data = {"lead": {"id": number}, "campaign": {"id": campaign}}
+    told = content("LEAD_INTERESTED", data, workspace_id, **envelope)
+    return understood(told, arrived_at)
+
+
+def email_sent(number: int, sent_at: datetime, arrived_at: datetime = ARRIVED) -> Event:
+    """Email `number` of workspace 101 was sent at `sent_at`."""
+    data = {"scheduled_email": {"id": number, "sent_at": sent_at.isoformat()}}
+    return understood(content("EMAIL_SENT", data), arrived_at)

@@ -1,0 +1,250 @@
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+import pytest
+
+from kpi_pipeline.domain import columns, metrics
+from kpi_pipeline.domain.calendar import days_between
+
+CHICAGO = ZoneInfo("America/Chicago")
+LONG_AFTER = datetime(2101, 1, 1, tzinfo=UTC)
+NO_TARGETS = pd.DataFrame(columns=["workspace", "holds_from", "monthly_kpi_target"])
+ONE_REPLY = {"sent": 100, "replied": 10, "interested": 1, "bounced": 5, "unsubscribed": 2}
+
+
+def facts_of(
+    days: Sequence[date] | Mapping[date, int],
+    workspace: str = "acorn-labs",
+    as_of: datetime = LONG_AFTER,
+    **counts: int,
+) -> pd.DataFrame:
+    """Give each day the counts of ONE_REPLY, or as many positive replies as it maps to."""
+    per_day = days if isinstance(days, Mapping) else dict.fromkeys(days, ONE_REPLY["interested"])
+    return pd.DataFrame(
+        [
+            {"workspace": workspace, "date": day, **ONE_REPLY, "interested": replies, **counts}
+            | {"as_of": as_of}
+            for day, replies in per_day.items()
+        ]
+    )
+
+
+def target_of(monthly: int | None, holds_from: date = date(2020, 1, 1)) -> pd.DataFrame:
+    return pd.DataFrame(
+        [{"workspace": "acorn-labs", "holds_from": holds_from, "monthly_kpi_target": monthly}]
+    )
+
+
+def row_of(facts: pd.DataFrame, day: date, targets: pd.DataFrame = NO_TARGETS) -> dict[str, object]:
+    rows = metrics.records(metrics.compute(facts, targets, [day], CHICAGO))
+    assert len(rows) == 1
+    return rows[0]
+
+
+def test_each_number_is_taken_from_its_own_count_and_window() -> None:
+    facts = facts_of(
+        days_between(date(2026, 5, 1), date(2026, 6, 30)),
+        sent=1000,
+        replied=100,
+        interested=10,
+        bounced=5,
+        unsubscribed=2,
+    )
+    assert row_of(facts, date(2026, 6, 10), target_of(400)) == {
+        "workspace": "acorn-labs",
+        "metric_date": date(2026, 6, 10),
+        "emails_sent_mtd": 10_000,
+        "positive_replies_mtd": 100,
+        "all_replies_mtd": 1000,
+        "bounced_mtd": 50,
+        "unsubscribed_mtd": 20,
+        "emails_sent_today": 1000,
+        "positive_replies_today": 10,
+        "emails_sent_last_7_days": 7000,
+        "emails_sent_last_14_days": 14_000,
+        "emails_sent_last_30_days": 30_000,
+        "positive_replies_last_7_days": 70,
+        "positive_replies_last_14_days": 140,
+        "positive_replies_last_30_days": 300,
+        "positive_replies_last_month": 310,
+        "positive_replies_current_month": 100,
+        "projection_positive_replies_eom": 300,
+        "projection_emails_eom": 30_000,
+        "mtd_leads_progress": Decimal("25.00"),
+        "projection_replies_progress": Decimal("75.00"),
+        "last_week_vs_week_before_progress": Decimal("0.00"),
+        "monthly_kpi_target": 400,
+        "as_of": LONG_AFTER,
+    }
+
+
+@pytest.mark.parametrize("age", [0, 6, 7, 13, 14, 29, 30])
+def test_last_n_days_are_exactly_n_days_and_the_week_before_is_as_long(age: int) -> None:
+    day = date(2026, 6, 10)
+    days = dict.fromkeys(days_between(date(2026, 5, 1), day), 0)
+    row = row_of(facts_of(days | {day - timedelta(days=age): 4}), day)
+    for length in (7, 14, 30):
+        assert row[f"positive_replies_last_{length}_days"] == (4 if age < length else 0)
+    lost_all = Decimal("-100.00") if 7 <= age < 14 else None
+    assert row["last_week_vs_week_before_progress"] == lost_all
+
+
+@pytest.mark.parametrize(
+    ("day", "this_month", "last_month"),
+    [
+        (date(2026, 1, 1), 1, 31),
+        (date(2026, 1, 31), 31, 31),
+        (date(2026, 2, 28), 28, 31),
+        (date(2024, 2, 29), 29, 31),
+        (date(2028, 2, 29), 29, 31),
+        (date(2100, 2, 28), 28, 31),
+        (date(2026, 3, 31), 31, 28),
+        (date(2024, 3, 1), 1, 29),
+        (date(2026, 4, 30), 30, 31),
+        (date(2026, 5, 15), 15, 30),
+    ],
+)
+def test_a_month_runs_from_its_first_day_and_last_month_is_the_whole_one_before(
+    day: date, this_month: int, last_month: int
+) -> None:
+    row = row_of(facts_of(days_between(day - timedelta(days=70), day)), day)
+    assert row["positive_replies_mtd"] == this_month
+    assert row["positive_replies_current_month"] == this_month
+    assert row["positive_replies_last_month"] == last_month
+
+
+def test_on_1_january_last_month_is_december_alone() -> None:
+    november = dict.fromkeys(days_between(date(2025, 11, 1), date(2025, 11, 30)), 1000)
+    december = dict.fromkeys(days_between(date(2025, 12, 1), date(2025, 12, 31)), 2)
+    row = row_of(facts_of(november | december | {date(2026, 1, 1): 5}), date(2026, 1, 1))
+    assert row["positive_replies_last_month"] == 62
+    assert row["positive_replies_mtd"] == 5
+
+
+MONTH = {
+    "emails_sent_mtd",
+    "positive_replies_mtd",
+    "all_replies_mtd",
+    "bounced_mtd",
+    "unsubscribed_mtd",
+    "positive_replies_current_month",
+    "projection_positive_replies_eom",
+    "projection_emails_eom",
+    "mtd_leads_progress",
+    "projection_replies_progress",
+}
+LAST_7 = {"emails_sent_last_7_days", "positive_replies_last_7_days"}
+LAST_14 = {
+    "emails_sent_last_14_days",
+    "positive_replies_last_14_days",
+    "last_week_vs_week_before_progress",
+}
+LAST_30 = {"emails_sent_last_30_days", "positive_replies_last_30_days"}
+LAST_MONTH = {"positive_replies_last_month"}
+
+
+@pytest.mark.parametrize(
+    ("missing", "unknown"),
+    [
+        (date(2026, 6, 17), MONTH | LAST_7 | LAST_14 | LAST_30),
+        (date(2026, 6, 14), MONTH | LAST_7 | LAST_14 | LAST_30),
+        (date(2026, 6, 13), MONTH | LAST_14 | LAST_30),
+        (date(2026, 6, 7), MONTH | LAST_14 | LAST_30),
+        (date(2026, 6, 1), MONTH | LAST_30),
+        (date(2026, 5, 22), LAST_30 | LAST_MONTH),
+        (date(2026, 5, 21), LAST_MONTH),
+        (date(2026, 5, 1), LAST_MONTH),
+        (date(2026, 4, 30), set()),
+        (date(2026, 6, 21), set()),
+    ],
+)
+def test_a_missing_day_makes_its_windows_null_and_no_others(
+    missing: date, unknown: set[str]
+) -> None:
+    days = days_between(date(2026, 4, 25), date(2026, 6, 25))
+    facts = facts_of([day for day in days if day != missing])
+    row = row_of(facts, date(2026, 6, 20), target_of(50))
+    assert {name for name, value in row.items() if value is None} == unknown
+
+
+def test_windows_that_begin_before_the_first_fact_are_null() -> None:
+    facts = facts_of(days_between(date(2026, 6, 14), date(2026, 6, 20)))
+    row = row_of(facts, date(2026, 6, 20), target_of(50))
+    unknown = {name for name, value in row.items() if value is None}
+    assert unknown == MONTH | LAST_14 | LAST_30 | LAST_MONTH
+    assert row["positive_replies_last_7_days"] == 7
+
+
+def test_one_workspace_never_lends_its_days_to_another() -> None:
+    june = days_between(date(2026, 6, 1), date(2026, 6, 30))
+    facts = pd.concat(
+        [
+            facts_of(june, "birch-co"),
+            facts_of([day for day in june if day.day != 3], "acorn-labs"),
+            facts_of(june[4:], "cedar-inc", interested=9),
+        ]
+    )
+    rows = metrics.records(metrics.compute(facts, NO_TARGETS, june[4:6], CHICAGO))
+    assert [
+        (row["workspace"], row["metric_date"], row["positive_replies_mtd"]) for row in rows
+    ] == [
+        ("acorn-labs", june[4], None),
+        ("acorn-labs", june[5], None),
+        ("birch-co", june[4], 5),
+        ("birch-co", june[5], 6),
+        ("cedar-inc", june[4], None),
+        ("cedar-inc", june[5], None),
+    ]
+
+
+def test_a_date_without_facts_of_its_own_gives_no_row() -> None:
+    facts = facts_of([date(2026, 6, 1), date(2026, 6, 3)])
+    asked = days_between(date(2026, 5, 30), date(2026, 6, 4))
+    frame = metrics.compute(facts, NO_TARGETS, asked, CHICAGO)
+    assert frame["metric_date"].tolist() == [date(2026, 6, 1), date(2026, 6, 3)]
+
+
+def test_the_order_of_facts_and_dates_does_not_matter() -> None:
+    days = days_between(date(2026, 5, 1), date(2026, 6, 10))
+    facts = pd.concat([facts_of({day: day.day for day in days}, name) for name in ("b", "a")])
+    straight = metrics.compute(facts, NO_TARGETS, days, CHICAGO)
+    shuffled = metrics.compute(
+        facts.sample(frac=1, random_state=7), NO_TARGETS, [*days[::-1], days[0]], CHICAGO
+    )
+    pd.testing.assert_frame_equal(straight, shuffled)
+
+
+def test_the_row_carries_the_as_of_of_its_own_day_in_utc() -> None:
+    local = datetime(2026, 6, 2, 9, 30, tzinfo=CHICAGO)
+    facts = pd.concat([facts_of([date(2026, 6, 1)]), facts_of([date(2026, 6, 2)], as_of=local)])
+    as_of = row_of(facts.astype({"as_of": object}), date(2026, 6, 2))["as_of"]
+    assert as_of == datetime(2026, 6, 2, 14, 30, tzinfo=UTC)
+    assert isinstance(as_of, datetime)
+    assert as_of.tzinfo is UTC
+
+
+@pytest.mark.parametrize("unit", ["s", "us", "ns"])
+def test_the_precision_of_as_of_makes_no_difference(unit: str) -> None:
+    day = date(2026, 6, 2)
+    facts = facts_of([date(2026, 6, 1), day], as_of=datetime(2026, 6, 2, 17, tzinfo=UTC))
+    asked = facts.astype({"as_of": f"datetime64[{unit}, UTC]"})
+    frame = metrics.compute(asked, NO_TARGETS, [day], CHICAGO)
+    assert str(frame["as_of"].dtype) == "datetime64[us, UTC]"
+    assert frame["projection_positive_replies_eom"].tolist() == [40]
+
+
+@pytest.mark.parametrize("facts", [facts_of([date(2026, 6, 1)]), facts_of([date(2026, 6, 1)])[:0]])
+def test_columns_and_their_types_are_the_same_with_and_without_rows(facts: pd.DataFrame) -> None:
+    frame = metrics.compute(facts, NO_TARGETS, [date(2026, 6, 1)], CHICAGO)
+    assert list(frame.columns) == [
+        *("workspace", "metric_date"),
+        *columns.METRIC_COLUMNS,
+        *("monthly_kpi_target", "as_of"),
+    ]
+    for name in [*columns.METRIC_COLUMNS, "monthly_kpi_target"]:
+        assert frame[name].dtype == (object if name.endswith("_progress") else "Int64"), name
+    assert str(frame["as_of"].dtype) == "datetime64[us, UTC]"
+    assert len(metrics.records(frame)) == len(facts)

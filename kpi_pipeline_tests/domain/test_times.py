@@ -1,0 +1,141 @@
+"""On which day an event counts: told by its body where that fits, else by its arrival."""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from kpi_pipeline.domain.events.event import EventStatus
+from kpi_pipeline_tests.domain.bodies import ARRIVED, CHICAGO, content, understood
+
+EARLIER = datetime(2026, 3, 15, 17, 30, tzinfo=UTC)
+TOLD = "2026-03-15T17:30:00.000000Z"
+IDS: dict[str, Any] = {
+    "lead": {"id": 1},
+    "campaign": {"id": 2},
+    "reply": {"id": 3},
+    "scheduled_email": {"id": 4},
+    "campaign_event": {"id": 5},
+}
+
+
+def with_times(**members: dict[str, Any]) -> dict[str, Any]:
+    return {name: {**ids, **members.get(name, {})} for name, ids in IDS.items()}
+
+
+@pytest.mark.parametrize(
+    ("event_type", "data"),
+    [
+        ("email_sent", with_times(scheduled_email={"sent_at": TOLD})),
+        ("lead_replied", with_times(reply={"date_received": TOLD})),
+        ("email_bounced", with_times(reply={"date_received": TOLD})),
+        *(
+            (name, with_times(campaign_event={"type": name.upper(), "created_at": TOLD}))
+            for name in ("email_sent", "lead_replied", "lead_interested", "lead_unsubscribed")
+        ),
+    ],
+)
+def test_an_event_counts_on_the_day_that_its_own_time_tells(
+    event_type: str, data: dict[str, Any]
+) -> None:
+    event = understood(content(event_type, data))
+    assert (event.happened_at, event.business_date) == (EARLIER, date(2026, 3, 15))
+
+
+@pytest.mark.parametrize(
+    ("event_type", "data"),
+    [
+        ("lead_interested", with_times(reply={"date_received": TOLD})),
+        ("lead_interested", with_times(scheduled_email={"sent_at": TOLD})),
+        (
+            "lead_interested",
+            with_times(
+                reply={"date_received": TOLD},
+                campaign_event={"type": "replied", "created_at": TOLD},
+            ),
+        ),
+        (
+            "lead_interested",
+            with_times(campaign_event={"type": "lead_replied", "created_at": TOLD}),
+        ),
+        ("lead_interested", with_times(campaign_event={"created_at": TOLD})),
+        ("lead_interested", with_times(campaign_event={"type": ["x"], "created_at": TOLD})),
+        ("lead_unsubscribed", with_times(scheduled_email={"sent_at": TOLD})),
+        ("email_bounced", with_times(scheduled_email={"sent_at": TOLD})),
+    ],
+)
+def test_a_lead_counts_when_it_turned_interested_and_not_when_it_replied(
+    event_type: str, data: dict[str, Any]
+) -> None:
+    event = understood(content(event_type, data))
+    assert (event.status, event.happened_at) == (EventStatus.RECEIVED, None)
+    assert event.business_date == date(2026, 3, 18)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-03-15T17:30:00",
+        "2026-03-15",
+        "last Sunday",
+        "",
+        "1999-12-31T23:59:59Z",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+        "2026-03-18T20:05:01Z",
+        "2026-02-30T10:00:00Z",
+        1_773_595_800,
+        None,
+        {"date": TOLD},
+    ],
+)
+def test_a_time_that_can_not_be_true_gives_way_to_the_arrival(value: object) -> None:
+    event = understood(content("lead_replied", with_times(reply={"date_received": value})))
+    assert (event.status, event.happened_at) == (EventStatus.RECEIVED, None)
+    assert event.business_date == date(2026, 3, 18)
+
+
+def test_where_the_first_time_can_not_be_true_the_other_one_is_taken() -> None:
+    data = with_times(
+        reply={"date_received": "soon"},
+        campaign_event={"type": "lead_replied", "created_at": TOLD},
+    )
+    assert understood(content("lead_replied", data)).happened_at == EARLIER
+
+
+def test_a_clock_that_is_some_minutes_ahead_tells_of_the_arrival() -> None:
+    ahead = (ARRIVED + timedelta(minutes=5)).isoformat()
+    event = understood(content("lead_replied", with_times(reply={"date_received": ahead})))
+    assert event.happened_at == ARRIVED
+
+
+@pytest.mark.parametrize(
+    ("told", "day"),
+    [
+        ("2026-03-16T04:59:59Z", date(2026, 3, 15)),
+        ("2026-03-16T05:00:00Z", date(2026, 3, 16)),
+        ("2026-03-15T23:59:59-05:00", date(2026, 3, 15)),
+        ("2026-03-16T00:00:00-05:00", date(2026, 3, 16)),
+        ("2026-03-16T14:30:00+14:00", date(2026, 3, 15)),
+    ],
+)
+def test_an_event_after_7_pm_counts_on_that_day_and_not_on_tomorrow(told: str, day: date) -> None:
+    data = with_times(reply={"date_received": told})
+    assert understood(content("lead_replied", data)).business_date == day
+    # And by its arrival, where it tells nothing.
+    arrived_at = datetime.fromisoformat(told)
+    assert understood(content("lead_replied", IDS), arrived_at).business_date == day
+
+
+@pytest.mark.parametrize(
+    ("tz", "day"),
+    [
+        (CHICAGO, date(2026, 3, 18)),
+        (ZoneInfo("Asia/Tokyo"), date(2026, 3, 19)),
+        (ZoneInfo("UTC"), date(2026, 3, 18)),
+    ],
+)
+def test_the_day_is_that_of_the_business_time_zone(tz: ZoneInfo, day: date) -> None:
+    for told in (content("lead_replied", IDS), content("email_opened"), b"no event"):
+        assert understood(told, tz=tz).business_date == day

@@ -1,0 +1,140 @@
+"""The daily summary as Dagster sends it, and the watch from outside over scheduled syncs."""
+
+from collections.abc import Iterator
+from datetime import date, datetime, time
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import pytest
+from dagster import DagsterInstance
+
+from kpi_pipeline.definitions import build_definitions
+from kpi_pipeline.orchestration.automation import summary
+from kpi_pipeline.orchestration.automation.summary import SUMMARY_OF
+from kpi_pipeline.orchestration.partitions import block_tags
+from kpi_pipeline.settings import load_settings
+from kpi_pipeline_tests.alerts.support import json_url, titles
+from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, receiving
+from kpi_pipeline_tests.orchestration.installation import Installation
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as opened:
+        yield opened
+
+
+@pytest.fixture
+def alerted(
+    installation: Installation, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> Installation:
+    """Its alerts go to two receivers."""
+    urls = [json_url(receiver.url, "/one"), json_url(receiver.url, "/two")]
+    monkeypatch.setenv("KPI_ALERT_URLS", " ".join(urls))
+    monkeypatch.setattr(summary, "_PAUSES_SECONDS", (0.0, 0.0))
+    return installation
+
+
+def send(installation: Installation, day: date | None) -> dg.ExecuteInProcessResult:
+    """Carry out the job that the schedule asks for."""
+    job = installation.definitions.resolve_job_def("send_summary")
+    tags = {SUMMARY_OF: day.isoformat()} if day else {}
+    return job.execute_in_process(instance=installation.instance, tags=tags, raise_on_error=False)
+
+
+@pytest.mark.parametrize(
+    ("tick", "day"),
+    [
+        (date(2026, 3, 18), "2026-03-17"),
+        (date(2026, 3, 1), "2026-02-28"),
+        (date(2026, 3, 8), "2026-03-07"),
+        (date(2025, 11, 2), "2025-11-01"),
+    ],
+    ids=["midweek", "1 March", "23 h", "25 h"],
+)
+def test_each_morning_the_schedule_asks_for_the_summary_of_the_day_before(
+    instance: DagsterInstance, tick: date, day: str
+) -> None:
+    schedule = build_definitions(load_settings()).resolve_schedule_def("daily_summary")
+    assert schedule.cron_schedule == "0 8 * * *"
+    assert schedule.execution_timezone == "America/Chicago"
+    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+    with dg.build_schedule_context(
+        instance=instance,
+        scheduled_execution_time=datetime.combine(tick, time(8), ZoneInfo("America/Chicago")),
+    ) as context:
+        (request,) = schedule.evaluate_tick(context).run_requests or ()
+    assert (request.run_key, request.tags[SUMMARY_OF]) == (day, day)
+
+
+def test_the_hour_is_the_one_that_is_set_and_off_is_no_schedule(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KPI_SUMMARY_AT", "06:45")
+    schedule = build_definitions(load_settings()).resolve_schedule_def("daily_summary")
+    assert schedule.cron_schedule == "45 6 * * *"
+    monkeypatch.setenv("KPI_SUMMARY_AT", "off")
+    names = {it.name for it in build_definitions(load_settings()).schedules or ()}
+    assert "daily_summary" not in names
+    assert "daily_kpi_sync" in names
+
+
+def test_the_summary_goes_to_each_receiver_and_to_one_that_was_away_when_it_is_back(
+    alerted: Installation, receiver: Receiver
+) -> None:
+    (yesterday,) = alerted.days_ago(1)
+    alerted.agency.synced([yesterday], alerted.workspaces[:2])
+    receiver.answer = lambda path, before: 503 if path == "/two" and before == 0 else 200
+
+    assert send(alerted, None).success
+
+    assert titles(receiver.at("/one")) == [f"KPIs of {yesterday:%A, %d %B %Y}"]
+    assert len(receiver.at("/two")) == 2
+    assert "2 of 26 clients have numbers." in receiver.at("/two")[-1].body["message"]
+
+
+def test_a_receiver_that_stays_away_fails_the_run_by_name_and_the_others_have_it_once(
+    alerted: Installation, receiver: Receiver
+) -> None:
+    receiver.answer = lambda path, before: 503 if path == "/two" else 200
+    result = send(alerted, date(2026, 3, 17))
+    assert not result.success
+    assert alerted.failure(result) == (
+        "1 of 2 receivers of KPI_ALERT_URLS took no summary: json://127.0.0.1 #2. `kpi alerts "
+        "test` tries them; the others have it."
+    )
+    assert titles(receiver.at("/one")) == ["KPIs of Tuesday, 17 March 2026"]
+
+
+def test_a_scheduled_sync_tells_the_watch_that_it_began_and_how_it_ended_and_no_other_does(
+    installation: Installation, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_HEARTBEAT_URL", f"{receiver.url}/watch")
+    client = installation.agency.keyed[0]
+    tags = block_tags([client], installation.days_ago(1))
+    scheduled = {**tags, "dagster/schedule_name": "hourly_refresh"}
+
+    assert installation.run(tags).success
+    assert receiver.received == []
+    good = installation.run(scheduled)
+    installation.agency.revoke(client)
+    bad = installation.run(scheduled)
+
+    assert good.success
+    assert not bad.success
+    assert [it.path for it in receiver.received] == [
+        f"/watch/start?rid={good.run_id}",
+        f"/watch?rid={good.run_id}",
+        f"/watch/start?rid={bad.run_id}",
+        f"/watch/fail?rid={bad.run_id}",
+    ]
+
+
+def test_a_watch_that_is_away_fails_no_sync(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_HEARTBEAT_URL", "http://127.0.0.1:1/watch")
+    tags = block_tags(installation.agency.keyed[:1], installation.days_ago(1))
+    assert installation.run({**tags, "dagster/schedule_name": "hourly_refresh"}).success

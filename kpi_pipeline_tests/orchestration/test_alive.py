@@ -1,0 +1,106 @@
+"""What is read of schedules, sensors, daemons and runs from Dagster's storage."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from dagster import DagsterEvent, DagsterInstance, DagsterRunStatus
+from dagster._core.scheduler.instigation import InstigatorType
+from dagster._core.test_utils import create_run_for_test
+from dagster._daemon.types import DaemonHeartbeat
+
+from kpi_pipeline.checks.automation import Automation, Ticking
+from kpi_pipeline.orchestration.automation import build_automation
+from kpi_pipeline.orchestration.automation.alive import read_automation
+from kpi_pipeline.settings import load_settings
+from kpi_pipeline_tests.orchestration.installation import instance_in_files
+from kpi_pipeline_tests.orchestration.ticks import leave_tick
+
+CHICAGO = ZoneInfo("America/Chicago")
+
+
+@pytest.fixture
+def own() -> Iterator[DagsterInstance]:
+    with instance_in_files() as instance:
+        yield instance
+
+
+def read(instance: DagsterInstance) -> Automation:
+    return read_automation(instance, build_automation(load_settings()))
+
+
+def of(name: str, instance: DagsterInstance) -> Ticking:
+    (found,) = [it for it in read(instance).ticking if it.name == name]
+    return found
+
+
+def local(*when: int) -> datetime:
+    return datetime(*when, tzinfo=CHICAGO).astimezone(UTC)  # type: ignore[misc, arg-type]
+
+
+def test_what_no_daemon_has_ever_seen_is_neither_on_nor_off(own: DagsterInstance) -> None:
+    found = read(own)
+    assert {(it.on, it.due_since) for it in found.ticking} == {(None, None)}
+    assert {it.heard_at for it in found.daemons} == {None}
+    assert {"daily_kpi_sync", "hourly_refresh", "data_checks", "alert_sensor"} <= {
+        it.name for it in found.ticking
+    }
+
+
+@pytest.mark.parametrize(
+    ("last", "due"),
+    [
+        (local(2026, 3, 17, 0, 1), local(2026, 3, 18, 0, 1)),
+        # The night of 23 hours, and that of 25.
+        (local(2026, 3, 8, 0, 1), local(2026, 3, 9, 0, 1)),
+        (local(2026, 11, 1, 0, 1), local(2026, 11, 2, 0, 1)),
+    ],
+)
+def test_a_schedule_is_due_at_the_first_moment_of_its_cron_line_after_its_last_tick(
+    own: DagsterInstance, last: datetime, due: datetime
+) -> None:
+    leave_tick(own, "daily_kpi_sync", at=last)
+    assert of("daily_kpi_sync", own) == Ticking("daily_kpi_sync", "schedule", True, due)
+
+
+def test_a_tick_that_failed_is_a_tick(own: DagsterInstance) -> None:
+    leave_tick(own, "hourly_refresh", good=False, at=local(2026, 3, 18, 9, 30))
+    assert of("hourly_refresh", own).due_since == local(2026, 3, 18, 10, 30)
+
+
+def test_one_that_is_switched_off_is_due_for_nothing(own: DagsterInstance) -> None:
+    leave_tick(own, "hourly_refresh", on=False)
+    assert of("hourly_refresh", own) == Ticking("hourly_refresh", "schedule", False, None)
+
+
+def test_a_sensor_may_miss_ten_minutes_of_looks(own: DagsterInstance) -> None:
+    last = local(2026, 3, 18, 9, 0)
+    leave_tick(own, "alert_sensor", at=last, kind=InstigatorType.SENSOR)
+    found = of("alert_sensor", own)
+    assert (found.on, found.due_since) == (True, last + timedelta(minutes=10))
+
+
+def test_what_another_code_location_left_behind_does_not_count(own: DagsterInstance) -> None:
+    last = local(2026, 3, 18, 9, 30)
+    leave_tick(own, "hourly_refresh", at=last)
+    leave_tick(own, "hourly_refresh", at=last - timedelta(days=90), on=False, location="old")
+    assert of("hourly_refresh", own).due_since == last + timedelta(hours=1)
+
+
+def test_daemons_and_runs_under_way_are_told_with_their_times(own: DagsterInstance) -> None:
+    heard = local(2026, 3, 18, 9, 0)
+    own.add_daemon_heartbeat(DaemonHeartbeat(heard.timestamp(), "SENSOR", "one", None))
+    under_way = create_run_for_test(own, status=DagsterRunStatus.STARTING)
+    own.report_run_failed(create_run_for_test(own, status=DagsterRunStatus.STARTED))
+    assert read(own).runs == [], "neither has begun"
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    began = DagsterEvent("PIPELINE_START", under_way.job_name)
+    own.report_dagster_event(began, under_way.run_id)
+
+    found = read(own)
+
+    assert {it.name: it.heard_at for it in found.daemons}["sensor"] == heard
+    (run,) = found.runs
+    assert (run.run_id, run.limit) == (under_way.run_id, timedelta(hours=2))
+    assert before < run.began_at < datetime.now(UTC)

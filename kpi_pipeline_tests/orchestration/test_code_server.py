@@ -1,0 +1,96 @@
+"""The code server of `kpi up`: what it has imported before a run begins, and what it serves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kpi_pipeline.orchestration.runtime.code_server import DEFINITIONS, LOCATION
+from kpi_pipeline.services.servers import code_server
+from kpi_pipeline.settings import PROJECT_ROOT
+from kpi_pipeline_tests.cli.running import is_gone, wait_until
+from kpi_pipeline_tests.orchestration.installation import Installation, counts
+
+# The tables of the run are filled, and the modules that it alone has imported are printed.
+_A_RUN = """
+import importlib, json, os, sys
+from kpi_pipeline.orchestration.runtime.code_server import FOR_RUNS
+for name in FOR_RUNS:
+    importlib.import_module(name)
+before = set(sys.modules)
+threads = len(os.listdir("/proc/self/task"))
+read = []
+sys.addaudithook(lambda event, args: event.startswith("os.") and read.append(str(args[:1])))
+import dagster as dg
+from kpi_pipeline.definitions import build_definitions
+from kpi_pipeline.orchestration.partitions import sync_workspace_partitions
+from kpi_pipeline.settings import load_settings
+from kpi_pipeline.sync.scope import KpiAsset
+with dg.DagsterInstance.local_temp(overrides={"telemetry": {"enabled": False}}) as instance:
+    sync_workspace_partitions(instance, [sys.argv[2]])
+    job = build_definitions(load_settings()).resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        instance=instance,
+        asset_selection=[dg.AssetKey(step.value) for step in KpiAsset],
+        partition_key="|".join(sys.argv[1:]),
+        raise_on_error=False,
+    )
+print(json.dumps([result.success, threads, sorted(sys.modules.keys() - before), read]))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_finds_all_that_it_needs_imported_before_it_is_forked(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    client = installation.workspaces[0]
+
+    done = subprocess.run(
+        [sys.executable, "-c", _A_RUN, installation.today.isoformat(), client],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+    assert done.returncode == 0, done.stderr
+    success, threads, new, read = json.loads(done.stdout.splitlines()[-1])
+    assert success, done.stderr
+    assert counts(installation)["client_metrics"] == 1
+    assert threads == 1, "a process with threads must not be forked"
+    # What this run needs for a SQLite instance in a folder, and what imports itself bit by bit.
+    assert {name.split(".")[0] for name in new} <= {
+        "anyio",
+        "dagster",
+        "importlib",
+        "tzdata",
+        "watchdog",
+    }
+    assert not any(name.startswith("kpi_pipeline") for name in new)
+    assert not [path for path in read if "migrations" in path or "zoneinfo" in path]
+
+
+@pytest.mark.slow
+def test_the_code_server_ends_when_it_is_told_to_though_a_shell_had_it_ignore_ctrl_c(
+    tmp_path: Path,
+) -> None:
+    environment = {**os.environ, "DAGSTER_HOME": str(tmp_path), "DAGSTER_DISABLE_TELEMETRY": "yes"}
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with code_server(environment, tmp_path / "logs") as (_, child):
+            os.kill(child.pid, signal.SIGTERM)
+            wait_until(lambda: is_gone(child.pid), child.last_words())
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_the_workspace_file_names_what_the_code_server_serves() -> None:
+    content = yaml.safe_load((PROJECT_ROOT / "workspace.yaml").read_text())
+    module = {"module_name": DEFINITIONS, "location_name": LOCATION}
+    assert content == {"load_from": [{"python_module": module}]}

@@ -1,0 +1,152 @@
+"""What Dagster loads, and what it needs for that."""
+
+import os
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from kpi_pipeline.db.tables import client_metrics, metadata
+from kpi_pipeline.definitions import build_definitions
+from kpi_pipeline.domain.columns import METRIC_COLUMNS
+from kpi_pipeline.orchestration.assets.specs import table_metadata
+from kpi_pipeline.settings import load_settings
+
+ASSETS = {
+    "client_registry": ("bison", {"api", "postgres"}, set()),
+    "webhook_events": ("bison", {"webhook", "postgres"}, set()),
+    "raw_bison_stats": ("bison", {"api", "postgres"}, set()),
+    "kpi_projections": ("kpis", {"pandas", "postgres"}, {"raw_bison_stats"}),
+    # Were it downstream of one of the first two, each night, or each event, would make every row of
+    # the past "unsynced".
+    "client_metrics": ("kpis", {"postgres", "table"}, {"kpi_projections"}),
+}
+TABLES = {name: name for name in ASSETS} | {"client_registry": "clients"}
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dg.Definitions:
+    # The settings' defaults; the rest of the environment is another test's matter.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KPI_ENV_FILE", "")
+        return build_definitions(load_settings())
+
+
+@pytest.fixture(scope="module")
+def specs(definitions: dg.Definitions) -> dict[str, dg.AssetSpec]:
+    return {spec.key.to_user_string(): spec for spec in definitions.resolve_all_asset_specs()}
+
+
+def test_these_assets_are_loaded_in_these_groups_and_no_others(
+    specs: dict[str, dg.AssetSpec],
+) -> None:
+    found = {
+        name: (spec.group_name, spec.kinds, {dep.asset_key.to_user_string() for dep in spec.deps})
+        for name, spec in specs.items()
+    }
+    assert found == ASSETS
+
+
+def test_every_asset_has_an_owner_and_a_description(specs: dict[str, dg.AssetSpec]) -> None:
+    for name, spec in specs.items():
+        assert spec.owners == ["team:campaign-analytics"], name
+        assert spec.description is not None
+        assert spec.description.endswith("."), name
+
+
+def test_the_catalogue_shows_the_columns_of_the_real_tables(
+    specs: dict[str, dg.AssetSpec],
+) -> None:
+    for name, spec in specs.items():
+        table = metadata.tables[TABLES[name]]
+        assert spec.metadata["dagster/table_name"] == table.name
+        schema = spec.metadata["dagster/column_schema"]
+        assert [(it.name, it.type, it.constraints.nullable) for it in schema.columns] == [
+            (it.name, str(it.type), it.nullable) for it in table.columns
+        ]
+
+
+def test_three_assets_share_one_grid_and_one_step_and_can_be_run_alone(
+    definitions: dg.Definitions,
+) -> None:
+    (step,) = {definitions.resolve_assets_def(name) for name in list(ASSETS)[2:]}
+    assert isinstance(step.partitions_def, dg.MultiPartitionsDefinition)
+    assert step.partitions_def.partition_dimension_names == ["date", "workspace"]
+    assert step.can_subset
+    assert step.backfill_policy == dg.BackfillPolicy.single_run()
+    assert definitions.resolve_assets_def("client_registry").partitions_def is None
+
+
+def test_no_job_over_partitioned_assets_has_a_page_whose_backfills_would_fill_the_wrong_ones(
+    definitions: dg.Definitions,
+) -> None:
+    selecting = {
+        job.name
+        for job in definitions.resolve_all_job_defs()
+        for key in job.asset_layer.executable_asset_keys
+        if job.asset_layer.get(key).partitions_def is not None
+    }
+    assert selecting
+    assert all(name.startswith("__") for name in selecting), "Dagster's own, and hidden"
+
+
+def test_the_definitions_are_whole_without_a_database_or_email_bison(
+    definitions: dg.Definitions,
+) -> None:
+    assert load_settings().database_url is None
+    assert load_settings().bison_instances == ()
+
+    dg.Definitions.validate_loadable(definitions)
+
+
+_LOAD = """
+import kpi_pipeline.definitions as module
+print("imported")
+module.defs()
+print("loaded")
+import sys
+heavy = {"pandas", "numpy", "httpx", "cryptography", "psycopg", "stamina", "starlette", "uvicorn"}
+heavy |= {"apprise"}
+print(*sorted(heavy & sys.modules.keys()))
+"""
+
+
+def loading(**environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", _LOAD],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_the_environment_is_read_when_dagster_loads_and_not_on_import() -> None:
+    wrong = loading(KPI_TIMEZONE="Mars/Olympus")
+
+    assert wrong.returncode == 1
+    assert wrong.stdout.split() == ["imported"]
+    assert "KPI_TIMEZONE: 'Mars/Olympus' is no time zone" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_loading_needs_no_address_and_no_secret() -> None:
+    bare = loading()
+
+    assert bare.stdout.split()[:2] == ["imported", "loaded"], bare.stderr
+
+
+@pytest.mark.slow
+def test_loading_brings_in_nothing_that_only_the_work_of_a_run_needs() -> None:
+    # Dagster's page and daemon load the definitions too, and each run waits for them.
+    assert loading().stdout.split()[2:] == []
+
+
+def test_the_catalogue_says_of_every_number_what_it_means() -> None:
+    schema = table_metadata(client_metrics)["dagster/column_schema"]
+    assert isinstance(schema, dg.TableSchema)
+    told = {column.name for column in schema.columns if column.description}
+    assert told >= {*METRIC_COLUMNS, "monthly_kpi_target", "as_of", "source"}

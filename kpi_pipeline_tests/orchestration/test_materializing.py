@@ -1,0 +1,205 @@
+"""Runs of the real definitions: what turns green, what red, and what a failed run says."""
+
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+
+from kpi_pipeline.orchestration.partitions import RANGE_END, RANGE_START, block_tags
+from kpi_pipeline.sync.scope import KpiAsset
+from kpi_pipeline_tests.orchestration.installation import ASSETS, Installation, cells, counts
+from kpi_pipeline_tests.sync.support import differences
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_run_over_a_rectangle_materializes_its_partitions_and_no_other(
+    installation: Installation,
+) -> None:
+    workspaces, dates = installation.workspaces[3:9], installation.days_ago(3, 2, 1)
+
+    result = installation.run(block_tags(workspaces, dates))
+
+    assert result.success
+    for asset in ASSETS:
+        assert installation.partitions(asset) == (cells(workspaces, dates), set()), asset
+    agency = installation.agency
+    rows = agency.rows()
+    assert differences(rows, agency.expected(dates, workspaces)) == []
+    assert counts(installation)["client_metrics"] == 6 * 3
+
+
+def test_each_partition_carries_its_own_numbers(installation: Installation) -> None:
+    agency, dates = installation.agency, installation.days_ago(2, 1)
+    workspaces = next(
+        pair
+        for pair in pairwise(installation.workspaces)
+        if agency.key(pair[0]) and not agency.key(pair[1])
+    )
+    keyless = workspaces[1]
+
+    assert installation.run(block_tags(workspaces, dates)).success
+
+    rows = agency.rows()
+    assert len(rows) == 4
+    for asset in ASSETS:
+        metadata = installation.metadata(asset)
+        assert metadata.keys() == cells(workspaces, dates)
+        for (slug, day), row in rows.items():
+            told = metadata[f"{day}|{slug}"]
+            assert told["dagster/partition_row_count"] == 1
+            assert told["emails_sent"] == row["emails_sent_today"]
+            assert told["positive_replies"] == row["positive_replies_today"]
+            if asset == KpiAsset.FACTS.value:
+                assert told["key_used"] == ("master" if slug == keyless else "workspace")
+                # A keyless client: switch, whose key, series, whose key. Else: whose key, series.
+                assert told["api_calls"] == (4 if slug == keyless else 2)
+            else:
+                for column in ("positive_replies_mtd", "projection_positive_replies_eom"):
+                    assert told[column] == row[column]
+
+
+def test_a_run_over_one_partition_fills_it_alone(installation: Installation) -> None:
+    (day,) = installation.days_ago(1)
+    workspace = installation.workspaces[7]
+
+    result = installation.run(partition=f"{day}|{workspace}")
+
+    assert result.success
+    for asset in ASSETS:
+        assert installation.partitions(asset) == (cells([workspace], [day]), set())
+    assert installation.agency.rows().keys() == {(workspace, day)}
+
+
+def test_today_can_be_materialized_while_it_is_open(installation: Installation) -> None:
+    workspaces = installation.workspaces[:2]
+
+    assert installation.run(block_tags(workspaces, [installation.today])).success
+
+    rows = installation.agency.rows()
+    assert rows.keys() == {(slug, installation.today) for slug in workspaces}
+    assert all(row["emails_scheduled_today"] is not None for row in rows.values())
+
+
+def test_one_rejected_key_turns_its_own_partitions_red_and_the_others_green(
+    installation: Installation,
+) -> None:
+    workspaces, dates = installation.workspaces[:5], installation.days_ago(2, 1)
+    agency = installation.agency
+    (rejected, *_) = [slug for slug in workspaces if agency.key(slug)]
+    agency.revoke(rejected)
+
+    result = installation.run(block_tags(workspaces, dates))
+
+    assert not result.success
+    healthy = [slug for slug in workspaces if slug != rejected]
+    for asset in ASSETS:
+        green, red = installation.partitions(asset)
+        assert green == cells(healthy, dates), asset
+        assert red == cells([rejected], dates), asset
+    assert agency.rows().keys() == {(slug, day) for slug in healthy for day in dates}
+    said = installation.failure(result)
+    assert said.startswith("1 of 5 clients failed; the rows of the others are written.")
+    assert f"- {rejected}: " in said
+    assert "401" in said
+    assert "Give the client a valid api_key" in said
+    assert str(agency.key(rejected)).split("|")[1] not in said
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    data = failure.step_failure_data.user_failure_data
+    assert data is not None
+    told = {name: value.value for name, value in data.metadata.items()}
+    assert (told["failed_clients"], told["clients"]) == (1, 5)
+
+
+def test_partitions_that_failed_turn_green_once_their_client_is_mended(
+    installation: Installation,
+) -> None:
+    workspaces, (day,) = installation.workspaces[:3], installation.days_ago(1)
+    agency = installation.agency
+    rejected = next(slug for slug in workspaces if agency.key(slug))
+    agency.revoke(rejected)
+    assert not installation.run(block_tags(workspaces, [day])).success
+    body = {"workspace_id": agency.ids[rejected]}
+    agency.bison.http.post("/sandbox/keys/restore", json=body).raise_for_status()
+
+    assert installation.run(partition=f"{day}|{rejected}").success
+
+    for asset in ASSETS:
+        assert installation.partitions(asset) == (cells(workspaces, [day]), set())
+
+
+def test_an_asset_that_is_materialized_alone_fills_its_table_alone(
+    installation: Installation,
+) -> None:
+    workspaces, dates = installation.workspaces[:2], installation.days_ago(2, 1)
+    tags = block_tags(workspaces, dates)
+
+    assert installation.run(tags, ["raw_bison_stats"]).success
+
+    assert installation.partitions("raw_bison_stats")[0] == cells(workspaces, dates)
+    assert counts(installation)["kpi_projections"] == counts(installation)["client_metrics"] == 0
+    installation.agency.forget_calls()
+
+    assert installation.run(tags, ["kpi_projections", "client_metrics"]).success
+
+    assert installation.agency.calls() == {}
+    assert installation.partitions("client_metrics")[0] == cells(workspaces, dates)
+    assert counts(installation)["client_metrics"] == 4
+
+
+def test_an_asset_without_what_it_stands_on_fails_and_says_what_to_materialize(
+    installation: Installation,
+) -> None:
+    (day,) = installation.days_ago(1)
+    workspace = installation.workspaces[0]
+
+    result = installation.run(partition=f"{day}|{workspace}", assets=["client_metrics"])
+
+    assert not result.success
+    assert installation.partitions("client_metrics") == (set(), cells([workspace], [day]))
+    said = installation.failure(result)
+    assert f"{workspace} has no projections of {day}. Materialize kpi_projections" in said
+
+
+def test_a_run_that_names_a_range_and_single_partitions_at_once_is_refused(
+    installation: Installation,
+) -> None:
+    workspaces, dates = installation.workspaces[:3], installation.days_ago(3, 2, 1)
+    single = {
+        "dagster/partition/date": str(dates[0]),
+        "dagster/partition/workspace": workspaces[0],
+    }
+
+    result = installation.run(block_tags(workspaces, dates) | single)
+
+    assert {RANGE_START, RANGE_END, *single} <= result.dagster_run.tags.keys()
+    assert not result.success
+    said = installation.failure(result)
+    assert "names a range of partitions and single partitions at once" in said
+    assert "Start the backfill from the asset's page" in said
+    assert counts(installation) == dict.fromkeys(ASSETS, 0)
+    assert installation.agency.calls() == {}
+    assert all(installation.partitions(asset)[0] == set() for asset in ASSETS)
+
+
+def test_a_partition_of_a_client_that_is_gone_fails_with_a_sentence(
+    installation: Installation,
+) -> None:
+    (day,) = installation.days_ago(1)
+    installation.instance.add_dynamic_partitions("workspace", ["nobody"])
+
+    result = installation.run(partition=f"{day}|nobody")
+
+    assert not result.success
+    assert installation.failure(result).startswith("There is no client nobody.")
+
+
+def test_a_missing_database_is_told_as_a_sentence(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KPI_DATABASE_URL")
+    yesterday = installation.today - timedelta(days=1)
+
+    result = installation.run(partition=f"{yesterday}|{installation.workspaces[0]}")
+
+    assert installation.failure(result).startswith("KPI_DATABASE_URL is not set")

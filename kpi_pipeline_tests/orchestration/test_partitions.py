@@ -1,0 +1,193 @@
+"""The grid of dates and clients, and the blocks that runs cover."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster import DagsterInstance
+from dagster._core.definitions.partitions.context import partition_loading_context
+
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.orchestration.partitions import (
+    WORKSPACE,
+    block_of,
+    block_tags,
+    contiguous_groups,
+    first_date,
+    kpi_grid,
+    sync_workspace_partitions,
+)
+from kpi_pipeline.settings import load_settings
+
+TODAY = date(2026, 3, 18)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "most", "groups"),
+    [
+        ("abcdef", None, ["abcdef"]),
+        ("abcdef", 6, ["abcdef"]),
+        ("abcdef", 4, ["abcd", "ef"]),
+        ("abcdef", 1, ["a", "b", "c", "d", "e", "f"]),
+        ("abef", None, ["ab", "ef"]),
+        ("feab", None, ["ab", "ef"]),
+        ("bcd", 2, ["bc", "d"]),
+        ("abdef", 2, ["ab", "de", "f"]),
+        ("f", None, ["f"]),
+        ("", None, []),
+    ],
+)
+def test_clients_are_cut_into_groups_of_neighbours(
+    wanted: str, most: int | None, groups: list[str]
+) -> None:
+    assert list(contiguous_groups("abcdef", list(wanted), most)) == [
+        list(group) for group in groups
+    ]
+
+
+def test_a_client_without_a_partition_is_named_with_the_remedy() -> None:
+    with pytest.raises(KpiError, match=r"^No partition yet for x, y: .* client_registry\.$"):
+        list(contiguous_groups("abc", ["y", "a", "x"]))
+
+
+def test_the_grid_starts_on_1_january_of_last_year_unless_it_is_configured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert first_date(load_settings(), TODAY) == date(2025, 1, 1)
+    assert first_date(load_settings(), date(2027, 1, 1)) == date(2026, 1, 1)
+
+    monkeypatch.setenv("KPI_FIRST_DATE", "2025-11-05")
+
+    assert first_date(load_settings(), TODAY) == date(2025, 11, 5)
+
+
+@pytest.mark.parametrize(
+    ("instant", "last"),
+    [
+        (datetime(2026, 3, 18, 5, 1, tzinfo=UTC), "2026-03-18"),
+        (datetime(2026, 3, 19, 4, 59, tzinfo=UTC), "2026-03-18"),
+        (datetime(2026, 3, 19, 5, 0, tzinfo=UTC), "2026-03-19"),
+    ],
+    ids=["a minute after midnight", "a minute before it", "at midnight"],
+)
+def test_the_last_date_of_the_grid_is_the_open_business_day(
+    instance: DagsterInstance, instant: datetime, last: str
+) -> None:
+    sync_workspace_partitions(instance, ["acorn", "birch"])
+    grid = kpi_grid(load_settings(), TODAY)
+
+    with partition_loading_context(instant, instance):
+        keys = list(grid.get_partition_keys())
+
+    days = [key.keys_by_dimension["date"] for key in keys]
+    assert (min(days), max(days)) == ("2025-01-01", last)
+    assert str(keys[0]) == "2025-01-01|acorn"
+    assert len(keys) == 2 * len(set(days))
+
+
+def test_the_tags_of_a_run_name_the_rectangle_that_dagster_reads_from_them(
+    instance: DagsterInstance,
+) -> None:
+    # The order of the grid is that in which clients were added, not the alphabet.
+    sync_workspace_partitions(instance, ["zinnia", "acorn", "moss", "birch"])
+    dates = [date(2026, 2, 28), date(2026, 3, 2), date(2026, 3, 1)]
+
+    tags = block_tags(["acorn", "moss"], dates)
+
+    assert tags == {
+        "dagster/asset_partition_range_start": "2026-02-28|acorn",
+        "dagster/asset_partition_range_end": "2026-03-02|moss",
+    }
+    grid = kpi_grid(load_settings(), TODAY)
+    with partition_loading_context(datetime(2026, 3, 18, 20, tzinfo=UTC), instance):
+        keys = grid.get_partition_keys_in_range(dg.PartitionKeyRange(*tags.values()))
+    assert set(keys) == {f"{day}|{slug}" for day in dates for slug in ("acorn", "moss")}
+
+
+def test_the_workspace_partitions_follow_the_active_clients(instance: DagsterInstance) -> None:
+    sync_workspace_partitions(instance, ["acorn", "birch", "cedar"])
+    assert instance.get_dynamic_partitions(WORKSPACE) == ["acorn", "birch", "cedar"]
+
+    sync_workspace_partitions(instance, ["alder", "cedar", "acorn"])
+    assert instance.get_dynamic_partitions(WORKSPACE) == ["acorn", "cedar", "alder"]
+
+    sync_workspace_partitions(instance, ["alder", "cedar", "acorn"])
+    assert instance.get_dynamic_partitions(WORKSPACE) == ["acorn", "cedar", "alder"]
+
+    sync_workspace_partitions(instance, [])
+    assert instance.get_dynamic_partitions(WORKSPACE) == []
+
+
+@dataclass
+class _Run:
+    tags: Mapping[str, str]
+    parent_run_id: str | None = None
+
+
+class _Instance:
+    """A Dagster that knows no backfill (any more)."""
+
+    def get_backfill(self, backfill_id: str) -> None:
+        return None
+
+
+@dataclass
+class _Context:
+    """As much of a step's context as tells what the run covers."""
+
+    partition_keys: Sequence[str]
+    tags: Mapping[str, str]
+
+    instance = _Instance()
+
+    @property
+    def run(self) -> _Run:
+        return _Run(self.tags)
+
+
+def context_of(*keys: str) -> Any:
+    return _Context(keys, {})
+
+
+def test_a_run_covers_consecutive_dates_and_clients_in_the_order_of_the_grid() -> None:
+    keys = [f"{day}|{slug}" for slug in ("zinnia", "acorn") for day in ("2026-03-01", "2026-02-28")]
+
+    block = block_of(context_of(*keys))
+
+    assert block.dates == [date(2026, 2, 28), date(2026, 3, 1)]
+    assert block.workspaces == ["zinnia", "acorn"]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["2026-03-01|acorn", "2026-03-02|acorn", "2026-03-01|birch"],
+        ["2026-03-01|acorn", "2026-03-03|acorn"],
+    ],
+    ids=["a corner is missing", "a day is missing"],
+)
+def test_partitions_that_are_no_rectangle_are_refused(keys: list[str]) -> None:
+    with pytest.raises(dg.Failure, match="no block") as caught:
+        block_of(context_of(*keys))
+
+    assert caught.value.allow_retries is False
+
+
+@pytest.mark.parametrize("single", ["dagster/partition", "dagster/partition/date"])
+def test_a_range_with_single_partitions_beside_it_is_refused(single: str) -> None:
+    context = context_of("2026-03-01|acorn")
+    context.tags = {**block_tags(["acorn"], [date(2026, 3, 1)]), single: "2026-03-01|acorn"}
+
+    with pytest.raises(dg.Failure, match="a range of partitions and single partitions at once"):
+        block_of(context)
+
+
+def test_tags_that_only_begin_like_those_of_a_partition_are_no_partition() -> None:
+    context = context_of("2026-03-01|acorn")
+    tags = block_tags(["acorn"], [date(2026, 3, 1)])
+    context.tags = {**tags, "dagster/partition_set": "x", "dagster/backfill": "abc"}
+
+    assert block_of(context).workspaces == ["acorn"]

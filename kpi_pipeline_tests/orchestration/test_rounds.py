@@ -1,0 +1,222 @@
+"""When the checks are done, and that a run which fills partitions calls nobody for them."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+from dagster import DagsterInstance, DagsterRunStatus
+from dagster._core.test_utils import create_run_for_test
+from sqlalchemy import text
+
+from kpi_pipeline.checks.outcome import Check
+from kpi_pipeline.db.check_results import read_outcomes
+from kpi_pipeline.definitions import build_definitions
+from kpi_pipeline.orchestration.asset_checks.specs import (
+    ASSET_OF,
+    LIGHT_CHECKS,
+    TOTALS_CHECK,
+    check_key,
+)
+from kpi_pipeline.orchestration.automation.check_runs import after_sync
+from kpi_pipeline.orchestration.partitions import block_tags
+from kpi_pipeline.settings import load_settings
+from kpi_pipeline_tests.bison_sandbox.receiver import receiving
+from kpi_pipeline_tests.orchestration.installation import Installation
+
+NOW = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def asked(result: dg.SensorResult) -> list[dg.AssetCheckKey]:
+    return [key for it in result.run_requests or [] for key in it.asset_check_keys or []]
+
+
+def requests(name: str, instance: DagsterInstance) -> list[dg.RunRequest]:
+    """What a schedule requests at NOW."""
+    definitions = build_definitions(load_settings())
+    with dg.build_schedule_context(
+        instance=instance,
+        scheduled_execution_time=NOW,
+        repository_def=definitions.get_repository_def(),
+    ) as context:
+        tick = definitions.resolve_schedule_def(name).evaluate_tick(context)
+    return list(tick.run_requests or [])
+
+
+def checked(
+    installation: Installation, *keys: dg.AssetCheckKey, **tags: str
+) -> dg.ExecuteInProcessResult:
+    """A round of these checks."""
+    job = installation.definitions.resolve_implicit_global_asset_job_def()
+    subset = job.get_subset(asset_check_selection=set(keys))
+    named = {name.replace("__", "/"): value for name, value in tags.items()}
+    return subset.execute_in_process(instance=installation.instance, tags=named)
+
+
+def stats_calls(installation: Installation) -> int:
+    calls = installation.agency.bison.http.get("/sandbox/calls").json()["calls"]
+    return sum(it["path"].endswith("/stats") for it in calls)
+
+
+def found(result: dg.ExecuteInProcessResult, check: Check) -> dg.AssetCheckEvaluation:
+    (evaluation,) = [
+        it for it in result.get_asset_check_evaluations() if it.check_name == check.value
+    ]
+    return evaluation
+
+
+def test_a_round_asks_for_the_light_checks_alone_and_one_schedule_for_the_totals(
+    instance: DagsterInstance,
+) -> None:
+    (light,) = requests("data_checks", instance)
+    (totals,) = requests("daily_totals_check", instance)
+    assert (light.asset_selection, totals.asset_selection) == ([], [])
+    assert set(light.asset_check_keys or ()) == set(LIGHT_CHECKS)
+    assert list(totals.asset_check_keys or ()) == [TOTALS_CHECK]
+    others = {*Check} - {Check(key.name) for key in (*LIGHT_CHECKS, TOTALS_CHECK)}
+    assert others == {Check.REGISTRY_MATCHES_BISON}
+
+
+def test_after_a_sync_one_round_is_asked_for_and_no_second_one(instance: DagsterInstance) -> None:
+    assert asked(after_sync(instance, None, None, NOW)) == []
+    first = after_sync(instance, None, NOW - MINUTE, NOW)
+    assert set(asked(first)) == set(LIGHT_CHECKS)
+    assert asked(after_sync(instance, first.cursor, NOW - MINUTE, NOW + 5 * MINUTE)) == []
+
+    next_sync = after_sync(instance, first.cursor, NOW, NOW + MINUTE)
+    assert asked(next_sync) == [], "a round was asked for a minute ago"
+    assert set(asked(after_sync(instance, next_sync.cursor, NOW, NOW + 2 * MINUTE)))
+
+
+def test_a_round_waits_for_the_syncs_under_way_and_not_for_ever(
+    instance: DagsterInstance,
+) -> None:
+    run = create_run_for_test(
+        instance,
+        asset_selection=frozenset({dg.AssetKey("client_metrics")}),
+        status=DagsterRunStatus.STARTED,
+    )
+    try:
+        # The first sync of an installation is waited for, too.
+        waits = after_sync(instance, None, NOW - MINUTE, NOW)
+        assert asked(waits) == []
+        assert asked(after_sync(instance, waits.cursor, NOW, NOW + 9 * MINUTE)) == []
+        late = after_sync(instance, waits.cursor, NOW + 10 * MINUTE, NOW + 10 * MINUTE)
+        assert set(asked(late)) == set(LIGHT_CHECKS)
+
+        later = after_sync(instance, late.cursor, NOW + 11 * MINUTE, NOW + 13 * MINUTE)
+        assert asked(later) == [], "the next one waits anew"
+    finally:
+        instance.report_run_canceled(run)
+    assert asked(after_sync(instance, later.cursor, NOW + 11 * MINUTE, NOW + 14 * MINUTE))
+
+
+def test_without_an_hourly_refresh_there_is_no_such_schedule_and_a_day_counts_as_fresh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hourly = load_settings()
+    monkeypatch.setenv("KPI_HOURLY_REFRESH", "off")
+    daily = load_settings()
+    names = {it.name for it in build_definitions(daily).schedules or ()}
+    assert "daily_kpi_sync" in names
+    assert "hourly_refresh" not in names
+    assert (hourly.stale_after, daily.stale_after) == (timedelta(hours=3), timedelta(hours=26))
+    spec = (
+        build_definitions(daily)
+        .resolve_assets_def("client_metrics")
+        .get_asset_spec(dg.AssetKey("client_metrics"))
+    )
+    assert spec.freshness_policy == dg.FreshnessPolicy.time_window(
+        warn_window=daily.stale_after, fail_window=2 * daily.stale_after
+    )
+
+
+@pytest.mark.slow
+def test_the_totals_are_asked_for_by_hand_and_by_no_run_that_fills_partitions(
+    installation: Installation,
+) -> None:
+    dates = installation.days_ago(1, 0)
+    filled = installation.run(block_tags(installation.workspaces, dates))
+    assert filled.success
+    done = {it.check_name for it in filled.get_asset_check_evaluations()}
+    grid_checks = {it.value for it, key in ASSET_OF.items() if key.to_user_string() in _GRID}
+    assert done == grid_checks - {TOTALS_CHECK.name}, "totals that were never asked for"
+    assert stats_calls(installation) == 0
+
+    totals = found(checked(installation, TOTALS_CHECK), Check.TOTALS_MATCH_BISON)
+    assert totals.passed, totals.description
+    assert stats_calls(installation) == 26
+
+    again = installation.run(block_tags(installation.workspaces, dates))
+    said = found(again, Check.TOTALS_MATCH_BISON)
+    assert said.passed
+    assert said.description is not None
+    assert "(As found " in said.description
+    assert stats_calls(installation) == 26
+
+
+@pytest.mark.slow
+def test_the_runs_of_a_backfill_say_what_was_found_last_and_do_no_check(
+    installation: Installation,
+) -> None:
+    dates = installation.days_ago(1, 0)
+    part = {**block_tags(installation.workspaces, dates), "dagster/backfill": "a-backfill"}
+    first = installation.run(part)
+    assert first.success
+    assert first.get_asset_check_evaluations() == [], "there is nothing to be said"
+
+    checked(installation, check_key(Check.COMPLETE))
+    lost = "DELETE FROM client_metrics WHERE metric_date = :day"
+    with installation.agency.app.engine.begin() as connection:
+        connection.execute(text(lost), {"day": dates[0]})
+    said = found(installation.run(part), Check.COMPLETE)
+    assert said.passed
+    assert said.description is not None
+    assert "(As found " in said.description
+
+
+@pytest.mark.slow
+def test_a_run_in_which_a_client_fails_does_its_checks_all_the_same(
+    installation: Installation,
+) -> None:
+    bad = installation.agency.keyed[0]
+    installation.agency.revoke(bad)
+    failed = installation.run(block_tags(installation.workspaces, installation.days_ago(1, 0)))
+    assert not failed.success
+    fresh = found(failed, Check.FRESHNESS)
+    assert not fresh.passed
+    assert fresh.metadata["fresh"].value == 25
+    assert bad in str(fresh.metadata["offenders"].value)
+
+
+@pytest.mark.slow
+def test_what_a_round_found_stands_in_the_database_for_whoever_has_no_dagster(
+    installation: Installation,
+) -> None:
+    checked(installation, *LIGHT_CHECKS)
+    with installation.agency.app.engine.connect() as connection:
+        stored = {it.name: it for it in read_outcomes(connection)}
+    assert stored.keys() == {key.name for key in LIGHT_CHECKS}
+    fresh = stored["freshness"]
+    assert (fresh.severity, fresh.asset) == ("WARN", "client_metrics")
+    assert fresh.description.startswith("0 of 26 clients fresh")
+    assert len(fresh.offenders) == 26
+    assert fresh.since == fresh.checked_at
+    assert check_key(Check.FRESHNESS) in LIGHT_CHECKS
+
+
+@pytest.mark.slow
+def test_each_round_that_is_due_tells_the_watch_from_outside_that_it_was_done(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with receiving() as receiver:
+        monkeypatch.setenv("KPI_HEARTBEAT_URL", f"{receiver.url}/watch")
+        checked(installation, *LIGHT_CHECKS)
+        assert receiver.received == []
+        due = checked(installation, *LIGHT_CHECKS, dagster__schedule_name="data_checks")
+    called = [it.path for it in receiver.received]
+    assert called[0] == f"/watch/start?rid={due.run_id}"
+    assert called[-1] == f"/watch?rid={due.run_id}"
+
+
+_GRID = {"raw_bison_stats", "kpi_projections", "client_metrics"}

@@ -1,0 +1,176 @@
+"""What a failed run over several clients left undone is asked for again, once."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+import pytest
+from dagster import DagsterInstance
+from sqlalchemy import text
+
+from kpi_pipeline.orchestration.automation.splitting import SPLIT_FROM
+from kpi_pipeline.orchestration.partitions import WORKSPACE, block_tags, range_of
+from kpi_pipeline_tests.orchestration.installation import ASSETS, Installation, cells
+
+pytestmark = pytest.mark.slow
+
+
+def look(
+    installation: Installation, cursor: str | None = None
+) -> tuple[list[dg.RunRequest], str | None]:
+    """One look of the sensor; its requests, and its cursor."""
+    sensor = installation.definitions.resolve_sensor_def("split_failed_runs")
+    with dg.build_sensor_context(
+        instance=installation.instance,
+        cursor=cursor,
+        resources=installation.definitions.resources or {},
+    ) as context:
+        result = sensor(context)
+    assert isinstance(result, dg.SensorResult)
+    return list(result.run_requests or []), result.cursor
+
+
+def asked(installation: Installation, requests: Sequence[dg.RunRequest]) -> list[list[str]]:
+    """The clients of each request, in the order of the grid."""
+    order = installation.instance.get_dynamic_partitions(WORKSPACE)
+    ranges = [range_of(request.tags, order) for request in requests]
+    return [list(found.workspaces) for found in ranges if found is not None]
+
+
+def fail_two(installation: Installation) -> tuple[str, str]:
+    first, second = installation.agency.keyed[2], installation.agency.keyed[5]
+    installation.agency.revoke(first)
+    installation.agency.delete(second)
+    return first, second
+
+
+def test_each_client_that_failed_is_asked_for_alone_and_the_healthy_not_again(
+    installation: Installation,
+) -> None:
+    bad = fail_two(installation)
+    dates = installation.days_ago(2, 1)
+    failed = installation.run(block_tags(installation.workspaces, dates))
+    assert not failed.success
+
+    requests, _ = look(installation)
+
+    assert asked(installation, requests) == [[slug] for slug in bad]
+    for request in requests:
+        assert request.tags[SPLIT_FROM] == failed.run_id
+        assert {key.to_user_string() for key in request.asset_selection or ()} == set(ASSETS)
+        found = range_of(request.tags, installation.workspaces)
+        assert found is not None
+        assert list(found.dates) == dates
+
+
+def test_only_the_assets_of_the_failed_run_are_asked_for(installation: Installation) -> None:
+    bad = fail_two(installation)
+    tags = block_tags(installation.workspaces, installation.days_ago(1))
+    installation.run(tags, assets=["raw_bison_stats"])
+
+    requests, _ = look(installation)
+
+    assert asked(installation, requests) == [[slug] for slug in bad]
+    selected = {key.to_user_string() for it in requests for key in it.asset_selection or ()}
+    assert selected == {"raw_bison_stats"}
+
+
+def test_what_is_asked_for_again_ends_whatever_fails(installation: Installation) -> None:
+    fail_two(installation)
+    installation.run(block_tags(installation.workspaces, installation.days_ago(1)))
+    requests, cursor = look(installation)
+    assert len(requests) == 2
+    for request in requests:
+        assert not installation.run(request.tags).success
+
+    again, cursor = look(installation, cursor)
+    assert again == []
+    assert look(installation, cursor)[0] == []
+
+
+def test_a_run_is_split_once_however_often_the_sensor_looks(installation: Installation) -> None:
+    fail_two(installation)
+    installation.run(block_tags(installation.workspaces, installation.days_ago(1)))
+
+    first, cursor = look(installation)
+    # A look that was cut short is repeated from the old cursor: the run keys are the same.
+    repeated, _ = look(installation)
+    later, _ = look(installation, cursor)
+
+    assert [it.run_key for it in repeated] == [it.run_key for it in first]
+    assert len({it.run_key for it in first}) == 2
+    assert later == []
+
+
+def test_clients_that_were_never_reached_are_asked_for_as_ranges(
+    installation: Installation,
+) -> None:
+    (bad, _) = fail_two(installation)
+    failed = installation.run(block_tags(installation.workspaces, installation.days_ago(1)))
+    lost = [*installation.workspaces[:4], *installation.workspaces[20:]]
+    with installation.agency.app.engine.begin() as connection:
+        connection.execute(
+            text("DELETE FROM sync_log WHERE run_id = :run AND workspace = ANY(:lost)"),
+            {"run": failed.run_id, "lost": lost},
+        )
+
+    requests, _ = look(installation)
+
+    groups = asked(installation, requests)
+    alone = [group for group in groups if len(group) == 1]
+    assert [installation.workspaces[:4], installation.workspaces[20:]] == [
+        group for group in groups if len(group) > 1
+    ]
+    assert all(slug not in lost for (slug,) in alone)
+    if bad not in lost:
+        assert [bad] in alone
+
+
+def test_many_that_fail_together_are_asked_for_as_a_range_and_not_one_by_one(
+    installation: Installation,
+) -> None:
+    for slug in installation.workspaces:
+        installation.agency.delete(slug)
+    installation.run(block_tags(installation.workspaces, installation.days_ago(1)))
+
+    requests, _ = look(installation)
+
+    assert asked(installation, requests) == [installation.workspaces]
+
+
+def test_a_run_over_one_client_that_fails_is_final(installation: Installation) -> None:
+    (bad, _) = fail_two(installation)
+    installation.run(block_tags([bad], installation.days_ago(1)))
+    installation.run(partition=next(iter(cells([bad], installation.days_ago(1)))))
+
+    assert look(installation)[0] == []
+
+
+def test_a_run_that_dagster_itself_starts_again_is_left_to_dagster(
+    installation: Installation,
+) -> None:
+    fail_two(installation)
+    tags = block_tags(installation.workspaces, installation.days_ago(1))
+    installation.run({**tags, "dagster/will_retry": "true"})
+
+    assert look(installation)[0] == []
+
+
+def test_a_run_whose_ends_are_no_partitions_any_more_is_left_alone(
+    installation: Installation,
+) -> None:
+    fail_two(installation)
+    installation.run(block_tags(installation.workspaces, installation.days_ago(1)))
+    instance: DagsterInstance = installation.instance
+    instance.delete_dynamic_partition(WORKSPACE, installation.workspaces[0])
+
+    requests, cursor = look(installation)
+
+    assert requests == []
+    assert cursor is not None, "it is looked at once"
+
+
+def test_nothing_failed_is_nothing_to_ask_for(installation: Installation) -> None:
+    assert installation.run(
+        block_tags(installation.workspaces[:2], installation.days_ago(1))
+    ).success
+    assert look(installation) == ([], None)
