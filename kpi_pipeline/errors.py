@@ -1,6 +1,6 @@
 class KpiError(Exception):
-    """Something the person at the keyboard can mend.
+    """A user-correctable error; its message says what to do.
 
-    The message is for that person: one or two sentences that say what is wrong, where, and what to
-    do next. Commands print it without a stack trace and exit with 1.
+    One or two sentences: what is wrong, where, and what to do next. Commands print them without a
+    stack trace and exit with 1.
     """

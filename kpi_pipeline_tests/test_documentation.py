@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from kpi_pipeline.settings import PROJECT_ROOT, Settings
+from kpi_pipeline.settings import Settings
+from kpi_pipeline_tests import PROJECT_ROOT
 
 SETTINGS = {f"KPI_{name.upper()}" for name in Settings.model_fields}
 # Read before the settings are, or by dagster.yaml alone.

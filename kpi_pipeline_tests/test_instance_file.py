@@ -15,7 +15,8 @@ from kpi_pipeline.orchestration.runtime.storage import (
     RetryingScheduleStorage,
 )
 from kpi_pipeline.services.dagster_home import dagster_instance
-from kpi_pipeline.settings import PROJECT_ROOT, Settings
+from kpi_pipeline.settings import Settings
+from kpi_pipeline_tests import PROJECT_ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,8 @@ from pydantic import SecretStr, ValidationError
 
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import InstanceSetting
-from kpi_pipeline.settings import PROJECT_ROOT, Settings, load_settings
+from kpi_pipeline.settings import Settings, load_settings
+from kpi_pipeline_tests import PROJECT_ROOT
 
 KEY = "12|" + "Abcdefgh12" * 5
 MAIN = InstanceSetting("main", "https://bison.example", SecretStr(KEY))
@@ -32,6 +33,16 @@ def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
     with pytest.raises(KpiError) as refused:
         load_settings()
     return str(refused.value)
+
+
+def problems(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
+    """What the error says about each wrong setting."""
+    advice, *lines = refusal(monkeypatch, **variables).splitlines()
+    assert advice == (
+        "Some settings are wrong. Correct them in the environment or in the settings file "
+        "(README.md lists them all):"
+    )
+    return [line.removeprefix("  ") for line in lines]
 
 
 def test_without_any_variable_the_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,11 +70,23 @@ def test_variables_are_read_in_their_own_types(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "fault"),
+    ("variable", "value", "problem"),
     [
-        ("KPI_TIMEZONE", "Chicago", "'Chicago' is no time zone; write one such as America/Chicago"),
-        ("KPI_TIMEZONE", "../UTC", "'../UTC' is no time zone; write one such as America/Chicago"),
-        ("KPI_BISON_TIMEZONE", "EDT", "'EDT' is no time zone; write one such as America/Chicago"),
+        (
+            "KPI_TIMEZONE",
+            "Chicago",
+            "'Chicago' is not a time zone; write one such as America/Chicago",
+        ),
+        (
+            "KPI_TIMEZONE",
+            "../UTC",
+            "'../UTC' is not a time zone; write one such as America/Chicago",
+        ),
+        (
+            "KPI_BISON_TIMEZONE",
+            "EDT",
+            "'EDT' is not a time zone; write one such as America/Chicago",
+        ),
         (
             "KPI_BISON_INSTANCES",
             "main https://h 12, emea h",
@@ -81,39 +104,36 @@ def test_variables_are_read_in_their_own_types(monkeypatch: pytest.MonkeyPatch) 
         ("KPI_WORKSPACES_PER_RUN", "0", "Input should be greater than or equal to 1"),
         ("KPI_RUN_RETENTION_DAYS", "6", "Input should be greater than or equal to 7"),
         ("KPI_WEB_PORT", "65536", "Input should be less than or equal to 65535"),
-        ("KPI_ALERT_URLS", "slack", "an entry is no address; write each as SERVICE://…"),
+        ("KPI_ALERT_URLS", "slack", "an entry is not an address; write each as SERVICE://…"),
         ("KPI_ALERT_REMIND_HOURS", "0", "Input should be greater than or equal to 1"),
-        ("KPI_SUMMARY_AT", "8", "'8' is no time; write one such as 08:00"),
-        ("KPI_FRESH_BY", "24:00", "'24:00' is no time; write one such as 08:00"),
+        ("KPI_SUMMARY_AT", "8", "'8' is not a time; write one such as 08:00"),
+        ("KPI_FRESH_BY", "24:00", "'24:00' is not a time; write one such as 08:00"),
         ("KPI_STALE_AFTER_HOURS", "0", "Input should be greater than 0"),
         (
             "KPI_STATE_DIR",
             "~no-such-user-here/kpi",
-            "the user whose home it starts with is not known here",
+            "it starts with the home folder of an unknown user",
         ),
     ],
 )
-def test_a_fault_is_a_sentence_that_names_its_variable(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, fault: str
+def test_a_wrong_value_is_a_sentence_that_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, problem: str
 ) -> None:
-    assert refusal(monkeypatch, **{variable: value}) == (
-        f"The settings do not fit: {variable}: {fault}. Mend them in the environment or in .env "
-        "(.env.example lists them all)."
-    )
+    assert problems(monkeypatch, **{variable: value}) == [f"{variable}: {problem}"]
 
 
 @pytest.mark.parametrize("variable", ["KPI_FIRST_DATE", "KPI_WEB_PORT", "KPI_SERIES_MAX_DAYS"])
 def test_a_value_of_the_wrong_type_names_its_variable(
     monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    told = refusal(monkeypatch, **{variable: "soon"})
-    assert told.startswith(f"The settings do not fit: {variable}: Input should be a valid ")
+    (problem,) = problems(monkeypatch, **{variable: "soon"})
+    assert problem.startswith(f"{variable}: Input should be a valid ")
 
 
-def test_all_faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = refusal(monkeypatch, KPI_TIMEZONE="Chicago", KPI_WEB_PORT="-1", KPI_BISON_INSTANCES="x")
-    names = ["TIMEZONE", "WEB_PORT", "BISON_INSTANCES"]
-    assert [name for name in names if f"KPI_{name}:" in told] == names
+def test_all_wrong_settings_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = {"KPI_TIMEZONE": "Chicago", "KPI_WEB_PORT": "-1", "KPI_BISON_INSTANCES": "x"}
+    found = problems(monkeypatch, KPI_TIMEZON="UTC", **wrong)
+    assert {line.split()[0].strip(":") for line in found} == {"KPI_TIMEZON", *wrong}
 
 
 def test_even_the_validators_own_error_hides_what_was_typed() -> None:
@@ -158,11 +178,11 @@ def test_a_webhook_secret_that_can_be_guessed_is_refused_and_not_shown(
 ) -> None:
     told = refusal(monkeypatch, KPI_WEBHOOK_SECRET_MAIN=weak)
     assert "hunter2" not in told
-    assert "that of MAIN is not 24 to 200 letters, digits, - and _" in told
+    assert "the one of MAIN must be 24 to 200 letters, digits, - and _" in told
     assert "kpi webhook-secret" in told
 
 
-def test_addresses_of_alerts_are_parted_by_commas_and_blanks_and_may_hold_commas(
+def test_addresses_of_alerts_are_separated_by_commas_or_blanks_and_may_contain_commas(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     mail = "mailto://kpi@mail.example?to=ann@a.example,bob@a.example"
@@ -192,7 +212,7 @@ def test_links_lead_to_the_port_of_the_page_or_to_the_address_that_is_set(
 def test_one_webhook_secret_for_two_instances_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     secret = secrets.token_urlsafe(24)
     told = refusal(monkeypatch, KPI_WEBHOOK_SECRET_MAIN=secret, KPI_WEBHOOK_SECRET_EMEA=secret)
-    assert "two instances have the same" in told
+    assert "two instances have the same one; give each its own" in told
     assert secret not in told
 
 
@@ -252,7 +272,7 @@ def test_the_named_file_is_read_and_the_environment_wins(
     assert settings.bison_instances == ()
 
 
-def test_a_fault_in_the_file_names_its_variable(
+def test_a_wrong_value_in_the_file_names_its_variable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "agency.env"
@@ -267,5 +287,5 @@ def test_a_named_file_that_does_not_exist_is_no_silent_default(
 ) -> None:
     file = tmp_path / "agency.env"
     assert refusal(monkeypatch, KPI_ENV_FILE=str(file)) == (
-        f"KPI_ENV_FILE names {file}, which is no file. Check the name."
+        f"KPI_ENV_FILE names {file}, which is not a file. Check the name."
     )

@@ -1,10 +1,10 @@
 """The environment in which Dagster's processes find their configuration, database and code."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import time
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
@@ -14,7 +14,7 @@ from kpi_pipeline.db.clients import active_clients
 from kpi_pipeline.db.urls import for_dagster, parse_url
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import format_instances
-from kpi_pipeline.settings import PROJECT_ROOT, Settings
+from kpi_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -28,7 +28,8 @@ def child_environment(settings: Settings) -> dict[str, str]:
     """
     home = settings.state_dir / "dagster"
     home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(PROJECT_ROOT / "dagster.yaml", home / "dagster.yaml")
+    configuration = files("kpi_pipeline") / "config" / "dagster.yaml"
+    (home / "dagster.yaml").write_bytes(configuration.read_bytes())
     if settings.dagster_database_url is None:
         raise ValueError("the settings name no database for Dagster")
     storage = parse_url(

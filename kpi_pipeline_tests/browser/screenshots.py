@@ -13,7 +13,8 @@ from kpi_pipeline.orchestration.asset_checks.specs import LIGHT_CHECKS
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline.services.playground import Playground, playground
-from kpi_pipeline.settings import PROJECT_ROOT, load_settings
+from kpi_pipeline.settings import load_settings
+from kpi_pipeline_tests import PROJECT_ROOT
 from kpi_pipeline_tests.browser.chromium import (
     find_chromium,
     open_page,

@@ -9,7 +9,10 @@ from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.cli.running import Kpi
 
 SECRET = "abcDEFghi123456789012345"
-ADVICE = "Mend them in the environment or in .env (.env.example lists them all)."
+ADVICE = (
+    "Some settings are wrong. Correct them in the environment or in the settings file (README.md "
+    "lists them all):"
+)
 
 
 @pytest.mark.parametrize(
@@ -18,7 +21,7 @@ ADVICE = "Mend them in the environment or in .env (.env.example lists them all).
         (
             "KPI_TIMEZONE",
             "Mars/Olympus",
-            "'Mars/Olympus' is no time zone; write one such as America/Chicago",
+            "'Mars/Olympus' is not a time zone; write one such as America/Chicago",
         ),
         (
             "KPI_BISON_INSTANCES",
@@ -45,8 +48,7 @@ def test_a_setting_that_does_not_fit_is_named_with_what_it_should_hold(
 ) -> None:
     monkeypatch.setenv(name, value)
     refusal = kpi("clients", "list").refusal()
-    assert refusal.startswith(f"The settings do not fit: {name}: {told}")
-    assert refusal.endswith(ADVICE)
+    assert refusal.startswith(f"{ADVICE}\n  {name}: {told}")
     assert SECRET not in refusal
     assert not list(tmp_path.iterdir())
 
@@ -82,7 +84,7 @@ def test_a_file_of_settings_that_is_not_there_is_named(
     refusal = kpi("clients", "list").refusal()
     assert (
         refusal
-        == f"KPI_ENV_FILE names {tmp_path / 'nowhere.env'}, which is no file. Check the name."
+        == f"KPI_ENV_FILE names {tmp_path / 'nowhere.env'}, which is not a file. Check the name."
     )
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from kpi_pipeline.orchestration.runtime.code_server import DEFINITIONS, LOCATION
 from kpi_pipeline.services.servers import code_server
-from kpi_pipeline.settings import PROJECT_ROOT
+from kpi_pipeline_tests import PROJECT_ROOT
 from kpi_pipeline_tests.cli.running import is_gone, wait_until
 from kpi_pipeline_tests.orchestration.installation import Installation, counts
 

@@ -2,42 +2,50 @@
 
 import os
 import re
+import tomllib
 from datetime import date, time, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo, available_timezones
 
+from platformdirs import user_state_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.instances import API_KEY_FORM, InstanceSetting, is_api_key, parse_instances
+from kpi_pipeline.instances import InstanceSetting, parse_instances
+from kpi_pipeline.settings.variables import PREFIX, unknown_variables
 
-# Who reads API keys from elsewhere, such as the CSV of clients, knows them by the same form.
-__all__ = ["API_KEY_FORM", "PROJECT_ROOT", "Settings", "is_api_key", "load_settings"]
-
-PROJECT_ROOT = Path(__file__).resolve().parents[1]
-
-# Two refreshes may fail, or a night be late by an hour, before anybody need know.
+# Two refreshes may fail, or a night be an hour late, before anyone is alerted.
 _STALE_AFTER_HOURS = 3
 _STALE_AFTER_HOURS_DAILY = 26
 
 
 @cache
 def zone_names() -> frozenset[str]:
-    """The names of all time zones, as they are found on disk once in a process."""
+    """The names of all time zones, read from disk once in a process."""
     return frozenset(available_timezones())
 
 
-class Settings(BaseSettings):
-    """What an app decides. Built by `load_settings`, at the edge, and passed on from there.
+def default_state_dir() -> Path:
+    """`.kpi` in the checkout that this code runs from, else the state folder of this user."""
+    folder = Path(__file__).resolve().parents[2]
+    try:
+        project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]["name"]
+    except (OSError, ValueError, LookupError):
+        project = None
+    return folder / ".kpi" if project == "kpi-pipeline" else user_state_path("kpi_pipeline")
 
-    An empty variable counts as unset, so a line of `.env` can be left blank.
+
+class Settings(BaseSettings):
+    """The settings of one installation, built by `load_settings` and passed on from there.
+
+    An empty variable counts as unset, so a line of `.env` may be blank.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="KPI_",
+        env_prefix=PREFIX,
         env_ignore_empty=True,
         extra="ignore",
         hide_input_in_errors=True,
@@ -47,8 +55,10 @@ class Settings(BaseSettings):
     )
 
     state_dir: Path = Field(
-        default=PROJECT_ROOT / ".kpi",
-        description="Folder of the embedded database, Dagster's files and the generated key.",
+        default_factory=default_state_dir,
+        description="Folder of the embedded database, Dagster's files and the generated key; "
+        "unset: `.kpi` in a checkout, else a folder of this user (~/.local/state/kpi_pipeline on "
+        "Linux).",
     )
     timezone: Annotated[ZoneInfo, NoDecode] = Field(
         default=ZoneInfo("America/Chicago"),
@@ -78,31 +88,35 @@ class Settings(BaseSettings):
     bison_calls_per_second: float = Field(
         default=5.0,
         ge=0,
-        description="How many calls a second an instance is sent, by all processes together; "
+        description="How many calls a second an instance gets, from all processes together; "
         "0: no limit.",
     )
     bison_calls_in_flight: int = Field(
         default=16,
         ge=1,
         le=256,
-        description="How many calls may be under way at once, over all processes.",
+        description="How many calls may be under way at once, from all processes together.",
     )
     bison_concurrency: int = Field(
         default=8, ge=1, le=64, description="How many clients one run fetches side by side."
     )
     bison_timeout_seconds: float = Field(
-        default=60.0, gt=0, description="How long one call may take before it is tried again."
+        default=60.0,
+        gt=0,
+        description="How many seconds one call may take before it is tried again.",
     )
     bison_attempts: int = Field(
-        default=5, ge=1, description="How often a call is tried in all when the trouble may pass."
+        default=5,
+        ge=1,
+        description="How many times in all a call is tried when the error may be temporary.",
     )
     bison_timezone: Annotated[ZoneInfo | None, NoDecode] = Field(
         default=None,
-        description="Time zone that bounds Email Bison's days, where it is known; unset: sending "
-        "plans are asked for only while it is the same date in UTC, US Eastern and KPI_TIMEZONE.",
+        description="Time zone that bounds Email Bison's days, if you know it; unset: sending "
+        "plans are fetched only while it is the same date in UTC, US Eastern and KPI_TIMEZONE.",
     )
     series_max_days: int = Field(
-        default=400, ge=61, description="How many days of the daily series one call asks for."
+        default=400, ge=61, description="How many days of the daily series one call covers at most."
     )
     first_date: date | None = Field(
         default=None,
@@ -110,7 +124,7 @@ class Settings(BaseSettings):
     )
     hourly_refresh: bool = Field(
         default=True,
-        description="Whether yesterday and today are fetched each hour; `off`: each night alone.",
+        description="Whether yesterday and today are fetched every hour; `off`: only at night.",
     )
     workspaces_per_run: int = Field(
         default=50, ge=1, description="How many clients one scheduled run covers at most."
@@ -127,11 +141,11 @@ class Settings(BaseSettings):
 
     realtime: bool = Field(
         default=True,
-        description="Whether webhooks are worked into the numbers as they arrive; `off`: they are "
-        "stored, and the sensor has them applied within a minute.",
+        description="Whether webhooks change the numbers as they arrive; `off`: they are stored, "
+        "and the sensor applies them within a minute.",
     )
     gateway_host: str = Field(
-        default="127.0.0.1", description="Address on which the gateway takes webhooks."
+        default="127.0.0.1", description="Address on which the gateway receives webhooks."
     )
     gateway_port: int = Field(
         default=8080, ge=0, le=65535, description="Port of the gateway; 0: any."
@@ -143,33 +157,35 @@ class Settings(BaseSettings):
     )
     event_drop_dir: Path | None = Field(
         default=None,
-        description="Folder in which files of events are taken up; unset: `events` under "
+        description="Folder from which files of events are ingested; unset: `events` under "
         "KPI_STATE_DIR.",
     )
     event_retention_days: int = Field(
         default=30,
         ge=1,
-        description="For how many days the bodies of events are kept; what the numbers are made "
-        "of stays.",
+        description="For how many days the bodies of events are kept; the columns from which the "
+        "numbers are computed stay.",
     )
 
     fresh_by: Annotated[time, NoDecode] = Field(
         default=time(6),
-        description="By when yesterday's numbers are to be closed, as HH:MM in KPI_TIMEZONE.",
+        description="By when yesterday's numbers must be closed, as HH:MM in KPI_TIMEZONE.",
     )
     stale_after_hours: float | None = Field(
         default=None,
         gt=0,
-        description="How old today's numbers may get; unset: 3, or 26 where KPI_HOURLY_REFRESH is "
-        "off.",
+        description="After how many hours today's numbers are stale; unset: 3, or 26 if "
+        "KPI_HOURLY_REFRESH is off.",
     )
     alert_urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(),
-        description="Who is told of trouble: addresses as apprise writes them (slack://…, "
-        "mailto://…, json://…), separated by commas or blanks; unset: nobody.",
+        description="Receivers of alerts: addresses in apprise's form (slack://…, mailto://…, "
+        "json://…), separated by commas or blanks; unset: none.",
     )
     alert_remind_hours: int = Field(
-        default=12, ge=1, description="After how many hours trouble that lasts is told again."
+        default=12,
+        ge=1,
+        description="After how many hours an alert about a lasting problem is repeated.",
     )
     dagster_url: str | None = Field(
         default=None,
@@ -182,8 +198,8 @@ class Settings(BaseSettings):
     )
     heartbeat_url: SecretStr | None = Field(
         default=None,
-        description="Called after each good scheduled sync and round of checks, for a watch from "
-        "outside (healthchecks.io and the like); unset: none.",
+        description="Address of an external dead-man's switch (healthchecks.io and the like), "
+        "pinged after each successful scheduled sync and check run; unset: none.",
     )
 
     @property
@@ -193,13 +209,13 @@ class Settings(BaseSettings):
 
     @property
     def stale_after(self) -> timedelta:
-        """How old today's numbers may get."""
+        """After what age today's numbers are stale."""
         default = _STALE_AFTER_HOURS if self.hourly_refresh else _STALE_AFTER_HOURS_DAILY
         return timedelta(hours=self.stale_after_hours or default)
 
     @property
     def page_url(self) -> str:
-        """Where people find Dagster's page."""
+        """The address of Dagster's page, as people reach it."""
         return (self.dagster_url or f"http://127.0.0.1:{self.web_port}").rstrip("/")
 
     @field_validator("alert_urls", mode="before")
@@ -207,12 +223,12 @@ class Settings(BaseSettings):
     def _addresses(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        # A comma may stand within an address, too.
+        # An address may contain commas, too.
         entries = [
             it for it in re.split(r"[\s,]+(?=[A-Za-z0-9]+://)|\s+", value.strip(", \n")) if it
         ]
         if any("://" not in it for it in entries):
-            raise ValueError("an entry is no address; write each as SERVICE://…")
+            raise ValueError("an entry is not an address; write each as SERVICE://…")
         return tuple(SecretStr(it.strip(",")) for it in entries)
 
     @field_validator("summary_at", "fresh_by", mode="before")
@@ -221,7 +237,7 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value.strip()):
-            raise ValueError(f"{value!r} is no time; write one such as 08:00")
+            raise ValueError(f"{value!r} is not a time; write one such as 08:00")
         return time.fromisoformat(value.strip())
 
     # Validators of this kind are called from the last one to the first.
@@ -235,7 +251,7 @@ class Settings(BaseSettings):
     def _known_zone(cls, value: object) -> object:
         if isinstance(value, str):
             if value not in zone_names():
-                raise ValueError(f"{value!r} is no time zone; write one such as America/Chicago")
+                raise ValueError(f"{value!r} is not a time zone; write one such as America/Chicago")
             return ZoneInfo(value)
         return value
 
@@ -250,11 +266,11 @@ class Settings(BaseSettings):
         for name, secret in value.items():
             if not re.fullmatch(r"[A-Za-z0-9_-]{24,200}", secret.get_secret_value()):
                 raise ValueError(
-                    f"that of {name.upper()} is not 24 to 200 letters, digits, - and _; "
+                    f"the one of {name.upper()} must be 24 to 200 letters, digits, - and _; "
                     "`kpi webhook-secret` makes one"
                 )
         if len({secret.get_secret_value() for secret in value.values()}) < len(value):
-            raise ValueError("two instances have the same, so they cannot be told apart")
+            raise ValueError("two instances have the same one; give each its own")
         return value
 
     @field_validator("state_dir", "event_drop_dir")
@@ -265,28 +281,45 @@ class Settings(BaseSettings):
         try:
             return value.expanduser().absolute()
         except RuntimeError:
-            raise ValueError("the user whose home it starts with is not known here") from None
+            raise ValueError("it starts with the home folder of an unknown user") from None
 
 
 def load_settings() -> Settings:
-    """Read the environment and the file `.env` beside the project.
+    """Read the environment and the file `.env` of the working folder; the environment wins.
 
-    KPI_ENV_FILE names another file, and none when it is empty; the environment wins over the file.
+    KPI_ENV_FILE names another file, and none when it is empty.
 
     Raises:
-        KpiError: naming each variable that does not fit, and what it should hold.
+        KpiError: naming each variable that is unknown or has a wrong value, and what it should be.
     """
-    env_file = os.environ.get("KPI_ENV_FILE", str(PROJECT_ROOT / ".env"))
-    if "KPI_ENV_FILE" in os.environ and env_file and not Path(env_file).is_file():
-        raise KpiError(f"KPI_ENV_FILE names {env_file}, which is no file. Check the name.")
+    file = _settings_file()
+    problems = unknown_variables(Settings.model_fields, file)
     try:
-        return Settings(_env_file=env_file or None)
+        # A byte order mark, as some editors write one, is no part of the first name.
+        settings = Settings(_env_file=file, _env_file_encoding="utf-8-sig")
     except ValidationError as error:
-        faults = "; ".join(
-            f"KPI_{str(fault['loc'][0]).upper()}: {fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors()
+        problems += [
+            f"{PREFIX}{str(it['loc'][0]).upper()}: {it['msg'].removeprefix('Value error, ')}"
+            for it in error.errors()
+        ]
+    except SettingsError:
+        # The one setting that is a mapping; its members have variables of their own.
+        problems.append(
+            "KPI_WEBHOOK_SECRET: write one for each instance, as in KPI_WEBHOOK_SECRET_NAME"
         )
+    if problems:
         raise KpiError(
-            f"The settings do not fit: {faults}. Mend them in the environment or in .env "
-            "(.env.example lists them all)."
-        ) from None
+            "Some settings are wrong. Correct them in the environment or in the settings file "
+            "(README.md lists them all):" + "".join(f"\n  {it}" for it in problems)
+        )
+    return settings
+
+
+def _settings_file() -> Path | None:
+    named = os.environ.get("KPI_ENV_FILE")
+    if named is None:
+        file = Path.cwd() / ".env"
+        return file if file.is_file() else None
+    if named and not Path(named).is_file():
+        raise KpiError(f"KPI_ENV_FILE names {named}, which is not a file. Check the name.")
+    return Path(named) if named else None
