@@ -1,126 +1,161 @@
-"""The numbers of a client's row, worked out from daily facts. No other file defines one.
+"""The numbers of a client's row, computed from daily facts. No other file defines one.
 
 The definitions are the agency's. Two rules hold throughout: a number is a pure function of facts
-and targets, and missing is not zero, so a window with a day that no fact tells of is NULL.
-
-Frames come in and go out. In between a row is worked out in plain integers: most callers want the
-few rows that a webhook changed, at once, and pandas takes 25 ms for as many operations on so few.
+and targets, and missing is not zero, so a window that lacks the facts of a day is None.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate
-from typing import Any, overload
+from operator import add, attrgetter, sub
+from typing import NamedTuple, overload
 from zoneinfo import ZoneInfo
 
-import pandas as pd
-
 from kpi_pipeline.domain import calendar
-from kpi_pipeline.domain.columns import FACT_COUNTS, METRIC_COLUMNS, PERCENTAGES
+from kpi_pipeline.domain.columns import FACT_COUNTS
 
-_TYPES = (
-    dict.fromkeys(("workspace", "metric_date"), "object")
-    | dict.fromkeys(METRIC_COLUMNS, "Int64")
-    | dict.fromkeys(PERCENTAGES, "object")
-    | {"monthly_kpi_target": "Int64", "as_of": "datetime64[us, UTC]"}
-)
 _ONE_DAY = timedelta(days=1)
+_counts_of = attrgetter(*FACT_COUNTS)
+
+
+@dataclass(frozen=True, slots=True)
+class DailyFact:
+    """What Bison counted in one workspace on one business date, as of the aware instant `as_of`."""
+
+    workspace: str
+    date: date
+    sent: int
+    replied: int
+    interested: int
+    bounced: int
+    unsubscribed: int
+    as_of: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A client's target, in positive replies a month, from the month that begins on `holds_from`.
+
+    It holds until the next one. None means that the client has no target any more.
+    """
+
+    workspace: str
+    holds_from: date
+    monthly_kpi_target: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ComputedRow:
+    """The numbers of one client on one metric date; `columns.MEANINGS` describes each.
+
+    None marks a number of which a day is missing, or that has no target to compare with.
+    Percentages have two places, rounded half away from zero as PostgreSQL's round(numeric, 2) does.
+    `as_of` is that of the metric date's own facts, in UTC.
+    """
+
+    workspace: str
+    metric_date: date
+    emails_sent_mtd: int | None
+    positive_replies_mtd: int | None
+    all_replies_mtd: int | None
+    bounced_mtd: int | None
+    unsubscribed_mtd: int | None
+    emails_sent_today: int
+    positive_replies_today: int
+    emails_sent_last_7_days: int | None
+    emails_sent_last_14_days: int | None
+    emails_sent_last_30_days: int | None
+    positive_replies_last_7_days: int | None
+    positive_replies_last_14_days: int | None
+    positive_replies_last_30_days: int | None
+    positive_replies_last_month: int | None
+    positive_replies_current_month: int | None
+    projection_positive_replies_eom: int | None
+    projection_emails_eom: int | None
+    mtd_leads_progress: Decimal | None
+    projection_replies_progress: Decimal | None
+    last_week_vs_week_before_progress: Decimal | None
+    monthly_kpi_target: int | None
+    as_of: datetime
 
 
 def compute(
-    facts: pd.DataFrame, targets: pd.DataFrame, dates: Sequence[date], tz: ZoneInfo
-) -> pd.DataFrame:
-    """Return one row of numbers for each workspace and each of `dates` that the facts hold.
+    facts: Iterable[DailyFact], targets: Iterable[Target], dates: Iterable[date], tz: ZoneInfo
+) -> list[ComputedRow]:
+    """Return one row for each workspace and each of `dates` that has facts, sorted by these two.
 
-    A date without facts of its own gives no row; a window that lacks another day is NULL. Every
-    window ends on the metric date and includes it, last month's aside.
+    A date without facts of its own gives no row; a window that lacks another day is None. Every
+    window ends on the metric date and includes it, except last month's.
 
-    `facts` has a row for each workspace and day, in any order: workspace, date (a business day of
-    `tz`), the counts of FACT_COUNTS, and as_of, the aware instant at which they were asked for. It
-    must reach back as far as `calendar.fetch_period` says, or the windows that it cuts short
-    are NULL. `targets` has workspace, holds_from (the first day of a month) and monthly_kpi_target
-    (positive replies a month, or none). A month's target is the latest that holds from its first
-    day or before; a target of 0 is shown as it stands, but no percentage is taken of it.
-
-    The rows are sorted by workspace and metric_date. Their columns are those two, METRIC_COLUMNS,
-    monthly_kpi_target, and as_of (of the metric date's own facts, in UTC). Counts are nullable
-    integers; percentages are Decimals with two places, or None, rounded half away from zero as
-    PostgreSQL's round(numeric, 2) does.
+    The facts may come in any order. Their dates are business dates of `tz`, and they must reach
+    back as far as `calendar.fetch_period` says: the windows that they cut short are None. A month's
+    target is the latest that holds from its first day or before; a target of 0 is passed on, but no
+    percentage is taken of it.
 
     Raises ValueError when facts hold a day of a workspace twice, a negative or missing count, or an
     as_of without a time zone, or when targets hold a month of a workspace twice.
     """
-    days = _days_by_workspace(facts)
-    history = _targets_by_workspace(targets)
-    rows = [
-        _row(workspace, day, known, history.get(workspace, {}), tz)
-        for workspace, known in sorted(days.items())
-        for day in sorted({*dates} & known.days.keys())
-    ]
-    return pd.DataFrame(
-        {name: pd.Series([row[name] for row in rows], dtype=kind) for name, kind in _TYPES.items()}
-    )
-
-
-def records(frame: pd.DataFrame) -> list[dict[str, object]]:
-    """Return a frame's rows as plain Python values, ready for a database driver.
-
-    Values are str, int, Decimal, date or datetime, and None wherever pandas marks one as missing.
-    """
-    columns = [map(_plain, frame[name].tolist()) for name in frame.columns]
-    return [dict(zip(frame.columns, row, strict=True)) for row in zip(*columns, strict=True)]
+    wanted = set(dates)
+    histories = _by_month(targets)
+    rows = []
+    for workspace, by_date in sorted(_by_date(facts).items()):
+        sums = _PrefixSums(by_date)
+        history = histories.get(workspace, {})
+        for day in sorted(wanted & by_date.keys()):
+            rows.append(_row(by_date[day], sums, history, tz))
+    return rows
 
 
 def _row(
-    workspace: str, day: date, known: "_Days", targets: Mapping[date, int | None], tz: ZoneInfo
-) -> dict[str, Any]:
+    fact: DailyFact, sums: "_PrefixSums", targets: Mapping[date, int | None], tz: ZoneInfo
+) -> ComputedRow:
+    day = fact.date
     month_start = calendar.first_of_month(day)
-    month = known.over(month_start, day)
-    last_month = known.over(calendar.first_of_previous_month(day), month_start - _ONE_DAY)
+    month = sums.over(month_start, day)
+    last_month = sums.over(calendar.first_of_previous_month(day), month_start - _ONE_DAY)
     last_7, last_14, last_30 = (
-        known.over(day - timedelta(days=length - 1), day) for length in (7, 14, 30)
+        sums.over(day - timedelta(days=length - 1), day) for length in (7, 14, 30)
     )
-    today = known.days[day]
     replies = month.interested
     # Each day of the month counts as long as the metric date, which is 23 to 25 hours.
     whole_month = calendar.days_in_month(day) * _seconds(calendar.day_length(day, tz))
-    elapsed = _elapsed_seconds(day, today.as_of, tz)
+    elapsed = _elapsed_seconds(day, fact.as_of, tz)
     projected_replies = _divided(_times(replies, whole_month), elapsed)
     target = _target_of(month_start, targets)
     week, week_before = last_7.interested, _minus(last_14.interested, last_7.interested)
-    return {
-        "workspace": workspace,
-        "metric_date": day,
-        "emails_sent_mtd": month.sent,
-        "positive_replies_mtd": replies,
-        "all_replies_mtd": month.replied,
-        "bounced_mtd": month.bounced,
-        "unsubscribed_mtd": month.unsubscribed,
-        "emails_sent_today": today.counts.sent,
-        "positive_replies_today": today.counts.interested,
-        "emails_sent_last_7_days": last_7.sent,
-        "emails_sent_last_14_days": last_14.sent,
-        "emails_sent_last_30_days": last_30.sent,
-        "positive_replies_last_7_days": week,
-        "positive_replies_last_14_days": last_14.interested,
-        "positive_replies_last_30_days": last_30.interested,
-        "positive_replies_last_month": last_month.interested,
-        "positive_replies_current_month": replies,
-        "projection_positive_replies_eom": projected_replies,
-        "projection_emails_eom": _divided(_times(month.sent, whole_month), elapsed),
-        "mtd_leads_progress": _percent(replies, target),
-        "projection_replies_progress": _percent(projected_replies, target),
-        "last_week_vs_week_before_progress": _percent(_minus(week, week_before), week_before),
-        "monthly_kpi_target": target,
-        "as_of": today.as_of,
-    }
+    return ComputedRow(
+        workspace=fact.workspace,
+        metric_date=day,
+        emails_sent_mtd=month.sent,
+        positive_replies_mtd=replies,
+        all_replies_mtd=month.replied,
+        bounced_mtd=month.bounced,
+        unsubscribed_mtd=month.unsubscribed,
+        emails_sent_today=fact.sent,
+        positive_replies_today=fact.interested,
+        emails_sent_last_7_days=last_7.sent,
+        emails_sent_last_14_days=last_14.sent,
+        emails_sent_last_30_days=last_30.sent,
+        positive_replies_last_7_days=week,
+        positive_replies_last_14_days=last_14.interested,
+        positive_replies_last_30_days=last_30.interested,
+        positive_replies_last_month=last_month.interested,
+        positive_replies_current_month=replies,
+        projection_positive_replies_eom=projected_replies,
+        projection_emails_eom=_divided(_times(month.sent, whole_month), elapsed),
+        mtd_leads_progress=_percent(replies, target),
+        projection_replies_progress=_percent(projected_replies, target),
+        last_week_vs_week_before_progress=_percent(_minus(week, week_before), week_before),
+        monthly_kpi_target=target,
+        as_of=fact.as_of.astimezone(UTC),
+    )
 
 
-@dataclass(frozen=True)
-class _Counts:
-    """One number for each of FACT_COUNTS, or None where days are missing."""
+class _Counts(NamedTuple):
+    """One sum for each of FACT_COUNTS, or None where days are missing."""
 
     sent: int | None = None
     replied: int | None = None
@@ -129,81 +164,63 @@ class _Counts:
     unsubscribed: int | None = None
 
 
-@dataclass(frozen=True)
-class _Day:
-    """What the facts hold of a day, and the aware instant at which they were asked for."""
-
-    counts: _Counts
-    as_of: datetime
+_UNKNOWN = _Counts()
 
 
-class _Days:
-    """A workspace's days, and the sums over any run of them: differences of two running totals.
+class _PrefixSums:
+    """Prefix sums over one client's daily facts.
 
-    The totals run over every day from the first fact to the last. A day that no fact tells of adds
-    nothing, and is missing from the number of days told, which shows that a sum is not whole.
+    They cover every day from the first fact to the last. A day without a fact adds nothing; the
+    number of days with one, which is summed as well, shows that a window is not whole.
     """
 
-    def __init__(self, days: Mapping[date, _Day]) -> None:
-        self.days = days
-        first, last = min(days), max(days)
-        self._eve = first - _ONE_DAY
-        told = [days.get(day) for day in calendar.days_between(first, last)]
-        self._days_told = list(accumulate((day is not None for day in told), initial=0))
-        self._totals = {
-            name: list(
-                accumulate((getattr(day.counts, name) if day else 0 for day in told), initial=0)
-            )
-            for name in FACT_COUNTS
-        }
+    def __init__(self, by_date: Mapping[date, DailyFact]) -> None:
+        first, last = min(by_date), max(by_date)
+        self._day_before = first - _ONE_DAY
+        nothing = (0,) * (1 + len(FACT_COUNTS))
+        days = (by_date.get(day) for day in calendar.days_between(first, last))
+        terms = (nothing if fact is None else (1, *_counts_of(fact)) for fact in days)
+        self._sums = list(accumulate(terms, _added, initial=nothing))
 
     def over(self, first: date, last: date) -> _Counts:
-        """The sums of the days `first` … `last`."""
-        before, until = (self._place(day) for day in (first - _ONE_DAY, last))
-        if self._days_told[until] - self._days_told[before] != (last - first).days + 1:
-            return _Counts()
-        return _Counts(**{name: sums[until] - sums[before] for name, sums in self._totals.items()})
+        """The sums of the days `first` … `last`, of which `last` is not after the last fact."""
+        known_days, *counts = map(sub, self._until(last), self._until(first - _ONE_DAY))
+        return _Counts(*counts) if known_days == (last - first).days + 1 else _UNKNOWN
 
-    def _place(self, day: date) -> int:
-        """Where the totals stand at the end of a day; before the first fact they are 0."""
-        return max(0, (day - self._eve).days)
+    def _until(self, day: date) -> tuple[int, ...]:
+        """The sums at the end of a day; before the first fact they are 0."""
+        return self._sums[max(0, (day - self._day_before).days)]
 
 
-def _days_by_workspace(facts: pd.DataFrame) -> dict[str, _Days]:
-    days: dict[str, dict[date, _Day]] = {}
-    for workspace, day, values, as_of in _fact_rows(facts):
-        of_workspace = days.setdefault(workspace, {})
-        complaint = None
-        if day in of_workspace:
-            complaint = "stands in the facts twice"
-        elif not all(value == value and value is not None and value >= 0 for value in values):
-            complaint = "has a negative or missing count"
-        elif not isinstance(as_of, datetime) or pd.isna(as_of) or as_of.tzinfo is None:
-            complaint = "has an as_of without a time zone"
-        if complaint is not None:
-            raise ValueError(f"{workspace} on {day} {complaint}.")
-        counts = _Counts(**dict(zip(FACT_COUNTS, map(int, values), strict=True)))
-        of_workspace[day] = _Day(counts, _datetime(as_of).astimezone(UTC))
-    return {workspace: _Days(of_workspace) for workspace, of_workspace in days.items()}
+def _added(sums: tuple[int, ...], terms: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(map(add, sums, terms))
 
 
-def _fact_rows(facts: pd.DataFrame) -> Iterator[tuple[str, date, Sequence[int], datetime]]:
-    as_of = facts["as_of"]
-    if isinstance(as_of.dtype, pd.DatetimeTZDtype):
-        as_of = as_of.dt.as_unit("us")
-    counts = zip(*(facts[name].tolist() for name in FACT_COUNTS), strict=True)
-    return zip(facts["workspace"], facts["date"], counts, as_of, strict=True)
+def _by_date(facts: Iterable[DailyFact]) -> dict[str, dict[date, DailyFact]]:
+    found: defaultdict[str, dict[date, DailyFact]] = defaultdict(dict)
+    for fact in facts:
+        of_workspace = found[fact.workspace]
+        problem = None
+        if fact.date in of_workspace:
+            problem = "is in the facts twice"
+        elif any(count is None or count < 0 for count in _counts_of(fact)):
+            problem = "has a negative or missing count"
+        elif fact.as_of is None or fact.as_of.tzinfo is None:
+            problem = "has an as_of without a time zone"
+        if problem is not None:
+            raise ValueError(f"{fact.workspace} on {fact.date} {problem}.")
+        of_workspace[fact.date] = fact
+    return found
 
 
-def _targets_by_workspace(targets: pd.DataFrame) -> dict[str, dict[date, int | None]]:
-    history: dict[str, dict[date, int | None]] = {}
-    columns = (targets[name] for name in ("workspace", "holds_from", "monthly_kpi_target"))
-    for workspace, holds_from, target in zip(*columns, strict=True):
-        of_workspace = history.setdefault(workspace, {})
-        if holds_from in of_workspace:
-            raise ValueError(f"{workspace} has two targets from {holds_from}.")
-        of_workspace[holds_from] = None if pd.isna(target) else int(target)
-    return history
+def _by_month(targets: Iterable[Target]) -> dict[str, dict[date, int | None]]:
+    found: defaultdict[str, dict[date, int | None]] = defaultdict(dict)
+    for target in targets:
+        of_workspace = found[target.workspace]
+        if target.holds_from in of_workspace:
+            raise ValueError(f"{target.workspace} has two targets from {target.holds_from}.")
+        of_workspace[target.holds_from] = target.monthly_kpi_target
+    return found
 
 
 def _target_of(month_start: date, targets: Mapping[date, int | None]) -> int | None:
@@ -213,7 +230,7 @@ def _target_of(month_start: date, targets: Mapping[date, int | None]) -> int | N
 
 
 def _elapsed_seconds(day: date, as_of: datetime, tz: ZoneInfo) -> int:
-    """How much of its month had passed on a metric date at `as_of`, at least one day."""
+    """How much of the month has passed on a metric date at `as_of`, at least one day."""
     length = _seconds(calendar.day_length(day, tz))
     passed = _seconds(calendar.elapsed(day, as_of, tz))
     return max((day.day - 1) * length + passed, length)
@@ -246,14 +263,3 @@ def _divided(amount: int | None, by: int) -> int | None: ...
 def _divided(amount: int | None, by: int) -> int | None:
     """Amount ÷ by, rounded half up: exact, for integers from 0 on and divisors above 0."""
     return None if amount is None else (2 * amount + by) // (2 * by)
-
-
-def _plain(value: object) -> object:
-    if value is None or value is pd.NA or value is pd.NaT or value != value:
-        return None
-    return _datetime(value) if isinstance(value, datetime) else value
-
-
-def _datetime(instant: datetime) -> datetime:
-    """The same as Python's own class, which is many times as quick as pandas' in arithmetic."""
-    return instant.to_pydatetime() if isinstance(instant, pd.Timestamp) else instant

@@ -6,12 +6,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
-from kpi_pipeline.db.facts import (
-    SendingPlan,
-    store_facts,
-    store_plan,
-)
-from kpi_pipeline.db.frames import read_facts
+from kpi_pipeline.db.facts import SendingPlan, read_facts, store_facts, store_plan
 from kpi_pipeline.db.tables import raw_bison_stats, sending_plans
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline_tests.db.stocked import AS_OF, day, imported, record, rows_of
@@ -121,12 +116,11 @@ def test_facts_are_read_for_the_period_and_the_clients_asked_for(engine: Engine)
     with engine.begin() as connection:
         store_facts(connection, "harbor", days, AS_OF)
         store_facts(connection, "quay", days, AS_OF)
-        frame = read_facts(connection, ["quay"], TUESDAY, WEDNESDAY, tz=CHICAGO).sort_values("date")
-    assert frame[["workspace", "date", "sent"]].values.tolist() == [
-        ["quay", TUESDAY, 17],
-        ["quay", WEDNESDAY, 18],
+        facts = read_facts(connection, ["quay"], TUESDAY, WEDNESDAY, tz=CHICAGO)
+    assert sorted((fact.workspace, fact.date, fact.sent, fact.as_of) for fact in facts) == [
+        ("quay", TUESDAY, 17, AS_OF),
+        ("quay", WEDNESDAY, 18, AS_OF),
     ]
-    assert frame["as_of"].iloc[0].to_pydatetime() == AS_OF
 
 
 def test_instants_are_read_back_in_utc_whatever_the_server_thinks(engine: Engine) -> None:

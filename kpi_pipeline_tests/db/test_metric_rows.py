@@ -1,4 +1,5 @@
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Literal
@@ -7,8 +8,13 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Engine
 
-from kpi_pipeline.db.facts import SendingPlan, store_facts, store_plan
-from kpi_pipeline.db.frames import read_facts, read_targets
+from kpi_pipeline.db.facts import (
+    SendingPlan,
+    read_facts,
+    read_targets,
+    store_facts,
+    store_plan,
+)
 from kpi_pipeline.db.metrics import (
     DayNumbers,
     publish_metrics,
@@ -17,8 +23,8 @@ from kpi_pipeline.db.metrics import (
 )
 from kpi_pipeline.db.tables import client_metrics, kpi_projections
 from kpi_pipeline.db.vault import Vault
-from kpi_pipeline.domain import metrics
 from kpi_pipeline.domain.calendar import days_between, fetch_period
+from kpi_pipeline.domain.metrics import compute
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline_tests.db.stocked import (
     AS_OF,
@@ -40,7 +46,7 @@ def _two_clients(engine: Engine, vault: Vault) -> None:
     imported(engine, vault, record(101, "Harbor", display_name="HB"), record(102, "Quay"))
 
 
-def work_out(
+def compute_and_publish(
     engine: Engine,
     dates: Sequence[date],
     workspace: str = "harbor",
@@ -61,8 +67,8 @@ def test_the_stored_numbers_are_those_that_metrics_defines(engine: Engine) -> No
         stock_facts(connection, "quay", first, last)
         facts = read_facts(connection, ["harbor"], first, last, tz=CHICAGO)
         targets = read_targets(connection, ["harbor"])
-    expected = metrics.records(metrics.compute(facts, targets, dates, CHICAGO))
-    rows = work_out(engine, dates)
+    expected = [asdict(row) for row in compute(facts, targets, dates, CHICAGO)]
+    rows = compute_and_publish(engine, dates)
     assert len(rows) == len(dates) == len(expected)
     with engine.connect() as connection:
         assert without_updated_at(rows_of(connection, kpi_projections)) == expected
@@ -74,8 +80,8 @@ def test_the_stored_numbers_are_those_that_metrics_defines(engine: Engine) -> No
 def test_working_it_out_twice_changes_nothing_but_updated_at(engine: Engine) -> None:
     with engine.begin() as connection:
         stock_facts(connection, "harbor")
-    first = work_out(engine, [YESTERDAY, TODAY])
-    second = work_out(engine, [YESTERDAY, TODAY])
+    first = compute_and_publish(engine, [YESTERDAY, TODAY])
+    second = compute_and_publish(engine, [YESTERDAY, TODAY])
     assert without_updated_at(first) == without_updated_at(second)
     for before, after in zip(first, second, strict=True):
         assert before["updated_at"] < after["updated_at"]
@@ -84,10 +90,10 @@ def test_working_it_out_twice_changes_nothing_but_updated_at(engine: Engine) -> 
 def test_a_row_is_replaced_by_what_the_new_facts_give(engine: Engine) -> None:
     with engine.begin() as connection:
         stock_facts(connection, "harbor", interested=3)
-    [before] = work_out(engine, [TODAY], source="webhook")
+    [before] = compute_and_publish(engine, [TODAY], source="webhook")
     with engine.begin() as connection:
         stock_facts(connection, "harbor", YESTERDAY, YESTERDAY, interested=1)
-    [after] = work_out(engine, [TODAY], source="sync")
+    [after] = compute_and_publish(engine, [TODAY], source="sync")
     assert (before["positive_replies_mtd"], after["positive_replies_mtd"]) == (54, 52)
     assert (before["source"], after["source"]) == ("webhook", "sync")
 
@@ -96,9 +102,9 @@ def test_other_dates_and_other_clients_keep_their_rows(engine: Engine) -> None:
     with engine.begin() as connection:
         stock_facts(connection, "harbor")
         stock_facts(connection, "quay", sent=7)
-    work_out(engine, [YESTERDAY, TODAY])
-    before = work_out(engine, [TODAY], "quay")
-    after = work_out(engine, [TODAY])
+    compute_and_publish(engine, [YESTERDAY, TODAY])
+    before = compute_and_publish(engine, [TODAY], "quay")
+    after = compute_and_publish(engine, [TODAY])
     assert [(it["workspace"], it["metric_date"]) for it in after] == [
         ("harbor", YESTERDAY),
         ("harbor", TODAY),
@@ -111,8 +117,8 @@ def test_a_row_carries_both_labels_and_its_fixed_columns(engine: Engine) -> None
     with engine.begin() as connection:
         stock_facts(connection, "harbor")
         stock_facts(connection, "quay")
-    work_out(engine, [TODAY])
-    harbor, quay = work_out(engine, [TODAY], "quay")
+    compute_and_publish(engine, [TODAY])
+    harbor, quay = compute_and_publish(engine, [TODAY], "quay")
     assert (harbor["workspace_name"], harbor["display_name"]) == ("Harbor", "HB")
     assert (quay["workspace_name"], quay["display_name"]) == ("Quay", "Quay")
     assert (harbor["metric_type"], harbor["as_of"]) == ("mtd", AS_OF)
@@ -123,7 +129,7 @@ def test_a_new_label_reaches_the_row_when_it_is_published_again(
 ) -> None:
     with engine.begin() as connection:
         stock_facts(connection, "harbor")
-    work_out(engine, [TODAY])
+    compute_and_publish(engine, [TODAY])
     imported(engine, vault, record(101, "Seaside"))
     with engine.begin() as connection:
         publish_metrics(connection, ["harbor"], [TODAY], "sync")
@@ -140,7 +146,7 @@ def test_a_sending_plan_stands_on_the_row_of_its_own_day_alone(engine: Engine) -
         stock_facts(connection, "harbor")
         store_plan(connection, "harbor", SendingPlan(TODAY, 320, 350, AS_OF))
         store_plan(connection, "quay", SendingPlan(YESTERDAY, 1, 2, AS_OF))
-    yesterday, today = work_out(engine, [YESTERDAY, TODAY])
+    yesterday, today = compute_and_publish(engine, [YESTERDAY, TODAY])
     plan = ("emails_scheduled_today", "emails_scheduled_tomorrow")
     assert [today[name] for name in plan] == [320, 350]
     assert [yesterday[name] for name in plan] == [None, None]
@@ -149,7 +155,7 @@ def test_a_sending_plan_stands_on_the_row_of_its_own_day_alone(engine: Engine) -
 def test_a_window_with_a_day_that_was_never_fetched_is_null_and_no_zero(engine: Engine) -> None:
     with engine.begin() as connection:
         stock_facts(connection, "harbor", without=[date(2026, 3, 8)])
-    [row] = work_out(engine, [TODAY])
+    [row] = compute_and_publish(engine, [TODAY])
     assert row["positive_replies_last_7_days"] == 21
     for name in ("positive_replies_last_14_days", "positive_replies_mtd", "mtd_leads_progress"):
         assert row[name] is None
@@ -160,8 +166,8 @@ def test_not_a_number_never_reaches_the_table(engine: Engine, vault: Vault) -> N
     with engine.begin() as connection:
         stock_facts(connection, "harbor", date(2026, 3, 16), TODAY, interested=0)
         stock_facts(connection, "quay", interested=0)
-    work_out(engine, [date(2026, 3, 16), TODAY])
-    harbor, _, quay = work_out(engine, [TODAY], "quay")
+    compute_and_publish(engine, [date(2026, 3, 16), TODAY])
+    harbor, _, quay = compute_and_publish(engine, [TODAY], "quay")
     assert (harbor["monthly_kpi_target"], harbor["mtd_leads_progress"]) == (0, None)
     assert quay["last_week_vs_week_before_progress"] is None
     with engine.connect() as connection:
@@ -176,7 +182,7 @@ def test_growth_above_a_thousand_percent_is_stored(engine: Engine) -> None:
         stock_facts(connection, "harbor", interested=0)
         stock_facts(connection, "harbor", date(2026, 3, 11), date(2026, 3, 11), interested=1)
         stock_facts(connection, "harbor", TODAY, TODAY, interested=20_000)
-    [row] = work_out(engine, [TODAY])
+    [row] = compute_and_publish(engine, [TODAY])
     assert row["last_week_vs_week_before_progress"] == Decimal("1999900.00")
 
 
@@ -198,12 +204,12 @@ def test_dates_without_facts_are_named_and_nothing_is_written(
     with engine.begin() as connection:
         stock_facts(connection, "harbor", without=missing)
         stock_facts(connection, "quay")
-        with pytest.raises(KpiError) as refusal:
+        with pytest.raises(KpiError) as refused:
             recompute_projections(
                 connection, ["harbor"], days_between(date(2026, 3, 10), TODAY), CHICAGO
             )
         assert rows_of(connection, kpi_projections) == []
-    assert str(refusal.value) == (
+    assert str(refused.value) == (
         f"harbor has no facts of {named}. "
         "Materialize raw_bison_stats for these dates, or all three assets together."
     )
@@ -215,10 +221,10 @@ def test_dates_without_projections_are_named_and_nothing_is_written(engine: Engi
             stock_facts(connection, workspace)
         recompute_projections(connection, ["harbor"], [TODAY], CHICAGO)
         recompute_projections(connection, ["quay"], [YESTERDAY, TODAY], CHICAGO)
-        with pytest.raises(KpiError) as refusal:
+        with pytest.raises(KpiError) as refused:
             publish_metrics(connection, ["harbor"], [TODAY, YESTERDAY], "sync")
         assert rows_of(connection, client_metrics) == []
-    assert str(refusal.value) == (
+    assert str(refused.value) == (
         "harbor has no projections of 2026-03-17. "
         "Materialize kpi_projections for these dates, or all three assets together."
     )

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
 
-from kpi_pipeline.db.frames import read_targets
+from kpi_pipeline.db.facts import read_targets
 from kpi_pipeline.db.metrics import recompute_projections
 from kpi_pipeline.db.tables import client_targets, kpi_projections
 from kpi_pipeline.db.vault import Vault
@@ -17,9 +17,8 @@ FEBRUARY, MARCH, APRIL = (date(2026, month, 1) for month in (2, 3, 4))
 
 def targets(engine: Engine, workspace: str = "harbor") -> list[tuple[date, Any]]:
     with engine.connect() as connection:
-        frame = read_targets(connection, [workspace])
-    history = zip(frame["holds_from"].tolist(), frame["monthly_kpi_target"].tolist(), strict=True)
-    return sorted(history)
+        found = read_targets(connection, [workspace])
+    return sorted((target.holds_from, target.monthly_kpi_target) for target in found)
 
 
 def targets_shown(engine: Engine, dates: Sequence[date]) -> dict[date, Any]:

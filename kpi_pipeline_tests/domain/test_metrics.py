@@ -1,47 +1,21 @@
-from collections.abc import Mapping, Sequence
+import random
+from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from zoneinfo import ZoneInfo
 
-import pandas as pd
 import pytest
 
-from kpi_pipeline.domain import columns, metrics
 from kpi_pipeline.domain.calendar import days_between
-
-CHICAGO = ZoneInfo("America/Chicago")
-LONG_AFTER = datetime(2101, 1, 1, tzinfo=UTC)
-NO_TARGETS = pd.DataFrame(columns=["workspace", "holds_from", "monthly_kpi_target"])
-ONE_REPLY = {"sent": 100, "replied": 10, "interested": 1, "bounced": 5, "unsubscribed": 2}
-
-
-def facts_of(
-    days: Sequence[date] | Mapping[date, int],
-    workspace: str = "acorn-labs",
-    as_of: datetime = LONG_AFTER,
-    **counts: int,
-) -> pd.DataFrame:
-    """Give each day the counts of ONE_REPLY, or as many positive replies as it maps to."""
-    per_day = days if isinstance(days, Mapping) else dict.fromkeys(days, ONE_REPLY["interested"])
-    return pd.DataFrame(
-        [
-            {"workspace": workspace, "date": day, **ONE_REPLY, "interested": replies, **counts}
-            | {"as_of": as_of}
-            for day, replies in per_day.items()
-        ]
-    )
-
-
-def target_of(monthly: int | None, holds_from: date = date(2020, 1, 1)) -> pd.DataFrame:
-    return pd.DataFrame(
-        [{"workspace": "acorn-labs", "holds_from": holds_from, "monthly_kpi_target": monthly}]
-    )
-
-
-def row_of(facts: pd.DataFrame, day: date, targets: pd.DataFrame = NO_TARGETS) -> dict[str, object]:
-    rows = metrics.records(metrics.compute(facts, targets, [day], CHICAGO))
-    assert len(rows) == 1
-    return rows[0]
+from kpi_pipeline.domain.columns import METRIC_COLUMNS
+from kpi_pipeline.domain.metrics import ComputedRow
+from kpi_pipeline_tests.domain.facts import (
+    CHICAGO,
+    LONG_AFTER,
+    computed,
+    facts_of,
+    row_of,
+    target_of,
+)
 
 
 def test_each_number_is_taken_from_its_own_count_and_window() -> None:
@@ -180,17 +154,13 @@ def test_windows_that_begin_before_the_first_fact_are_null() -> None:
 
 def test_one_workspace_never_lends_its_days_to_another() -> None:
     june = days_between(date(2026, 6, 1), date(2026, 6, 30))
-    facts = pd.concat(
-        [
-            facts_of(june, "birch-co"),
-            facts_of([day for day in june if day.day != 3], "acorn-labs"),
-            facts_of(june[4:], "cedar-inc", interested=9),
-        ]
-    )
-    rows = metrics.records(metrics.compute(facts, NO_TARGETS, june[4:6], CHICAGO))
-    assert [
-        (row["workspace"], row["metric_date"], row["positive_replies_mtd"]) for row in rows
-    ] == [
+    facts = [
+        *facts_of(june, "birch-co"),
+        *facts_of([day for day in june if day.day != 3], "acorn-labs"),
+        *facts_of(june[4:], "cedar-inc", interested=9),
+    ]
+    rows = computed(facts, june[4:6])
+    assert [(row.workspace, row.metric_date, row.positive_replies_mtd) for row in rows] == [
         ("acorn-labs", june[4], None),
         ("acorn-labs", june[5], None),
         ("birch-co", june[4], 5),
@@ -202,49 +172,44 @@ def test_one_workspace_never_lends_its_days_to_another() -> None:
 
 def test_a_date_without_facts_of_its_own_gives_no_row() -> None:
     facts = facts_of([date(2026, 6, 1), date(2026, 6, 3)])
-    asked = days_between(date(2026, 5, 30), date(2026, 6, 4))
-    frame = metrics.compute(facts, NO_TARGETS, asked, CHICAGO)
-    assert frame["metric_date"].tolist() == [date(2026, 6, 1), date(2026, 6, 3)]
+    rows = computed(facts, days_between(date(2026, 5, 30), date(2026, 6, 4)))
+    assert [row.metric_date for row in rows] == [date(2026, 6, 1), date(2026, 6, 3)]
 
 
 def test_the_order_of_facts_and_dates_does_not_matter() -> None:
     days = days_between(date(2026, 5, 1), date(2026, 6, 10))
-    facts = pd.concat([facts_of({day: day.day for day in days}, name) for name in ("b", "a")])
-    straight = metrics.compute(facts, NO_TARGETS, days, CHICAGO)
-    shuffled = metrics.compute(
-        facts.sample(frac=1, random_state=7), NO_TARGETS, [*days[::-1], days[0]], CHICAGO
-    )
-    pd.testing.assert_frame_equal(straight, shuffled)
+    facts = [fact for name in ("b", "a") for fact in facts_of({day: day.day for day in days}, name)]
+    shuffled = random.Random(7).sample(facts, len(facts))
+    rows = computed(facts, days)
+    assert rows == computed(shuffled, [*days[::-1], days[0]])
+    assert len(rows) == 2 * len(days)
 
 
 def test_the_row_carries_the_as_of_of_its_own_day_in_utc() -> None:
     local = datetime(2026, 6, 2, 9, 30, tzinfo=CHICAGO)
-    facts = pd.concat([facts_of([date(2026, 6, 1)]), facts_of([date(2026, 6, 2)], as_of=local)])
-    as_of = row_of(facts.astype({"as_of": object}), date(2026, 6, 2))["as_of"]
+    facts = [*facts_of([date(2026, 6, 1)]), *facts_of([date(2026, 6, 2)], as_of=local)]
+    as_of = row_of(facts, date(2026, 6, 2))["as_of"]
     assert as_of == datetime(2026, 6, 2, 14, 30, tzinfo=UTC)
-    assert isinstance(as_of, datetime)
     assert as_of.tzinfo is UTC
 
 
-@pytest.mark.parametrize("unit", ["s", "us", "ns"])
-def test_the_precision_of_as_of_makes_no_difference(unit: str) -> None:
+@pytest.mark.parametrize("microsecond", [0, 1, 999_999])
+def test_a_fraction_of_a_second_in_as_of_makes_no_difference(microsecond: int) -> None:
     day = date(2026, 6, 2)
-    facts = facts_of([date(2026, 6, 1), day], as_of=datetime(2026, 6, 2, 17, tzinfo=UTC))
-    asked = facts.astype({"as_of": f"datetime64[{unit}, UTC]"})
-    frame = metrics.compute(asked, NO_TARGETS, [day], CHICAGO)
-    assert str(frame["as_of"].dtype) == "datetime64[us, UTC]"
-    assert frame["projection_positive_replies_eom"].tolist() == [40]
+    as_of = datetime(2026, 6, 2, 17, 0, 0, microsecond, tzinfo=UTC)
+    row = row_of(facts_of([date(2026, 6, 1), day], as_of=as_of, sent=10**9), day)
+    assert row["as_of"] == as_of
+    assert row["projection_positive_replies_eom"] == 40
+    assert row["projection_emails_eom"] == 40 * 10**9
 
 
-@pytest.mark.parametrize("facts", [facts_of([date(2026, 6, 1)]), facts_of([date(2026, 6, 1)])[:0]])
-def test_columns_and_their_types_are_the_same_with_and_without_rows(facts: pd.DataFrame) -> None:
-    frame = metrics.compute(facts, NO_TARGETS, [date(2026, 6, 1)], CHICAGO)
-    assert list(frame.columns) == [
+def test_a_row_has_the_columns_of_the_table_in_their_order() -> None:
+    assert [field.name for field in fields(ComputedRow)] == [
         *("workspace", "metric_date"),
-        *columns.METRIC_COLUMNS,
+        *METRIC_COLUMNS,
         *("monthly_kpi_target", "as_of"),
     ]
-    for name in [*columns.METRIC_COLUMNS, "monthly_kpi_target"]:
-        assert frame[name].dtype == (object if name.endswith("_progress") else "Int64"), name
-    assert str(frame["as_of"].dtype) == "datetime64[us, UTC]"
-    assert len(metrics.records(frame)) == len(facts)
+
+
+def test_without_facts_there_are_no_rows() -> None:
+    assert computed([], [date(2026, 6, 1)], target_of(50)) == []

@@ -1,12 +1,11 @@
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
-import pandas as pd
 import pytest
 
-from kpi_pipeline.domain import metrics
 from kpi_pipeline.domain.calendar import days_between
-from kpi_pipeline_tests.domain.test_metrics import CHICAGO, NO_TARGETS, facts_of, row_of, target_of
+from kpi_pipeline.domain.metrics import Target
+from kpi_pipeline_tests.domain.facts import NO_TARGETS, computed, facts_of, row_of, target_of
 
 
 def projected_emails(day: date, as_of: datetime, sent_a_day: int) -> object:
@@ -106,7 +105,7 @@ def test_only_the_as_of_of_the_metric_date_itself_moves_its_projection() -> None
     day = date(2026, 6, 2)
     noon = datetime(2026, 6, 2, 17, tzinfo=UTC)
     before = facts_of([date(2026, 6, 1)], as_of=datetime(2026, 6, 1, 8, tzinfo=UTC))
-    row = row_of(pd.concat([before, facts_of([day], as_of=noon)]), day)
+    row = row_of([*before, *facts_of([day], as_of=noon)], day)
     assert row["projection_positive_replies_eom"] == 40
 
 
@@ -159,10 +158,10 @@ def test_progress_of_the_projection_is_that_of_the_rounded_number_beside_it() ->
         pytest.param(target_of(0), 0, id="zero"),
         pytest.param(target_of(None), None, id="taken back"),
         pytest.param(target_of(50, date(2026, 7, 1)), None, id="only from next month on"),
-        pytest.param(target_of(50).assign(workspace="birch-co"), None, id="another client's"),
+        pytest.param(target_of(50, workspace="birch-co"), None, id="another client's"),
     ],
 )
-def test_without_a_target_progress_is_null(targets: pd.DataFrame, shown: int | None) -> None:
+def test_without_a_target_progress_is_null(targets: list[Target], shown: int | None) -> None:
     day = date(2026, 6, 30)
     row = row_of(facts_of(days_between(date(2026, 6, 1), day)), day, targets)
     assert row["monthly_kpi_target"] == shown
@@ -173,17 +172,15 @@ def test_without_a_target_progress_is_null(targets: pd.DataFrame, shown: int | N
 
 def test_a_past_month_keeps_its_target_when_the_target_changes() -> None:
     facts = facts_of(days_between(date(2026, 4, 1), date(2026, 7, 1)))
-    targets = pd.concat(
-        [
-            target_of(None, date(2026, 7, 1)),
-            target_of(200, date(2026, 6, 1)),
-            target_of(100, date(2026, 4, 1)),
-        ]
-    )
+    targets = [
+        *target_of(None, date(2026, 7, 1)),
+        *target_of(200, date(2026, 6, 1)),
+        *target_of(100, date(2026, 4, 1)),
+    ]
     dates = [date(2026, 4, 1), date(2026, 5, 31), date(2026, 6, 1), date(2026, 7, 1)]
-    rows = metrics.records(metrics.compute(facts, targets, dates, CHICAGO))
-    assert [row["monthly_kpi_target"] for row in rows] == [100, 100, 200, None]
-    assert [str(row["mtd_leads_progress"]) for row in rows] == ["1.00", "31.00", "0.50", "None"]
+    rows = computed(facts, dates, targets)
+    assert [row.monthly_kpi_target for row in rows] == [100, 100, 200, None]
+    assert [str(row.mtd_leads_progress) for row in rows] == ["1.00", "31.00", "0.50", "None"]
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,20 @@
-"""The numbers once more, in plain Python and fractions, day by day, to compare with."""
+"""The numbers computed a second way, with fractions and day by day, to compare with."""
 
 import math
 import random
 from calendar import monthrange
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
-import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpi_pipeline.domain import calendar, columns, metrics
-from kpi_pipeline_tests.domain.test_metrics import CHICAGO
+from kpi_pipeline.domain import calendar, columns
+from kpi_pipeline.domain.metrics import DailyFact, Target, compute
+from kpi_pipeline_tests.domain.facts import CHICAGO
 
 TELLING_DAYS = [
     date(2024, 2, 29),
@@ -134,17 +134,12 @@ def expected(case: Case, workspace: str, day: date) -> dict[str, object]:
 @given(cases())
 @settings(max_examples=60, deadline=None)
 def test_the_numbers_agree_with_a_plain_count_day_by_day(case: Case) -> None:
-    facts = pd.DataFrame(
-        [
-            {"workspace": workspace, "date": day, **fact.counts, "as_of": fact.as_of}
-            for (workspace, day), fact in case.facts.items()
-        ]
-    )
-    targets = pd.DataFrame(
-        [(workspace, since, target) for (workspace, since), target in case.targets.items()],
-        columns=["workspace", "holds_from", "monthly_kpi_target"],
-    )
-    rows = metrics.records(metrics.compute(facts, targets, case.dates, CHICAGO))
-    assert rows == [
+    facts = [
+        DailyFact(workspace, day, **fact.counts, as_of=fact.as_of)
+        for (workspace, day), fact in case.facts.items()
+    ]
+    targets = [Target(*key, target) for key, target in case.targets.items()]
+    rows = compute(facts, targets, case.dates, CHICAGO)
+    assert [asdict(row) for row in rows] == [
         expected(case, workspace, day) for workspace, day in sorted(case.facts) if day in case.dates
     ]

@@ -1,9 +1,9 @@
-from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import Any
 
 from kpi_pipeline.domain.columns import FACT_COUNTS
 from kpi_pipeline.domain.events.overlay import CountedEvents, overlay
+from kpi_pipeline.domain.metrics import DailyFact
 from kpi_pipeline_tests.domain.bodies import CHICAGO
 
 TODAY, YESTERDAY = date(2026, 3, 18), date(2026, 3, 17)
@@ -11,14 +11,14 @@ AS_OF = datetime(2026, 3, 18, 15, 0, tzinfo=UTC)
 ZEROS = dict.fromkeys(FACT_COUNTS, 0)
 
 
-def facts(day: date, workspace: str = "harbor", **counts: int) -> dict[str, Any]:
-    return {"workspace": workspace, "date": day, **ZEROS, **counts, "as_of": AS_OF}
+def facts(day: date, workspace: str = "harbor", **counts: int) -> DailyFact:
+    return DailyFact(workspace, day, **{**ZEROS, **counts}, as_of=AS_OF)
 
 
-def laid(
-    rows: list[dict[str, Any]], *counted: CountedEvents, open_day: date | None = TODAY
-) -> list[Mapping[str, Any]]:
-    return list(overlay(rows, counted, open_day=open_day, tz=CHICAGO))
+def overlaid(
+    rows: list[DailyFact], *counted: CountedEvents, open_day: date | None = TODAY
+) -> list[DailyFact]:
+    return overlay(rows, counted, open_day=open_day, tz=CHICAGO)
 
 
 def test_events_raise_their_own_count_of_their_own_client_and_day() -> None:
@@ -28,7 +28,7 @@ def test_events_raise_their_own_count_of_their_own_client_and_day() -> None:
         CountedEvents("harbor", TODAY, "bounced", 1),
         CountedEvents("harbor", YESTERDAY, "interested", 5),
     ]
-    assert laid(rows, *counted) == [
+    assert overlaid(rows, *counted) == [
         facts(YESTERDAY, interested=7),
         facts(TODAY, sent=13, bounced=1),
         facts(TODAY, "quay", sent=4),
@@ -37,19 +37,19 @@ def test_events_raise_their_own_count_of_their_own_client_and_day() -> None:
 
 def test_the_facts_that_were_passed_in_stay_as_they_are() -> None:
     row = facts(TODAY, sent=10)
-    laid([row], CountedEvents("harbor", TODAY, "sent", 3))
-    assert row["sent"] == 10
+    overlaid([row], CountedEvents("harbor", TODAY, "sent", 3))
+    assert row.sent == 10
 
 
 def test_without_events_the_facts_come_back() -> None:
-    assert laid([facts(TODAY, sent=1)]) == [facts(TODAY, sent=1)]
-    assert laid([]) == []
+    assert overlaid([facts(TODAY, sent=1)]) == [facts(TODAY, sent=1)]
+    assert overlaid([]) == []
 
 
 def test_a_closed_day_without_facts_stays_missing_whatever_its_events() -> None:
     closed = CountedEvents("harbor", YESTERDAY, "interested", 2)
-    assert laid([facts(TODAY)], closed) == [facts(TODAY)]
-    assert laid([], CountedEvents("harbor", TODAY, "sent", 1), open_day=None) == []
+    assert overlaid([facts(TODAY)], closed) == [facts(TODAY)]
+    assert overlaid([], CountedEvents("harbor", TODAY, "sent", 1), open_day=None) == []
 
 
 def test_the_open_day_stands_on_zeros_as_of_its_first_instant() -> None:
@@ -58,8 +58,8 @@ def test_the_open_day_stands_on_zeros_as_of_its_first_instant() -> None:
         CountedEvents("harbor", TODAY, "replied", 1),
         CountedEvents("quay", TODAY, "sent", 1),
     ]
-    start = {"as_of": datetime(2026, 3, 18, 5, 0, tzinfo=UTC)}
-    assert laid([], *counted) == [
-        {**facts(TODAY, interested=2, replied=1), **start},
-        {**facts(TODAY, "quay", sent=1), **start},
+    start = datetime(2026, 3, 18, 5, 0, tzinfo=UTC)
+    assert overlaid([], *counted) == [
+        replace(facts(TODAY, interested=2, replied=1), as_of=start),
+        replace(facts(TODAY, "quay", sent=1), as_of=start),
     ]
