@@ -100,7 +100,7 @@ def ingest(
 
     The files stay where they are; what was taken in before counts no second time.
     """
-    from kpi_pipeline.inbox.records import Unfinished, take_up_file
+    from kpi_pipeline.inbox.records import UnfinishedFileError, ingest_file
 
     events, rejected = 0, []
     with _opened() as app:
@@ -109,8 +109,8 @@ def ingest(
         for path in files:
             try:
                 age = time.time() - path.stat().st_mtime
-                outcome = take_up_file(inbox_of(app, realtime=True), path, instance, age)
-            except Unfinished:
+                outcome = ingest_file(inbox_of(app, realtime=True), path, instance, age)
+            except UnfinishedFileError:
                 raise KpiError(
                     f"{path} ends in the middle, and was written to a moment ago: nothing of it "
                     "was taken in. Try again when it is whole."

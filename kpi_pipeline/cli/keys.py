@@ -18,7 +18,7 @@ from kpi_pipeline.errors import KpiError
 from kpi_pipeline.services.console import out
 from kpi_pipeline.services.database import ready_databases
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline.sync.identity import key_of
+from kpi_pipeline.sync.identity import own_key
 from kpi_pipeline.sync.keys import (
     KeyOutcome,
     KeyWork,
@@ -132,7 +132,7 @@ def _picked(app: AppContext, workspaces: Sequence[str] | None) -> list[Client]:
 
 def _key(app: AppContext, client: Client) -> StoredKey | KpiError | None:
     try:
-        return key_of(app, client)
+        return own_key(app, client)
     except KpiError as error:
         return error
 

@@ -1,1 +1,1 @@
-"""The work of events, without HTTP and without Dagster: stored first, then worked into the rows."""
+"""The webhook inbox: events are stored first, then applied to the rows. No HTTP, no Dagster."""

@@ -1,4 +1,4 @@
-"""Works the rows of clients out anew with the events that wait for them."""
+"""Recomputes clients' rows with their pending events."""
 
 import logging
 from collections import defaultdict
@@ -20,19 +20,19 @@ _log = logging.getLogger(__name__)
 def apply_pending(
     connection: Connection, workspaces: Collection[str], tz: ZoneInfo, now: datetime
 ) -> int:
-    """Recompute the rows that these clients' waiting events change; return how many that settles.
+    """Recompute the rows that these clients' pending events change; return how many are applied.
 
-    The caller holds the clients' locks. Where a client's rows can't be worked out they stay as they
-    were, its events stay stored with the reason, and the transaction goes on with the others.
+    The caller holds the clients' locks. If computing a client's rows fails, they stay as they were,
+    its events keep the reason, and the transaction continues with the other clients.
     """
     today = business_date(now, tz)
     dates = affected_dates(connection, workspaces, today)
-    # Most share their dates, today alone: these are worked out at once.
-    alike: dict[tuple[date, ...], list[str]] = defaultdict(list)
+    # Most clients share their dates (today alone), and are recomputed together.
+    by_dates: dict[tuple[date, ...], list[str]] = defaultdict(list)
     for workspace in sorted(workspaces):
-        alike[tuple(dates.get(workspace, ()))].append(workspace)
+        by_dates[tuple(dates.get(workspace, ()))].append(workspace)
     return sum(
-        _apply(connection, together, days, tz, today, now) for days, together in alike.items()
+        _apply(connection, together, days, tz, today, now) for days, together in by_dates.items()
     )
 
 
@@ -51,13 +51,13 @@ def _apply(
                 publish_metrics(connection, workspaces, dates, source="webhook")
             return mark_applied(connection, workspaces, dates, today=today, now=now)
     except OperationalError:
-        # A full disk or a server that is going is no event's fault.
+        # A full disk or a server that shuts down has nothing to do with the events.
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, the events are kept
+    except Exception as error:  # noqa: BLE001 - the events stay stored after any error
         if len(workspaces) > 1:
             return sum(_apply(connection, [it], dates, tz, today, now) for it in workspaces)
         (workspace,) = workspaces
-        _log.exception("%s: the events that wait could not be applied", workspace)
-        reason = f"Working out the rows of {workspace} failed ({type(error).__name__})."
+        _log.exception("%s: its pending events could not be applied", workspace)
+        reason = f"Computing the rows of {workspace} failed ({type(error).__name__})."
         note_failure(connection, workspaces, reason, now)
         return 0

@@ -1,4 +1,4 @@
-"""Takes events in: each is stored before anything else is done with it, and then applied."""
+"""Ingests events: stores each one first, then applies it to its client's rows."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Longer than a sync holds a client's rows, and shorter than a sender waits for its answer.
-_MOST_PATIENCE = "2s"
+# Longer than a sync holds a client's lock, and shorter than a sender waits for its answer.
+_LOCK_TIMEOUT = "2s"
 _LOCK_NOT_AVAILABLE = "55P03"
 
 
 @dataclass(frozen=True)
 class Inbox:
-    """Where events go. `instance_urls` has the configured address of each instance.
+    """What ingesting needs. `instance_urls` has the configured address of each instance.
 
-    With `realtime` off, events are stored, and left to Dagster's sensor to be applied.
+    With `realtime` off, events are only stored, and Dagster's sensor applies them.
     """
 
     engine: Engine
@@ -42,20 +42,20 @@ class Inbox:
 
 
 def inbox_of(app: "AppContext", *, realtime: bool) -> Inbox:
-    """The inbox of an installation; without `realtime`, events are stored and applied later."""
+    """The inbox of an AppContext; without `realtime`, events are only stored, and applied later."""
     urls = {it.name: it.url for it in app.settings.bison_instances}
     return Inbox(app.engine, app.timezone, app.now, urls, realtime=realtime)
 
 
 def ingest(inbox: Inbox, events: Sequence[Event]) -> list[Receipt]:
-    """Store the events and work out the rows of their clients anew, in one transaction.
+    """Store the events and recompute the rows of their clients, in one transaction.
 
-    Returns what became of each, in their order. What can't be applied, because the client's rows
-    are held by somebody else for too long or because working them out fails, is stored all the
-    same, and tried again later.
+    Returns one receipt per event, in their order. An event that can't be applied, because the
+    client's lock is held for too long or computing its rows fails, is stored all the same, and
+    applied later.
 
     Raises:
-        sqlalchemy.exc.SQLAlchemyError: if the database can't be reached; nothing is stored then.
+        sqlalchemy.exc.SQLAlchemyError: if the database is unreachable; nothing is stored then.
     """
     checked = [of_its_instance(event, inbox.instance_urls) for event in events]
     if inbox.realtime:
@@ -65,7 +65,7 @@ def ingest(inbox: Inbox, events: Sequence[Event]) -> list[Receipt]:
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
                 raise
-            _log.warning("Events are stored and applied later: their client's rows are held.")
+            _log.warning("Events are stored and applied later: their client's lock is held.")
     with inbox.engine.begin() as connection:
         return store_events(connection, _with_owners(connection, checked))
 
@@ -79,16 +79,16 @@ def _store_and_apply(
         for event, owner in owned
         if owner is not None and owner.active and event.status is EventStatus.RECEIVED
     }
-    connection.execute(text(f"SET LOCAL lock_timeout = '{_MOST_PATIENCE}'"))
-    # The clients first, in one order, and then their events: so does everybody who takes both.
+    connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
+    # Lock the clients first, in one order, and then their events: all code that locks both does.
     lock_clients(connection, counting)
     now = inbox.now()
-    # Where the last try failed, the next has its time: many webhooks at once are not many tries.
+    # After a failed try the next one waits, so many webhooks at once don't use up the five tries.
     counting -= in_backoff(connection, counting, now)
     receipts = store_events(connection, owned)
     apply_pending(connection, counting, inbox.timezone, now)
-    waited = [it.event_id for it in receipts if it.status is EventStatus.RECEIVED]
-    statuses = read_statuses(connection, waited)
+    pending = [it.event_id for it in receipts if it.status is EventStatus.RECEIVED]
+    statuses = read_statuses(connection, pending)
     return [replace(it, status=statuses.get(it.event_id, it.status)) for it in receipts]
 
 
@@ -102,9 +102,9 @@ def _with_owners(
 
 
 def of_its_instance(event: Event, urls: Mapping[str, str]) -> Event:
-    """The event, or an invalid one where its body names another of the instances.
+    """The event, or an INVALID one if its body names another of the instances.
 
-    Ids of workspaces repeat between instances: its numbers would be a stranger's.
+    Workspace ids repeat between instances, so it would count for an unrelated client.
     """
     named = instances_at(event.instance_url, urls)
     if not named or event.instance in named:
@@ -114,15 +114,15 @@ def of_its_instance(event: Event, urls: Mapping[str, str]) -> Event:
         status=EventStatus.INVALID,
         metric=None,
         idempotency_key=f"{event.instance} misdirected {event.idempotency_key}",
-        reason=f"It tells of instance {', '.join(sorted(named))}, and came in by the address of "
-        f"{event.instance}: give the webhook the address of its own instance.",
+        reason=f"It is an event of instance {', '.join(sorted(named))}, and came in at the address "
+        f"of {event.instance}: give the webhook the address of its own instance.",
     )
 
 
 def instances_at(url: str | None, urls: Mapping[str, str]) -> set[str]:
-    """The instances whose configured address has the same host as `url`; none for no address."""
-    told = _host(url)
-    return {name for name, known in urls.items() if _host(known) == told} if told else set()
+    """The instances whose configured address has the same host as `url`; none without a host."""
+    host = _host(url)
+    return {name for name, known in urls.items() if _host(known) == host} if host else set()
 
 
 def _host(url: str | None) -> str:

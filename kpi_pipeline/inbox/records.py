@@ -1,4 +1,4 @@
-"""Reads the records of one file of events, and takes them in."""
+"""Reads the records of one file of events, and ingests them."""
 
 import json
 from collections.abc import Iterator
@@ -12,18 +12,18 @@ from kpi_pipeline.inbox.ingest import Inbox, ingest, instances_at
 
 LARGEST_RECORD = 1024 * 1024
 LARGEST_JSON = 64 * 1024 * 1024
-# A file that ends in the middle may be one that somebody still writes, slowly.
+# A file that ends in the middle of a record may still be being written, slowly.
 _CUT_OFF_AFTER_SECONDS = 60.0
-_AT_ONCE = 500
+_BATCH = 500
 
 
-class Unfinished(Exception):  # noqa: N818 - says what it is
-    """A file that ends in the middle, and was written to a moment ago."""
+class UnfinishedFileError(Exception):
+    """The file ends in the middle of a record, and was written to within the last minute."""
 
 
 @dataclass(frozen=True)
 class RejectedRecord:
-    """A record that can't be taken in: where it stands, as one line, and why."""
+    """A record that can't be ingested: its place in the file, its text as one line, and why."""
 
     place: str
     line: bytes
@@ -32,7 +32,7 @@ class RejectedRecord:
 
 @dataclass
 class FileOutcome:
-    """What became of a file: how many events were stored, and what was rejected."""
+    """Result of one file: the number of stored events, and the rejected records."""
 
     events: int = 0
     rejected: list[RejectedRecord] = field(default_factory=list)
@@ -42,48 +42,49 @@ class FileOutcome:
 class _Record:
     place: str
     body: bytes
-    fault: str | None = None
+    problem: str | None = None
 
 
-def take_up_file(inbox: Inbox, path: Path, instance: str | None, age: float) -> FileOutcome:
+def ingest_file(inbox: Inbox, path: Path, instance: str | None, age: float) -> FileOutcome:
     """Store the events of a file that was last written to `age` seconds ago, and apply them.
 
-    Without an `instance`, each record's own address names it, or there is only one.
+    Without an `instance`, the address in each record names it, unless only one is configured.
 
     Raises:
-        Unfinished: if it ends in the middle and is younger than a minute; nothing is stored then.
+        UnfinishedFileError: if the file ends in the middle of a record and is younger than a
+            minute; nothing is stored then.
         OSError: if it can't be read.
-        sqlalchemy.exc.SQLAlchemyError: if the database goes away; reading it again does no harm.
+        sqlalchemy.exc.SQLAlchemyError: if the database is unreachable; the file can be read again.
     """
     young = age < _CUT_OFF_AFTER_SECONDS
     outcome = FileOutcome()
     lines = path.suffix.lower() != ".json"
-    records = _lines(path, young=young) if lines else iter(_whole(path, young=young))
+    records = _lines(path, young=young) if lines else iter(_json(path, young=young))
     if lines and young:
-        # All is looked at before the first is stored, for the end may not be there yet.
+        # Read to the end before anything is stored: the last record may be incomplete.
         for _ in _lines(path, young=True):
             pass
-    while batch := list(islice(records, _AT_ONCE)):
-        _take_in(inbox, batch, instance, outcome)
+    while batch := list(islice(records, _BATCH)):
+        _ingest_batch(inbox, batch, instance, outcome)
     return outcome
 
 
-def _take_in(
+def _ingest_batch(
     inbox: Inbox, batch: list[_Record], instance: str | None, outcome: FileOutcome
 ) -> None:
     arrived_at = inbox.now()
     readable: list[tuple[_Record, Event]] = []
     for record in batch:
         owner = instance or _instance_of(inbox, record)
-        fault = record.fault
-        if fault is None and owner is None:
-            fault = (
-                "There are several instances, and its event.instance_url names none of them: drop "
-                "the file into a subfolder that is called like its instance."
+        problem = record.problem
+        if problem is None and owner is None:
+            problem = (
+                "Several instances are configured, and its event.instance_url names none of them: "
+                "drop the file into a subfolder with the name of its instance."
             )
-        if fault is not None or owner is None:
+        if problem is not None or owner is None:
             outcome.rejected.append(
-                RejectedRecord(record.place, _one_line(record.body), str(fault))
+                RejectedRecord(record.place, _one_line(record.body), str(problem))
             )
             continue
         event = understand(
@@ -105,14 +106,14 @@ def _take_in(
 def _instance_of(inbox: Inbox, record: _Record) -> str | None:
     if len(inbox.instance_urls) == 1:
         return next(iter(inbox.instance_urls))
-    told = understand(
+    event = understand(
         record.body,
         instance="",
         source=EventSource.FILE,
         arrived_at=inbox.now(),
         tz=inbox.timezone,
-    ).instance_url
-    named = instances_at(told, inbox.instance_urls)
+    )
+    named = instances_at(event.instance_url, inbox.instance_urls)
     return min(named) if len(named) == 1 else None
 
 
@@ -128,26 +129,26 @@ def _lines(path: Path, *, young: bool) -> Iterator[_Record]:
                 yield _Record(place, b"", f"It is longer than {LARGEST_RECORD} bytes.")
                 continue
             if young and not line.endswith(b"\n") and not _is_json(line):
-                raise Unfinished
+                raise UnfinishedFileError
             if line.strip():
                 yield _Record(place, line.strip())
 
 
-def _whole(path: Path, *, young: bool) -> list[_Record]:
-    """The one event of a file, or each of its list."""
+def _json(path: Path, *, young: bool) -> list[_Record]:
+    """The one event of a file, or each event of its list."""
     if path.stat().st_size > LARGEST_JSON:
-        fault = (
-            f"The file is larger than {LARGEST_JSON // 2**20} MiB: write one event a line, and "
-            "call it .jsonl."
+        problem = (
+            f"The file is larger than {LARGEST_JSON // 2**20} MiB: write one event per line, and "
+            "name it .jsonl."
         )
-        return [_Record("the file", b"", fault)]
+        return [_Record("the file", b"", problem)]
     body = path.read_bytes()
     try:
         content = json.loads(body.decode(), strict=False)
     except (ValueError, RecursionError):
         if young:
-            raise Unfinished from None
-        return [_Record("the file", body, "It is no JSON in UTF-8.")]
+            raise UnfinishedFileError from None
+        return [_Record("the file", body, "It is not JSON in UTF-8.")]
     if not isinstance(content, list):
         return [_Record("the file", body.strip())]
     return [

@@ -1,4 +1,4 @@
-"""Works events into the numbers that did not get there by themselves; and forgets old bodies."""
+"""Applies stored events that do not count yet; and drops old event bodies."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ NOT_COUNTED_YET = (
     EventStatus.UNMATCHED,
     EventStatus.INVALID,
 )
-# Their bodies may mean something to a newer version of the code.
-_READ_AGAIN = (EventStatus.INVALID, EventStatus.IGNORED)
-_AT_ONCE = 500
+# A newer version of the code may be able to parse their bodies.
+_PARSED_AGAIN = (EventStatus.INVALID, EventStatus.IGNORED)
+_BATCH = 500
 
 
 @dataclass(frozen=True)
 class ReplayReport:
-    """How many events were looked at, how many count by now, and how many still don't."""
+    """Numbers of events in the replay, of those that count now, and of those that still don't."""
 
     events: int
     applied: int
@@ -44,7 +44,10 @@ class ReplayReport:
 
 
 def match_and_date(inbox: Inbox) -> int:
-    """Hand events to clients that exist by now, and date those of `increment_metric`; how many."""
+    """Assign unmatched events to clients that exist by now, and date those of `increment_metric`.
+
+    Returns how many events that changed.
+    """
     with inbox.engine.begin() as connection:
         return match_events(connection) + date_events(connection, inbox.timezone)
 
@@ -56,26 +59,26 @@ def replay(
     workspaces: Collection[str] = (),
     statuses: Collection[EventStatus] = NOT_COUNTED_YET,
 ) -> ReplayReport:
-    """Read stored events again and work out the rows of their clients anew.
+    """Parse stored events again and recompute the rows of their clients.
 
-    Of those that arrived at `since` or later, of these clients, or of all, and that stand so. An
-    event that has its day keeps it, and one that counts already counts no second time: a replay
-    that is repeated changes nothing. Those set aside get another five tries.
+    Takes events that arrived at `since` or later, of these `workspaces` (or of all), and in these
+    `statuses`. An event keeps its business date, and one that counts already is not counted twice,
+    so repeating a replay changes nothing. Events that were set aside get another five tries.
     """
     match_and_date(inbox)
     with inbox.engine.begin() as connection:
         chosen = read_stored(connection, since=since, workspaces=workspaces, statuses=statuses)
-    for place in range(0, len(chosen), _AT_ONCE):
-        part = chosen[place : place + _AT_ONCE]
+    for start in range(0, len(chosen), _BATCH):
+        part = chosen[start : start + _BATCH]
         with inbox.engine.begin() as connection:
             for event in part:
-                if event.status in _READ_AGAIN and event.body is not None:
-                    _read_again(connection, inbox, event)
+                if event.status in _PARSED_AGAIN and event.body is not None:
+                    _parse_again(connection, inbox, event)
             let_wait_again(connection, [it.id for it in part if it.metric is not None])
     ids = [event.id for event in chosen]
     with inbox.engine.begin() as connection:
-        waiting = clients_that_wait(connection, ids)
-    for workspace in waiting:
+        pending = clients_that_wait(connection, ids)
+    for workspace in pending:
         with inbox.engine.begin() as connection:
             lock_client(connection, workspace)
             apply_pending(connection, [workspace], inbox.timezone, inbox.now())
@@ -86,22 +89,22 @@ def replay(
 
 
 def purge(inbox: Inbox, *, older_than_days: int) -> int:
-    """Drop the bodies of events that came in longer ago; how many.
+    """Drop the bodies of events that arrived more than `older_than_days` days ago; return how many.
 
-    With them go names, addresses and the text of mails. What tells an event from others and what
-    the numbers are made of stays.
+    Names, addresses and the texts of mails go with them. The idempotency key and all that the
+    numbers are computed from stay.
     """
     before = inbox.now() - timedelta(days=older_than_days)
     dropped = 0
     while True:
         with inbox.engine.begin() as connection:
-            some = drop_bodies(connection, before, most=_AT_ONCE)
+            some = drop_bodies(connection, before, most=_BATCH)
         if not some:
             return dropped
         dropped += some
 
 
-def _read_again(connection: Connection, inbox: Inbox, stored: StoredEvent) -> None:
+def _parse_again(connection: Connection, inbox: Inbox, stored: StoredEvent) -> None:
     event = of_its_instance(
         understand(
             stored.body or b"",

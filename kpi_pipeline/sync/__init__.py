@@ -1,1 +1,1 @@
-"""The work of a run, without Dagster: a block of clients and dates, client by client."""
+"""The work of a sync run, without Dagster: a block of workspaces and dates, client by client."""

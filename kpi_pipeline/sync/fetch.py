@@ -1,32 +1,41 @@
-"""One client's facts, fetched from Email Bison: one call, whatever the number of days."""
+"""Fetches one client's facts from Email Bison: one call, whatever the number of days."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import BisonClient, WorkspaceReader
 from kpi_pipeline.db.clients import Client
 from kpi_pipeline.db.facts import SendingPlan
+from kpi_pipeline.db.unknown_fields import note_unknown_fields
 from kpi_pipeline.domain.calendar import fetch_period
 from kpi_pipeline.sync.identity import read_client
 from kpi_pipeline.sync.scope import BackfillScope
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class FetchedFacts:
-    """What Email Bison told of one client: daily counts, and today's plan where today was asked."""
+    """One client's daily counts, and its sending plan if today is among the requested dates.
+
+    `as_of` is the moment at which the request for the daily series was sent.
+    """
 
     as_of: datetime
     days: Mapping[date, Mapping[str, int]]
     plan: SendingPlan | None
 
 
-def period_of(dates: Sequence[date], whole: BackfillScope | None) -> tuple[date, date]:
-    """The first and last day that are fetched for `dates`, or for all of `whole`."""
-    if whole is None:
+def facts_period(dates: Sequence[date], backfill: BackfillScope | None) -> tuple[date, date]:
+    """First and last day to fetch for `dates`, or for all dates of `backfill`."""
+    if backfill is None:
         return fetch_period(min(dates), max(dates))
-    return fetch_period(whole.first, whole.last)
+    return fetch_period(backfill.first, backfill.last)
 
 
 async def fetch_facts(
@@ -34,21 +43,21 @@ async def fetch_facts(
     bison: BisonClient,
     client: Client,
     dates: Sequence[date],
-    whole: BackfillScope | None = None,
+    backfill: BackfillScope | None = None,
 ) -> FetchedFacts:
-    """Fetch all the facts that the numbers of `dates` are worked out from, or those of `whole`.
+    """Fetch all facts that the rows of `dates`, or of all dates of `backfill`, are computed from.
 
     Raises:
-        KpiError: if the client's key can't be decrypted.
-        BisonError: if the call failed for good, or answered something that can't be believed.
+        KpiError: if the client's API key can't be decrypted.
+        BisonError: if a call failed for good, or its answer is not valid.
     """
     today = app.today()
-    first, last = period_of(dates, whole)
+    first, last = facts_period(dates, backfill)
 
     async def read(reader: WorkspaceReader) -> FetchedFacts:
         series = await reader.daily_series(first, last)
         plan = None
-        # Plans know no date but today, so it must be the same day there.
+        # A sending plan carries no date, so "today" must be the same day in Email Bison.
         if today in dates and app.bison_agrees_on(today):
             plan = SendingPlan(
                 date=today,
@@ -57,9 +66,34 @@ async def fetch_facts(
                 as_of=series.as_of,
             )
             if app.today() != today or not app.bison_agrees_on(today):
-                # Midnight passed meanwhile: whose "today" the plan tells of can't be known.
+                # Midnight passed between the calls: the plan may be of either day.
                 plan = None
         days = {day: asdict(counts) for day, counts in series.days.items()}
         return FetchedFacts(series.as_of, days, plan)
 
     return await read_client(app, bison, client, read)
+
+
+def report_unknown_fields(
+    app: AppContext, instance: str, seen: Mapping[tuple[str, str], int]
+) -> None:
+    """Count the undocumented fields that answers held, and log a warning for new ones.
+
+    `seen` maps (call, field) to the number of answers that held it. A database error is only
+    logged: the numbers of a run do not depend on these counts.
+    """
+    if not seen:
+        return
+    try:
+        with app.engine.begin() as connection:
+            new = note_unknown_fields(connection, instance, seen, app.now())
+    except SQLAlchemyError:
+        _log.exception("The unknown fields of instance %s could not be counted", instance)
+        return
+    if new:
+        _log.warning(
+            "instance %s: answers hold fields that this version does not know and ignores: %s. "
+            "Each is reported once and counted in the table bison_unknown_fields.",
+            instance,
+            "; ".join(f"{call}: {field}" for call, field in new),
+        )

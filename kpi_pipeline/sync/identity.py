@@ -1,4 +1,4 @@
-"""Whom a key belongs to: asked before its numbers are first believed, and once a day."""
+"""Verifies which workspace an API key acts in: before its first use, and then once a day."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,42 +23,42 @@ from kpi_pipeline.db.retry import retry_on_disconnect
 
 T = TypeVar("T")
 
-# The nightly refresh of the registry looks at every key. A sync asks by itself only where that did
-# not happen: a day, and the hour by which one day of the year is longer, and some for the run.
-BELIEVED_FOR = timedelta(hours=26)
+# The nightly refresh of the registry verifies every API key. A sync verifies a key only if that did
+# not happen: a day, plus the hour by which one day of the year is longer, plus an hour for the run.
+VERIFIED_FOR = timedelta(hours=26)
 
 
-def reference(client: Client) -> WorkspaceRef:
-    """The client as the room `bison` knows it."""
+def workspace_ref(client: Client) -> WorkspaceRef:
+    """The client in the terms of the `bison` package."""
     return WorkspaceRef(client.workspace, client.instance, client.bison_workspace_id)
 
 
-def is_due(key: StoredKey, now: datetime) -> bool:
-    """Whether it is time to ask again whom the key belongs to."""
-    return key.verified_at is None or now - key.verified_at > BELIEVED_FOR
+def needs_verification(key: StoredKey, now: datetime) -> bool:
+    """Whether the API key was never verified, or too long ago."""
+    return key.verified_at is None or now - key.verified_at > VERIFIED_FOR
 
 
 async def confirm_key(
     app: AppContext, bison: BisonClient, client: Client, secret: SecretStr
 ) -> None:
-    """Ask in which workspace a client's stored key acts, and note the answer.
+    """Ask Email Bison which workspace a client's stored API key acts in, and store the result.
 
     Raises:
-        RejectedKey, WrongWorkspace, WorkspaceGone: if it is no key of the client's workspace; it is
-            then asked about again before its numbers are believed.
-        BisonError: if the call failed otherwise. That says nothing of the key, and what was known
-            of it stays.
+        RejectedKey, WrongWorkspace, WorkspaceGone: if it is no API key of the client's workspace.
+            It is then verified again before its numbers are used.
+        BisonError: if the call failed otherwise. That says nothing about the API key, so the stored
+            result stays as it is.
     """
     try:
-        await bison.check_key(reference(client), secret)
+        await bison.check_key(workspace_ref(client), secret)
     except (RejectedKey, WrongWorkspace, WorkspaceGone):
-        await asyncio.to_thread(_note, app, client, None)
+        await asyncio.to_thread(_store_result, app, client, None)
         raise
-    await asyncio.to_thread(_note, app, client, app.now())
+    await asyncio.to_thread(_store_result, app, client, app.now())
 
 
-def key_of(app: AppContext, client: Client) -> StoredKey | None:
-    """The client's own key, if it has one.
+def own_key(app: AppContext, client: Client) -> StoredKey | None:
+    """The client's own API key, if it has one.
 
     Raises:
         KpiError: if it can't be decrypted.
@@ -74,25 +74,24 @@ async def read_client(
     client: Client,
     read: Callable[[WorkspaceReader], Awaitable[T]],
 ) -> T:
-    """Run `read` in the client's workspace, with its own key or else with the master key.
+    """Run `read` in the client's workspace, with its own API key or else with the master key.
 
-    A key of its own that was not seen to act in the client's workspace for a day is looked at
-    first.
+    An own key that was not verified within the last day is verified first.
 
     Raises:
-        KpiError: if the key can't be decrypted.
-        BisonError: if a call failed for good, or answered something that can't be believed.
+        KpiError: if the API key can't be decrypted.
+        BisonError: if a call failed for good, or its answer is not valid.
     """
-    key = await asyncio.to_thread(retry_on_disconnect, partial(key_of, app, client))
-    if key is not None and is_due(key, app.now()):
+    key = await asyncio.to_thread(retry_on_disconnect, partial(own_key, app, client))
+    if key is not None and needs_verification(key, app.now()):
         await confirm_key(app, bison, client, key.secret)
-    reading = await bison.read_as(reference(client), key.secret if key else None, read)
+    reading = await bison.read_as(workspace_ref(client), key.secret if key else None, read)
     return reading.value
 
 
-def _note(app: AppContext, client: Client, verified_at: datetime | None) -> None:
-    def note() -> None:
+def _store_result(app: AppContext, client: Client, verified_at: datetime | None) -> None:
+    def store() -> None:
         with app.engine.begin() as connection:
             mark_key(connection, client.workspace, verified_at)
 
-    retry_on_disconnect(note)
+    retry_on_disconnect(store)

@@ -1,4 +1,4 @@
-"""API keys of the clients' own: made through the master key, stored encrypted, and verified."""
+"""Clients' own API keys: created with the master key, stored encrypted, and verified."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -21,19 +21,19 @@ from kpi_pipeline.db.api_keys import (
 )
 from kpi_pipeline.db.clients import Client
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.sync.identity import confirm_key, reference
+from kpi_pipeline.sync.identity import confirm_key, workspace_ref
 
-# What a key is called in Email Bison's own pages.
+# The name of the API key in Email Bison's own pages.
 KEY_NAME = "kpi_pipeline"
 _UNUSED = "Key {} was made and is not used; delete it there."
 
 
 @dataclass(frozen=True)
 class KeyOutcome:
-    """How the work on one client's key ended.
+    """Result of the work on one client's API key.
 
-    `number` is the part of the key before its pipe, as Email Bison's pages show it; `error` is a
-    sentence, or None where all went well.
+    `number` is the part of the API key before its pipe, as Email Bison's pages show it; `error` is
+    a sentence, or None on success.
     """
 
     client: Client
@@ -47,7 +47,7 @@ KeyWork = Callable[[AppContext, BisonClient, Client], Awaitable[KeyOutcome]]
 async def for_each(
     app: AppContext, clients: Sequence[Client], work: KeyWork
 ) -> AsyncIterator[KeyOutcome]:
-    """Do `work` for one client after another, and tell of each as soon as it is done."""
+    """Do `work` for one client after another; yield each outcome as soon as it is known."""
     async with AsyncExitStack() as stack:
         opened: dict[str, BisonClient] = {}
         for client in clients:
@@ -63,15 +63,15 @@ async def for_each(
 
 
 async def create_key(app: AppContext, bison: BisonClient, client: Client) -> KeyOutcome:
-    """Make a key for a client that has none.
+    """Create an API key for a client that has none.
 
-    It is stored as soon as it is made, for nothing ever shows it again, and then verified. If it
-    turns out to be no key of the client's workspace, it is forgotten, and the master key serves
-    the client as before.
+    It is stored as soon as it is created, because Email Bison never shows it again, and then
+    verified. If it is no key of the client's workspace, it is dropped, and the client's data still
+    comes through the master key.
     """
     number = None
     try:
-        secret = await bison.create_key(reference(client), KEY_NAME)
+        secret = await bison.create_key(workspace_ref(client), KEY_NAME)
         number = key_number(secret)
         with app.engine.begin() as connection:
             store_keys(connection, {client.workspace: secret}, app.vault)
@@ -89,12 +89,12 @@ async def create_key(app: AppContext, bison: BisonClient, client: Client) -> Key
 
 
 async def rotate_key(app: AppContext, bison: BisonClient, client: Client) -> KeyOutcome:
-    """Put a new key in the place of a client's own; the old one stays until the new is verified."""
+    """Replace a client's own API key; the old one stays in use until the new one is verified."""
     number = None
     try:
-        secret = await bison.create_key(reference(client), KEY_NAME)
+        secret = await bison.create_key(workspace_ref(client), KEY_NAME)
         number = key_number(secret)
-        await bison.check_key(reference(client), secret)
+        await bison.check_key(workspace_ref(client), secret)
     except (BisonError, KpiError) as error:
         unused = f" {_UNUSED.format(number)}" if number else ""
         return KeyOutcome(client, number, f"{error} The client keeps the key it had.{unused}")
@@ -105,7 +105,7 @@ async def rotate_key(app: AppContext, bison: BisonClient, client: Client) -> Key
 
 
 async def check_key(app: AppContext, bison: BisonClient, client: Client) -> KeyOutcome:
-    """Ask in which workspace a client's stored key acts, and note it."""
+    """Ask Email Bison which workspace a client's stored API key acts in, and store the result."""
     number = None
     try:
         with app.engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""The registry against reality: Bison's own list of workspaces, and whom each key belongs to."""
+"""Compares the client registry with Bison's list of workspaces, and verifies every API key."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +16,19 @@ from kpi_pipeline.bison import (
 )
 from kpi_pipeline.db.clients import Client, active_clients, all_clients, relabel
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.sync.identity import confirm_key, key_of
-from kpi_pipeline.sync.unknown_fields import report_unknown_fields
+from kpi_pipeline.sync.fetch import report_unknown_fields
+from kpi_pipeline.sync.identity import confirm_key, own_key
 
 
 @dataclass
 class RegistryReport:
-    """What the comparison found; each entry is a line for a person to read."""
+    """Findings of the comparison; each entry is a line for a person to read.
+
+    `active` holds workspaces, `listed` the number of workspaces that Bison lists. `unknown` are
+    workspaces without a client, `vanished` clients without a workspace. `unserved` are clients that
+    no configured instance or API key covers. `unread` and `unanswered` name the instances whose
+    list is invalid or did not come.
+    """
 
     active: list[str] = field(default_factory=list)
     listed: int = 0
@@ -38,11 +44,11 @@ class RegistryReport:
 
 
 async def refresh_registry(app: AppContext) -> RegistryReport:
-    """Read each instance's workspaces, take over their names, and check every client's own key.
+    """Read each instance's workspaces, adopt their names, and verify every client's own API key.
 
-    A workspace that nobody imported is reported, not added: whether it is a client, and with which
-    target, is the agency's to say. A client that Bison no longer lists stays, and is reported.
-    Where an instance's list can't be read, nothing of that instance changes; the others go on.
+    An unregistered workspace is reported, not added: the agency decides whether it is a client, and
+    with which target. A client that Bison no longer lists stays, and is reported. If an instance's
+    list can't be read, nothing of that instance changes, and the other instances continue.
     """
     report = RegistryReport()
     with app.engine.connect() as connection:
@@ -65,7 +71,7 @@ async def refresh_registry(app: AppContext) -> RegistryReport:
 
 
 def _unserved(known: Sequence[Client], instances: Mapping[str, BisonInstance]) -> Iterator[str]:
-    """Active clients whom no key and no server could answer for."""
+    """Active clients that no configured instance or API key covers."""
     for client in known:
         instance = instances.get(client.instance)
         if not client.active:
@@ -115,7 +121,7 @@ def _compare(
         if client.active and client.bison_workspace_id not in names
     ]
     present = {
-        c.workspace: names[c.bison_workspace_id] for c in known if c.bison_workspace_id in names
+        it.workspace: names[it.bison_workspace_id] for it in known if it.bison_workspace_id in names
     }
     with app.engine.begin() as connection:
         relabel(connection, present, app.now())
@@ -128,7 +134,7 @@ async def _check_keys(
         if not (client.active and client.has_key):
             continue
         try:
-            if key := key_of(app, client):
+            if key := own_key(app, client):
                 await confirm_key(app, bison, client, key.secret)
         except KpiError as error:
             report.bad_keys.append(f"{client.workspace}: {error}")

@@ -1,4 +1,4 @@
-"""Works through a block: clients side by side, and each one's trouble stays with it."""
+"""Syncs a block of clients and dates: clients concurrently, each independent of the others."""
 
 import asyncio
 import logging
@@ -27,30 +27,29 @@ from kpi_pipeline.db.metrics import DayNumbers
 from kpi_pipeline.db.retry import DatabaseAway, retry_on_disconnect
 from kpi_pipeline.db.sync_log import SyncEntry, store_entry
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.sync.fetch import FetchedFacts, fetch_facts, period_of
+from kpi_pipeline.sync.fetch import FetchedFacts, facts_period, fetch_facts, report_unknown_fields
 from kpi_pipeline.sync.scope import KpiAsset, PartitionBlock
-from kpi_pipeline.sync.store import RowsFailedError, count_a_try, store_client
-from kpi_pipeline.sync.unknown_fields import report_unknown_fields
+from kpi_pipeline.sync.store import RowsFailedError, count_failed_try, store_client
 
 T = TypeVar("T")
 
 
-async def side_by_side(
+async def for_each_client(
     clients: Sequence[Client],
     work: Callable[[Client], Awaitable[T]],
-    at_once: int,
+    limit: int,
     *,
-    by_master_key: bool = True,
+    makes_calls: bool = True,
 ) -> list[T]:
-    """Do `work` for all clients, `at_once` of them at a time; in no particular order.
+    """Do `work` for all clients, `limit` of them at a time; the results are in no particular order.
 
-    Clients without a key of their own wait for their instance's master key, and take no slot while
-    they do; not so when the work makes no calls (`by_master_key` is false).
+    If the work makes calls, clients without an own API key run one after another, since they share
+    their instance's master key; they take no slot of the limit.
     """
-    slots = asyncio.Semaphore(at_once)
+    slots = asyncio.Semaphore(limit)
     lanes: dict[str, list[Client]] = {}
     for client in clients:
-        if by_master_key and not client.has_key:
+        if makes_calls and not client.has_key:
             lanes.setdefault(client.instance, []).append(client)
 
     async def one_after_another(lane: Sequence[Client]) -> list[T]:
@@ -70,9 +69,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ClientOutcome:
-    """How the work for one client ended. `error` is a sentence, or None where all went well.
+    """Result of one client's sync. `error` is a sentence, or None on success.
 
-    Of its `seconds`, some were spent waiting to be let call, and some within calls.
+    `seconds` is the duration in all; `waiting_seconds` of it passed waiting for a call slot, and
+    `calling_seconds` within calls.
     """
 
     workspace: str
@@ -89,75 +89,74 @@ class ClientOutcome:
 def run_sync(
     app: AppContext,
     block: PartitionBlock,
-    steps: Collection[KpiAsset],
+    assets: Collection[KpiAsset],
     *,
     run_id: str,
     on_done: Callable[[ClientOutcome], None] = lambda _: None,
 ) -> list[ClientOutcome]:
-    """Do `steps` for each client of the block; return the outcomes in the block's order.
+    """Update `assets` for each client of the block; return the outcomes in the block's order.
 
-    A client that fails changes none of its own rows and stops no other. Each outcome goes into
-    `sync_log` under `run_id`, and to `on_done`, as soon as it is known.
-
-    An unknown or inactive client is that client's own failure, too.
+    A client that fails keeps all its rows as they were and stops no other client; an unknown or
+    inactive client counts as failed. Each outcome goes to `sync_log` under `run_id`, and to
+    `on_done`, as soon as it is known.
 
     Raises:
-        KpiError: if there is no active client among them.
+        KpiError: if no client of the block is active.
     """
 
     def pick() -> tuple[list[Client], dict[str, str]]:
         with app.engine.connect() as connection:
             return pick_each(connection, block.workspaces)
 
-    clients, refused = retry_on_disconnect(pick)
+    clients, errors = retry_on_disconnect(pick)
     if not clients:
-        raise KpiError(" ".join(refused.values()))
-    work = _Work(app, block, frozenset(steps), run_id, on_done)
-    done = {outcome.workspace: outcome for outcome in asyncio.run(work.all(clients, refused))}
+        raise KpiError(" ".join(errors.values()))
+    sync = _SyncRun(app, block, frozenset(assets), run_id, on_done)
+    done = {outcome.workspace: outcome for outcome in asyncio.run(sync.all(clients, errors))}
     return [done[workspace] for workspace in block.workspaces]
 
 
-class _Work:
+class _SyncRun:
     def __init__(
         self,
         app: AppContext,
         block: PartitionBlock,
-        steps: frozenset[KpiAsset],
+        assets: frozenset[KpiAsset],
         run_id: str,
         on_done: Callable[[ClientOutcome], None],
     ) -> None:
-        self._deployment = app
+        self._app = app
         self._dates = sorted(block.dates)
-        self._whole = block.part_of
-        self._steps = steps
+        self._backfill = block.backfill
+        self._assets = assets
         self._run_id = run_id
         self._on_done = on_done
         self._bison: dict[str, BisonClient] = {}
 
     async def all(
-        self, clients: Sequence[Client], refused: Mapping[str, str]
+        self, clients: Sequence[Client], errors: Mapping[str, str]
     ) -> list[ClientOutcome]:
-        """Work for all clients."""
-        outcomes = [ClientOutcome(workspace, error=why) for workspace, why in refused.items()]
+        """Sync all clients; `errors` has the workspaces that can't be synced, with the reason."""
+        outcomes = [ClientOutcome(workspace, error=why) for workspace, why in errors.items()]
         for outcome in outcomes:
             await self._note(outcome)
         async with AsyncExitStack() as stack:
-            if KpiAsset.FACTS in self._steps:
+            if KpiAsset.FACTS in self._assets:
                 await self._open_instances(stack, {client.instance for client in clients})
-            done = await side_by_side(
+            done = await for_each_client(
                 clients,
                 self._one,
-                self._deployment.settings.bison_concurrency,
-                by_master_key=KpiAsset.FACTS in self._steps,
+                self._app.settings.bison_concurrency,
+                makes_calls=KpiAsset.FACTS in self._assets,
             )
             for name, bison in self._bison.items():
-                report_unknown_fields(self._deployment, name, bison.unknown_fields)
+                report_unknown_fields(self._app, name, bison.unknown_fields)
         return [*outcomes, *done]
 
     async def _open_instances(self, stack: AsyncExitStack, names: Collection[str]) -> None:
-        for name, instance in self._deployment.instances().items():
+        for name, instance in self._app.instances().items():
             if name in names:
-                bison = self._deployment.bison_client(instance)
+                bison = self._app.bison_client(instance)
                 self._bison[name] = await stack.enter_async_context(bison)
 
     async def _one(self, client: Client) -> ClientOutcome:
@@ -167,19 +166,19 @@ class _Work:
         error: str | None = None
         calls = CallStats()
         try:
-            async with self._turn(client) as has_facts:
-                if not has_facts:
+            async with self._facts_stored(client) as stored:
+                if not stored:
                     with counting_calls(calls):
                         facts = await self._fetch(client)
-                work = (self._deployment, client.workspace, self._dates, self._steps, facts)
+                work = (self._app, client.workspace, self._dates, self._assets, facts)
                 numbers = await asyncio.to_thread(retry_on_disconnect, partial(store_client, *work))
-        except (BisonError, KpiError) as trouble:
-            error = _naming(client.workspace, str(trouble))
-        except RowsFailedError as trouble:
-            error = await self._blame_events(client.workspace, trouble)
-        except Exception as trouble:  # noqa: BLE001 - no client's trouble may stop another's work
-            _log.exception("%s failed in a way nobody foresaw", client.workspace)
-            error = f"{client.workspace}: an unforeseen {type(trouble).__name__}; see the run's log"
+        except (BisonError, KpiError) as failure:
+            error = _with_workspace(client.workspace, str(failure))
+        except RowsFailedError as failure:
+            error = await self._count_failed_try(client.workspace, failure)
+        except Exception as failure:  # noqa: BLE001 - one client's error must not stop the others
+            _log.exception("%s failed unexpectedly", client.workspace)
+            error = f"{client.workspace}: an unexpected {type(failure).__name__}; see the run's log"
         outcome = ClientOutcome(
             workspace=client.workspace,
             error=error,
@@ -195,45 +194,45 @@ class _Work:
         return outcome
 
     @asynccontextmanager
-    async def _turn(self, client: Client) -> AsyncIterator[bool]:
-        """Tells whether the client's facts are there already, and keeps others from fetching them.
+    async def _facts_stored(self, client: Client) -> AsyncIterator[bool]:
+        """Yield whether the facts are stored already; lock out other runs' fetches meanwhile.
 
-        They are if another run of the same backfill has fetched them; today's are always fetched
-        anew, with the sending plan that belongs to them.
+        They are if another run of the same backfill fetched them. Today's are always fetched, since
+        today's sending plan comes with them.
         """
-        whole = self._whole
-        if KpiAsset.FACTS not in self._steps:
+        backfill = self._backfill
+        if KpiAsset.FACTS not in self._assets:
             yield True
-        elif whole is None or self._deployment.today() in self._dates:
+        elif backfill is None or self._app.today() in self._dates:
             yield False
         else:
-            period = period_of(self._dates, None)
+            period, since = facts_period(self._dates, None), backfill.requested_at
 
-            def are_known() -> bool:
-                with self._deployment.engine.connect() as connection:
-                    return are_known_since(connection, client.workspace, *period, whole.asked_at)
+            def are_stored() -> bool:
+                with self._app.engine.connect() as connection:
+                    return are_known_since(connection, client.workspace, *period, since)
 
-            async with backfill_fetch_lock(self._deployment.engine, client.workspace):
-                yield await asyncio.to_thread(retry_on_disconnect, are_known)
+            async with backfill_fetch_lock(self._app.engine, client.workspace):
+                yield await asyncio.to_thread(retry_on_disconnect, are_stored)
 
     async def _fetch(self, client: Client) -> FetchedFacts:
-        # Refuses an instance that is not configured, with the remedy.
-        name = self._deployment.instance(client.instance).name
+        # Raises, with the remedy, if the instance is not configured.
+        name = self._app.instance(client.instance).name
         bison = self._bison[name]
-        return await fetch_facts(self._deployment, bison, client, self._dates, self._whole)
+        return await fetch_facts(self._app, bison, client, self._dates, self._backfill)
 
-    async def _blame_events(self, workspace: str, trouble: RowsFailedError) -> str:
-        """Count a try for the client's waiting events; return the sentence about the failure."""
-        kind = type(trouble.__cause__).__name__
-        _log.error("%s: its rows could not be worked out", workspace, exc_info=trouble.__cause__)
-        count = partial(count_a_try, self._deployment, workspace, kind)
+    async def _count_failed_try(self, workspace: str, failure: RowsFailedError) -> str:
+        """Count a failed try for the client's pending events; return the sentence of the error."""
+        kind = type(failure.__cause__).__name__
+        _log.error("%s: its rows could not be computed", workspace, exc_info=failure.__cause__)
+        count = partial(count_failed_try, self._app, workspace, kind)
         try:
             await asyncio.to_thread(retry_on_disconnect, count)
         except (SQLAlchemyError, DatabaseAway):
-            _log.exception("%s: the failed try of its events could not be noted", workspace)
+            _log.exception("%s: the failed try of its events could not be stored", workspace)
         return (
-            f"{workspace}: working out its rows failed ({kind}); see the run's log. If an event "
-            "that waits is to blame, `kpi events list` names it once it was tried five times."
+            f"{workspace}: computing its rows failed ({kind}); see the run's log. If a "
+            "pending event is the reason, `kpi events list` names it after five tries."
         )
 
     async def _note(self, outcome: ClientOutcome) -> None:
@@ -248,27 +247,25 @@ class _Work:
             seconds=outcome.seconds,
             waiting_seconds=outcome.waiting_seconds,
             calling_seconds=outcome.calling_seconds,
-            finished_at=self._deployment.now(),
+            finished_at=self._app.now(),
         )
 
         def store() -> None:
-            with self._deployment.engine.begin() as connection:
+            with self._app.engine.begin() as connection:
                 store_entry(connection, entry)
 
         try:
             await asyncio.to_thread(retry_on_disconnect, store)
         except IntegrityError:
-            # Nobody knows this client: there is nothing to which its line could belong.
-            _log.warning(
-                "%s: no line of sync_log for a client that is not there", outcome.workspace
-            )
+            # The client does not exist (any more), and every line refers to one.
+            _log.warning("%s: no line in sync_log, the client does not exist", outcome.workspace)
         except (SQLAlchemyError, DatabaseAway):
-            _log.exception("%s: its line of sync_log could not be written", outcome.workspace)
+            _log.exception("%s: its line in sync_log could not be written", outcome.workspace)
         self._on_done(outcome)
 
 
-def _naming(workspace: str, error: str) -> str:
-    """The error with the client's name: a fault of the settings does not know whom it hits."""
+def _with_workspace(workspace: str, error: str) -> str:
+    """The error with the workspace in front; errors of the settings don't name one."""
     named = error.startswith(f"{workspace}:") or workspace in error.split()
     return error if named else f"{workspace}: {error}"
 

@@ -1,4 +1,4 @@
-"""What a run covers and does, in words that cost nothing to import."""
+"""Scope of a run. Import-light: no pandas, no SQLAlchemy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class KpiAsset(StrEnum):
-    """The three steps from Email Bison to the dashboard; each is named for the table it writes."""
+    """The three assets from Email Bison to the dashboard; each is named for the table it writes."""
 
     FACTS = "raw_bison_stats"
     PROJECTIONS = "kpi_projections"
@@ -16,21 +16,22 @@ class KpiAsset(StrEnum):
 
 @dataclass(frozen=True)
 class BackfillScope:
-    """The backfill that a run is a part of: when it was asked for, its first and last date."""
+    """Request time and full date range of the backfill that a run belongs to."""
 
-    asked_at: datetime
+    requested_at: datetime
     first: date
     last: date
 
 
 @dataclass(frozen=True)
 class PartitionBlock:
-    """Some clients × some consecutive dates: what one run covers.
+    """Some workspaces × some consecutive dates: what one run covers.
 
-    Dagster cuts a backfill of few dates into a run for each date, over all its clients. With
-    `part_of`, the first of these runs to come to a client fetches the facts for all of them.
+    Dagster may split a backfill of few dates into one run per date, each for all its clients.
+    `backfill` is then set, and the first of these runs to reach a client fetches the facts of the
+    full date range.
     """
 
     workspaces: Sequence[str]
     dates: Sequence[date]
-    part_of: BackfillScope | None = None
+    backfill: BackfillScope | None = None

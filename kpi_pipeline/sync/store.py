@@ -1,4 +1,4 @@
-"""One client's rows, written in one transaction: all of them, or none."""
+"""Writes one client's rows in one transaction: all of them, or none."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
@@ -25,9 +25,9 @@ from kpi_pipeline.sync.scope import KpiAsset
 
 
 class RowsFailedError(Exception):
-    """A client's rows could not be worked out, for a reason that nobody foresaw.
+    """Computing a client's rows failed unexpectedly; `__cause__` is the original error.
 
-    It may be one of the client's waiting events. The trouble itself is the cause.
+    One of the client's pending events may be the reason.
     """
 
 
@@ -35,16 +35,16 @@ def store_client(
     app: AppContext,
     workspace: str,
     dates: Sequence[date],
-    steps: Collection[KpiAsset],
+    assets: Collection[KpiAsset],
     facts: FetchedFacts | None,
 ) -> Mapping[date, DayNumbers]:
-    """Write what was fetched, and work out the rows of `dates` anew, as far as `steps` ask for it.
+    """Write the fetched facts, and recompute the rows of `dates` in the other `assets`.
 
     Returns the numbers that Dagster plots, by date.
 
     Raises:
-        KpiError: if a step finds nothing to stand on; the client's rows are as before then.
-        RowsFailedError: if working out the rows fails otherwise; they are as before, too.
+        KpiError: if an asset's input is missing; the client's rows are then as before.
+        RowsFailedError: if computing the rows fails otherwise; they are as before, too.
     """
     with app.engine.begin() as connection:
         lock_client(connection, workspace)
@@ -53,42 +53,42 @@ def store_client(
             if facts.plan is not None:
                 store_plan(connection, workspace, facts.plan)
         try:
-            _work_out(connection, app, workspace, dates, steps)
-        except Exception as trouble:
-            # A full disk or a server that is away is no event's fault.
-            if isinstance(trouble, (KpiError, OperationalError)) or is_away(trouble):
+            _recompute(connection, app, workspace, dates, assets)
+        except Exception as error:
+            # A full disk or an unreachable server has nothing to do with the events.
+            if isinstance(error, (KpiError, OperationalError)) or is_away(error):
                 raise
-            raise RowsFailedError(workspace) from trouble
+            raise RowsFailedError(workspace) from error
         return read_day_numbers(connection, workspace, dates)
 
 
-def count_a_try(app: AppContext, workspace: str, trouble: str) -> None:
-    """Count a try for the events that waited while the client's rows could not be worked out.
+def count_failed_try(app: AppContext, workspace: str, kind: str) -> None:
+    """Count a failed try for the client's pending events; `kind` is the type of the error.
 
-    After the fifth they are set aside, so that what one event breaks does not stay broken.
+    After the fifth try they are set aside, so one bad event can't block the client's rows for good.
     """
     reason = (
-        f"Working out the rows of {workspace} failed ({trouble}) with this event and any other "
-        "that waited: which of them is to blame is not known."
+        f"Computing the rows of {workspace} failed ({kind}) with this event and any others that "
+        "were pending: which of them is the reason is not known."
     )
     with app.engine.begin() as connection:
         note_failure(connection, [workspace], reason, app.now())
 
 
-def _work_out(
+def _recompute(
     connection: Connection,
     app: AppContext,
     workspace: str,
     dates: Sequence[date],
-    steps: Collection[KpiAsset],
+    assets: Collection[KpiAsset],
 ) -> None:
     today, now = app.today(), app.now()
-    if KpiAsset.PROJECTIONS in steps:
+    if KpiAsset.PROJECTIONS in assets:
         recompute_projections(connection, [workspace], dates, app.timezone, open_day=today)
-    if KpiAsset.METRICS in steps:
+    if KpiAsset.METRICS in assets:
         publish_metrics(connection, [workspace], dates, source="sync")
-    if {KpiAsset.PROJECTIONS, KpiAsset.METRICS} <= set(steps):
+    if {KpiAsset.PROJECTIONS, KpiAsset.METRICS} <= set(assets):
         mark_applied(connection, [workspace], dates, today=today, now=now)
-        # An event whose rows reach beyond these dates, over a gap in the facts or before the first
-        # date of the grid, would never be settled by runs, each of which covers a part of them.
+        # Some events affect rows beyond these dates, across a gap in the facts or before the first
+        # partition. Runs that each cover a part of these rows would never mark them applied.
         apply_pending(connection, [workspace], app.timezone, now)

@@ -1,4 +1,4 @@
-"""Email Bison's own totals of a period, asked for client by client; outside any sync."""
+"""Fetches Email Bison's own totals of a period for each client, for the check of totals."""
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -10,22 +10,22 @@ from kpi_pipeline.bison import BisonClient, BisonError, PeriodStats, Unavailable
 from kpi_pipeline.db.clients import Client, active_clients
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.identity import read_client
-from kpi_pipeline.sync.run import side_by_side
+from kpi_pipeline.sync.run import for_each_client
 
 
 @dataclass
 class Totals:
-    """What Email Bison told, by client; and a sentence for each client that could not be asked for,
-    or of whom it did not answer.
+    """Totals by workspace; and a sentence for each workspace whose call was not possible or invalid
+    (`unasked`), or stayed without an answer (`unanswered`).
     """
 
-    told: dict[str, PeriodStats] = field(default_factory=dict)
+    stats: dict[str, PeriodStats] = field(default_factory=dict)
     unasked: dict[str, str] = field(default_factory=dict)
     unanswered: dict[str, str] = field(default_factory=dict)
 
 
 async def ask_for_totals(app: AppContext, first: date, last: date) -> Totals:
-    """Ask for the totals of `first` … `last` of each active client, one call for each."""
+    """Fetch the totals of `first` … `last` of each active client, with one call per client."""
     totals = Totals()
     with app.engine.connect() as connection:
         clients = active_clients(connection)
@@ -36,13 +36,13 @@ async def ask_for_totals(app: AppContext, first: date, last: date) -> Totals:
 
         async def ask(client: Client) -> None:
             try:
-                totals.told[client.workspace] = await _ask(app, opened, client, first, last)
+                totals.stats[client.workspace] = await _ask(app, opened, client, first, last)
             except Unavailable as error:
                 totals.unanswered[client.workspace] = str(error)
             except (BisonError, KpiError) as error:
                 totals.unasked[client.workspace] = str(error)
 
-        await side_by_side(clients, ask, app.settings.bison_concurrency)
+        await for_each_client(clients, ask, app.settings.bison_concurrency)
     return totals
 
 
@@ -53,7 +53,7 @@ async def _ask(
     first: date,
     last: date,
 ) -> PeriodStats:
-    # Refuses an instance that is not configured, with the remedy.
+    # Raises, with the remedy, if the instance is not configured.
     bison = opened[app.instance(client.instance).name]
 
     async def read(reader: WorkspaceReader) -> PeriodStats:

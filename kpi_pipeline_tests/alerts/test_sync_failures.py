@@ -41,7 +41,7 @@ def test_a_run_that_called_nobody_does_not_end_what_a_call_began(office: Office)
     at(office, 0).sync("acme", "acme: answered 503")
     at(office, 1).sync("acme", calls=0)
     assert set(failing(office)) == {"acme"}
-    at(office, 2).sync("birch", "birch: working out its rows failed", calls=0)
+    at(office, 2).sync("birch", "birch: computing its rows failed", calls=0)
     at(office, 3).sync("birch", calls=0)
     assert set(failing(office)) == {"acme"}
 

@@ -40,7 +40,7 @@ def test_control_characters_and_broken_text_in_one_record_do_not_break_the_other
 
 def test_a_file_that_is_still_written_is_left_alone(one: Agency, folder: Path) -> None:
     drop(folder / "x.jsonl", lines(told(1)))
-    assert take_up(one, folder, now=WRITTEN + 1) == FilesReport(left_alone=1)
+    assert take_up(one, folder, now=WRITTEN + 1) == FilesReport(skipped=1)
     assert (tree(folder), one.events("id")) == (["x.jsonl"], [])
     assert take_up(one, folder, now=WRITTEN + 2) == FilesReport(files=1, events=1)
 
@@ -52,7 +52,7 @@ def test_a_file_that_ends_in_the_middle_is_waited_for_for_a_minute(
     whole = lines(told(1), told(2)) if name.endswith("l") else json.dumps([told(1), told(2)])
     drop(folder / name, whole[:-10])
     for now in (AT_REST, WRITTEN + 59):
-        assert take_up(one, folder, now) == FilesReport(left_alone=1)
+        assert take_up(one, folder, now) == FilesReport(skipped=1)
         assert (tree(folder), one.events("id")) == ([name], [])
     # Finished in time, it is whole.
     drop(folder / "finished" / name, whole).replace(folder / name)
@@ -68,7 +68,7 @@ def test_a_file_that_was_cut_off_is_taken_up_after_a_minute_and_its_end_rejected
     drop(folder / name, whole[:-10])
     report = take_up(one, folder, now=WRITTEN + 61)
     assert (report.files, report.rejected) == (1, 1)
-    assert "no JSON" in (folder / "rejected/x.rejected.reasons.txt").read_text()
+    assert "JSON in UTF-8" in (folder / "rejected/x.rejected.reasons.txt").read_text()
     assert [it for it in one.events("status") if it == "applied"] == (
         ["applied"] if name == "x.jsonl" else []
     )
@@ -95,7 +95,7 @@ def test_a_json_file_that_is_too_large_is_rejected_with_the_remedy(
     monkeypatch.setattr(records, "LARGEST_JSON", 100)
     drop(folder / "x.json", json.dumps([told(1), told(2)]))
     assert take_up(one, folder) == FilesReport(files=1, rejected=1)
-    assert "one event a line" in (folder / "rejected/x.rejected.reasons.txt").read_text()
+    assert "one event per line" in (folder / "rejected/x.rejected.reasons.txt").read_text()
 
 
 @pytest.mark.parametrize("fails_at", [1, 2, 3])
@@ -152,9 +152,9 @@ def test_a_file_that_can_not_be_read_is_left_alone_and_stops_no_other(
         return read(self)
 
     monkeypatch.setattr(Path, "read_bytes", denied)
-    assert take_up(one, folder) == FilesReport(files=1, events=1, left_alone=1)
+    assert take_up(one, folder) == FilesReport(files=1, events=1, skipped=1)
     assert tree(folder) == ["a.json", "done/b.json"]
-    assert "a.json could not be taken up: Permission denied" in caplog.text
+    assert "a.json could not be ingested: Permission denied" in caplog.text
 
 
 def test_while_the_database_is_away_a_file_stays_where_it_is(one: Agency, folder: Path) -> None:

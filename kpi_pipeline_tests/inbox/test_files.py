@@ -79,7 +79,7 @@ def test_among_several_instances_a_record_that_names_none_is_rejected(
     assert take_up(agency, folder) == FilesReport(files=1, events=1, rejected=2)
     reasons = (folder / "rejected/x.rejected.reasons.txt").read_text().splitlines()
     assert [it.split(":")[0] for it in reasons] == ["line 1", "line 3"]
-    assert "subfolder that is called like its instance" in reasons[0]
+    assert "subfolder with the name of its instance" in reasons[0]
     # What was rejected can be dropped again, in the place that it belongs to.
     again = (folder / "rejected/x.rejected.jsonl").read_bytes()
     drop(folder / "main" / "x.jsonl", again.splitlines()[0] + b"\n")
@@ -91,7 +91,7 @@ def test_a_record_of_another_instance_than_its_folder_is_rejected(
 ) -> None:
     drop(folder / "main" / "x.json", json.dumps(told(1, instance_url="https://emea.example")))
     assert take_up(agency, folder) == FilesReport(files=1, events=1, rejected=1)
-    assert "tells of instance emea" in (folder / "rejected/x.rejected.reasons.txt").read_text()
+    assert "is an event of instance emea" in (folder / "rejected/x.rejected.reasons.txt").read_text()
     assert agency.events("status") == ["invalid"]
 
 
@@ -132,7 +132,7 @@ def test_the_same_file_twice_changes_nothing_and_both_are_kept(one: Agency, fold
 def test_more_events_than_go_in_at_once_are_all_taken_up(
     one: Agency, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "_AT_ONCE", 4)
+    monkeypatch.setattr(records, "_BATCH", 4)
     drop(folder / "x.jsonl", lines(*(told(number) for number in range(1, 12))))
     assert take_up(one, folder) == FilesReport(files=1, events=11)
     assert one.number("positive_replies_today") == 11

@@ -79,7 +79,7 @@ def test_worked_out_anew_after_a_purge_the_rows_are_the_same(stocked: Agency) ->
 def test_more_bodies_than_are_dropped_at_once_are_all_dropped(
     stocked: Agency, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replaying, "_AT_ONCE", 2)
+    monkeypatch.setattr(replaying, "_BATCH", 2)
     stocked.ingest(*(personal(number) for number in range(1, 6)))
     stocked.at = LATER + DAYS
     assert purge(stocked.inbox(), older_than_days=0) == 5

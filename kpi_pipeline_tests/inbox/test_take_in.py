@@ -216,7 +216,7 @@ def test_an_event_that_tells_of_another_instance_is_not_counted_and_says_so(
     astray = lead(1, arrived_at=LATER, instance_url="https://EMEA.example/api")
     (receipt,) = agency.ingest(astray)
     assert receipt.status is EventStatus.INVALID
-    assert "tells of instance emea" in str(receipt.reason)
+    assert "is an event of instance emea" in str(receipt.reason)
     assert agency.rows() == before
     # The same, where it belongs or tells of no instance that is known, counts.
     for url in ("https://mail.example", "https://elsewhere.example", "http://[broken"):

@@ -81,7 +81,7 @@ def test_an_event_of_a_client_that_is_not_active_waits_until_it_is_again(stocked
 def test_while_another_session_holds_the_rows_events_are_stored_and_applied_afterwards(
     stocked: Agency, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest, "_MOST_PATIENCE", "50ms")
+    monkeypatch.setattr(ingest, "_LOCK_TIMEOUT", "50ms")
     before = stocked.rows()
     with held(stocked.engine, "harbor"):
         of_harbor, of_quay = stocked.ingest(lead(1, 101, LATER), lead(1, 102, LATER))
@@ -109,7 +109,7 @@ def test_an_event_with_which_the_rows_fail_is_stored_with_the_reason_and_stops_n
         "status", "tries", "reason", "next_try_at"
     )
     assert (status, tries, next_try_at) == ("received", 1, LATER + timedelta(seconds=15))
-    assert reason.startswith("Working out the rows of harbor failed (")
+    assert reason.startswith("Computing the rows of harbor failed (")
     assert "poisonous" not in reason, "what a database says may quote what nobody should read"
 
 

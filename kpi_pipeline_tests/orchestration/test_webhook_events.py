@@ -204,7 +204,7 @@ def test_a_poisonous_event_is_set_aside_and_named_and_its_clients_numbers_recove
     (run,) = carry_out(installation, [request])
 
     assert not run.success
-    assert f"{bad}: working out its rows failed" in installation.failure(run)
+    assert f"{bad}: computing its rows failed" in installation.failure(run)
     assert "1 of 2 clients failed" in installation.failure(run)
     assert statuses(installation) == {poison: "received", fine: "applied"}
     assert leads_this_month(installation, good) == before[good] + 1

@@ -16,7 +16,7 @@ from kpi_pipeline.db.clients import all_clients
 from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline.sync.identity import reference
+from kpi_pipeline.sync.identity import workspace_ref
 from kpi_pipeline_tests.processes.tasks import Outcome, Reading, Task
 
 READY = "ready"
@@ -70,7 +70,7 @@ async def _read(app: AppContext, bison: BisonClient, reading: Reading) -> DailyS
     async def series(reader: WorkspaceReader) -> DailySeries:
         return await reader.daily_series(reading.first, reading.last)
 
-    ref = reference(clients[reading.workspace])
+    ref = workspace_ref(clients[reading.workspace])
     return (await bison.read_as(ref, key.secret if key else None, series)).value
 
 

@@ -166,7 +166,7 @@ def test_trouble_that_nobody_foresaw_stays_with_its_client_too(
         outcomes = poisoned.sync(DATES, agency.some)
 
     assert errors(outcomes) == {
-        victim: f"{victim}: an unforeseen ZeroDivisionError; see the run's log"
+        victim: f"{victim}: an unexpected ZeroDivisionError; see the run's log"
     }
     assert_only_the_healthy_are_new(poisoned, healthy, [victim], before)
     assert f"{victim} failed" in caplog.text

@@ -10,8 +10,8 @@ from dagster import DagsterInstance
 from sqlalchemy import Connection
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.checks import automation, coverage, delivery, events, freshness, plausible, totals
-from kpi_pipeline.checks.outcome import ASKING_BISON, Check, Offender, Outcome, Severity
+from kpi_pipeline.checks import automation, bison, coverage, freshness, plausible, webhook_events
+from kpi_pipeline.checks.outcome import ASKING_BISON, Check, Outcome, ProblemRow, Severity
 from kpi_pipeline.db.check_queries.events import troubled_events
 from kpi_pipeline.db.check_results import StoredOutcome, read_outcomes, store_outcomes
 from kpi_pipeline.db.retry import retry_on_disconnect
@@ -37,7 +37,7 @@ def stored(app: AppContext, outcomes: Sequence[Outcome]) -> Iterator[dg.AssetChe
             asset=ASSET_OF[it.check].to_user_string(),
             severity=it.severity.value,
             description=it.description,
-            offenders=it.offenders,
+            offenders=it.problems,
             more=it.more,
             clients=it.clients,
             checked_at=now,
@@ -58,7 +58,7 @@ def totals_now(app: AppContext) -> Iterator[dg.AssetCheckResult]:
     """Ask Email Bison for its own totals, compare, and store what came of it."""
     from kpi_pipeline.sync.totals import ask_for_totals
 
-    first, last = totals.period_to_compare(app.today())
+    first, last = bison.period_to_compare(app.today())
     asked = asyncio.run(ask_for_totals(app, first, last))
     told = {
         workspace: {
@@ -67,12 +67,12 @@ def totals_now(app: AppContext) -> Iterator[dg.AssetCheckResult]:
             "bounced": it.bounced,
             "unsubscribed": it.unsubscribed,
         }
-        for workspace, it in asked.told.items()
+        for workspace, it in asked.stats.items()
     }
 
     def compare() -> Outcome:
         with app.engine.connect() as connection:
-            return totals.totals_match_bison(
+            return bison.totals_match_bison(
                 connection, told, asked.unasked, asked.unanswered, first, last
             )
 
@@ -111,8 +111,8 @@ def _outcome(
     until = deadlines.last_closed_day(now, zone)
     match check:
         case Check.FRESHNESS:
-            standings = freshness.read_standings(connection, now, zone, deadlines)
-            return freshness.freshness(standings, now, zone, deadlines)
+            statuses = freshness.freshness_statuses(connection, now, zone, deadlines)
+            return freshness.freshness(statuses, now, zone, deadlines)
         case Check.COMPLETE:
             return coverage.complete(connection, until)
         case Check.NO_MISSING_DAYS:
@@ -121,11 +121,13 @@ def _outcome(
             return plausible.plausible(connection, app.today(), until)
         case Check.WEBHOOKS_DELIVERED:
             names = secrets_of_instances(settings) if settings.webhook_secret else ()
-            return delivery.webhooks_delivered(
+            return webhook_events.webhooks_delivered(
                 connection, names, now=now, timezone=zone, until=until
             )
         case Check.EVENTS_APPLIED:
-            return events.events_applied(troubled_events(connection, now, events.MOST_OF_A_KIND))
+            return webhook_events.events_applied(
+                troubled_events(connection, now, webhook_events.MAX_PER_KIND)
+            )
         case Check.AUTOMATION_ALIVE:
             return _automation(app, instance)
         case _:
@@ -143,8 +145,8 @@ def _automation(app: AppContext, instance: DagsterInstance) -> Outcome:
 
 def _result(found: Outcome) -> dg.AssetCheckResult:
     metadata: dict[str, Any] = dict(found.numbers)
-    if found.offenders:
-        metadata["offenders"] = _table(found.offenders)
+    if found.problems:
+        metadata["offenders"] = _table(found.problems)
     if found.more:
         metadata["more_offenders"] = found.more
     return dg.AssetCheckResult(
@@ -157,7 +159,7 @@ def _result(found: Outcome) -> dg.AssetCheckResult:
     )
 
 
-def _table(offenders: Sequence[Offender]) -> dg.TableMetadataValue:
+def _table(offenders: Sequence[ProblemRow]) -> dg.TableMetadataValue:
     names = list(dict.fromkeys(name for row in offenders for name in row))
     records = [dg.TableRecord({name: _cell(row.get(name)) for name in names}) for row in offenders]
     return dg.MetadataValue.table(
@@ -169,5 +171,5 @@ def _cell(value: str | int | float | None) -> str | int | float:
     return "–" if value is None else value
 
 
-def _as_offender(row: Any) -> Offender:
+def _as_offender(row: Any) -> ProblemRow:
     return dict(row)
