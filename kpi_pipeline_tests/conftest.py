@@ -1,8 +1,5 @@
 import os
-import shutil
 import signal
-import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,22 +11,38 @@ from sqlalchemy import URL, Engine, create_engine, text
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.db.embedded import embedded_server
-from kpi_pipeline.db.engine import ensure_database, open_engine
-from kpi_pipeline.db.migrate import upgrade
+from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.vault import Vault, new_secret_key
 from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline.settings import Settings
 from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage, bison_on, on_stage, options
+from kpi_pipeline_tests.databases import KeptDatabase
+from kpi_pipeline_tests.guard import Guard, server_address
 
 # The sandbox of the fixture `bison` stands still at this instant: a Wednesday afternoon in Chicago.
 NOW = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
 
-_TEMPLATE = "kpi_template"
-
 # The tests of this folder share one agency, which takes half a minute of processor time to start,
 # and more for as long as it runs.
 _ONE_AGENCY = "end_to_end/one_agency/"
+
+
+_GUARD = pytest.StashKey[Guard]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the guard of this run, which xdist's workers share."""
+    if hasattr(config, "workerinput"):
+        return
+    config.stash[_GUARD] = Guard()
+    if config.getoption("dist", "no") != "no":
+        config.stash[_GUARD].start_server()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave no process and no file behind."""
+    if guard := config.stash.get(_GUARD, None):
+        guard.close()
 
 
 @pytest.hookimpl(trylast=True)
@@ -75,19 +88,11 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[URL]:
-    """A real PostgreSQL for the session; the address names a database with the KPI tables."""
-    # A short path: the server's socket stands in it.
-    folder = Path(tempfile.mkdtemp(prefix="kpi-test-"))
-    try:
-        with embedded_server(folder, _TEMPLATE) as url:
-            ensure_database(url)
-            engine = open_engine(url)
-            upgrade(engine)
-            engine.dispose()
-            yield url
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def postgres(request: pytest.FixtureRequest) -> URL:
+    """The one PostgreSQL of the run; the address names the template with the KPI tables."""
+    if guard := request.config.stash.get(_GUARD, None):
+        guard.start_server()
+    return server_address()
 
 
 @pytest.fixture(scope="session")
@@ -102,13 +107,19 @@ def administer(postgres: URL) -> Iterator[Callable[[str], None]]:
     engine.dispose()
 
 
+@pytest.fixture(scope="session")
+def _kept_database(postgres: URL) -> Iterator[KeptDatabase]:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    kept = KeptDatabase(postgres, f"kpi_{worker}", str(postgres.database))
+    yield kept
+    kept.drop()
+
+
 @pytest.fixture
-def database(postgres: URL, administer: Callable[[str], None]) -> Iterator[URL]:
+def database(_kept_database: KeptDatabase) -> Iterator[URL]:
     """A database of the test's own, with empty KPI tables."""
-    name = f"kpi_{uuid.uuid4().hex}"
-    administer(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
-    yield postgres.set(database=name)
-    administer(f"DROP DATABASE {name} WITH (FORCE)")
+    yield _kept_database.url
+    _kept_database.reset()
 
 
 @pytest.fixture
