@@ -1,1 +1,1 @@
-"""Tells people what is wrong, once, and again when it is over; knows no Dagster."""
+"""Alerts: one message when something breaks, reminders while it lasts, one when it is resolved."""

@@ -1,4 +1,4 @@
-"""Delivers a message by apprise. An address is a secret: nothing here prints, logs or raises it."""
+"""Delivers messages through apprise. A URL is a secret: nothing here prints, logs or raises it."""
 
 import logging
 import time
@@ -11,14 +11,14 @@ from pydantic import SecretStr
 
 from kpi_pipeline.alerts.message import Message
 
-# httpx logs each address, urllib3 and httpcore do when they tell all, apprise now and then.
-_TALKATIVE = ("apprise", "urllib3", "httpx", "httpcore")
+# Loggers that write URLs: httpx always, urllib3 and httpcore at DEBUG, apprise sometimes.
+_LOGGERS_OF_URLS = ("apprise", "urllib3", "httpx", "httpcore")
 
 
 @contextmanager
-def in_silence() -> Iterator[None]:
-    """Let none of them log anything until the block ends."""
-    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+def silenced_loggers() -> Iterator[None]:
+    """Log nothing of these libraries inside the block."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS_OF_URLS]
     levels = [it.level for it in loggers]
     for it in loggers:
         it.setLevel(logging.CRITICAL + 1)
@@ -31,24 +31,24 @@ def in_silence() -> Iterator[None]:
 
 _log = logging.getLogger(__name__)
 
-# Of these a server's name stands where others hold a token.
-_WITH_A_HOST = {"json", "jsons", "xml", "xmls", "form", "forms", "mailto", "mailtos"}
+# In the URLs of these the host is a server's name; in others it is a token.
+_SCHEMAS_WITH_HOST = {"json", "jsons", "xml", "xmls", "form", "forms", "mailto", "mailtos"}
 
 
 @dataclass(frozen=True)
 class Receiver:
-    """One entry of KPI_ALERT_URLS; `name` says no more of it than service and server."""
+    """One entry of KPI_ALERT_URLS; `name` reveals its service and server only."""
 
     name: str
     service: NotifyBase | None
 
-    def take(self, message: Message) -> bool:
-        """Deliver the message, or say that this failed; each call has its own time-out."""
+    def send(self, message: Message) -> bool:
+        """Deliver the message; return whether that succeeded. apprise sets the time-outs."""
         if self.service is None:
             return False
         kind = {True: NotifyType.FAILURE, False: NotifyType.SUCCESS, None: NotifyType.INFO}
         try:
-            with in_silence():
+            with silenced_loggers():
                 return bool(
                     self.service.notify(
                         body=message.body,
@@ -57,17 +57,17 @@ class Receiver:
                         body_format=NotifyFormat.TEXT,
                     )
                 )
-        except Exception as error:  # noqa: BLE001 - some hundred services, each with its own
-            # Its text may hold the address.
-            _log.warning("%s took no alert: %s", self.name, type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - each of a hundred services raises its own
+            # Its text may hold the URL.
+            _log.warning("An alert to %s failed: %s", self.name, type(error).__name__)
             return False
 
 
 def receivers_of(urls: Sequence[SecretStr]) -> list[Receiver]:
-    """The receivers, each with a name of its own. One whose address is none takes nothing."""
+    """The receivers, with distinct names. One without a URL that apprise knows fails always."""
     receivers: list[Receiver] = []
     for place, url in enumerate(urls, start=1):
-        with in_silence():
+        with silenced_loggers():
             service = Apprise.instantiate(url.get_secret_value())
         found = service if isinstance(service, NotifyBase) else None
         name = _name(found) if found else f"entry {place}"
@@ -78,7 +78,7 @@ def receivers_of(urls: Sequence[SecretStr]) -> list[Receiver]:
 
 def _name(service: NotifyBase) -> str:
     schema = str(getattr(service, "schema", ""))
-    if schema in _WITH_A_HOST and service.host:
+    if schema in _SCHEMAS_WITH_HOST and service.host:
         return f"{schema}://{service.host}"
     return str(service.service_name)
 
@@ -89,14 +89,14 @@ def deliver(
     pauses: Sequence[float] = (),
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[str]:
-    """Deliver a message to each; those that fail are tried again after each pause, in seconds.
+    """Deliver a message to each receiver, and retry failures after each pause, in seconds.
 
-    Returns the names of those that took none.
+    Returns the names of the receivers that failed in the end.
     """
-    left = [it for it in receivers if not it.take(message)]
+    left = [it for it in receivers if not it.send(message)]
     for pause in pauses:
         if not left:
             break
         sleep(pause)
-        left = [it for it in left if not it.take(message)]
+        left = [it for it in left if not it.send(message)]
     return [it.name for it in left]

@@ -1,7 +1,7 @@
-"""One look at what is wrong: who is to be told of what, told, and only then noted as told.
+"""One evaluation of the alerts: read the problems, send each receiver its notices, store them.
 
-A process that dies between telling and noting tells it again: a message comes twice at worst, and
-is never lost.
+A notice is stored after it was sent, so a process that dies in between sends it again: delivery is
+at least once.
 """
 
 import time
@@ -13,9 +13,9 @@ from sqlalchemy import Connection
 
 from kpi_pipeline.alerts.delivery import Receiver
 from kpi_pipeline.alerts.message import compose
-from kpi_pipeline.alerts.problem import Trouble, merged, unmuted
+from kpi_pipeline.alerts.problem import Problem, merge_by_cause, without_muted
 from kpi_pipeline.alerts.rules import after_notice, due_notices, update_states
-from kpi_pipeline.alerts.sources import stored_troubles
+from kpi_pipeline.alerts.sources import stored_problems
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.db.alerts import (
     AlertState,
@@ -31,89 +31,88 @@ from kpi_pipeline.db.engine import session_lock
 
 _FIRST_PAUSE = timedelta(seconds=30)
 _LONGEST_PAUSE = timedelta(minutes=5)
-# Dagster cuts a look off after 60 s; whoever is not reached by then is told at the next one.
-_MOST_SECONDS = 35.0
+# Dagster ends an evaluation of a sensor after 60 s; the next one serves the receivers left out.
+_MAX_SECONDS = 35.0
 
 
 @dataclass(frozen=True)
-class Look:
-    """What came of it: how many troubles there are, and who was told, is failing, or had no turn.
+class Evaluation:
+    """Result: the number of problems and of receivers, the notices sent, the failing receivers.
 
-    `told` counts notices by receiver.
+    `notified` counts the notices by receiver.
     """
 
-    troubles: int
-    told: dict[str, int]
+    problems: int
+    notified: dict[str, int]
     failing: Sequence[FailingReceiver]
     receivers: int
 
 
 def evaluate(
-    app: AppContext, receivers: Sequence[Receiver], others: Iterable[Trouble] = ()
-) -> Look:
-    """Tell each receiver what it is to be told now.
+    app: AppContext, receivers: Sequence[Receiver], others: Iterable[Problem] = ()
+) -> Evaluation:
+    """Send each receiver the notices that are due now.
 
-    `others` are troubles that no table knows of. Two looks at once wait for each other.
+    `others` are problems that no table holds. Concurrent evaluations wait for each other.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: if the database goes away meanwhile.
+        sqlalchemy.exc.DBAPIError: if the database becomes unreachable meanwhile.
     """
     with session_lock(app.engine, "kpi:alerts"):
-        return _Look(app, receivers, others).all()
+        return _Evaluator(app, receivers, others).notify_all()
 
 
-class _Look:
+class _Evaluator:
     def __init__(
-        self, app: AppContext, receivers: Sequence[Receiver], others: Iterable[Trouble]
+        self, app: AppContext, receivers: Sequence[Receiver], others: Iterable[Problem]
     ) -> None:
-        self._deployment = app
+        self._app = app
         self._receivers = receivers
         self._now = app.now()
-        self._began = time.monotonic()
+        self._started = time.monotonic()
         with app.engine.begin() as connection:
             self._failing = read_failing(connection)
             for name in self._failing.keys() - {it.name for it in receivers}:
                 forget_failing(connection, name)
                 del self._failing[name]
-            self._troubles, self._standing = self._stand(connection, others)
+            self._problems, self._states = self._update(connection, others)
 
-    def all(self) -> Look:
-        """Tell all receivers."""
-        told_of: dict[str, int] = {}
-        # Who can't be reached costs time: those who can be come first.
+    def notify_all(self) -> Evaluation:
+        notified: dict[str, int] = {}
+        # Unreachable receivers cost time, so they come last.
         for receiver in sorted(self._receivers, key=lambda it: it.name in self._failing):
             failing = self._failing.get(receiver.name)
             waits = failing is not None and failing.next_try_at > self._now
-            if not waits and time.monotonic() - self._began < _MOST_SECONDS:
-                told_of[receiver.name] = self._tell(receiver)
-        told_of = {name: count for name, count in told_of.items() if count}
+            if not waits and time.monotonic() - self._started < _MAX_SECONDS:
+                notified[receiver.name] = self._notify(receiver)
+        notified = {name: count for name, count in notified.items() if count}
         failing_now = [it for _, it in sorted(self._failing.items())]
-        return Look(len(self._troubles), told_of, failing_now, len(self._receivers))
+        return Evaluation(len(self._problems), notified, failing_now, len(self._receivers))
 
-    def _stand(
-        self, connection: Connection, others: Iterable[Trouble]
-    ) -> tuple[list[Trouble], dict[str, AlertState]]:
-        """What is wrong, and how it stands by cause, written down."""
+    def _update(
+        self, connection: Connection, others: Iterable[Problem]
+    ) -> tuple[list[Problem], dict[str, AlertState]]:
+        """Read the current problems, and store the state of each by cause."""
         mutes = read_mutes(connection, self._now)
-        raw = [*stored_troubles(connection), *others]
-        troubles = merged(unmuted(raw, mutes, self._now))
-        standing, gone = update_states(
-            troubles,
+        found = [*stored_problems(connection), *others]
+        problems = merge_by_cause(without_muted(found, mutes, self._now))
+        states, forgotten = update_states(
+            problems,
             read_states(connection),
-            hidden={it.cause for it in raw} - {it.cause for it in troubles},
+            hidden={it.cause for it in found} - {it.cause for it in problems},
             muted=set(mutes),
             receivers={it.name for it in self._receivers},
             now=self._now,
         )
-        store_states(connection, list(standing.values()), gone)
-        return troubles, standing
+        store_states(connection, list(states.values()), forgotten)
+        return problems, states
 
-    def _tell(self, receiver: Receiver) -> int:
-        """Tell the receiver; of how much it was told."""
-        settings = self._deployment.settings
+    def _notify(self, receiver: Receiver) -> int:
+        """Send the receiver its due notices; return how many it got."""
+        settings = self._app.settings
         due = due_notices(
-            self._standing,
-            self._troubles,
+            self._states,
+            self._problems,
             receiver.name,
             remind_after=timedelta(hours=settings.alert_remind_hours),
             now=self._now,
@@ -121,9 +120,9 @@ class _Look:
         if not due:
             return 0
         message = compose(due, timezone=settings.timezone, page=settings.page_url, now=self._now)
-        taken = receiver.take(message)
-        with self._deployment.engine.begin() as connection:
-            if not taken:
+        sent = receiver.send(message)
+        with self._app.engine.begin() as connection:
+            if not sent:
                 self._failing[receiver.name] = self._failed(receiver.name)
                 store_failing(connection, self._failing[receiver.name])
                 return 0
@@ -131,13 +130,13 @@ class _Look:
             forget_failing(connection, receiver.name)
             after = [after_notice(it, receiver.name, self._now) for it in due]
             store_states(connection, after)
-        self._standing |= {it.cause: it for it in after}
+        self._states |= {it.cause: it for it in after}
         return len(due)
 
     def _failed(self, name: str) -> FailingReceiver:
         before = self._failing.get(name)
         tries = before.tries + 1 if before else 1
-        # Doubling for ever would overflow.
+        # Unbounded doubling would overflow.
         pause = min(_FIRST_PAUSE * 2 ** min(tries - 1, 10), _LONGEST_PAUSE)
         since: datetime = before.failing_since if before else self._now
         return FailingReceiver(name, tries, since, self._now + pause)

@@ -1,6 +1,6 @@
-"""Tells a watch from outside that the work is being done: healthchecks.io's convention.
+"""Pings an external dead-man's switch around scheduled runs, by healthchecks.io's convention.
 
-It is for the case in which nothing here could raise an alert, because nothing here runs.
+It raises the alarm when nothing here can, because nothing here runs.
 """
 
 import logging
@@ -9,7 +9,7 @@ from enum import StrEnum
 import httpx
 from pydantic import SecretStr
 
-from kpi_pipeline.alerts.delivery import in_silence
+from kpi_pipeline.alerts.delivery import silenced_loggers
 
 _log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ _TIMEOUT_SECONDS = 5.0
 
 
 class Beat(StrEnum):
-    """What is told, as the last part of the address; a success is the address alone."""
+    """What a ping says, as a suffix of the URL; the URL alone means success."""
 
     START = "/start"
     SUCCESS = ""
@@ -30,24 +30,26 @@ def ping(
     run_id: str | None = None,
     transport: httpx.BaseTransport | None = None,
 ) -> None:
-    """Call the watch, if there is one; when that fails, a warning is all that comes of it.
+    """Ping `url`, if set. A failure is logged as a warning and does not raise.
 
-    With `run_id`, runs side by side are told apart. The address is a secret: whoever knows it can
-    tell the watch that all is well.
+    `run_id` tells concurrent runs apart. The URL is a secret: it allows anybody to report success.
     """
     if url is None:
         return
     try:
-        with in_silence(), httpx.Client(transport=transport, timeout=_TIMEOUT_SECONDS) as client:
+        with (
+            silenced_loggers(),
+            httpx.Client(transport=transport, timeout=_TIMEOUT_SECONDS) as client,
+        ):
             address = httpx.URL(url.get_secret_value())
             address = address.copy_with(path=address.path.rstrip("/") + beat.value)
             if run_id is not None:
                 address = address.copy_merge_params({"rid": run_id})
             client.get(address).raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        # Its text holds the address.
+        # Its text holds the URL.
         _log.warning(
-            "KPI_HEARTBEAT_URL could not be called (%s). See that the address is right and the "
-            "watch can be reached.",
+            "KPI_HEARTBEAT_URL could not be pinged (%s). Check the URL, and that it can be reached "
+            "from here.",
             type(error).__name__,
         )

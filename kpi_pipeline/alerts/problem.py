@@ -1,4 +1,4 @@
-"""What is wrong, whoever noticed it: a check, a run, or a schedule that fails."""
+"""A problem to alert on: a failing check, sync, run, schedule or sensor."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,26 +6,27 @@ from datetime import datetime, timedelta
 
 from kpi_pipeline.checks.outcome import Severity
 
-_ON_THE_PAGE = "Its page says what is wrong, and what to do about it."
+_SEE_PAGE = "Its page says what is wrong and what to do."
 
 
 @dataclass(frozen=True)
 class Line:
-    """One thing to know about the trouble, and the clients of whom it is true; () for no client."""
+    """One detail of a problem, and the clients it applies to; () for none in particular."""
 
     text: str
     clients: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Problem:
     """One thing that is wrong now.
 
-    Troubles of one `cause` are one. `name` is what people mute: a check, a schedule, an asset.
-    `clients` are keys, and `more` is how many lines a check left out; `what` says what is wrong
-    and what to do about it, in sentences; `path` leads to it on Dagster's page. `patience` is how
-    long it may be over by itself before anybody is told. While there is a trouble of the cause
-    `follows`, it would say nothing new, nor `afterwards`, until it was looked at again.
+    `cause` identifies it: problems of one cause are merged. `name` is what people mute: a check,
+    a schedule, an asset; `also` are the names merged into it. `what` says in sentences what is
+    wrong and what to do, `path` is its page in Dagster's UI. `more` counts the lines left out.
+
+    Nobody is notified before it has lasted for `grace`. While there is a problem of the cause
+    `follows`, this one is only a symptom: it is held back then, and for `hold` afterwards.
     """
 
     cause: str
@@ -38,47 +39,47 @@ class Trouble:
     more: int = 0
     lines: tuple[Line, ...] = ()
     path: str = ""
-    patience: timedelta = timedelta(0)
+    grace: timedelta = timedelta(0)
     also: tuple[str, ...] = ()
     follows: str | None = None
-    afterwards: timedelta = timedelta(0)
+    hold: timedelta = timedelta(0)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its own name, and those of what was merged into it."""
+        """Its own name, and those of the problems merged into it."""
         return (self.name, *self.also)
 
 
-def unmuted(
-    troubles: Iterable[Trouble], mutes: Mapping[str, datetime], now: datetime
-) -> list[Trouble]:
-    """The troubles without those that are muted, and without muted clients.
+def without_muted(
+    problems: Iterable[Problem], mutes: Mapping[str, datetime], now: datetime
+) -> list[Problem]:
+    """The problems without muted ones and without muted clients.
 
-    A trouble of some clients goes with the last of them.
+    A problem of some clients is dropped when all of them are muted.
     """
     muted = {name for name, until in mutes.items() if until > now}
     kept = []
-    for trouble in troubles:
-        clients = tuple(it for it in trouble.clients if it not in muted)
-        if trouble.name in muted or (trouble.clients and not clients):
+    for problem in problems:
+        clients = tuple(it for it in problem.clients if it not in muted)
+        if problem.name in muted or (problem.clients and not clients):
             continue
-        lines = tuple(_without(trouble.lines, muted))
-        # A check's own words may name the first of the clients.
-        names_them = any(it in trouble.what for it in muted & set(trouble.clients))
-        what = _ON_THE_PAGE if names_them else trouble.what
-        kept.append(replace(trouble, clients=clients, lines=lines, what=what))
+        lines = tuple(_without(problem.lines, muted))
+        # A check's description may name its first clients.
+        names_muted = any(it in problem.what for it in muted & set(problem.clients))
+        what = _SEE_PAGE if names_muted else problem.what
+        kept.append(replace(problem, clients=clients, lines=lines, what=what))
     return kept
 
 
-def merged(troubles: Iterable[Trouble]) -> list[Trouble]:
-    """One trouble for each cause, named for the worst of its troubles, the oldest of these."""
-    by_cause: dict[str, list[Trouble]] = {}
-    for trouble in troubles:
-        by_cause.setdefault(trouble.cause, []).append(trouble)
-    return [_one_of(group) for group in by_cause.values()]
+def merge_by_cause(problems: Iterable[Problem]) -> list[Problem]:
+    """One problem per cause, named after the most severe, of these the oldest."""
+    by_cause: dict[str, list[Problem]] = {}
+    for problem in problems:
+        by_cause.setdefault(problem.cause, []).append(problem)
+    return [_merge(group) for group in by_cause.values()]
 
 
-def _one_of(group: Sequence[Trouble]) -> Trouble:
+def _merge(group: Sequence[Problem]) -> Problem:
     if len(group) == 1:
         return group[0]
     first, *others = sorted(group, key=lambda it: (it.severity is Severity.WARN, it.since))
@@ -88,7 +89,7 @@ def _one_of(group: Sequence[Trouble]) -> Trouble:
         since=min(it.since for it in group),
         clients=tuple(sorted(clients)),
         lines=(*first.lines, *(Line(it.title, it.clients) for it in others)),
-        patience=min(it.patience for it in group),
+        grace=min(it.grace for it in group),
         also=tuple(it.name for it in others),
     )
 

@@ -1,7 +1,7 @@
-"""Who is told what, and when: from what is wrong now, what was told before, and the clock.
+"""Who is notified of what, and when: from the problems of now, earlier notices, and the clock.
 
-Each receiver is looked at by itself, and by what it took: whoever could not be reached is told
-later, once, of how things stand then.
+Each receiver is judged separately, by the notices that reached it: one that was unreachable is
+notified later, once, of the state at that time.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,35 +9,35 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from kpi_pipeline.alerts.problem import Trouble
+from kpi_pipeline.alerts.problem import Problem
 from kpi_pipeline.checks.outcome import Severity
 from kpi_pipeline.db.alerts import AlertState, LastNotice
 
-# What comes and goes, or grows client by client, is told of once in this time; its first message
-# and the one of its end are not held back.
+# A problem that comes and goes, or grows client by client, is notified once in this time. Its
+# first notice and the one that it is resolved are never delayed.
 QUIET = timedelta(hours=1)
 
 
-class Kind(StrEnum):
-    """What a notice tells of a trouble."""
+class NoticeKind(StrEnum):
+    """What a notice says of a problem."""
 
-    BROKEN = "broken"
+    NEW = "new"
     WORSE = "worse"
-    STILL = "still"
-    WELL = "well"
+    REMINDER = "reminder"
+    RESOLVED = "resolved"
 
 
 @dataclass(frozen=True)
 class Notice:
-    """What one receiver is to be told of one trouble; there is no trouble any more where well."""
+    """What one receiver is notified of; `problem` is None for a resolved one."""
 
-    kind: Kind
+    kind: NoticeKind
     state: AlertState
-    trouble: Trouble | None = None
+    problem: Problem | None = None
 
 
 def update_states(
-    troubles: Sequence[Trouble],
+    problems: Sequence[Problem],
     states: Mapping[str, AlertState],
     *,
     hidden: Collection[str],
@@ -45,99 +45,100 @@ def update_states(
     receivers: Collection[str],
     now: datetime,
 ) -> tuple[dict[str, AlertState], set[str]]:
-    """How each trouble stands now, by cause; and the causes that can be forgotten.
+    """The new state of each problem, by cause, and the causes to forget.
 
-    `hidden` are the causes that are there and muted: they stay as they are. `muted` are the names
-    of whose end nobody is told.
+    `hidden` are the causes of muted problems: their states stay as they are. `muted` are the names
+    whose end is not notified.
     """
-    present = {trouble.cause: trouble for trouble in troubles}
-    standing = {
+    present = {problem.cause: problem for problem in problems}
+    ended = {
         cause: _ended(state, receivers, now)
         for cause, state in states.items()
         if cause not in present and cause not in hidden
     }
-    gone = {
+    forgotten = {
         cause
-        for cause, state in standing.items()
-        if _is_muted(state, set(muted)) or _is_told_of(state, now)
+        for cause, state in ended.items()
+        if _is_muted(state, set(muted)) or _is_settled(state, now)
     }
-    standing = {cause: state for cause, state in standing.items() if cause not in gone}
-    for cause, trouble in present.items():
-        standing[cause] = _there(trouble, states.get(cause), receivers, now)
-        if held := _held(trouble, present):
-            later = max(standing[cause].tell_from, now + held)
-            standing[cause] = replace(standing[cause], tell_from=later)
-    return standing, gone
+    updated = {cause: state for cause, state in ended.items() if cause not in forgotten}
+    for cause, problem in present.items():
+        updated[cause] = _current(problem, states.get(cause), receivers, now)
+        if hold := _hold(problem, present):
+            later = max(updated[cause].tell_from, now + hold)
+            updated[cause] = replace(updated[cause], tell_from=later)
+    return updated, forgotten
 
 
 def due_notices(
-    standing: Mapping[str, AlertState],
-    troubles: Iterable[Trouble],
+    states: Mapping[str, AlertState],
+    problems: Iterable[Problem],
     receiver: str,
     *,
     remind_after: timedelta,
     now: datetime,
 ) -> list[Notice]:
-    """What the receiver is to be told now: the worst first, what is over last."""
+    """The notices that the receiver gets now: most severe first, resolved problems last."""
     found = []
-    for trouble in troubles:
-        state = standing[trouble.cause]
-        kind = _kind(trouble, state, state.told.get(receiver), remind_after, now)
+    for problem in problems:
+        state = states[problem.cause]
+        kind = _kind(problem, state, state.told.get(receiver), remind_after, now)
         if kind is not None:
-            found.append(Notice(kind, state, trouble))
-    order = list(Kind)
+            found.append(Notice(kind, state, problem))
+    order = list(NoticeKind)
     found.sort(key=lambda it: (order.index(it.kind), it.state.severity, it.state.since))
     return found + [
-        Notice(Kind.WELL, state)
-        for state in standing.values()
+        Notice(NoticeKind.RESOLVED, state)
+        for state in states.values()
         if state.ended_at is not None and _knows_of(state, receiver)
     ]
 
 
 def after_notice(notice: Notice, receiver: str, now: datetime) -> AlertState:
-    """How the trouble stands after the receiver took the notice."""
+    """The state after the receiver got the notice."""
     state = notice.state
     before = state.told.get(receiver)
     clients = set(state.clients)
-    if notice.kind is Kind.WORSE and before is not None:
-        # A client that comes and goes within a trouble makes it worse once.
+    if notice.kind is NoticeKind.WORSE and before is not None:
+        # A client that comes and goes within a problem makes it worse once.
         clients |= set(before.clients)
-    last = LastNotice(now, notice.kind is Kind.WELL, state.severity, tuple(sorted(clients)))
+    resolved = notice.kind is NoticeKind.RESOLVED
+    last = LastNotice(now, resolved, state.severity, tuple(sorted(clients)))
     return replace(state, told={**state.told, receiver: last})
 
 
 def _kind(
-    trouble: Trouble,
+    problem: Problem,
     state: AlertState,
     before: LastNotice | None,
     remind_after: timedelta,
     now: datetime,
-) -> Kind | None:
+) -> NoticeKind | None:
     if now < state.tell_from:
         return None
     if before is None:
-        return Kind.BROKEN
+        return NoticeKind.NEW
     passed = now - before.at
     if before.well:
-        return Kind.BROKEN if passed >= QUIET else None
-    rose = trouble.severity is Severity.ERROR and before.severity == Severity.WARN
-    if (rose or set(trouble.clients) - set(before.clients)) and passed >= QUIET:
-        return Kind.WORSE
-    return Kind.STILL if passed >= remind_after else None
+        return NoticeKind.NEW if passed >= QUIET else None
+    rose = problem.severity is Severity.ERROR and before.severity == Severity.WARN
+    if (rose or set(problem.clients) - set(before.clients)) and passed >= QUIET:
+        return NoticeKind.WORSE
+    return NoticeKind.REMINDER if passed >= remind_after else None
 
 
-def _there(
-    trouble: Trouble, state: AlertState | None, receivers: Collection[str], now: datetime
+def _current(
+    problem: Problem, state: AlertState | None, receivers: Collection[str], now: datetime
 ) -> AlertState:
     again = state is None or state.ended_at is not None
     return AlertState(
-        cause=trouble.cause,
-        title=trouble.title,
-        severity=trouble.severity.value,
-        names=trouble.names,
-        clients=trouble.clients,
-        since=trouble.since if again or state is None else min(state.since, trouble.since),
-        tell_from=now + trouble.patience if again or state is None else state.tell_from,
+        cause=problem.cause,
+        title=problem.title,
+        severity=problem.severity.value,
+        names=problem.names,
+        clients=problem.clients,
+        since=problem.since if again or state is None else min(state.since, problem.since),
+        tell_from=now + problem.grace if again or state is None else state.tell_from,
         told={} if state is None else _of(state, receivers),
     )
 
@@ -147,18 +148,19 @@ def _ended(state: AlertState, receivers: Collection[str], now: datetime) -> Aler
 
 
 def _of(state: AlertState, receivers: Collection[str]) -> dict[str, LastNotice]:
-    """What the receivers were told that there are still."""
+    """The last notices of receivers that still exist."""
     return {name: it for name, it in state.told.items() if name in receivers}
 
 
-def _is_told_of(state: AlertState, now: datetime) -> bool:
-    """Whether nobody waits to hear that it is over, and it has not been back for long enough."""
+def _is_settled(state: AlertState, now: datetime) -> bool:
+    """Whether every receiver knows that it ended, and it has not returned for long enough."""
     if any(_knows_of(state, receiver) for receiver in state.told):
         return False
     return all(now - it.at >= QUIET for it in state.told.values())
 
 
 def _knows_of(state: AlertState, receiver: str) -> bool:
+    """Whether the receiver was notified of the problem, and not yet of its end."""
     before = state.told.get(receiver)
     return before is not None and not before.well
 
@@ -167,11 +169,11 @@ def _is_muted(state: AlertState, muted: set[str]) -> bool:
     return set(state.names) <= muted or (bool(state.clients) and set(state.clients) <= muted)
 
 
-def _held(trouble: Trouble, present: Mapping[str, Trouble]) -> timedelta:
-    """For how long it need not be told, as another trouble says what it says."""
-    first = present.get(trouble.follows or "")
-    if first is None:
+def _hold(problem: Problem, present: Mapping[str, Problem]) -> timedelta:
+    """For how long to hold back a problem that only repeats another."""
+    cause = present.get(problem.follows or "")
+    if cause is None:
         return timedelta(0)
-    # One that names no client concerns them all.
-    told_of = set(trouble.clients) <= set(first.clients)
-    return trouble.afterwards if told_of or not first.clients else timedelta(0)
+    # A problem without clients concerns them all.
+    covered = not cause.clients or set(problem.clients) <= set(cause.clients)
+    return problem.hold if covered else timedelta(0)

@@ -1,4 +1,4 @@
-"""Where troubles come from: failing checks, clients whose sync fails, and what Dagster tells."""
+"""Sources of problems: failing checks, clients whose sync fails, failed runs and ticks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,34 +6,34 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from kpi_pipeline.alerts.problem import Line, Trouble
-from kpi_pipeline.checks.automation import halts_syncs
+from kpi_pipeline.alerts.problem import Line, Problem
+from kpi_pipeline.checks.automation import stops_syncs
 from kpi_pipeline.checks.outcome import (
     CLIENT_COLUMNS,
     Check,
     Severity,
+    all_unanswered,
     client_of,
-    lacks_only_answers,
 )
 from kpi_pipeline.db.check_results import StoredOutcome, failing_checks
 from kpi_pipeline.db.sync_log import SyncFailure, sync_failures
 
 SYNC = "sync"
 
-# Until then, what was asked for again has mended most of what fails: a failed run's clients one by
-# one, a process that died, a tick that found the database restarting.
-_MENDS_ITSELF = timedelta(minutes=5)
-# These say no more than that numbers are old, or not there.
+# Retries resolve most failures within this time: a failed run's clients are synced one by one, a
+# killed process is restarted, the next tick finds the database up again.
+_RETRY_TIME = timedelta(minutes=5)
+# These only say that numbers are old or missing, which a failing sync explains.
 _FED_BY_SYNCS = {Check.FRESHNESS, Check.COMPLETE, Check.NO_MISSING_DAYS}
-# Until then, a round of checks has seen what a sync brought,
-_NEXT_ROUND = timedelta(minutes=20)
-# and what is done each hour was done: the refresh, and asking for what was not answered.
+# By then a check run has seen the result of a sync.
+_NEXT_CHECK_RUN = timedelta(minutes=20)
+# By then the hourly jobs have run: the refresh, and the repetition of unanswered requests.
 _NEXT_HOUR = timedelta(minutes=75)
 
 
 @dataclass(frozen=True)
 class FailedRun:
-    """A run that failed for good, and left no line for its clients; `what` is what it worked on."""
+    """A run that failed for good without entries in `sync_log`; `what` is what it worked on."""
 
     run_id: str
     what: str
@@ -49,32 +49,34 @@ class FailedTick:
     since: datetime
 
 
-def stored_troubles(connection: Connection) -> list[Trouble]:
-    """What the tables know of: failing checks, and clients whose sync fails."""
+def stored_problems(connection: Connection) -> list[Problem]:
+    """The problems that tables hold: failing checks, and clients whose sync fails."""
     checks = failing_checks(connection)
-    halted = any(it.name == Check.AUTOMATION_ALIVE and halts_syncs(it.offenders) for it in checks)
-    troubles = [_of_check(it, halted) for it in checks]
+    syncs_stopped = any(
+        it.name == Check.AUTOMATION_ALIVE and stops_syncs(it.offenders) for it in checks
+    )
+    problems = [_of_check(it, syncs_stopped) for it in checks]
     failures = sync_failures(connection)
-    return [*troubles, *([_of_sync(failures)] if failures else [])]
+    return [*problems, *([_of_sync(failures)] if failures else [])]
 
 
-def dagster_troubles(runs: Iterable[FailedRun], ticks: Iterable[FailedTick]) -> list[Trouble]:
-    """What only Dagster knows of: runs and ticks that failed."""
+def dagster_problems(runs: Iterable[FailedRun], ticks: Iterable[FailedTick]) -> list[Problem]:
+    """The problems that only Dagster knows: failed runs and ticks."""
     return [*(_of_run(it) for it in runs), *(_of_tick(it) for it in ticks)]
 
 
-def _follows(check: StoredOutcome, halted: bool) -> tuple[str | None, timedelta]:
-    """The trouble that it only says again, and for how long after the end of that it may last."""
-    if lacks_only_answers(check.offenders):
+def _follows(check: StoredOutcome, syncs_stopped: bool) -> tuple[str | None, timedelta]:
+    """The cause of which the check is a symptom, and for how long it may outlast that cause."""
+    if all_unanswered(check.offenders):
         return SYNC, _NEXT_HOUR
     if check.name not in _FED_BY_SYNCS:
         return None, timedelta(0)
-    return (Check.AUTOMATION_ALIVE, _NEXT_HOUR) if halted else (SYNC, _NEXT_ROUND)
+    return (Check.AUTOMATION_ALIVE, _NEXT_HOUR) if syncs_stopped else (SYNC, _NEXT_CHECK_RUN)
 
 
-def _of_check(check: StoredOutcome, halted: bool) -> Trouble:
-    follows, afterwards = _follows(check, halted)
-    return Trouble(
+def _of_check(check: StoredOutcome, syncs_stopped: bool) -> Problem:
+    follows, hold = _follows(check, syncs_stopped)
+    return Problem(
         cause=check.name,
         name=check.name,
         title=f"{check.name} of {check.asset}",
@@ -85,72 +87,72 @@ def _of_check(check: StoredOutcome, halted: bool) -> Trouble:
         more=check.more,
         lines=tuple(_line_of(row) for row in check.offenders),
         path=f"/assets/{check.asset}?view=checks&checkDetail={check.name}",
-        # An outage is over by itself, and the sync that fails in it may be yet to come.
-        patience=_NEXT_HOUR if lacks_only_answers(check.offenders) else timedelta(0),
+        # An outage passes, and the failing sync that explains this may not have ended yet.
+        grace=_NEXT_HOUR if all_unanswered(check.offenders) else timedelta(0),
         follows=follows,
-        afterwards=afterwards,
+        hold=hold,
     )
 
 
 def _line_of(row: Mapping[str, object]) -> Line:
     client = client_of(row)
-    told = [
+    values = [
         f"{name} {value}"
         for name, value in row.items()
         if name not in CLIENT_COLUMNS and value is not None
     ]
-    return Line(", ".join(told), () if client is None else (client,))
+    return Line(", ".join(values), () if client is None else (client,))
 
 
-def _of_sync(failures: Sequence[SyncFailure]) -> Trouble:
+def _of_sync(failures: Sequence[SyncFailure]) -> Problem:
     by_reason: dict[str, list[SyncFailure]] = {}
     for failure in failures:
         by_reason.setdefault(_reason(failure), []).append(failure)
     common = sorted(by_reason.items(), key=lambda it: -len(it[1]))
     number = len(failures)
-    return Trouble(
+    return Problem(
         cause=SYNC,
         name=SYNC,
         title=f"the sync of {number} client{'s' if number > 1 else ''} fails",
         severity=Severity.ERROR,
         since=min(it.since for it in failures),
-        what="Their rows stand as they were. Mend what is named, and materialize the partitions "
-        "that are red; the hourly refresh tries again by itself.",
+        what="Their rows are unchanged. Fix what is named, and materialize the failed partitions; "
+        "the hourly refresh also tries again.",
         clients=tuple(it.workspace for it in failures),
         lines=tuple(Line(why, tuple(it.workspace for it in group)) for why, group in common),
         path=f"/runs/{max(failures, key=lambda it: it.failed_at).run_id}",
-        patience=_MENDS_ITSELF,
+        grace=_RETRY_TIME,
     )
 
 
 def _reason(failure: SyncFailure) -> str:
-    """The error without the client's name, so that one outage has one reason."""
+    """The error without the client's name, which groups the clients of one outage."""
     return failure.error.removeprefix(f"{failure.workspace}: ").replace(failure.workspace, "it")
 
 
-def _of_run(run: FailedRun) -> Trouble:
-    return Trouble(
+def _of_run(run: FailedRun) -> Problem:
+    return Problem(
         cause=run.what,
         name=run.what,
         title=f"the last run of {run.what} failed",
         severity=Severity.ERROR,
         since=run.at,
-        what="It ended before its work was done. Its page says why; launch it again there once "
-        "that is mended.",
+        what="It ended before its work was done. Its page says why; fix that, and re-execute it "
+        "there.",
         path=f"/runs/{run.run_id}",
-        patience=_MENDS_ITSELF,
+        grace=_RETRY_TIME,
     )
 
 
-def _of_tick(tick: FailedTick) -> Trouble:
-    return Trouble(
+def _of_tick(tick: FailedTick) -> Problem:
+    return Problem(
         cause=tick.name,
         name=tick.name,
         title=f"the {tick.kind} {tick.name} fails",
         severity=Severity.ERROR,
         since=tick.since,
-        what="What it should have started did not start. Its last tick says why, on the page "
-        "Automation.",
+        what="The runs that it should have launched are missing. Its last tick says why, on the "
+        "page Automation.",
         path="/automation",
-        patience=_MENDS_ITSELF,
+        grace=_RETRY_TIME,
     )

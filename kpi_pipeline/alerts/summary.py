@@ -1,6 +1,6 @@
-"""The daily summary: yesterday by client, the month against its target, and what is missing.
+"""The daily summary: yesterday by client, the month against its target, and stale clients.
 
-Its numbers are those of `client_metrics`, and of nothing else.
+All its numbers are those of `client_metrics`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,12 +16,12 @@ from kpi_pipeline.db.metrics import MetricRow, read_metrics
 from kpi_pipeline.domain.calendar import day_start
 from kpi_pipeline.domain.formatting import listed, moment
 
-# In percent of the month's target, where the month will end at the pace so far.
+# Projection of the month in percent of its target.
 _AHEAD = 110
 _ON_TRACK = 90
-# A chat room takes a few dozen lines; the whole table is what `kpi metrics` prints.
-_MOST_LINES = 40
-_NOT_KNOWN = "–"
+# A chat message holds a few dozen lines; `kpi metrics` prints the whole table.
+_MAX_LINES = 40
+_UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class SummaryOfDay:
 
 
 def read_summary(connection: Connection, day: date) -> SummaryOfDay:
-    """What the summary of `day` is made of: all active clients, with or without numbers."""
+    """The rows for the summary of `day`: all active clients, with or without numbers."""
     before = read_metrics(connection, day - timedelta(days=1))
     return SummaryOfDay(day, read_metrics(connection, day), {it.workspace: it for it in before})
 
 
 def summary_text(summary: SummaryOfDay, timezone: ZoneInfo) -> Message:
-    """The summary, as it is sent and printed."""
+    """The summary as a message."""
     rows = summary.rows
     stale = [row for row in rows if not _is_closed(row, summary.day, timezone)]
     groups: dict[str, list[MetricRow]] = {
@@ -51,10 +51,10 @@ def summary_text(summary: SummaryOfDay, timezone: ZoneInfo) -> Message:
     }
     for row in rows:
         if row.as_of is not None:
-            groups[_standing(row)].append(row)
-    there = sum(row.as_of is not None for row in rows)
+            groups[_group_of(row)].append(row)
+    known = sum(row.as_of is not None for row in rows)
     lines = [
-        f"{there} of {len(rows)} clients have numbers.",
+        f"{known} of {len(rows)} clients have numbers.",
         _total(summary),
         *(line for name, group in groups.items() for line in _group(name, group, summary)),
         *_stale(stale, timezone),
@@ -63,7 +63,7 @@ def summary_text(summary: SummaryOfDay, timezone: ZoneInfo) -> Message:
 
 
 def replies_of_day(summary: SummaryOfDay, row: MetricRow) -> int | None:
-    """Replies of any kind on the day: the month's up to it, less those up to the day before."""
+    """Replies of any kind on the day: month to date minus that of the day before."""
     if row.all_replies_mtd is None or summary.day.day == 1:
         return row.all_replies_mtd
     before = summary.day_before.get(row.workspace)
@@ -72,7 +72,7 @@ def replies_of_day(summary: SummaryOfDay, row: MetricRow) -> int | None:
     return row.all_replies_mtd - before.all_replies_mtd
 
 
-def _standing(row: MetricRow) -> str:
+def _group_of(row: MetricRow) -> str:
     percent = row.projection_replies_progress
     if not row.monthly_kpi_target or percent is None:
         return "No target"
@@ -82,7 +82,7 @@ def _standing(row: MetricRow) -> str:
 
 
 def _is_closed(row: MetricRow, day: date, timezone: ZoneInfo) -> bool:
-    """Whether the row was made of facts that were asked for after the day was over."""
+    """Whether the row is computed from facts requested after the day was over."""
     return row.as_of is not None and row.as_of >= day_start(day + timedelta(days=1), timezone)
 
 
@@ -96,7 +96,7 @@ def _total(summary: SummaryOfDay) -> str:
 
 
 def _sum(numbers: Iterable[int | None]) -> int | None:
-    """The sum of those that are known; None where none is."""
+    """The sum of the known numbers; None if there is none."""
     known = [it for it in numbers if it is not None]
     return sum(known) if known else None
 
@@ -106,14 +106,14 @@ def _group(name: str, rows: Sequence[MetricRow], summary: SummaryOfDay) -> Itera
         return
     yield f"\n{name} ({len(rows)})"
     ranked = sorted(rows, key=_rank)
-    for row in ranked[:_MOST_LINES]:
+    for row in ranked[:_MAX_LINES]:
         yield f"- {row.display_name}: {_client(row, summary)}"
-    if len(ranked) > _MOST_LINES:
-        yield f"… and {len(ranked) - _MOST_LINES} more"
+    if len(ranked) > _MAX_LINES:
+        yield f"… and {len(ranked) - _MAX_LINES} more"
 
 
 def _rank(row: MetricRow) -> tuple[Decimal, int, str]:
-    """The best first; of those without a target, the one with most leads."""
+    """Best progress first; without a target, most leads first."""
     progress = row.projection_replies_progress or Decimal(0)
     return -progress, -(row.positive_replies_mtd or 0), row.display_name
 
@@ -134,16 +134,16 @@ def _day(emails: int | None, replies: int | None, leads: int | None) -> str:
 
 
 def _number(value: int | None) -> str:
-    return _NOT_KNOWN if value is None else f"{value:,}"
+    return _UNKNOWN if value is None else f"{value:,}"
 
 
 def _stale(rows: Sequence[MetricRow], timezone: ZoneInfo) -> Iterable[str]:
     if not rows:
         return
-    yield f"\nStale ({len(rows)}): the day is not closed; `kpi status` says more"
-    for row in rows[:_MOST_LINES]:
+    yield f"\nStale ({len(rows)}): the day is not closed; see `kpi status`"
+    for row in rows[:_MAX_LINES]:
         state = "no numbers" if row.as_of is None else f"as of {moment(row.as_of, timezone)}"
         yield f"- {row.display_name}: {state}"
-    if len(rows) > _MOST_LINES:
-        names = [row.display_name for row in rows[_MOST_LINES:]]
+    if len(rows) > _MAX_LINES:
+        names = [row.display_name for row in rows[_MAX_LINES:]]
         yield f"… and {len(names)} more: {listed(names)}"

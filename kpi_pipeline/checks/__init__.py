@@ -1,1 +1,1 @@
-"""What is wrong with the data, if anything: the rules of the checks, over what the tables hold."""
+"""The rules of the checks: each judges what a query found, and returns an `Outcome`."""

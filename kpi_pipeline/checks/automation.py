@@ -1,23 +1,25 @@
-"""Whether schedules, sensors and daemons do what they are there for, and runs come to an end."""
+"""The check `automation_alive`: schedules, sensors and daemons are on time, and runs end."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from kpi_pipeline.checks.outcome import Check, Offender, Outcome, Severity, outcome
+from kpi_pipeline.checks.outcome import Check, Outcome, ProblemRow, Severity, outcome
 from kpi_pipeline.domain.formatting import duration, listed
 
 # A tick may wait for the one before it, and a daemon for a restart.
 _MAY_BE_LATE = timedelta(minutes=5)
-# A look of a daemon may take minutes while a large backfill begins.
+# One iteration of a daemon can take minutes while a large backfill starts.
 _MAY_BE_SILENT = timedelta(minutes=15)
 SYNC_SCHEDULES = ("daily_kpi_sync", "hourly_refresh")
 
 
 @dataclass(frozen=True)
-class Ticking:
-    """A schedule or sensor. `due_since` is when the first tick was due that did not come, or None;
-    `on` says whether it is switched on, and is None where Dagster's daemon never saw it.
+class TickState:
+    """Tick state of a schedule or sensor.
+
+    `due_since` is when the first missed tick was due, or None. `on` says whether it is switched
+    on, and is None while Dagster's daemon has not seen it.
     """
 
     name: str
@@ -27,83 +29,84 @@ class Ticking:
 
 
 @dataclass(frozen=True)
-class Daemon:
-    """A part of Dagster's daemon, and its last sign of life."""
+class DaemonState:
+    """One of Dagster's daemons, and its last heartbeat."""
 
     name: str
-    heard_at: datetime | None
+    last_heartbeat_at: datetime | None
 
 
 @dataclass(frozen=True)
-class UnderWay:
-    """A run that is under way, and how long it may take."""
+class ActiveRun:
+    """A run in progress, and how long it may take."""
 
     run_id: str
-    began_at: datetime
+    started_at: datetime
     limit: timedelta
 
 
 @dataclass(frozen=True)
-class Automation:
-    """What Dagster knows of what should go on by itself."""
+class AutomationState:
+    """What Dagster's storage says of schedules and sensors, daemons, and runs in progress."""
 
-    ticking: Sequence[Ticking]
-    daemons: Sequence[Daemon]
-    runs: Sequence[UnderWay]
+    ticks: Sequence[TickState]
+    daemons: Sequence[DaemonState]
+    runs: Sequence[ActiveRun]
 
 
-def automation_alive(automation: Automation, now: datetime) -> Outcome:
-    """All that should tick has ticked, the daemon lives, and no run takes longer than its limit."""
-    offenders = list(offenders_of(automation, now))
-    ticking = len(automation.ticking)
+def automation_alive(automation: AutomationState, now: datetime) -> Outcome:
+    """Schedules and sensors are on time, daemons send heartbeats, no run exceeds its limit."""
+    problems = list(automation_problems(automation, now))
+    number = len(automation.ticks)
     return outcome(
         Check.AUTOMATION_ALIVE,
-        offenders,
-        well=f"All {ticking} schedules and sensors tick, the daemon lives, and no run takes longer "
-        "than it may.",
-        trouble=f"Not at work: {listed([str(it['what']) for it in offenders])}. What is off is "
-        "switched on on the page Automation; where the daemon is silent, start `kpi up` again (its "
-        "log is `logs/daemon.log` under KPI_STATE_DIR); a run that takes too long is ended on its "
-        "page.",
+        problems,
+        if_passed=f"All {number} schedules and sensors are on time, the daemon is running, and no "
+        "run exceeds its time limit.",
+        if_failed=f"Not working: {listed([str(it['what']) for it in problems])}. Switch on "
+        "schedules and sensors on the page Automation; restart `kpi up` if the daemon sends no "
+        "heartbeat (its log is `logs/daemon.log` under KPI_STATE_DIR); terminate a run that takes "
+        "too long on its page.",
         severity=Severity.ERROR,
-        numbers={"ticking": ticking, "not_alive": len(offenders)},
+        numbers={"schedules_and_sensors": number, "problems": len(problems)},
     )
 
 
-def halts_syncs(offenders: Sequence[Mapping[str, object]]) -> bool:
-    """Whether a schedule of the syncs is among those that do not do what they should."""
+def stops_syncs(problems: Sequence[Mapping[str, object]]) -> bool:
+    """Whether a schedule of the syncs is among the problems."""
     syncs = {_named("schedule", name) for name in SYNC_SCHEDULES}
-    return any(row.get("what") in syncs for row in offenders)
+    return any(row.get("what") in syncs for row in problems)
 
 
-def offenders_of(automation: Automation, now: datetime) -> Iterator[Offender]:
-    """Each part that does not do what it should, and for how long it has not."""
+def automation_problems(automation: AutomationState, now: datetime) -> Iterator[ProblemRow]:
+    """Each part that does not work, and how late it is."""
     for daemon in automation.daemons:
-        if daemon.heard_at is None:
-            yield _offender(f"daemon {daemon.name}", "was never heard of", None)
-        elif now - daemon.heard_at > _MAY_BE_SILENT:
-            silent = now - daemon.heard_at
-            yield _offender(f"daemon {daemon.name}", f"is silent for {duration(silent)}", silent)
-    for it in automation.ticking:
+        if daemon.last_heartbeat_at is None:
+            yield _row(f"daemon {daemon.name}", "has never sent a heartbeat", None)
+        elif now - daemon.last_heartbeat_at > _MAY_BE_SILENT:
+            silent = now - daemon.last_heartbeat_at
+            problem = f"has sent no heartbeat for {duration(silent)}"
+            yield _row(f"daemon {daemon.name}", problem, silent)
+    for it in automation.ticks:
         what = _named(it.kind, it.name)
         if it.on is False:
-            yield _offender(what, "is switched off", None)
+            yield _row(what, "is switched off", None)
         elif it.on is None and it.due_since is None:
-            yield _offender(what, "has never ticked: is Dagster's daemon running?", None)
+            yield _row(what, "has never ticked: is Dagster's daemon running?", None)
         elif it.due_since is not None and now - it.due_since > _MAY_BE_LATE:
             late = now - it.due_since
-            yield _offender(what, f"is late for {duration(late)}", late)
+            yield _row(what, f"is {duration(late)} late", late)
     for run in automation.runs:
-        taken = now - run.began_at
+        taken = now - run.started_at
         if taken > run.limit + _MAY_BE_LATE:
-            problem = f"has gone on for {duration(taken)}; its limit is {duration(run.limit)}"
-            yield _offender(f"run {run.run_id[:8]}", problem, taken - run.limit)
+            problem = f"has been running for {duration(taken)}; its limit is {duration(run.limit)}"
+            yield _row(f"run {run.run_id[:8]}", problem, taken - run.limit)
 
 
 def _named(kind: str, name: str) -> str:
     return f"{kind} {name}"
 
 
-def _offender(what: str, problem: str, late: timedelta | None) -> Offender:
+def _row(what: str, problem: str, late: timedelta | None) -> ProblemRow:
     minutes = None if late is None else int(late.total_seconds()) // 60
     return {"what": what, "problem": problem, "late_minutes": minutes}

@@ -1,30 +1,15 @@
-"""What a check found: whether all is well, and else who is concerned and what to do about it."""
+"""Result of a check: whether it passed, who is affected, and what to do about it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 UNANSWERED = "unanswered"
-# As the check `registry_matches_bison` names it where a key's owner could not be asked for.
+# How `registry_matches_bison` names keys whose workspace could not be read.
 _UNCHECKED_KEYS = "unchecked keys"
 
-
-def lacks_answers(offenders: Sequence[Mapping[str, object]]) -> bool:
-    """Whether something is to be asked again."""
-    return any(map(_is_unanswered, offenders))
-
-
-def lacks_only_answers(offenders: Sequence[Mapping[str, object]]) -> bool:
-    """Whether all that is wrong is that Email Bison did not answer."""
-    return bool(offenders) and all(map(_is_unanswered, offenders))
-
-
-def _is_unanswered(row: Mapping[str, object]) -> bool:
-    return bool({UNANSWERED, _UNCHECKED_KEYS} & {row.get("kind"), row.get("count")})
-
-
-# What the page's table, a message and the stored outcome show; how many more there are is told.
-MOST_OFFENDERS = 50
+# How many rows Dagster's table, a message and the stored outcome show; the rest is counted.
+MAX_PROBLEMS = 50
 
 
 class Severity(StrEnum):
@@ -48,66 +33,80 @@ class Check(StrEnum):
     REGISTRY_MATCHES_BISON = "registry_matches_bison"
 
 
-# These call Email Bison; all others ask the database alone.
+# These call Email Bison; all others query the database alone.
 ASKING_BISON = (Check.TOTALS_MATCH_BISON, Check.REGISTRY_MATCHES_BISON)
 
-# Where an offender's row names its client, if it does: by the key, or what a stranger is known by.
+# The columns of a problem's row that name its client: a workspace of ours, or an unregistered one.
 CLIENT_COLUMNS = ("workspace", "client")
 
-# A row of the check's table.
-Offender = Mapping[str, str | int | float | None]
+# A row of the check's table: column → value.
+ProblemRow = Mapping[str, str | int | float | None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check found.
+    """Result of one check.
 
-    `offenders` are the rows of those in trouble, the worst first, at most MOST_OFFENDERS; `more`
-    is how many other rows there are, and `clients` are all whom the rows name, those others too.
-    Without any, the check has passed. `numbers` are counts to plot.
+    `problems` holds the rows of what is wrong, worst first, at most MAX_PROBLEMS; `more` counts
+    the rows beyond those, and `clients` names every client affected, shown or not. A check without
+    problems has passed. `numbers` are counts to plot.
     """
 
     check: Check
     description: str
     severity: Severity = Severity.WARN
-    offenders: Sequence[Offender] = ()
+    problems: Sequence[ProblemRow] = ()
     more: int = 0
     clients: Sequence[str] = ()
     numbers: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
-        """Whether nobody is in trouble."""
-        return not self.offenders
+        """Whether there are no problems."""
+        return not self.problems
 
 
 def outcome(
     check: Check,
-    offenders: Sequence[Offender],
+    problems: Sequence[ProblemRow],
     *,
-    well: str,
-    trouble: str,
+    if_passed: str,
+    if_failed: str,
     severity: Severity,
     numbers: Mapping[str, int] | None = None,
 ) -> Outcome:
-    """What the check found, with the sentence that fits, and no more rows than are shown."""
+    """Build an outcome: the description that fits, and no more rows than are shown."""
     return Outcome(
         check,
-        trouble if offenders else well,
-        severity if offenders else Severity.WARN,
-        offenders[:MOST_OFFENDERS],
-        max(len(offenders) - MOST_OFFENDERS, 0),
-        clients_of(offenders),
+        if_failed if problems else if_passed,
+        severity if problems else Severity.WARN,
+        problems[:MAX_PROBLEMS],
+        max(len(problems) - MAX_PROBLEMS, 0),
+        clients_of(problems),
         numbers or {},
     )
 
 
 def client_of(row: Mapping[str, object]) -> str | None:
-    """The client whom an offender's row names, if it names one."""
+    """The client that a problem's row names, if any."""
     found = next((row[name] for name in CLIENT_COLUMNS if row.get(name)), None)
     return None if found is None else str(found)
 
 
 def clients_of(rows: Iterable[Mapping[str, object]]) -> list[str]:
-    """All whom the rows name, each once, in the rows' order."""
+    """The clients that the rows name, each once, in the order of the rows."""
     return list(dict.fromkeys(it for row in rows if (it := client_of(row)) is not None))
+
+
+def has_unanswered(problems: Sequence[Mapping[str, object]]) -> bool:
+    """Whether Email Bison left a question of the check unanswered, so that it is asked again."""
+    return any(map(_is_unanswered, problems))
+
+
+def all_unanswered(problems: Sequence[Mapping[str, object]]) -> bool:
+    """Whether the only problem is that Email Bison did not answer."""
+    return bool(problems) and all(map(_is_unanswered, problems))
+
+
+def _is_unanswered(row: Mapping[str, object]) -> bool:
+    return bool({UNANSWERED, _UNCHECKED_KEYS} & {row.get("kind"), row.get("count")})

@@ -1,4 +1,4 @@
-"""Numbers that can't be, or that a person should look at."""
+"""The check `plausible`: impossible numbers are errors, unusual ones are warnings."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -7,34 +7,33 @@ from datetime import date, timedelta
 from sqlalchemy import Connection
 
 from kpi_pipeline.checks.coverage import DAYS_TO_BE_COMPLETE
-from kpi_pipeline.checks.outcome import Check, Offender, Outcome, Severity, outcome
+from kpi_pipeline.checks.outcome import Check, Outcome, ProblemRow, Severity, outcome
 from kpi_pipeline.db.check_queries.plausible import OddRow, Volume, read_odd_rows, read_volumes
 from kpi_pipeline.domain.formatting import counted, listed
 
-# What is marked anew takes a few leads back. Mail that was sent stays sent, but for a test campaign
-# that somebody deletes.
+# A reply that is marked again takes a few leads back. Sent mail stays sent, except for a test
+# campaign that somebody deletes.
 _LEADS_TAKEN_BACK = 3
 _LEADS_TAKEN_BACK_PERCENT = 10
 _MAIL_TAKEN_BACK_PERCENT = 1
-# Mailbox providers block senders from about there; below so many mails a share says nothing.
+# Mailbox providers block senders from about this share on; of fewer emails a share says nothing.
 _BOUNCES_PERCENT = 5
 _BOUNCES_OF_AT_LEAST = 100
 
-_Found = tuple[Severity, Offender]
+_Found = tuple[Severity, ProblemRow]
 
 
 def plausible(connection: Connection, today: date, until: date) -> Outcome:
-    """No row of the last 62 days contradicts itself or another row, and mail is delivered.
+    """No row of the last 62 days contradicts itself or another row, and mail gets through.
 
-    `until` is the last closed day: volumes are judged up to it, as a day that is still going on has
-    too few of everything.
+    `until` is the last closed day. Volumes are judged up to it, as today has too few of everything.
     """
     since = until - timedelta(days=DAYS_TO_BE_COMPLETE - 1)
     volumes = read_volumes(connection, until)
     found = [
-        *_odd(read_odd_rows(connection, since, today)),
-        *_alike(volumes),
-        *_in_trouble(volumes),
+        *_contradictions(read_odd_rows(connection, since, today)),
+        *_same_totals(volumes),
+        *_unusual_volumes(volumes),
     ]
     found.sort(key=lambda it: it[0] is Severity.WARN)
     names = list(dict.fromkeys(str(row["workspace"]) for _, row in found))
@@ -42,23 +41,23 @@ def plausible(connection: Connection, today: date, until: date) -> Outcome:
     return outcome(
         Check.PLAUSIBLE,
         [row for _, row in found],
-        well=f"The rows of {since} to {today} fit together, and mail gets through.",
-        trouble=f"{counted(len(found), 'thing')} to look at, {errors} of them impossible, of "
-        f"{listed(names)}. {_REMEDY if errors else _ADVICE}",
+        if_passed=f"The rows of {since} to {today} are consistent, and mail gets through.",
+        if_failed=f"{counted(len(found) - errors, 'warning')}, {counted(errors, 'error')}: "
+        f"{listed(names)}. {_IF_ERRORS if errors else _IF_WARNINGS}",
         severity=Severity.ERROR if errors else Severity.WARN,
-        numbers={"impossible": errors, "odd": len(found) - errors},
+        numbers={"errors": errors, "warnings": len(found) - errors},
     )
 
 
-_REMEDY = (
-    "Compare with Email Bison's own page. Where it says otherwise, `kpi keys check` shows whose "
-    "key answers, and `kpi backfill --from FIRST-OF-THE-MONTH --to TODAY -w CLIENT` works the rows "
-    "out anew."
+_IF_ERRORS = (
+    "Compare with Email Bison's own page. If it differs, `kpi keys check` shows whether each key "
+    "belongs to its client, and `kpi backfill --from FIRST-OF-THE-MONTH --to TODAY -w CLIENT` "
+    "recomputes the rows."
 )
-_ADVICE = "Nothing is wrong with the rows: look at the campaigns of these clients in Email Bison."
+_IF_WARNINGS = "The rows are right: check the campaigns of these clients in Email Bison."
 
 
-def _odd(rows: Sequence[OddRow]) -> Iterator[_Found]:
+def _contradictions(rows: Sequence[OddRow]) -> Iterator[_Found]:
     for row in rows:
         if row.negative:
             yield _error(row, "a number is below 0")
@@ -83,12 +82,12 @@ def _error(row: OddRow, problem: str) -> _Found:
     return Severity.ERROR, found
 
 
-def _alike(volumes: Sequence[Volume]) -> Iterator[_Found]:
-    """Clients whose totals of 30 days are the same, each of five: one of them has another's."""
+def _same_totals(volumes: Sequence[Volume]) -> Iterator[_Found]:
+    """Clients with the same five totals in 30 days: one of them shows another's numbers."""
     groups: dict[tuple[int, ...], list[str]] = defaultdict(list)
     for it in volumes:
         answers = (it.replied, it.interested, it.bounced, it.unsubscribed)
-        # Two that send up to the same limit, to no reply yet, are no wonder.
+        # Two clients that send up to the same limit, without a reply yet, may well be equal.
         if it.sent > 0 and any(answers):
             groups[it.days, it.sent, *answers].append(it.workspace)
     for (_, sent, *_), names in groups.items():
@@ -98,7 +97,7 @@ def _alike(volumes: Sequence[Volume]) -> Iterator[_Found]:
             yield Severity.ERROR, {"workspace": name, "date": None, "problem": problem}
 
 
-def _in_trouble(volumes: Sequence[Volume]) -> Iterator[_Found]:
+def _unusual_volumes(volumes: Sequence[Volume]) -> Iterator[_Found]:
     for it in volumes:
         sent, bounced = it.sent_of_week, it.bounced_of_week
         if sent >= _BOUNCES_OF_AT_LEAST and bounced * 100 > sent * _BOUNCES_PERCENT:

@@ -1,8 +1,8 @@
-"""`kpi alerts`: who is told of trouble, what is wrong now, and what nobody wants to hear of."""
+"""`kpi alerts` and `kpi summary`: receivers, current problems, mutes, and the daily summary."""
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -11,19 +11,18 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import Connection
 
-from kpi_pipeline.app import AppContext, open_app
+from kpi_pipeline.alerts.summary import read_summary, summary_text
+from kpi_pipeline.app import AppContext
 from kpi_pipeline.checks.outcome import Check
-from kpi_pipeline.cli.tables import print_whole
+from kpi_pipeline.cli.common import Day, date_of, opened_app, out, print_whole
 from kpi_pipeline.db import alerts as stored_alerts
 from kpi_pipeline.db.alerts import AlertState, FailingReceiver
 from kpi_pipeline.db.clients import all_clients
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.services.console import out
-from kpi_pipeline.services.database import ready_databases
 from kpi_pipeline.settings import load_settings
 
 commands = typer.Typer(
-    help="Alerts: who gets them, what is wrong now, and what is muted.", no_args_is_help=True
+    help="Alerts: their receivers, the current problems, and what is muted.", no_args_is_help=True
 )
 
 _LONGEST_MUTE = timedelta(days=366)
@@ -31,13 +30,15 @@ _SPAN = re.compile(r"(?:(?P<days>\d{1,4})d)?(?:(?P<hours>\d{1,4})h)?(?:(?P<minut
 
 Name = Annotated[
     str,
-    typer.Argument(metavar="CLIENT|CHECK", help="A client's key, or a name of `kpi alerts list`."),
+    typer.Argument(
+        metavar="CLIENT|CHECK", help="A client's workspace key, or a name of `kpi alerts list`."
+    ),
 ]
 
 
 @commands.command("test")
 def send_test() -> None:
-    """Send a message to each receiver of KPI_ALERT_URLS; fail if one did not take it."""
+    """Send a message to each receiver of KPI_ALERT_URLS; fail if one does not accept it."""
     # Imported late: it brings in some hundred services.
     from kpi_pipeline.alerts.delivery import receivers_of
     from kpi_pipeline.alerts.message import Message
@@ -45,7 +46,7 @@ def send_test() -> None:
     receivers = receivers_of(load_settings().alert_urls)
     if not receivers:
         raise KpiError(
-            "KPI_ALERT_URLS names nobody. Set it to one or more addresses as apprise writes them, "
+            "KPI_ALERT_URLS has no receiver. Set it to one or more addresses in apprise's form, "
             "such as slack://…, mailto://… or json://HOST/PATH."
         )
     message = Message(
@@ -53,30 +54,30 @@ def send_test() -> None:
         "If you read this, alerts reach you here. Nothing is wrong.",
         bad=None,
     )
-    taken = 0
+    accepted = 0
     for receiver in receivers:
-        good = receiver.take(message)
-        taken += good
-        mark = "[green]✓[/green] took it" if good else f"[red]✗[/red] {_why(receiver.service)}"
+        good = receiver.send(message)
+        accepted += good
+        mark = "[green]✓[/green] accepted it" if good else f"[red]✗[/red] {_why(receiver.service)}"
         out.print(f"{escape(receiver.name)}: {mark}", soft_wrap=True)
-    out.print(f"{taken} of {len(receivers)} receivers took the message.")
-    if taken < len(receivers):
+    out.print(f"{accepted} of {len(receivers)} receivers accepted the message.")
+    if accepted < len(receivers):
         raise typer.Exit(1)
 
 
 @commands.command("list")
 def list_alerts() -> None:
-    """List what is wrong now and whom it was told, what is muted, and who could not be reached."""
+    """List the current problems and who was alerted, what is muted, and unreachable receivers."""
     with _opened() as (app, connection):
         now = app.now()
         states = stored_alerts.read_states(connection).values()
         mutes = stored_alerts.read_mutes(connection, now)
         failing = stored_alerts.read_failing(connection).values()
-    there = [it for it in states if it.ended_at is None]
-    if there:
-        print_whole(_table(there, app), out)
+    current = [it for it in states if it.ended_at is None]
+    if current:
+        print_whole(_table(current, app), out)
     else:
-        out.print("Nothing is wrong that anybody is to be told of.")
+        out.print("There is no problem to alert about.")
     for name, until in mutes.items():
         out.print(f"Muted until {_local(until, app)}: {escape(name)}", soft_wrap=True)
     for receiver in failing:
@@ -90,7 +91,7 @@ def mute(
         str, typer.Option("--for", metavar="SPAN", help="For how long: 2d, 12h, 90m, 1d12h.")
     ],
 ) -> None:
-    """Tell nobody of a client, or of a check, a schedule or the sync as a whole, for a while."""
+    """Send no alerts about a client, a check, a schedule or the sync as a whole, for a time."""
     length = _length(span)
     with _opened() as (app, connection):
         known = {it.workspace for it in all_clients(connection)}
@@ -99,8 +100,8 @@ def mute(
         known |= {it for state in states for it in state.names}
         if name not in known:
             raise KpiError(
-                f"{name} is neither a client's key nor the name of a check or an alert. `kpi "
-                "clients list` shows the keys, `kpi alerts list` what is wrong now."
+                f"{name} is neither a client's workspace key nor the name of a check or an alert. "
+                "`kpi clients list` shows the keys, `kpi alerts list` the current problems."
             )
         until = app.now() + length
         stored_alerts.mute(connection, name, until)
@@ -109,19 +110,25 @@ def mute(
 
 @commands.command("unmute")
 def unmute(name: Name) -> None:
-    """Tell of it again from now on."""
+    """Send alerts about it again."""
     with _opened() as (app, connection):
         if not stored_alerts.unmute(connection, name, app.now()):
             raise KpiError(f"{name} is not muted. `kpi alerts list` shows what is.")
-    out.print(f"{escape(name)} is not muted any more.", soft_wrap=True)
+    out.print(f"{escape(name)} is no longer muted.", soft_wrap=True)
+
+
+def print_summary(day: Day = None) -> None:
+    """Print the daily summary of one date; without a date: yesterday's."""
+    with opened_app() as app, app.engine.connect() as connection:
+        shown = date_of(day) or app.today() - timedelta(days=1)
+        message = summary_text(read_summary(connection, shown), app.timezone)
+    out.print(f"{message.title}\n{message.body}", markup=False, soft_wrap=True)
 
 
 @contextmanager
 def _opened() -> Iterator[tuple[AppContext, Connection]]:
-    with ExitStack() as stack:
-        settings = stack.enter_context(ready_databases(load_settings(), dagster_too=False))
-        app = stack.enter_context(open_app(settings))
-        yield app, stack.enter_context(app.engine.begin())
+    with opened_app() as app, app.engine.begin() as connection:
+        yield app, connection
 
 
 def _length(span: str) -> timedelta:
@@ -129,12 +136,12 @@ def _length(span: str) -> timedelta:
     parts = {name: int(number) for name, number in found.groupdict("0").items()} if found else {}
     length = timedelta(**parts)
     if not timedelta(0) < length <= _LONGEST_MUTE:
-        raise KpiError(f"{span!r} is no span. Write one such as 2d, 12h or 90m, 366d at most.")
+        raise KpiError(f"{span!r} is not a span. Write one such as 2d, 12h or 90m, 366d at most.")
     return length
 
 
 def _table(states: list[AlertState], app: AppContext) -> Table:
-    table = Table("Name", "", "What", "Clients", "Since", "Told")
+    table = Table("Name", "", "Problem", "Clients", "Since", "Alerted")
     for state in states:
         receivers = [name for name, it in state.told.items() if not it.well]
         table.add_row(
@@ -143,14 +150,14 @@ def _table(states: list[AlertState], app: AppContext) -> Table:
             escape(state.title),
             str(len(state.clients) or ""),
             _local(state.since, app),
-            escape(", ".join(receivers)) or "nobody yet",
+            escape(", ".join(receivers)) or "no one yet",
         )
     return table
 
 
 def _not_reached(receiver: FailingReceiver, app: AppContext) -> str:
     return (
-        f"[yellow]Not reached:[/yellow] {escape(receiver.receiver)} has taken nothing since "
+        f"[yellow]Unreachable:[/yellow] {escape(receiver.receiver)} has accepted nothing since "
         f"{_local(receiver.failing_since, app)} ({receiver.tries} tries). `kpi alerts test` "
         "tries it now."
     )
@@ -162,5 +169,5 @@ def _local(instant: datetime, app: AppContext) -> str:
 
 def _why(service: object) -> str:
     if service is None:
-        return "is no address that apprise knows; see its list of services"
-    return "did not take it; check its address, and that it can be reached from here"
+        return "is not an address that apprise knows; see its list of services"
+    return "did not accept it; check its address, and that it is reachable from here"

@@ -1,7 +1,6 @@
-"""`kpi status`: how fresh each client is, how the last syncs went, what fails, and what is late."""
+"""`kpi status`: freshness, the last syncs, failing checks, and late schedules and sensors."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -9,42 +8,40 @@ from zoneinfo import ZoneInfo
 from rich.markup import escape
 from rich.table import Table
 
-from kpi_pipeline.app import AppContext, open_app
-from kpi_pipeline.checks.automation import offenders_of
-from kpi_pipeline.checks.freshness import Deadlines, Standing, read_standings
-from kpi_pipeline.cli.tables import cell, print_whole
+from kpi_pipeline.app import AppContext
+from kpi_pipeline.checks.automation import automation_problems
+from kpi_pipeline.checks.freshness import Deadlines, FreshnessStatus, freshness_statuses
+from kpi_pipeline.cli.common import cell, exit_unless, opened_app, out, print_whole
 from kpi_pipeline.db.check_results import StoredOutcome, read_outcomes
 from kpi_pipeline.db.sync_log import LastSync, SyncOfRun, last_syncs, read_history
 from kpi_pipeline.domain.formatting import counted, duration
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.services.console import out
 from kpi_pipeline.services.dagster_home import dagster_instance
-from kpi_pipeline.services.database import ready_databases
-from kpi_pipeline.settings import Settings
 
 _RUNS_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class _Status:
-    """What the tables hold, read at one moment."""
+    """What the tables hold at one moment."""
 
-    standings: Sequence[Standing]
+    freshness: Sequence[FreshnessStatus]
     syncs: dict[str, LastSync]
     runs: Sequence[SyncOfRun]
     checks: Sequence[StoredOutcome]
 
 
-def show(settings: Settings) -> bool:
-    """Print it all; return whether nothing is stale or late."""
-    with ExitStack() as stack:
-        settings = stack.enter_context(ready_databases(settings, dagster_too=False))
-        app = stack.enter_context(open_app(settings))
-        return report(app)
+def run() -> None:
+    """Show how fresh each client is, how the last syncs went, what fails, and what is late.
+
+    Exits with code 1 when a client is stale, or a schedule, a sensor or Dagster's daemon is late.
+    """
+    with opened_app() as app:
+        exit_unless(print_status(app))
 
 
-def report(app: AppContext) -> bool:
-    """The same for an app that is open already."""
+def print_status(app: AppContext) -> bool:
+    """Print the status of this installation; return whether nothing is stale or late."""
     now, zone = app.now(), app.timezone
     status = _read(app)
     late = _late(app)
@@ -53,10 +50,13 @@ def report(app: AppContext) -> bool:
     _print_checks(status.checks, zone)
     for line in late:
         out.print(f"[red]✗[/red] {escape(line)}", soft_wrap=True)
-    stale = sum(it.severity is not None for it in status.standings)
-    clients = counted(len(status.standings), "client")
-    alive = f"{counted(len(late), 'thing')} late or off" if late else "all that should tick ticks"
-    out.print(f"{len(status.standings) - stale} of {clients} fresh; {alive}.", soft_wrap=True)
+    stale = sum(it.severity is not None for it in status.freshness)
+    clients = counted(len(status.freshness), "client")
+    automation = f"{len(late)} late or off" if late else "all on time"
+    out.print(
+        f"{len(status.freshness) - stale} of {clients} fresh; schedules and sensors: {automation}.",
+        soft_wrap=True,
+    )
     return not stale and not late
 
 
@@ -64,7 +64,7 @@ def _read(app: AppContext) -> _Status:
     deadlines = Deadlines.of(app.settings)
     with app.engine.connect() as connection:
         return _Status(
-            read_standings(connection, app.now(), app.timezone, deadlines),
+            freshness_statuses(connection, app.now(), app.timezone, deadlines),
             last_syncs(connection),
             read_history(connection, _RUNS_SHOWN),
             read_outcomes(connection),
@@ -72,22 +72,22 @@ def _read(app: AppContext) -> _Status:
 
 
 def _late(app: AppContext) -> list[str]:
-    """What does not go on by itself as it should, from Dagster's database."""
-    # Imported late, with Dagster and all: the tables above are read without it.
+    """One line for each schedule, sensor or daemon that is late or off."""
+    # Imported late, as they import Dagster: the tables above are read without it.
     from kpi_pipeline.orchestration.automation import build_automation
     from kpi_pipeline.orchestration.automation.alive import read_automation
 
     try:
-        with dagster_instance(app.settings) as instance:
-            found = read_automation(instance, build_automation(app.settings))
+        with dagster_instance(app.settings) as opened:
+            found = read_automation(opened, build_automation(app.settings))
     except KpiError as error:
         return [str(error)]
-    return [f"{it['what']} {it['problem']}" for it in offenders_of(found, app.now())]
+    return [f"{it['what']} {it['problem']}" for it in automation_problems(found, app.now())]
 
 
 def _print_clients(status: _Status, now: datetime, zone: ZoneInfo) -> None:
     table = Table("Client", "As of", "Age", "", "Last sync", title="Freshness")
-    for it in status.standings:
+    for it in status.freshness:
         sync = status.syncs.get(it.workspace)
         table.add_row(
             escape(it.workspace),
@@ -127,7 +127,7 @@ def _print_runs(runs: Sequence[SyncOfRun], zone: ZoneInfo) -> None:
 def _print_checks(checks: Sequence[StoredOutcome], zone: ZoneInfo) -> None:
     failing = [it for it in checks if it.since is not None]
     last = max((it.checked_at for it in checks), default=None)
-    done = f"checked last {_local(last, zone)}" if last else "never checked"
+    done = f"last checked {_local(last, zone)}" if last else "never checked"
     out.print(f"Checks: {len(checks) - len(failing)} of {len(checks)} pass, {done}.")
     for it in failing:
         since = _local(it.since, zone)

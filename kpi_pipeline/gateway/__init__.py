@@ -1,1 +1,1 @@
-"""Takes webhooks in, and tells whether all is well: a small HTTP server that knows no Dagster."""
+"""HTTP server for webhooks and health: small, and without Dagster, so that it outlives Dagster."""

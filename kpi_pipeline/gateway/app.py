@@ -15,13 +15,12 @@ from kpi_pipeline.db.retry import is_away, retry_while_disconnected
 from kpi_pipeline.domain.events.event import EventSource
 from kpi_pipeline.domain.events.parse import understand
 from kpi_pipeline.gateway.batches import Arrival, Batches
-from kpi_pipeline.gateway.freshness import Freshness
-from kpi_pipeline.gateway.health import alive, ready
+from kpi_pipeline.gateway.health import Health
 from kpi_pipeline.gateway.webhooks import Webhooks
 from kpi_pipeline.inbox.ingest import Inbox, ingest
 
-# A connection that broke is no reason to send an event back; a server that is away is.
-_PATIENCE_SECONDS = 1.0
+# Long enough for a broken connection, too short for a server that is down: that is answered 503.
+_RETRY_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -29,12 +28,12 @@ _log = logging.getLogger(__name__)
 def create_app(
     inbox: Inbox, secrets: Mapping[str, SecretStr], deadlines: Deadlines | None = None
 ) -> Starlette:
-    """The gateway of these instances' webhooks; `secrets` by the name of the instance.
+    """The gateway for webhooks of the instances in `secrets` (instance → secret).
 
     `deadlines` are those of `GET /freshness`.
     """
     stored_only = replace(inbox, realtime=False)
-    freshness = Freshness(inbox.engine, inbox.timezone, inbox.now, deadlines or Deadlines())
+    health = Health(inbox.engine, inbox.timezone, inbox.now, deadlines or Deadlines())
 
     def take(arrivals: Sequence[Arrival]) -> list[Receipt]:
         events = [
@@ -48,38 +47,35 @@ def create_app(
             for it in arrivals
         ]
         try:
-            return retry_while_disconnected(
-                lambda: ingest(inbox, events), seconds=_PATIENCE_SECONDS
-            )
+            return retry_while_disconnected(lambda: ingest(inbox, events), seconds=_RETRY_SECONDS)
         except Exception as error:
             if is_away(error):
                 raise
-            trouble = error
-        # Whatever is wrong with the rest, what came in is kept.
+            problem = error
+        # The numbers can't be computed now, but the events are stored.
         receipts = retry_while_disconnected(
-            lambda: ingest(stored_only, events), seconds=_PATIENCE_SECONDS
+            lambda: ingest(stored_only, events), seconds=_RETRY_SECONDS
         )
-        _log.error("Events are stored and left to Dagster's sensor to apply", exc_info=trouble)
+        _log.error("Events are stored and left to Dagster's sensor to apply", exc_info=problem)
         return receipts
 
     batches = Batches(take)
     webhooks = Webhooks(inbox, batches, secrets)
 
     @asynccontextmanager
-    async def at_work(_: Starlette) -> AsyncIterator[None]:
-        async with batches.at_work():
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with batches.working():
             yield
 
     app = Starlette(
         routes=[
             Route("/webhooks/bison/{secret}", webhooks.receive, methods=["POST"]),
-            Route("/healthz", alive),
-            Route("/readyz", ready),
-            Route("/freshness", freshness.answer),
+            Route("/healthz", health.alive),
+            Route("/readyz", health.ready),
+            Route("/freshness", health.fresh),
         ],
-        lifespan=at_work,
+        lifespan=lifespan,
     )
-    # A redirect would repeat the secret.
+    # A redirect would repeat the secret in its Location.
     app.router.redirect_slashes = False
-    app.state.engine = inbox.engine
     return app

@@ -1,4 +1,4 @@
-"""Which secret stands in the address of which instance's webhooks."""
+"""The secret in the URL of each instance's webhooks."""
 
 from collections.abc import Mapping
 
@@ -9,36 +9,35 @@ from kpi_pipeline.settings import Settings
 
 
 def secrets_of_instances(settings: Settings) -> Mapping[str, SecretStr]:
-    """The secrets by the instances' names, as the clients' CSV holds them.
+    """The secrets by name of the instance, as the clients' CSV has it.
 
     Raises:
-        KpiError: if there is none.
+        KpiError: if no instance has one.
     """
     secrets = settings.webhook_secret
     if not secrets:
         raise KpiError(
-            "No webhook has a secret yet, so none could be told from a stranger's call: set "
-            "KPI_WEBHOOK_SECRET_NAME for the instance NAME to what `kpi webhook-secret` prints."
+            "No instance has a webhook secret, so no caller could be trusted: set "
+            "KPI_WEBHOOK_SECRET_NAME for the instance NAME to the output of `kpi webhook-secret`."
         )
     names = {_as_variable(it.name): it.name for it in settings.bison_instances}
     return {names.get(name, name): secret for name, secret in secrets.items()}
 
 
 def unknown_instances(settings: Settings) -> str | None:
-    """A sentence that names each instance which has a secret and is not configured, if any."""
+    """A sentence that names the instances with a secret that are not configured, if any."""
     known = {_as_variable(it.name) for it in settings.bison_instances}
     unknown = sorted(set(settings.webhook_secret) - known)
     if not unknown:
         return None
     return (
-        "KPI_BISON_INSTANCES does not name "
-        f"{', '.join(unknown)}, for which there is a KPI_WEBHOOK_SECRET. Name the instance alike "
-        "in both, or its events match no client."
+        f"KPI_BISON_INSTANCES does not name {', '.join(unknown)}, which has a KPI_WEBHOOK_SECRET. "
+        "Use the same name in both, or its events match no client."
     )
 
 
 def without_secret(settings: Settings) -> list[str]:
-    """The configured instances whose webhooks have no secret."""
+    """The configured instances without a webhook secret."""
     return [
         it.name
         for it in settings.bison_instances
@@ -52,5 +51,5 @@ def secret_setting(instance: str) -> str:
 
 
 def _as_variable(name: str) -> str:
-    """An instance's name as it stands in the name of an environment variable, in lower case."""
+    """An instance's name as part of an environment variable, in lower case."""
     return name.replace("-", "_")

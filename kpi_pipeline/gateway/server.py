@@ -1,13 +1,16 @@
-"""Serves the gateway until it is told to stop."""
+"""Serves the gateway with uvicorn until it receives a signal."""
 
+import asyncio
 import errno
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kpi_pipeline.checks.freshness import Deadlines
 from kpi_pipeline.db.engine import open_engine
@@ -15,15 +18,15 @@ from kpi_pipeline.db.urls import parse_url
 from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.gateway.app import create_app
-from kpi_pipeline.gateway.connections import ImpatientProtocol
 from kpi_pipeline.gateway.secrets import secrets_of_instances
 from kpi_pipeline.inbox.ingest import Inbox
 from kpi_pipeline.settings import Settings
 
-# Beyond that, callers are told to come back: each may bring a body of a megabyte.
-_MOST_CALLS_AT_ONCE = 1_000
-# Less than whoever stops it waits before it is killed.
-_LAST_ANSWERS_SECONDS = 5
+HEAD_SECONDS = 10.0
+# Further requests are answered 503, as each may hold a body of a mebibyte in memory.
+_MAX_CONCURRENT_REQUESTS = 1_000
+# Shorter than the time after which `kpi up` kills a process that does not stop.
+_SHUTDOWN_SECONDS = 5
 
 
 def serve(
@@ -33,18 +36,18 @@ def serve(
     on_listening: Callable[[str], None],
     now: Callable[[], datetime] = utc_now,
 ) -> None:
-    """Serve until SIGINT or SIGTERM, and answer what is under way before the end.
+    """Serve until SIGINT or SIGTERM, and answer active requests before the end.
 
-    The database may be away: events are refused, to be sent again, until it is there. Port 0 takes
-    any free one. `on_listening` is told the address of the webhooks, without a secret.
+    The database may be unreachable: events are answered 503 until it is back. Port 0 takes any
+    free one. `on_listening` gets the URL of the webhooks, without a secret.
 
     Raises:
-        KpiError: if no database or no secret is configured, or the address can't be had.
+        KpiError: if no database or no secret is configured, or the port can't be opened.
     """
     if settings.database_url is None:
         raise KpiError(
             "KPI_DATABASE_URL is not set in this process. `kpi up` runs the gateway with the "
-            "embedded database; for one by itself, set the variable to a server of yours."
+            "embedded database; a gateway alone needs a server of yours in that variable."
         )
     secrets = secrets_of_instances(settings)
     engine = open_engine(parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL"))
@@ -60,7 +63,7 @@ def serve(
         with _listener(host, port) as listener:
             shown = f"[{host}]" if ":" in host else host
             url = f"http://{shown}:{listener.getsockname()[1]}/webhooks/bison/…"
-            # It ends by the signal that stopped it, when all is answered.
+            # uvicorn raises the signal again after it has stopped.
             with suppress(KeyboardInterrupt):
                 _Server(config, lambda: on_listening(url)).run(sockets=[listener])
     finally:
@@ -68,19 +71,53 @@ def serve(
 
 
 def configured(app: Starlette) -> uvicorn.Config:
-    """How uvicorn is to serve the gateway."""
+    """uvicorn's configuration for the gateway."""
     return uvicorn.Config(
         app,
-        http=ImpatientProtocol,
+        http=TimeoutProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
-        # It would write the secret of each address that is called.
+        # It would log the secret in each URL.
         access_log=False,
         server_header=False,
-        limit_concurrency=_MOST_CALLS_AT_ONCE,
-        timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS,
+        limit_concurrency=_MAX_CONCURRENT_REQUESTS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
+
+
+class TimeoutProtocol(H11Protocol):
+    """uvicorn's protocol, with a time limit for the head of a request, which uvicorn lacks.
+
+    Closes a connection that has not sent a whole head within `HEAD_SECONDS`, or twice that for a
+    later request on the same connection. For bodies see `webhooks.BODY_SECONDS`.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+    _request_before: object = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the timer."""
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._check, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def _check(self, transport: asyncio.Transport) -> None:
+        # None before the first request.
+        request: Any = self.cycle
+        between = request is None or request.response_complete
+        # uvicorn itself closes a connection that idles between two requests.
+        idle = self.timeout_keep_alive_task is not None
+        if between and not idle and request is self._request_before:
+            transport.close()
+            return
+        self._request_before = request if between else object()
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._check, transport)
 
 
 class _Server(uvicorn.Server):

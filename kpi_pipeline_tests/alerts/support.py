@@ -7,8 +7,8 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, delete
 
 from kpi_pipeline.alerts.delivery import Receiver, receivers_of
-from kpi_pipeline.alerts.evaluate import Look, evaluate
-from kpi_pipeline.alerts.problem import Trouble
+from kpi_pipeline.alerts.evaluate import Evaluation, evaluate
+from kpi_pipeline.alerts.problem import Problem
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.checks.outcome import Severity
 from kpi_pipeline.db.sync_log import SyncEntry, store_entry
@@ -23,7 +23,7 @@ START = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
 PAGE = "https://dagster.agency.example"
 
 
-def trouble(cause: str = "freshness", *clients: str, **changed: Any) -> Trouble:
+def problem(cause: str = "freshness", *clients: str, **changed: Any) -> Problem:
     fields: dict[str, Any] = {
         "cause": cause,
         "name": cause,
@@ -33,12 +33,12 @@ def trouble(cause: str = "freshness", *clients: str, **changed: Any) -> Trouble:
         "what": "Some rows are old. Start the hourly refresh.",
         "clients": clients,
     }
-    return Trouble(**{**fields, **changed})
+    return Problem(**{**fields, **changed})
 
 
 @dataclass
 class Office:
-    """An installation whose clock the test sets, and whom its alerts go to."""
+    """An installation with a clock that the test sets, and its receivers of alerts."""
 
     engine: Engine
     vault: Vault
@@ -60,8 +60,8 @@ class Office:
         settings = Settings(alert_urls=urls, dagster_url=PAGE, **self.settings)
         return AppContext(settings, self.engine, self.vault, lambda: self.now)
 
-    def look_at(self, minutes: float, *others: Trouble) -> Look:
-        """The look of so many minutes after the start."""
+    def evaluate_at(self, minutes: float, *others: Problem) -> Evaluation:
+        """Evaluate the alerts so many minutes after the start."""
         self.passed = timedelta(minutes=minutes)
         return evaluate(self.app, self.receivers, others)
 
@@ -72,7 +72,7 @@ class Office:
         passed: bool = False,
         **changed: Any,
     ) -> None:
-        """What a round of checks found."""
+        """Store an outcome of a check."""
         row = {
             "check_name": name,
             "asset": "client_metrics",
@@ -92,7 +92,7 @@ class Office:
     def sync(
         self, workspace: str, error: str | None = None, *, run: str = "a run", calls: int = 2
     ) -> None:
-        """What a run did for a client, now."""
+        """Log what a run did for a client, now."""
         day = date(2026, 3, 18)
         entry = SyncEntry(
             run_id=f"{run} {self.passed}",
@@ -119,7 +119,7 @@ def titles(received: Sequence[Received]) -> list[str]:
 
 
 def json_url(url: str, path: str = "/in") -> str:
-    """The address of a receiver as apprise writes it."""
+    """The URL of a receiver, in apprise's syntax."""
     return url.replace("http://", "json://") + path
 
 

@@ -1,4 +1,4 @@
-"""`GET /freshness` of the gateway: with a database and a clock, and no Dagster anywhere."""
+"""`GET /freshness` of the gateway, which needs a database and no Dagster."""
 
 import asyncio
 import secrets
@@ -29,7 +29,7 @@ def local(day: date, hour: int, minute: int = 0) -> datetime:
 
 
 def ask(engine: Engine, now: datetime, deadlines: Deadlines | None = None) -> tuple[int, Any]:
-    """What a monitor is answered at `now`."""
+    """The answer to a monitor at `now`."""
     inbox = Inbox(engine, CHICAGO, lambda: now, {})
     app = create_app(inbox, {"main": SecretStr(secrets.token_urlsafe(24))}, deadlines)
 
@@ -61,7 +61,7 @@ def row(engine: Engine, workspace: str, day: date, as_of: datetime) -> None:
 
 @pytest.fixture(autouse=True)
 def _synced(engine: Engine, vault: Vault) -> None:
-    """Two clients, synced hour by hour up to the 18th, 14:30; one that is not active any more."""
+    """Two clients, synced hour by hour up to the 18th, 14:30; one inactive."""
     imported(
         engine,
         vault,
@@ -76,7 +76,7 @@ def _synced(engine: Engine, vault: Vault) -> None:
         row(engine, key, TODAY, local(TODAY, 14, 30))
 
 
-def test_while_all_are_fresh_the_answer_is_200_with_n_of_m(engine: Engine) -> None:
+def test_fresh_clients_are_answered_with_200_and_their_number(engine: Engine) -> None:
     assert ask(engine, local(TODAY, 15)) == (
         200,
         {
@@ -90,7 +90,7 @@ def test_while_all_are_fresh_the_answer_is_200_with_n_of_m(engine: Engine) -> No
     )
 
 
-def test_after_dagster_stopped_it_turns_503_at_the_set_time_and_not_before(engine: Engine) -> None:
+def test_after_dagster_stopped_freshness_turns_503_at_the_deadline(engine: Engine) -> None:
     assert ask(engine, local(TODAY, 17, 30))[0] == 200
     code, body = ask(engine, local(TODAY, 17, 31))
     assert code == 503
@@ -100,7 +100,7 @@ def test_after_dagster_stopped_it_turns_503_at_the_set_time_and_not_before(engin
     assert ask(engine, local(TODAY, 23), daily)[0] == 200
 
 
-def test_one_stale_client_among_fresh_ones_is_named_by_its_key(engine: Engine) -> None:
+def test_one_stale_client_among_fresh_ones_is_named_by_its_workspace(engine: Engine) -> None:
     row(engine, "birch", TODAY, local(TODAY, 9))
     row(engine, "acme", TODAY, local(TODAY, 16))
     code, body = ask(engine, local(TODAY, 16, 5))
@@ -108,7 +108,7 @@ def test_one_stale_client_among_fresh_ones_is_named_by_its_key(engine: Engine) -
     assert body["oldest_as_of"] == local(TODAY, 9).isoformat()
 
 
-def test_yesterday_is_to_be_closed_by_six_and_not_before(engine: Engine) -> None:
+def test_yesterday_has_to_be_closed_by_six(engine: Engine) -> None:
     tomorrow = TODAY + timedelta(days=1)
     for key in ("acme", "birch"):
         row(engine, key, TODAY, local(TODAY, 23, 58))
@@ -120,7 +120,7 @@ def test_yesterday_is_to_be_closed_by_six_and_not_before(engine: Engine) -> None
     assert ask(engine, local(tomorrow, 6), Deadlines(fresh_by=time(7)))[0] == 200
 
 
-def test_just_after_midnight_todays_row_need_not_be_there_yet(engine: Engine) -> None:
+def test_just_after_midnight_a_row_of_today_is_not_required(engine: Engine) -> None:
     for key in ("acme", "birch"):
         row(engine, key, TODAY, local(TODAY, 23, 30))
     assert ask(engine, local(TODAY + timedelta(days=1), 0, 1))[0] == 200
@@ -141,7 +141,7 @@ def test_a_client_without_any_row_is_stale(engine: Engine, vault: Vault) -> None
     assert (code, body["fresh"], body["clients"], body["stale"]) == (503, 2, 3, ["new"])
 
 
-def test_a_database_that_is_away_is_503_without_its_address(database: URL) -> None:
+def test_an_unreachable_database_is_503_without_its_address(database: URL) -> None:
     away = open_engine(database.set(host="127.0.0.1", port=1, query={}))
     code, body = ask(away, local(TODAY, 15))
     assert (code, body["status"]) == (503, "unknown")

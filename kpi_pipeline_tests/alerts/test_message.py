@@ -1,23 +1,23 @@
-"""What a message says, and how long it gets."""
+"""The text of a message, and its size limit."""
 
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from kpi_pipeline.alerts.message import MOST_BYTES, Message, compose, cut
-from kpi_pipeline.alerts.problem import Line, Trouble
-from kpi_pipeline.alerts.rules import Kind, Notice, update_states
+from kpi_pipeline.alerts.message import MAX_BYTES, Message, compose, cut
+from kpi_pipeline.alerts.problem import Line, Problem
+from kpi_pipeline.alerts.rules import Notice, NoticeKind, update_states
 from kpi_pipeline.checks.outcome import Severity
 from kpi_pipeline.domain.formatting import duration, listed
-from kpi_pipeline_tests.alerts.support import PAGE, START, trouble
+from kpi_pipeline_tests.alerts.support import PAGE, START, problem
 
 CHICAGO = ZoneInfo("America/Chicago")
 
 
-def notice(it: Trouble, kind: Kind = Kind.BROKEN) -> Notice:
-    standing, _ = update_states([it], {}, hidden=(), muted=(), receivers=(), now=START)
-    return Notice(kind, standing[it.cause], None if kind is Kind.WELL else it)
+def notice(it: Problem, kind: NoticeKind = NoticeKind.NEW) -> Notice:
+    states, _ = update_states([it], {}, hidden=(), muted=(), receivers=(), now=START)
+    return Notice(kind, states[it.cause], None if kind is NoticeKind.RESOLVED else it)
 
 
 def message(*notices: Notice, hours: float = 0) -> Message:
@@ -29,8 +29,8 @@ def size(it: Message) -> int:
     return len(it.title.encode()) + len(it.body.encode())
 
 
-def test_a_message_says_what_which_clients_since_when_the_numbers_where_and_what_to_do() -> None:
-    it = trouble(
+def test_a_message_has_the_problem_clients_time_numbers_page_and_what_to_do() -> None:
+    it = problem(
         "freshness",
         "acme",
         "birch",
@@ -48,29 +48,33 @@ def test_a_message_says_what_which_clients_since_when_the_numbers_where_and_what
         "- acme: age_hours 4",
         "- birch: age_hours 5",
         f"See {PAGE}/assets/client_metrics?view=checks&checkDetail=freshness",
-        "To hear no more of it for two days: kpi alerts mute freshness --for 2d",
+        "To mute it for two days: kpi alerts mute freshness --for 2d",
     ]
 
 
-def test_a_reminder_and_what_became_worse_say_so_in_their_first_word() -> None:
-    it = trouble(severity=Severity.WARN)
-    assert message(notice(it, Kind.STILL)).title.startswith("STILL WARN: freshness")
-    assert message(notice(it, Kind.WORSE)).title.startswith("WORSE, WARN: freshness")
+def test_reminders_and_worsened_problems_say_so_in_their_first_word() -> None:
+    it = problem(severity=Severity.WARN)
+    assert message(notice(it, NoticeKind.REMINDER)).title.startswith("STILL WARN: freshness")
+    assert message(notice(it, NoticeKind.WORSE)).title.startswith("WORSE, WARN: freshness")
 
 
-def test_a_recovery_says_how_long_it_lasted_and_is_good_news() -> None:
-    told = message(notice(trouble(), Kind.WELL), hours=26)
-    assert told.title == "OVER: freshness of client_metrics"
+def test_a_resolved_problem_says_how_long_it_lasted() -> None:
+    told = message(notice(problem(), NoticeKind.RESOLVED), hours=26)
+    assert told.title == "RESOLVED: freshness of client_metrics"
     assert told.bad is False
-    assert "It began Wed 18 Mar 2026, 15:00 CDT, and lasted 1 d 2 h." in told.body
+    assert "It started Wed 18 Mar 2026, 15:00 CDT and lasted 1 d 2 h." in told.body
 
 
 def test_several_notices_are_one_message_whose_title_counts_them() -> None:
-    told = message(notice(trouble("a")), notice(trouble("b")), notice(trouble("c"), Kind.WELL))
-    assert told.title == "KPIs: 2 problems, 1 over: a of client_metrics; b of client_metrics"
+    told = message(
+        notice(problem("a")), notice(problem("b")), notice(problem("c"), NoticeKind.RESOLVED)
+    )
+    assert told.title == "KPIs: 2 problems, 1 resolved: a of client_metrics; b of client_metrics"
     assert told.body.count("See ") == 2
-    over = message(notice(trouble("a"), Kind.WELL), notice(trouble("b"), Kind.WELL))
-    assert over.title == "KPIs: 2 over: a of client_metrics; b of client_metrics"
+    over = message(
+        notice(problem("a"), NoticeKind.RESOLVED), notice(problem("b"), NoticeKind.RESOLVED)
+    )
+    assert over.title == "KPIs: 2 resolved: a of client_metrics; b of client_metrics"
 
 
 @pytest.mark.parametrize("more", [0, 450])
@@ -78,37 +82,37 @@ def test_500_stale_clients_are_one_message_under_4_kb(more: int) -> None:
     clients = [f"client-{number:03}-{'x' * 50}" for number in range(500)]
     shown = clients[: 500 - more]
     lines = tuple(Line(f"age_hours 4, as_of {'é' * 300}", (it,)) for it in shown)
-    it = trouble("freshness", *clients, lines=lines, more=more, what="ü" * 2_000)
+    it = problem("freshness", *clients, lines=lines, more=more, what="ü" * 2_000)
     told = message(notice(it))
-    assert size(told) < MOST_BYTES
+    assert size(told) < MAX_BYTES
     assert "Clients (500): client-000" in told.body
     assert "… and 493 more" in told.body
     assert "- … and 495 more" in told.body
 
 
-def test_clients_are_counted_as_clients_and_what_is_wrong_with_them_as_lines() -> None:
+def test_clients_and_lines_are_counted_separately() -> None:
     lines = tuple(Line(f"day {day}", ("acme",)) for day in range(50))
-    told = message(notice(trouble("complete", "acme", "birch", lines=lines, more=12)))
+    told = message(notice(problem("complete", "acme", "birch", lines=lines, more=12)))
     assert "Clients (2): acme, birch\n" in told.body
     assert "- … and 57 more" in told.body
 
 
-def test_many_troubles_at_once_are_one_message_under_4_kb_that_counts_the_rest() -> None:
-    told = message(*(notice(trouble(f"check-{number}", what="ö" * 900)) for number in range(60)))
-    assert size(told) < MOST_BYTES
+def test_many_problems_are_one_message_under_4_kb_that_counts_the_rest() -> None:
+    told = message(*(notice(problem(f"check-{number}", what="ö" * 900)) for number in range(60)))
+    assert size(told) < MAX_BYTES
     assert told.title.startswith("KPIs: 60 problems: ")
     last = told.body.splitlines()[-1]
     shown = told.body.count("ERROR: ")
     assert last == f"… and {60 - shown} more: `kpi alerts list` shows them all."
 
 
-def test_a_reason_of_many_clients_names_three_and_stays_in_its_line() -> None:
+def test_a_reason_shared_by_many_clients_names_three_of_them_on_one_line() -> None:
     line = Line("answered 503.\nSee whether it is up.", ("a", "b", "c", "d"))
-    told = message(notice(trouble("sync", "a", "b", "c", "d", lines=(line,))))
+    told = message(notice(problem("sync", "a", "b", "c", "d", lines=(line,))))
     assert "- a, b, c, … and 1 more: answered 503. See whether it is up." in told.body
 
 
-def test_lists_lengths_and_durations_are_told_shortly() -> None:
+def test_lists_texts_and_durations_are_shortened() -> None:
     assert listed(["a", "b"]) == "a, b"
     assert listed(["a", "b", "c"], 1) == "a, … and 2 more"
     assert cut("a  b\nc", 5) == "a b c"

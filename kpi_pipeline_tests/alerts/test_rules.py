@@ -1,211 +1,213 @@
-"""Who is told what, and when; the clock is passed in."""
+"""Who is notified of what, and when; the clock is passed in."""
 
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from kpi_pipeline.alerts.problem import Line, Trouble, merged, unmuted
-from kpi_pipeline.alerts.rules import Kind, after_notice, due_notices, update_states
+from kpi_pipeline.alerts.problem import Line, Problem, merge_by_cause, without_muted
+from kpi_pipeline.alerts.rules import NoticeKind, after_notice, due_notices, update_states
 from kpi_pipeline.checks.outcome import Severity
 from kpi_pipeline.db.alerts import AlertState
-from kpi_pipeline_tests.alerts.support import START, trouble
+from kpi_pipeline_tests.alerts.support import START, problem
 
 REMIND_AFTER = timedelta(hours=12)
-Notices = list[tuple[Kind, str]]
+Notices = list[tuple[NoticeKind, str]]
 
 
 class Desk:
-    """Receivers who take each message, and what they are told look by look."""
+    """Receivers that accept every message, and what each evaluation sends them."""
 
     def __init__(self, *receivers: str) -> None:
         self.receivers = receivers or ("chat",)
         self.states: Mapping[str, AlertState] = {}
 
-    def look(
+    def evaluate(
         self,
         hours: float,
-        *troubles: Trouble,
+        *problems: Problem,
         down: tuple[str, ...] = (),
         mutes: Mapping[str, float] | None = None,
     ) -> dict[str, Notices]:
         now = START + timedelta(hours=hours)
         until = {name: START + timedelta(hours=it) for name, it in (mutes or {}).items()}
-        heard = merged(unmuted(troubles, until, now))
-        standing, gone = update_states(
-            heard,
+        left = merge_by_cause(without_muted(problems, until, now))
+        states, gone = update_states(
+            left,
             self.states,
-            hidden={it.cause for it in troubles} - {it.cause for it in heard},
+            hidden={it.cause for it in problems} - {it.cause for it in left},
             muted={name for name, it in until.items() if it > now},
             receivers=self.receivers,
             now=now,
         )
         said: dict[str, Notices] = {}
         for receiver in self.receivers:
-            due = due_notices(standing, heard, receiver, remind_after=REMIND_AFTER, now=now)
+            due = due_notices(states, left, receiver, remind_after=REMIND_AFTER, now=now)
             if receiver not in down:
                 said[receiver] = [(it.kind, it.state.cause) for it in due]
-                standing |= {it.state.cause: after_notice(it, receiver, now) for it in due}
+                states |= {it.state.cause: after_notice(it, receiver, now) for it in due}
         kept = {cause: it for cause, it in self.states.items() if cause not in gone}
-        self.states = {**kept, **standing}
+        self.states = {**kept, **states}
         return said
 
-    def hears(self, hours: float, *troubles: Trouble, **more: object) -> Notices:
-        return self.look(hours, *troubles, **more)["chat"]  # type: ignore[arg-type]
+    def gets(self, hours: float, *problems: Problem, **more: object) -> Notices:
+        return self.evaluate(hours, *problems, **more)["chat"]  # type: ignore[arg-type]
 
 
-def test_a_break_is_told_once_reminded_of_every_twelve_hours_and_told_when_it_is_over() -> None:
-    desk, it = Desk(), trouble()
-    heard = {hour: desk.hears(hour, it) for hour in range(30)} | {30: desk.hears(30)}
-    assert {hour: said for hour, said in heard.items() if said} == {
-        0: [(Kind.BROKEN, "freshness")],
-        12: [(Kind.STILL, "freshness")],
-        24: [(Kind.STILL, "freshness")],
-        30: [(Kind.WELL, "freshness")],
+def test_a_problem_is_notified_once_with_reminders_every_twelve_hours_and_when_resolved() -> None:
+    desk, it = Desk(), problem()
+    left = {hour: desk.gets(hour, it) for hour in range(30)} | {30: desk.gets(30)}
+    assert {hour: said for hour, said in left.items() if said} == {
+        0: [(NoticeKind.NEW, "freshness")],
+        12: [(NoticeKind.REMINDER, "freshness")],
+        24: [(NoticeKind.REMINDER, "freshness")],
+        30: [(NoticeKind.RESOLVED, "freshness")],
     }
-    assert desk.hears(31) == []
-    assert desk.states == {}, "nothing is kept of what is over"
+    assert desk.gets(31) == []
+    assert desk.states == {}, "a settled problem is forgotten"
 
 
-def test_what_was_never_told_is_not_said_to_be_over() -> None:
+def test_a_problem_that_was_never_notified_is_not_reported_as_resolved() -> None:
     desk = Desk()
-    desk.look(0, trouble(), down=("chat",))
-    assert desk.hears(1) == []
+    desk.evaluate(0, problem(), down=("chat",))
+    assert desk.gets(1) == []
     assert desk.states == {}
 
 
-def test_what_mends_itself_within_its_patience_is_told_to_nobody() -> None:
-    desk, it = Desk(), trouble("sync", "acme", patience=timedelta(minutes=5))
-    assert desk.hears(0, it) == []
-    assert desk.hears(0.05, it) == []
-    assert desk.hears(0.06) == []
-    assert desk.hears(1, it) == [], "it is another one, and has its own five minutes"
-    assert desk.hears(1.1, it) == [(Kind.BROKEN, "sync")]
+def test_a_problem_that_is_resolved_within_its_grace_is_never_notified() -> None:
+    desk, it = Desk(), problem("sync", "acme", grace=timedelta(minutes=5))
+    assert desk.gets(0, it) == []
+    assert desk.gets(0.05, it) == []
+    assert desk.gets(0.06) == []
+    assert desk.gets(1, it) == [], "it is a new problem, with five minutes of its own"
+    assert desk.gets(1.1, it) == [(NoticeKind.NEW, "sync")]
 
 
-def test_what_comes_and_goes_is_told_of_twice_in_an_hour_at_most() -> None:
-    desk, it = Desk(), trouble()
-    said = [desk.hears(look / 4, *([it] if look % 2 == 0 else [])) for look in range(4 * 6)]
+def test_a_problem_that_comes_and_goes_is_notified_at_most_twice_an_hour() -> None:
+    desk, it = Desk(), problem()
+    said = [desk.gets(look / 4, *([it] if look % 2 == 0 else [])) for look in range(4 * 6)]
     assert len([each for each in said if each]) <= 2 * 6
-    assert said[0] == [(Kind.BROKEN, "freshness")]
-    assert said[1] == [(Kind.WELL, "freshness")]
+    assert said[0] == [(NoticeKind.NEW, "freshness")]
+    assert said[1] == [(NoticeKind.RESOLVED, "freshness")]
     assert said[2:5] == [[], [], []]
 
 
-def test_a_receiver_that_was_away_hears_once_of_how_things_stand_then() -> None:
-    desk, it = Desk("chat", "mail"), trouble()
-    assert desk.look(0, it, down=("mail",)) == {"chat": [(Kind.BROKEN, "freshness")]}
+def test_a_receiver_that_was_unreachable_gets_the_current_state_once() -> None:
+    desk, it = Desk("chat", "mail"), problem()
+    assert desk.evaluate(0, it, down=("mail",)) == {"chat": [(NoticeKind.NEW, "freshness")]}
     for minutes in range(1, 10):
-        assert desk.look(minutes / 60, it, down=("mail",)) == {"chat": []}
-    assert desk.look(0.2, it) == {"chat": [], "mail": [(Kind.BROKEN, "freshness")]}
-    assert desk.look(0.3, it) == {"chat": [], "mail": []}
-    assert desk.look(5, down=("mail",)) == {"chat": [(Kind.WELL, "freshness")]}
-    assert desk.look(9) == {"chat": [], "mail": [(Kind.WELL, "freshness")]}
-    desk.look(10)
+        assert desk.evaluate(minutes / 60, it, down=("mail",)) == {"chat": []}
+    assert desk.evaluate(0.2, it) == {"chat": [], "mail": [(NoticeKind.NEW, "freshness")]}
+    assert desk.evaluate(0.3, it) == {"chat": [], "mail": []}
+    assert desk.evaluate(5, down=("mail",)) == {"chat": [(NoticeKind.RESOLVED, "freshness")]}
+    assert desk.evaluate(9) == {"chat": [], "mail": [(NoticeKind.RESOLVED, "freshness")]}
+    desk.evaluate(10)
     assert desk.states == {}
 
 
-def test_a_receiver_that_is_new_hears_of_what_is_wrong_and_one_that_left_holds_up_nothing() -> None:
-    desk, it = Desk("chat"), trouble()
-    desk.look(0, it)
+def test_a_new_receiver_gets_the_current_problems_and_a_removed_one_blocks_nothing() -> None:
+    desk, it = Desk("chat"), problem()
+    desk.evaluate(0, it)
     desk.receivers = ("mail",)
-    assert desk.look(1, it) == {"mail": [(Kind.BROKEN, "freshness")]}
-    assert desk.look(2) == {"mail": [(Kind.WELL, "freshness")]}
-    assert desk.look(3.1) == {"mail": []}
+    assert desk.evaluate(1, it) == {"mail": [(NoticeKind.NEW, "freshness")]}
+    assert desk.evaluate(2) == {"mail": [(NoticeKind.RESOLVED, "freshness")]}
+    assert desk.evaluate(3.1) == {"mail": []}
     assert desk.states == {}
 
 
-def test_more_clients_or_a_worse_grade_are_told_of_after_an_hour_and_fewer_are_not() -> None:
+def test_more_clients_or_a_higher_severity_are_notified_after_an_hour_and_fewer_are_not() -> None:
     desk = Desk()
-    warned = trouble("freshness", "acme", "birch", severity=Severity.WARN)
-    assert desk.hears(0, warned) == [(Kind.BROKEN, "freshness")]
-    assert desk.hears(0.5, trouble("freshness", "acme", "birch", "cedar")) == []
-    more = trouble("freshness", "acme", "cedar", severity=Severity.WARN)
-    assert desk.hears(1.0, more) == [(Kind.WORSE, "freshness")]
-    assert desk.hears(2.5, warned) == [], "birch was told of, and is back"
-    assert desk.hears(3, trouble("freshness", "acme")) == [(Kind.WORSE, "freshness")]
-    assert desk.hears(5, trouble("freshness", "acme")) == []
+    warned = problem("freshness", "acme", "birch", severity=Severity.WARN)
+    assert desk.gets(0, warned) == [(NoticeKind.NEW, "freshness")]
+    assert desk.gets(0.5, problem("freshness", "acme", "birch", "cedar")) == []
+    more = problem("freshness", "acme", "cedar", severity=Severity.WARN)
+    assert desk.gets(1.0, more) == [(NoticeKind.WORSE, "freshness")]
+    assert desk.gets(2.5, warned) == [], "the receiver knows of birch, which is back"
+    assert desk.gets(3, problem("freshness", "acme")) == [(NoticeKind.WORSE, "freshness")]
+    assert desk.gets(5, problem("freshness", "acme")) == []
 
 
-def old_numbers(*clients: str, **changed: Any) -> Trouble:
-    """What a sync that fails makes old, until a round of checks sees what the next one brings."""
+def old_numbers(*clients: str, **changed: Any) -> Problem:
+    """Stale numbers because of a failing sync, until a check run sees the next sync."""
     minutes = timedelta(minutes=20)
-    return trouble("freshness", *clients, follows="sync", afterwards=minutes, **changed)
+    return problem("freshness", *clients, follows="sync", hold=minutes, **changed)
 
 
-def test_old_numbers_are_not_told_beside_the_failing_sync_that_made_them_old() -> None:
+def test_stale_numbers_are_not_notified_beside_the_failing_sync_that_causes_them() -> None:
     desk = Desk()
-    sync, stale = trouble("sync", "acme", "birch"), old_numbers("acme")
-    assert desk.hears(0, sync) == [(Kind.BROKEN, "sync")]
-    assert desk.hears(3, sync, stale) == []
-    assert desk.hears(3.9, sync, stale) == []
-    # The sync is well again; the next round of checks will see that the numbers are new.
-    assert desk.hears(4, stale) == [(Kind.WELL, "sync")]
-    assert desk.hears(4.25) == []
+    sync, stale = problem("sync", "acme", "birch"), old_numbers("acme")
+    assert desk.gets(0, sync) == [(NoticeKind.NEW, "sync")]
+    assert desk.gets(3, sync, stale) == []
+    assert desk.gets(3.9, sync, stale) == []
+    # The sync works again; the next check run will see the new numbers.
+    assert desk.gets(4, stale) == [(NoticeKind.RESOLVED, "sync")]
+    assert desk.gets(4.25) == []
 
 
-def test_old_numbers_of_other_clients_or_that_stay_old_are_told() -> None:
+def test_stale_numbers_of_other_clients_or_that_outlast_the_cause_are_notified() -> None:
     desk = Desk()
-    sync, stale = trouble("sync", "acme"), old_numbers("acme")
-    assert desk.hears(0, sync) == [(Kind.BROKEN, "sync")]
+    sync, stale = problem("sync", "acme"), old_numbers("acme")
+    assert desk.gets(0, sync) == [(NoticeKind.NEW, "sync")]
     both = old_numbers("acme", "birch")
-    assert desk.hears(1, sync, both) == [(Kind.BROKEN, "freshness")]
+    assert desk.gets(1, sync, both) == [(NoticeKind.NEW, "freshness")]
 
     other = Desk()
-    other.look(0, sync, stale)
-    other.look(0.9, sync, stale)
-    assert other.hears(1, stale) == [(Kind.WELL, "sync")]
-    assert other.hears(1.5, stale) == [(Kind.BROKEN, "freshness")]
+    other.evaluate(0, sync, stale)
+    other.evaluate(0.9, sync, stale)
+    assert other.gets(1, stale) == [(NoticeKind.RESOLVED, "sync")]
+    assert other.gets(1.5, stale) == [(NoticeKind.NEW, "freshness")]
 
 
-def test_a_muted_client_is_left_out_and_when_all_are_nothing_is_told() -> None:
+def test_a_muted_client_is_left_out_and_with_all_muted_nothing_is_notified() -> None:
     lines = (Line("4 h old", ("acme",)), Line("5 h old", ("birch", "acme")), Line("All late"))
-    it = trouble("freshness", "acme", "birch", lines=lines)
+    it = problem("freshness", "acme", "birch", lines=lines)
     until = {"acme": START + timedelta(hours=1)}
-    (heard,) = unmuted([it], until, START)
-    assert heard.clients == ("birch",)
-    assert heard.lines == (Line("5 h old", ("birch",)), Line("All late"))
+    (left,) = without_muted([it], until, START)
+    assert left.clients == ("birch",)
+    assert left.lines == (Line("5 h old", ("birch",)), Line("All late"))
 
     desk = Desk()
-    assert desk.hears(0, it, mutes={"acme": 9, "birch": 9}) == []
-    assert desk.hears(9.1, it) == [(Kind.BROKEN, "freshness")], "the mutes are over"
+    assert desk.gets(0, it, mutes={"acme": 9, "birch": 9}) == []
+    assert desk.gets(9.1, it) == [(NoticeKind.NEW, "freshness")], "the mutes have expired"
 
 
-def test_muting_those_whose_lines_are_shown_hides_none_of_the_others() -> None:
-    it = trouble("freshness", "acme", "birch", lines=(Line("4 h old", ("acme",)),), more=1)
-    (heard,) = unmuted([it], {"acme": START + timedelta(hours=1)}, START)
-    assert (heard.clients, heard.lines, heard.more) == (("birch",), (), 1)
+def test_muting_the_clients_with_lines_hides_no_other_client() -> None:
+    it = problem("freshness", "acme", "birch", lines=(Line("4 h old", ("acme",)),), more=1)
+    (left,) = without_muted([it], {"acme": START + timedelta(hours=1)}, START)
+    assert (left.clients, left.lines, left.more) == (("birch",), (), 1)
 
 
-def test_a_muted_check_is_told_of_neither_its_break_nor_a_reminder_nor_its_end() -> None:
-    desk, it = Desk(), trouble()
-    assert desk.hears(0, it) == [(Kind.BROKEN, "freshness")]
+def test_a_muted_check_sends_neither_a_first_notice_nor_reminders_nor_its_end() -> None:
+    desk, it = Desk(), problem()
+    assert desk.gets(0, it) == [(NoticeKind.NEW, "freshness")]
     for hour in (1, 13, 25):
-        assert desk.hears(hour, it, mutes={"freshness": 48}) == []
-    assert desk.hears(26, it) == [(Kind.STILL, "freshness")], "it was told of all the same"
-    assert desk.hears(27, mutes={"freshness": 48}) == []
-    assert desk.hears(49) == []
+        assert desk.gets(hour, it, mutes={"freshness": 48}) == []
+    assert desk.gets(26, it) == [(NoticeKind.REMINDER, "freshness")], (
+        "the receiver knew of it before"
+    )
+    assert desk.gets(27, mutes={"freshness": 48}) == []
+    assert desk.gets(49) == []
     assert desk.states == {}
 
 
-def test_troubles_of_one_cause_are_one_named_for_the_worst() -> None:
-    warned = trouble(
+def test_problems_of_one_cause_are_merged_under_the_most_severe() -> None:
+    warned = problem(
         "outage", "acme", name="complete", title="n of m", severity=Severity.WARN, since=START
     )
-    failed = trouble("outage", "birch", name="freshness", since=START + timedelta(hours=1))
-    (one,) = merged([warned, failed])
+    failed = problem("outage", "birch", name="freshness", since=START + timedelta(hours=1))
+    (one,) = merge_by_cause([warned, failed])
     assert (one.title, one.severity, one.since) == (failed.title, Severity.ERROR, START)
     assert one.clients == ("acme", "birch")
     assert one.names == ("freshness", "complete")
     assert one.lines == (Line("n of m", ("acme",)),)
-    assert Desk().hears(0, warned, failed) == [(Kind.BROKEN, "outage")]
+    assert Desk().gets(0, warned, failed) == [(NoticeKind.NEW, "outage")]
 
 
-def test_several_new_troubles_are_told_the_worst_first_and_what_is_over_last() -> None:
+def test_the_most_severe_new_problem_comes_first_and_resolved_ones_last() -> None:
     desk = Desk()
-    desk.look(0, trouble("old"))
-    warned = trouble("plausible", severity=Severity.WARN)
-    assert desk.hears(2, warned, trouble("complete")) == [
-        (Kind.BROKEN, "complete"),
-        (Kind.BROKEN, "plausible"),
-        (Kind.WELL, "old"),
+    desk.evaluate(0, problem("old"))
+    warned = problem("plausible", severity=Severity.WARN)
+    assert desk.gets(2, warned, problem("complete")) == [
+        (NoticeKind.NEW, "complete"),
+        (NoticeKind.NEW, "plausible"),
+        (NoticeKind.RESOLVED, "old"),
     ]

@@ -13,14 +13,14 @@ from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline_tests.db.stocked import imported, record, stock_facts
 
 CHICAGO = ZoneInfo("America/Chicago")
-# Both changes of clocks, a month's end and a month's first day lie in what is stocked.
+# The stored days hold a change of clocks, and ends and beginnings of months.
 FIRST, LAST = date(2026, 1, 1), date(2026, 3, 18)
 LEADS = {"ahead": 11, "on-track": 10, "behind": 8, "free": 2}
 
 
 @pytest.fixture(autouse=True)
 def _clients(engine: Engine, vault: Vault) -> None:
-    """Each with as many leads a day as its name says; 28 days × 10 leads are the target."""
+    """Clients with LEADS a day; the target is 28 days × 10 leads."""
     for number, name in enumerate(("Ahead", "On Track", "Behind", "Free", "Nothing")):
         target = None if name == "Free" else 280
         imported(
@@ -33,7 +33,7 @@ def _clients(engine: Engine, vault: Vault) -> None:
 
 
 def publish(engine: Engine, as_of: datetime, *workspaces: str) -> None:
-    """Fetch, as it were, at `as_of`, and work the rows out."""
+    """Store facts as of `as_of`, and compute the rows."""
     with engine.begin() as connection:
         for workspace in workspaces or LEADS:
             leads = LEADS[workspace]
@@ -43,15 +43,15 @@ def publish(engine: Engine, as_of: datetime, *workspaces: str) -> None:
             publish_metrics(connection, [workspace], dates, "sync")
 
 
-def after_notice(engine: Engine, day: date) -> tuple[str, list[str]]:
+def summary_of(engine: Engine, day: date) -> tuple[str, list[str]]:
     with engine.connect() as connection:
         message = summary_text(read_summary(connection, day), CHICAGO)
     assert message.bad is None
     return message.title, message.body.splitlines()
 
 
-def test_at_a_months_end_the_month_is_told_against_its_target(engine: Engine) -> None:
-    assert after_notice(engine, date(2026, 2, 28)) == (
+def test_at_a_months_end_the_month_is_compared_with_its_target(engine: Engine) -> None:
+    assert summary_of(engine, date(2026, 2, 28)) == (
         "KPIs of Saturday, 28 February 2026",
         [
             "4 of 5 clients have numbers.",
@@ -70,19 +70,19 @@ def test_at_a_months_end_the_month_is_told_against_its_target(engine: Engine) ->
             "No target (1)",
             "- Free: 100 emails, 10 replies, 2 leads; month 56, heading for 56",
             "",
-            "Stale (1): the day is not closed; `kpi status` says more",
+            "Stale (1): the day is not closed; see `kpi status`",
             "- Nothing: no numbers",
         ],
     )
 
 
-def test_on_the_first_of_a_month_the_day_is_the_month(engine: Engine) -> None:
-    _, lines = after_notice(engine, date(2026, 3, 1))
+def test_on_the_first_of_a_month_the_day_equals_the_month(engine: Engine) -> None:
+    _, lines = summary_of(engine, date(2026, 3, 1))
     assert lines[1] == "All: 400 emails, 40 replies, 31 leads; 31 leads this month."
 
 
-def test_replies_of_a_day_whose_day_before_is_not_known_are_not_made_up(engine: Engine) -> None:
-    _, lines = after_notice(engine, date(2026, 2, 26))
+def test_replies_of_a_day_are_unknown_if_the_day_before_is(engine: Engine) -> None:
+    _, lines = summary_of(engine, date(2026, 2, 26))
     assert lines[1] == "All: 400 emails, – replies, 31 leads; 806 leads this month."
 
 
@@ -94,7 +94,7 @@ def test_replies_of_a_day_whose_day_before_is_not_known_are_not_made_up(engine: 
         (date(2026, 3, 8), datetime(2026, 3, 9, 5, 0, tzinfo=UTC)),
     ],
 )
-def test_a_day_is_closed_by_what_was_asked_for_after_its_local_midnight(
+def test_a_day_is_closed_by_facts_requested_after_its_local_midnight(
     engine: Engine, day: date, end: datetime
 ) -> None:
     with engine.connect() as connection:
@@ -110,15 +110,15 @@ def test_a_day_is_closed_by_what_was_asked_for_after_its_local_midnight(
 
 
 def test_a_day_without_any_row_says_so_of_every_client(engine: Engine) -> None:
-    _, lines = after_notice(engine, date(2026, 5, 1))
+    _, lines = summary_of(engine, date(2026, 5, 1))
     assert lines[:2] == [
         "0 of 5 clients have numbers.",
         "All: – emails, – replies, – leads; – leads this month.",
     ]
-    assert "Stale (5): the day is not closed; `kpi status` says more" in lines
+    assert "Stale (5): the day is not closed; see `kpi status`" in lines
 
 
-def test_of_many_clients_the_best_are_named_and_the_others_counted(
+def test_the_best_of_many_clients_are_named_and_the_others_counted(
     engine: Engine, vault: Vault
 ) -> None:
     with engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""Which clients' sync fails, by `sync_log` alone."""
+"""Clients whose sync fails, read from `sync_log`."""
 
 from datetime import timedelta
 
@@ -18,7 +18,7 @@ def at(office: Office, hours: float) -> Office:
     return office
 
 
-def test_a_client_fails_from_its_first_failure_after_it_was_well(office: Office) -> None:
+def test_a_client_fails_since_its_first_failure_after_a_success(office: Office) -> None:
     at(office, 0).sync("acme", "acme: an old one")
     at(office, 1).sync("acme")
     at(office, 2).sync("acme", "acme: the first")
@@ -31,13 +31,13 @@ def test_a_client_fails_from_its_first_failure_after_it_was_well(office: Office)
     assert found["acme"].error == "acme: the last"
 
 
-def test_a_later_good_run_ends_it(office: Office) -> None:
+def test_a_later_successful_run_ends_the_failure(office: Office) -> None:
     at(office, 0).sync("acme", "acme: failed")
     at(office, 1).sync("acme")
     assert failing(office) == {}
 
 
-def test_a_run_that_called_nobody_does_not_end_what_a_call_began(office: Office) -> None:
+def test_a_run_without_calls_does_not_end_a_failure_of_a_call(office: Office) -> None:
     at(office, 0).sync("acme", "acme: answered 503")
     at(office, 1).sync("acme", calls=0)
     assert set(failing(office)) == {"acme"}
@@ -46,7 +46,7 @@ def test_a_run_that_called_nobody_does_not_end_what_a_call_began(office: Office)
     assert set(failing(office)) == {"acme"}
 
 
-def test_a_client_that_is_not_active_any_more_fails_no_more(office: Office) -> None:
+def test_an_inactive_client_does_not_fail(office: Office) -> None:
     at(office, 0).sync("acme", "acme: failed")
     with office.engine.begin() as connection:
         connection.execute(text("UPDATE clients SET active = false"))

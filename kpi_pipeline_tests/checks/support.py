@@ -1,4 +1,4 @@
-"""Puts clients, facts, rows and events in, set-wise, so that a test reads as a few lines."""
+"""Inserts clients, facts, rows and events in bulk, for tests of a few lines."""
 
 import itertools
 from collections.abc import Callable, Collection, Iterator
@@ -38,13 +38,13 @@ def local(day: date, hour: int = 0, minute: int = 0) -> datetime:
 
 
 def problems(found: Outcome, of: str = "problem") -> list[tuple[Any, Any]]:
-    """Who is in trouble, and with what."""
-    return [(it["workspace"], it[of]) for it in found.offenders]
+    """Each affected client with its problem."""
+    return [(it["workspace"], it[of]) for it in found.problems]
 
 
 @dataclass
 class Stock:
-    """The tables, and what a test puts into them. A day's facts were asked for at its end."""
+    """The tables, filled by a test. A day's facts were requested at the end of the day."""
 
     engine: Engine
     vault: Vault
@@ -106,7 +106,7 @@ class Stock:
         instance: str = "main",
         **changed: Any,
     ) -> None:
-        """Leads of that day, as webhooks brought them at noon."""
+        """Leads of that day, delivered by webhooks at noon."""
         row = {
             "instance": instance,
             "source": "webhook",

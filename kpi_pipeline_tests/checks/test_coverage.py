@@ -1,4 +1,4 @@
-"""The checks `no_missing_days` and `complete`: which days are missing, of whom, and how many."""
+"""The checks `no_missing_days` and `complete`: which days of which clients are missing."""
 
 from datetime import date, timedelta
 
@@ -26,7 +26,7 @@ def rows_up_to(stock: Stock, until: date = YESTERDAY) -> Outcome:
     return stock.ask(complete, until)
 
 
-def test_where_every_day_is_there_it_says_how_many_of_how_many_clients(stock: Stock) -> None:
+def test_it_passes_and_counts_days_and_clients_when_no_day_is_missing(stock: Stock) -> None:
     stock.clients("Acme", "Birch")
     stock.facts("acme", march(1), YESTERDAY)
     stock.facts("birch", march(16), YESTERDAY)
@@ -38,14 +38,14 @@ def test_where_every_day_is_there_it_says_how_many_of_how_many_clients(stock: St
     assert found.numbers == {"clients": 2, "clients_with_days": 2, "days": 19, "missing_days": 0}
 
 
-def test_facts_that_were_deleted_are_named_with_their_period_and_number(stock: Stock) -> None:
+def test_deleted_facts_are_named_with_their_period_and_number_of_days(stock: Stock) -> None:
     stock.clients("Acme", "Birch")
     stock.facts("acme", LONG_AGO, YESTERDAY)
     stock.facts("birch", march(1), YESTERDAY)
     stock.delete(raw_bison_stats, "acme", date(2025, 12, 24), date(2026, 1, 2))
     found = facts_up_to(stock)
     assert found.severity is Severity.ERROR
-    assert found.offenders == [
+    assert found.problems == [
         {"workspace": "acme", "missing": "2025-12-24 to 2026-01-02", "days": 10}
     ]
     assert found.description.startswith(
@@ -55,7 +55,7 @@ def test_facts_that_were_deleted_are_named_with_their_period_and_number(stock: S
     assert "`kpi backfill --from DATE --to DATE -w CLIENT`" in found.description
 
 
-def test_one_day_that_is_missing_is_named_as_one_day(stock: Stock) -> None:
+def test_one_missing_day_is_named_as_one_date(stock: Stock) -> None:
     stock.clients("Acme")
     stock.facts("acme", march(1), YESTERDAY, without=[march(9)])
     found = facts_up_to(stock)
@@ -70,20 +70,20 @@ def test_days_at_the_end_are_missing_too(stock: Stock) -> None:
     assert facts_up_to(stock, march(15)).passed
 
 
-def test_before_its_first_day_no_fact_of_a_client_is_missing(stock: Stock) -> None:
+def test_no_day_before_a_clients_first_day_is_missing(stock: Stock) -> None:
     stock.clients("Acme")
     stock.facts("acme", YESTERDAY)
     assert facts_up_to(stock).passed
 
 
-def test_of_several_gaps_the_longest_comes_first_and_their_client_is_named_once(
+def test_the_longest_gap_comes_first_and_a_client_with_several_is_named_once(
     stock: Stock,
 ) -> None:
     stock.clients("Acme", "Birch")
     stock.facts("acme", march(1), YESTERDAY, without=[march(3), march(10), march(11)])
     stock.facts("birch", march(1), YESTERDAY, without=[march(6), march(7), march(8)])
     found = facts_up_to(stock)
-    assert [(it["workspace"], it["missing"], it["days"]) for it in found.offenders] == [
+    assert [(it["workspace"], it["missing"], it["days"]) for it in found.problems] == [
         ("birch", "2026-03-06 to 2026-03-08", 3),
         ("acme", "2026-03-10 to 2026-03-11", 2),
         ("acme", "2026-03-03", 1),
@@ -92,12 +92,12 @@ def test_of_several_gaps_the_longest_comes_first_and_their_client_is_named_once(
     assert found.numbers["missing_days"] == 6
 
 
-def test_a_client_of_whom_nothing_was_ever_fetched_is_a_warning(stock: Stock) -> None:
+def test_a_client_whose_facts_were_never_fetched_is_a_warning(stock: Stock) -> None:
     stock.clients("Acme", "New")
     stock.facts("acme", march(1), YESTERDAY)
     found = facts_up_to(stock)
     assert found.severity is Severity.WARN
-    assert found.offenders == [
+    assert found.problems == [
         {"workspace": "new", "missing": "nothing was ever fetched", "days": 0}
     ]
     assert found.description.startswith("1 of 2 clients have 17 days of facts")
@@ -114,7 +114,7 @@ def test_a_gap_beside_a_new_client_is_an_error_and_comes_first(stock: Stock) -> 
     ]
 
 
-def test_clients_that_are_not_active_count_nowhere(stock: Stock) -> None:
+def test_inactive_clients_do_not_count(stock: Stock) -> None:
     stock.clients("Acme")
     stock.clients("Gone", "Never", active=False)
     stock.facts("acme", march(16), YESTERDAY)
@@ -126,12 +126,12 @@ def test_clients_that_are_not_active_count_nowhere(stock: Stock) -> None:
         assert (found.numbers["clients"], found.numbers["days"]) == (1, 2)
 
 
-def test_with_no_client_at_all_nothing_is_missing(stock: Stock) -> None:
+def test_nothing_is_missing_without_clients(stock: Stock) -> None:
     assert facts_up_to(stock).passed
     assert rows_up_to(stock).description.startswith("0 of 0 clients and 0 of 0 days have a row")
 
 
-def test_complete_says_how_many_of_the_62_days_there_are(stock: Stock) -> None:
+def test_complete_counts_how_many_of_the_62_days_have_rows(stock: Stock) -> None:
     stock.clients("Acme", "Birch")
     stock.rows("acme", LONG_AGO, TODAY)
     stock.rows("birch", LONG_AGO, TODAY)
@@ -142,7 +142,7 @@ def test_complete_says_how_many_of_the_62_days_there_are(stock: Stock) -> None:
     )
 
 
-def test_gaps_at_the_beginning_the_middle_and_the_end_are_all_found(stock: Stock) -> None:
+def test_gaps_at_the_start_in_the_middle_and_at_the_end_are_found(stock: Stock) -> None:
     stock.clients("Acme")
     first_two, middle, last_three = (SINCE, SINCE + ONE_DAY), march(1), (15, 16, 17)
     without = [*first_two, middle, *map(march, last_three)]
@@ -159,19 +159,19 @@ def test_gaps_at_the_beginning_the_middle_and_the_end_are_all_found(stock: Stock
     assert found.numbers["days_due"] == 62
 
 
-def test_of_a_gap_that_began_before_the_62_days_only_those_within_them_count(
+def test_a_gap_that_began_before_the_62_days_counts_only_within_them(
     stock: Stock,
 ) -> None:
     stock.clients("Acme")
     stock.rows("acme", LONG_AGO, date(2025, 12, 31))
     stock.rows("acme", march(1), YESTERDAY)
     found = rows_up_to(stock)
-    assert found.offenders == [
+    assert found.problems == [
         {"workspace": "acme", "missing": "2026-01-15 to 2026-02-28", "days": 45}
     ]
 
 
-def test_a_gap_that_ended_before_the_62_days_is_no_more_looked_at(stock: Stock) -> None:
+def test_a_gap_that_ended_before_the_62_days_is_ignored(stock: Stock) -> None:
     stock.clients("Acme")
     stock.rows("acme", LONG_AGO, YESTERDAY, without=[SINCE - ONE_DAY])
     assert rows_up_to(stock).passed
@@ -182,7 +182,7 @@ def test_a_client_whose_rows_ended_before_the_62_days_lacks_all_of_them(stock: S
     stock.rows("acme", LONG_AGO, SINCE - 3 * ONE_DAY)
     found = rows_up_to(stock)
     assert found.severity is Severity.ERROR
-    assert found.offenders == [
+    assert found.problems == [
         {"workspace": "acme", "missing": "2026-01-15 to 2026-03-17", "days": 62}
     ]
     assert "0 of 62 days have a row" in found.description
@@ -216,7 +216,7 @@ def test_a_client_whose_first_day_is_today_lacks_nothing(stock: Stock) -> None:
 def test_more_gaps_than_are_shown_are_counted(stock: Stock) -> None:
     stock.clients(*(f"Client {number:02}" for number in range(53)))
     found = rows_up_to(stock)
-    assert (len(found.offenders), found.more) == (50, 3)
+    assert (len(found.problems), found.more) == (50, 3)
     assert "client-06, … and 46 more" in found.description
 
 
@@ -231,10 +231,12 @@ def test_more_gaps_than_are_shown_are_counted(stock: Stock) -> None:
         pytest.param(date(2026, 11, 1), date(2026, 11, 2), id="a day of 25 hours"),
     ],
 )
-def test_one_day_is_missed_wherever_it_lies(stock: Stock, missing: date, until: date) -> None:
+def test_a_single_missing_day_is_found_at_any_position(
+    stock: Stock, missing: date, until: date
+) -> None:
     stock.clients("Acme")
     first = missing - timedelta(days=40)
     stock.facts("acme", first, until, without=[missing])
     stock.rows("acme", first, until, without=[missing])
     for found in (facts_up_to(stock, until), rows_up_to(stock, until)):
-        assert found.offenders == [{"workspace": "acme", "missing": str(missing), "days": 1}]
+        assert found.problems == [{"workspace": "acme", "missing": str(missing), "days": 1}]

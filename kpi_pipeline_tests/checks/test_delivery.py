@@ -1,4 +1,4 @@
-"""The check `webhooks_delivered`: leads that events told of, beside those that are counted."""
+"""The check `webhooks_delivered`: leads that events report, against those that Bison counts."""
 
 from collections.abc import Collection
 from datetime import UTC, date, datetime, timedelta
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from kpi_pipeline.checks.delivery import webhooks_delivered
 from kpi_pipeline.checks.outcome import Outcome, Severity
+from kpi_pipeline.checks.webhook_events import webhooks_delivered
 from kpi_pipeline_tests.checks.support import (
     CHICAGO,
     ONE_DAY,
@@ -36,7 +36,7 @@ def checked(
 
 @pytest.fixture(autouse=True)
 def _heard_of(stock: Stock) -> None:
-    """Two clients whose webhooks have come for long: each day Acme had a lead, and it came."""
+    """Two clients with webhooks since long ago; one lead of Acme was delivered each day."""
     stock.clients("Acme", "Birch")
     stock.clients("Other", instance="second")
     stock.events("acme", date(2026, 2, 1))
@@ -49,51 +49,51 @@ def _heard_of(stock: Stock) -> None:
 def differing(stock: Stock) -> list[tuple[str, str, str]]:
     found = checked(stock)
     assert found.severity is Severity.WARN
-    return [(str(it["workspace"]), str(it["day"]), str(it["problem"])) for it in found.offenders]
+    return [(str(it["workspace"]), str(it["day"]), str(it["problem"])) for it in found.problems]
 
 
-def test_where_no_webhooks_are_set_up_it_passes_and_says_so(stock: Stock) -> None:
+def test_it_passes_and_says_so_when_no_webhooks_are_set_up(stock: Stock) -> None:
     stock.facts("birch", YESTERDAY, interested=9)
     found = checked(stock, ())
     assert found.passed
-    assert found.description == ("No webhooks are set up: no instance has a KPI_WEBHOOK_SECRET.")
+    assert found.description == ("No instance has a KPI_WEBHOOK_SECRET, so no webhooks are set up.")
 
 
-def test_where_each_lead_was_brought_all_is_well(stock: Stock) -> None:
+def test_it_passes_when_webhooks_delivered_every_lead(stock: Stock) -> None:
     found = checked(stock)
     assert found.passed
-    assert found.description == "Webhooks brought each lead that Email Bison counted."
+    assert found.description == "Webhooks delivered every lead that Email Bison counted."
     assert found.numbers == {"differing": 0}
 
 
-def test_a_lead_that_was_not_brought_is_named_with_both_numbers(stock: Stock) -> None:
+def test_a_lead_that_was_not_delivered_is_named_with_both_numbers(stock: Stock) -> None:
     stock.facts("birch", MONDAY, interested=3)
     stock.events("birch", MONDAY, 2)
     found = checked(stock)
     assert found.severity is Severity.WARN
-    assert found.offenders == [
+    assert found.problems == [
         {
             "workspace": "birch",
             "instance": "main",
             "day": "2026-03-16",
             "counted": 3,
-            "brought": 2,
-            "problem": "1 lead not brought",
+            "delivered": 2,
+            "problem": "1 lead not delivered",
         }
     ]
     assert found.description.startswith(
-        "Webhooks and Email Bison differ for birch. The numbers are right all the same"
+        "Webhooks and Email Bison differ for birch. The numbers are right, as the facts"
     )
     assert "`kpi events list`" in found.description
 
 
-def test_leads_too_many_are_named_too(stock: Stock) -> None:
+def test_leads_that_bison_does_not_count_are_named_too(stock: Stock) -> None:
     stock.events("acme", MONDAY, 2)
-    assert differing(stock) == [("acme", "2026-03-16", "2 leads brought, and not counted")]
+    assert differing(stock) == [("acme", "2026-03-16", "2 leads delivered, but not counted")]
 
 
 @pytest.mark.parametrize("told_on", [MONDAY - ONE_DAY, MONDAY + ONE_DAY])
-def test_a_lead_on_the_day_beside_is_no_difference(stock: Stock, told_on: date) -> None:
+def test_a_lead_on_an_adjacent_day_is_no_difference(stock: Stock, told_on: date) -> None:
     stock.facts("birch", MONDAY, interested=1)
     stock.events("birch", told_on)
     assert checked(stock).passed
@@ -103,18 +103,18 @@ def test_a_lead_two_days_away_is_another_lead(stock: Stock) -> None:
     stock.facts("birch", MONDAY, interested=1)
     stock.events("birch", MONDAY - 2 * ONE_DAY)
     assert differing(stock) == [
-        ("birch", "2026-03-14", "1 lead brought, and not counted"),
-        ("birch", "2026-03-16", "1 lead not brought"),
+        ("birch", "2026-03-14", "1 lead delivered, but not counted"),
+        ("birch", "2026-03-16", "1 lead not delivered"),
     ]
 
 
-def test_what_the_day_beside_does_not_make_good_is_still_missing(stock: Stock) -> None:
+def test_leads_beyond_those_of_the_adjacent_day_are_still_missing(stock: Stock) -> None:
     stock.facts("birch", MONDAY, interested=3)
     stock.events("birch", YESTERDAY)
-    assert differing(stock) == [("birch", "2026-03-16", "2 leads not brought")]
+    assert differing(stock) == [("birch", "2026-03-16", "2 leads not delivered")]
 
 
-def test_leads_that_stand_a_day_later_in_email_bison_day_by_day_are_no_difference(
+def test_leads_that_bison_dates_one_day_later_every_day_are_no_difference(
     stock: Stock,
 ) -> None:
     for day in (13, 14, 15):
@@ -131,7 +131,7 @@ def test_a_lead_of_the_last_closed_day_that_bison_counts_today_is_no_difference(
     assert checked(stock).passed
 
 
-def test_a_lead_of_the_first_day_that_was_brought_the_day_before_is_no_difference(
+def test_a_lead_of_the_first_day_that_was_delivered_the_day_before_is_no_difference(
     stock: Stock,
 ) -> None:
     stock.facts("birch", FIRST, interested=1)
@@ -139,7 +139,7 @@ def test_a_lead_of_the_first_day_that_was_brought_the_day_before_is_no_differenc
     assert checked(stock).passed
 
 
-def test_days_before_the_first_webhook_and_its_own_are_not_compared(stock: Stock) -> None:
+def test_days_up_to_that_of_the_first_webhook_are_not_compared(stock: Stock) -> None:
     stock.facts("other", FIRST, YESTERDAY, interested=2)
     stock.events("other", MONDAY, instance="second", arrived_at=local(MONDAY, 15))
     stock.events("other", YESTERDAY, instance="second")
@@ -151,15 +151,15 @@ def test_only_the_last_seven_closed_days_are_compared(stock: Stock) -> None:
     stock.facts("birch", FIRST - ONE_DAY, interested=5)
     assert checked(stock).passed
     stock.facts("birch", FIRST, interested=5)
-    assert differing(stock) == [("birch", "2026-03-11", "5 leads not brought")]
+    assert differing(stock) == [("birch", "2026-03-11", "5 leads not delivered")]
 
 
-def test_facts_that_were_asked_for_before_the_day_ended_are_not_compared(stock: Stock) -> None:
+def test_facts_that_were_requested_before_the_day_ended_are_not_compared(stock: Stock) -> None:
     midnight = local(YESTERDAY)
     stock.facts("birch", MONDAY, interested=5, as_of=midnight - timedelta(seconds=1))
     assert checked(stock).passed
     stock.facts("birch", MONDAY, interested=5, as_of=midnight)
-    assert differing(stock) == [("birch", "2026-03-16", "5 leads not brought")]
+    assert differing(stock) == [("birch", "2026-03-16", "5 leads not delivered")]
 
 
 def test_the_day_of_23_hours_is_compared_from_its_own_midnight_on(stock: Stock) -> None:
@@ -180,7 +180,9 @@ def test_the_day_of_23_hours_is_compared_from_its_own_midnight_on(stock: Stock) 
         pytest.param({"status": "set_aside"}, id="set aside"),
     ],
 )
-def test_whatever_came_in_counts_as_brought(stock: Stock, changed: dict[str, Any]) -> None:
+def test_an_event_counts_as_delivered_however_it_arrived(
+    stock: Stock, changed: dict[str, Any]
+) -> None:
     stock.facts("birch", MONDAY, interested=1)
     stock.events("birch", MONDAY, **changed)
     assert checked(stock).passed
@@ -195,15 +197,15 @@ def test_whatever_came_in_counts_as_brought(stock: Stock, changed: dict[str, Any
         pytest.param(None, {"status": "unmatched"}, id="of no client"),
     ],
 )
-def test_an_event_that_tells_of_no_lead_of_the_client_brings_none(
+def test_an_event_that_reports_no_lead_of_the_client_delivers_none(
     stock: Stock, workspace: str | None, changed: dict[str, Any]
 ) -> None:
     stock.facts("birch", MONDAY, interested=1)
     stock.events(workspace, MONDAY, **changed)
-    assert ("birch", "2026-03-16", "1 lead not brought") in differing(stock)
+    assert ("birch", "2026-03-16", "1 lead not delivered") in differing(stock)
 
 
-def test_clients_that_are_not_active_are_not_compared(stock: Stock) -> None:
+def test_inactive_clients_are_not_compared(stock: Stock) -> None:
     stock.clients("Gone", active=False)
     stock.facts("gone", FIRST, YESTERDAY, interested=4)
     assert checked(stock).passed

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from kpi_pipeline.checks.events import MOST_OF_A_KIND, events_applied
 from kpi_pipeline.checks.outcome import Outcome, Severity
+from kpi_pipeline.checks.webhook_events import MAX_PER_KIND, events_applied
 from kpi_pipeline.db.check_queries.events import troubled_events
 from kpi_pipeline_tests.checks.support import TODAY, Stock, local
 
@@ -21,10 +21,10 @@ def _clients(stock: Stock) -> None:
 
 
 def checked(stock: Stock) -> Outcome:
-    return events_applied(stock.ask(troubled_events, NOW, MOST_OF_A_KIND))
+    return events_applied(stock.ask(troubled_events, NOW, MAX_PER_KIND))
 
 
-def test_where_all_events_count_it_passes(stock: Stock) -> None:
+def test_it_passes_when_every_event_counts(stock: Stock) -> None:
     stock.events("acme", TODAY, 3)
     stock.events("acme", TODAY, status="received", arrived_at=NOW - timedelta(minutes=15))
     found = checked(stock)
@@ -33,21 +33,21 @@ def test_where_all_events_count_it_passes(stock: Stock) -> None:
     assert (found.more, found.numbers) == (0, {})
 
 
-def test_each_kind_of_trouble_is_counted_with_what_to_do(stock: Stock) -> None:
+def test_each_kind_of_problem_is_counted_with_what_to_do(stock: Stock) -> None:
     stock.events("acme", TODAY, status="set_aside", reason="It broke the rows.")
     stock.events("acme", TODAY, 2, status="received")
     found = checked(stock)
     assert found.severity is Severity.WARN
     assert found.numbers == {"set_aside": 1, "waiting": 2}
     assert found.description.startswith(
-        "Some events are not in the numbers. 1 set aside: mend what "
+        "Some events are not in the numbers. 1 set aside: fix what "
     )
     assert " 2 waiting: see that Dagster's daemon runs" in found.description
 
 
-def test_an_offender_is_an_event_with_its_client_and_reason(stock: Stock) -> None:
+def test_a_problem_is_an_event_with_its_client_and_reason(stock: Stock) -> None:
     stock.events("acme", TODAY, status="set_aside", reason="It broke the rows.")
-    (row,) = checked(stock).offenders
+    (row,) = checked(stock).problems
     assert {**row, "id": None} == {
         "trouble": "set aside",
         "id": None,
@@ -57,7 +57,7 @@ def test_an_offender_is_an_event_with_its_client_and_reason(stock: Stock) -> Non
     }
 
 
-def test_an_event_of_no_client_is_named_by_its_workspace_after_a_day(stock: Stock) -> None:
+def test_an_event_without_a_client_is_named_by_its_workspace_after_a_day(stock: Stock) -> None:
     stranger: dict[str, Any] = {
         "status": "unmatched",
         "bison_workspace_id": 107,
@@ -66,7 +66,7 @@ def test_an_event_of_no_client_is_named_by_its_workspace_after_a_day(stock: Stoc
     stock.events(None, TODAY, **stranger)
     assert checked(stock).passed
     stock.events(None, date(2026, 3, 16), **stranger)
-    (row,) = checked(stock).offenders
+    (row,) = checked(stock).problems
     assert (row["trouble"], row["type"], row["client"], row["reason"]) == (
         "of no client",
         "unknown",
@@ -75,18 +75,18 @@ def test_an_event_of_no_client_is_named_by_its_workspace_after_a_day(stock: Stoc
     )
 
 
-def test_of_each_kind_twelve_are_shown_and_the_others_counted(stock: Stock) -> None:
+def test_twelve_of_each_kind_are_shown_and_the_others_counted(stock: Stock) -> None:
     stock.clients("Birch")
     stock.events("birch", TODAY, 1, status="set_aside")
     stock.events("acme", TODAY, 14, status="set_aside")
     stock.events("acme", TODAY, 14, status="received")
     found = checked(stock)
-    assert [it["trouble"] for it in found.offenders] == ["set aside"] * 12 + ["waiting"] * 12
+    assert [it["trouble"] for it in found.problems] == ["set aside"] * 12 + ["waiting"] * 12
     assert found.more == 5
     assert found.clients == ["acme", "birch"]
-    assert {it["client"] for it in found.offenders} == {"acme"}
+    assert {it["client"] for it in found.problems} == {"acme"}
 
 
-def test_what_waits_for_a_client_that_is_not_active_is_no_trouble(stock: Stock) -> None:
+def test_events_of_an_inactive_client_are_no_problem(stock: Stock) -> None:
     stock.events("gone", TODAY, status="received")
     assert checked(stock).passed

@@ -1,10 +1,10 @@
-"""The check `freshness`: how bad it is, and what is said of whom."""
+"""The check `freshness`: its severity, description and affected clients."""
 
 from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 
-from kpi_pipeline.checks.freshness import Deadlines, freshness, read_standings
+from kpi_pipeline.checks.freshness import Deadlines, freshness, freshness_statuses
 from kpi_pipeline.checks.outcome import Outcome, Severity
 from kpi_pipeline_tests.checks.support import (
     CHICAGO,
@@ -21,25 +21,25 @@ TOMORROW = TODAY + ONE_DAY
 
 def checked(stock: Stock, now: datetime, deadlines: Deadlines | None = None) -> Outcome:
     wanted = deadlines or Deadlines()
-    standings = stock.ask(read_standings, now, CHICAGO, wanted)
-    return freshness(standings, now, CHICAGO, wanted)
+    statuses = stock.ask(freshness_statuses, now, CHICAGO, wanted)
+    return freshness(statuses, now, CHICAGO, wanted)
 
 
 def synced(stock: Stock, *names: str, at: datetime) -> None:
-    """Clients whose days before are closed, and whose numbers of today are of that moment."""
+    """Clients whose past days are closed, and whose numbers of today are from `as_of`."""
     stock.clients(*names)
     for name in names:
         stock.rows(name.lower(), date(2026, 3, 1), YESTERDAY)
         stock.rows(name.lower(), TODAY, as_of=at)
 
 
-def test_all_well_is_said_with_the_time_that_is_allowed(stock: Stock) -> None:
+def test_it_passes_and_says_the_allowed_age(stock: Stock) -> None:
     synced(stock, "Acme", "Birch", at=local(TODAY, 14, 30))
     found = checked(stock, local(TODAY, 15))
     assert found.passed
     assert found.severity is Severity.WARN
     assert found.description == (
-        "2 of 2 clients fresh: today's numbers are younger than 3 h 0 min, and the days before are "
+        "2 of 2 clients fresh: today's numbers are younger than 3 h 0 min, and past days are "
         "closed."
     )
     assert found.numbers == {"fresh": 2, "clients": 2}
@@ -49,7 +49,7 @@ def test_all_well_is_said_with_the_time_that_is_allowed(stock: Stock) -> None:
     ("hour", "minute", "severity"),
     [(13, 1, Severity.WARN), (16, 0, Severity.WARN), (16, 1, Severity.ERROR)],
 )
-def test_numbers_that_are_late_are_a_warning_and_past_twice_the_time_an_error(
+def test_late_numbers_are_a_warning_and_past_twice_the_time_an_error(
     stock: Stock, hour: int, minute: int, severity: Severity
 ) -> None:
     synced(stock, "Acme", at=local(TODAY, 10))
@@ -63,14 +63,14 @@ def test_a_late_client_is_named_with_its_age_and_what_to_do(stock: Stock) -> Non
     synced(stock, "Acme", "Birch", at=local(TODAY, 14, 30))
     stock.rows("birch", TODAY, as_of=local(TODAY, 10))
     found = checked(stock, local(TODAY, 15))
-    assert found.offenders == [
+    assert found.problems == [
         {
             "workspace": "birch",
             "as_of": "Wed 18 Mar 2026, 10:00 CDT",
             "problem": "its numbers are 5 h 0 min old",
         }
     ]
-    assert found.description.startswith("1 of 2 clients fresh; stale: birch. See that the last")
+    assert found.description.startswith("1 of 2 clients fresh; stale: birch. Check the last runs")
     assert "daily_kpi_sync and hourly_refresh" in found.description
     assert "`kpi sync`" in found.description
 
@@ -80,7 +80,7 @@ def test_an_old_client_whose_last_row_is_18_days_old_is_an_error(stock: Stock) -
     stock.rows("acme", date(2026, 2, 1), date(2026, 2, 28))
     found = checked(stock, local(TODAY, 15))
     assert found.severity is Severity.ERROR
-    assert found.offenders == [
+    assert found.problems == [
         {
             "workspace": "acme",
             "as_of": "Sun 01 Mar 2026, 00:00 CST",
@@ -90,15 +90,15 @@ def test_an_old_client_whose_last_row_is_18_days_old_is_an_error(stock: Stock) -
     ]
 
 
-def test_a_row_of_a_past_day_gets_no_younger_by_being_fetched_anew(stock: Stock) -> None:
+def test_a_past_day_gets_no_fresher_when_it_is_fetched_again(stock: Stock) -> None:
     stock.clients("Acme")
     stock.rows("acme", date(2026, 2, 1), date(2026, 2, 28), as_of=local(TODAY, 14, 45))
     found = checked(stock, local(TODAY, 15))
     assert found.severity is Severity.ERROR
-    assert found.offenders[0]["as_of"] == "Sun 01 Mar 2026, 00:00 CST"
+    assert found.problems[0]["as_of"] == "Sun 01 Mar 2026, 00:00 CST"
 
 
-def test_yesterdays_row_fetched_anew_makes_no_row_of_today(stock: Stock) -> None:
+def test_fetching_yesterday_again_makes_no_row_of_today(stock: Stock) -> None:
     stock.clients("Acme")
     stock.rows("acme", date(2026, 3, 1), YESTERDAY, as_of=local(TODAY, 14, 45))
     assert problems(checked(stock, local(TODAY, 15))) == [
@@ -106,7 +106,7 @@ def test_yesterdays_row_fetched_anew_makes_no_row_of_today(stock: Stock) -> None
     ]
 
 
-def test_yesterdays_row_fetched_anew_makes_todays_row_no_younger(stock: Stock) -> None:
+def test_fetching_yesterday_again_makes_today_no_fresher(stock: Stock) -> None:
     synced(stock, "Acme", at=local(TODAY, 9))
     stock.rows("acme", YESTERDAY, as_of=local(TODAY, 14, 45))
     assert problems(checked(stock, local(TODAY, 15))) == [("acme", "its numbers are 6 h 0 min old")]
@@ -126,8 +126,8 @@ def test_a_client_without_any_row_is_a_warning_and_stays_one(stock: Stock) -> No
     stock.clients("New")
     found = checked(stock, local(TODAY, 15))
     assert found.severity is Severity.WARN
-    assert found.offenders == [
-        {"workspace": "new", "as_of": "never", "problem": "there is no row of it yet"}
+    assert found.problems == [
+        {"workspace": "new", "as_of": "never", "problem": "it has no row yet"}
     ]
     assert found.numbers == {"fresh": 0, "clients": 1}
 
@@ -139,19 +139,19 @@ def test_the_worst_come_first_and_of_these_the_oldest(stock: Stock) -> None:
     stock.rows("birch", TODAY, as_of=local(TODAY, 8))
     stock.rows("cedar", TODAY, as_of=local(TODAY, 7))
     found = checked(stock, local(TODAY, 15))
-    assert [it["workspace"] for it in found.offenders] == ["cedar", "birch", "acme", "new"]
+    assert [it["workspace"] for it in found.problems] == ["cedar", "birch", "acme", "new"]
     assert found.severity is Severity.ERROR
     assert "1 of 5 clients fresh; stale: cedar, birch, acme, new." in found.description
 
 
-def test_of_many_stale_clients_the_first_seven_are_named(stock: Stock) -> None:
+def test_the_first_seven_of_many_stale_clients_are_named(stock: Stock) -> None:
     stock.clients(*(f"Client {number}" for number in range(1, 10)))
     found = checked(stock, local(TODAY, 15))
     assert "0 of 9 clients fresh; stale: client-1, " in found.description
     assert "client-7, … and 2 more." in found.description
 
 
-def test_clients_that_are_not_active_are_never_stale(stock: Stock) -> None:
+def test_inactive_clients_are_never_stale(stock: Stock) -> None:
     stock.clients("Gone", active=False)
     stock.rows("gone", date(2026, 2, 1))
     found = checked(stock, local(TODAY, 15))
@@ -159,13 +159,13 @@ def test_clients_that_are_not_active_are_never_stale(stock: Stock) -> None:
     assert found.description.startswith("0 of 0 clients fresh")
 
 
-def test_rows_of_the_future_make_nobody_fresh(stock: Stock) -> None:
+def test_rows_of_future_dates_make_no_client_fresh(stock: Stock) -> None:
     synced(stock, "Acme", at=local(TODAY, 9))
     stock.rows("acme", TOMORROW, as_of=local(TODAY, 14, 55))
     assert problems(checked(stock, local(TODAY, 15))) == [("acme", "its numbers are 6 h 0 min old")]
 
 
-def test_the_settings_times_are_the_ones_that_hold(stock: Stock) -> None:
+def test_the_deadlines_come_from_the_settings(stock: Stock) -> None:
     synced(stock, "Acme", at=local(TODAY, 10))
     daily = Deadlines(fresh_by=time(9), stale_after=timedelta(hours=1))
     assert checked(stock, local(TODAY, 12), daily).severity is Severity.WARN
@@ -200,7 +200,7 @@ def test_the_last_closed_day_waits_for_the_deadline(now: datetime, closed: date)
     assert Deadlines().last_closed_day(now, CHICAGO) == closed
 
 
-def test_a_client_whose_first_row_is_of_yesterday_lacks_no_day_before(stock: Stock) -> None:
+def test_a_client_whose_first_row_is_yesterdays_lacks_no_earlier_day(stock: Stock) -> None:
     stock.clients("Acme")
     stock.rows("acme", YESTERDAY, as_of=local(TODAY, 0, 5))
     stock.rows("acme", TODAY, as_of=local(TODAY, 0, 5))

@@ -1,4 +1,4 @@
-"""What checks found, as it is stored: since when they fail, and who is named."""
+"""Stored outcomes of checks: since when each fails, and whom it names."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -27,11 +27,13 @@ FAILING = StoredOutcome(
     checked_at=START,
     since=START,
 )
-WELL = replace(FAILING, description="2 of 2 clients fresh.", offenders=[], clients=[], since=None)
+PASSING = replace(
+    FAILING, description="2 of 2 clients fresh.", offenders=[], clients=[], since=None
+)
 
 
 def store(engine: Engine, minutes: int, *found: StoredOutcome) -> None:
-    """A round of checks, so many minutes after the start."""
+    """Store outcomes of checks that ran so many minutes after the start."""
     now = START + timedelta(minutes=minutes)
     with engine.begin() as connection:
         store_outcomes(
@@ -50,23 +52,23 @@ def found_of(number: int, severity: Severity = Severity.ERROR) -> Outcome:
     return outcome(
         Check.COMPLETE,
         [{"workspace": f"client-{place}"} for place in range(number)],
-        well="All well.",
-        trouble="Some trouble.",
+        if_passed="Passed.",
+        if_failed="Failed.",
         severity=severity,
     )
 
 
-def test_what_a_check_found_is_read_as_it_was_stored(engine: Engine) -> None:
+def test_an_outcome_is_read_as_it_was_stored(engine: Engine) -> None:
     store(engine, 0, FAILING)
     assert stored(engine) == FAILING
 
 
-def test_a_check_that_passes_fails_since_never(engine: Engine) -> None:
-    store(engine, 0, WELL)
-    assert stored(engine) == WELL
+def test_a_check_that_passes_has_no_time_since_when_it_fails(engine: Engine) -> None:
+    store(engine, 0, PASSING)
+    assert stored(engine) == PASSING
 
 
-def test_while_it_goes_on_failing_it_keeps_the_moment_when_that_began(engine: Engine) -> None:
+def test_a_check_that_keeps_failing_keeps_the_time_when_it_first_failed(engine: Engine) -> None:
     store(engine, 0, FAILING)
     store(engine, 15, replace(FAILING, severity="ERROR", description="Worse.", more=3))
     store(engine, 30, replace(FAILING, severity="ERROR", description="Worse still.", more=4))
@@ -79,16 +81,16 @@ def test_while_it_goes_on_failing_it_keeps_the_moment_when_that_began(engine: En
     )
 
 
-def test_after_a_recovery_the_moment_is_set_anew(engine: Engine) -> None:
+def test_a_check_that_fails_again_after_a_recovery_starts_a_new_time(engine: Engine) -> None:
     store(engine, 0, FAILING)
-    store(engine, 15, WELL)
+    store(engine, 15, PASSING)
     assert stored(engine).since is None
     store(engine, 30, FAILING)
     assert stored(engine).since == START + timedelta(minutes=30)
 
 
-@pytest.mark.parametrize(("younger", "older"), [(FAILING, WELL), (WELL, FAILING)])
-def test_an_older_round_that_comes_late_changes_nothing(
+@pytest.mark.parametrize(("younger", "older"), [(FAILING, PASSING), (PASSING, FAILING)])
+def test_an_older_outcome_that_arrives_late_changes_nothing(
     engine: Engine, younger: StoredOutcome, older: StoredOutcome
 ) -> None:
     store(engine, 15, younger)
@@ -97,17 +99,17 @@ def test_an_older_round_that_comes_late_changes_nothing(
     assert stored(engine) == before
 
 
-def test_of_a_round_with_old_and_new_each_check_is_judged_by_itself(engine: Engine) -> None:
+def test_among_several_outcomes_only_the_older_ones_are_ignored(engine: Engine) -> None:
     complete = replace(FAILING, name="complete")
     store(engine, 15, FAILING)
-    store(engine, 10, WELL, complete)
+    store(engine, 10, PASSING, complete)
     assert stored(engine).since == START + timedelta(minutes=15)
     assert stored(engine, "complete").since == START + timedelta(minutes=10)
 
 
-def test_only_those_that_failed_last_are_failing(engine: Engine) -> None:
-    store(engine, 0, FAILING, replace(FAILING, name="complete"), replace(WELL, name="plausible"))
-    store(engine, 1, WELL)
+def test_checks_whose_last_outcome_failed_are_failing(engine: Engine) -> None:
+    store(engine, 0, FAILING, replace(FAILING, name="complete"), replace(PASSING, name="plausible"))
+    store(engine, 1, PASSING)
     with engine.connect() as connection:
         assert [it.name for it in failing_checks(connection)] == ["complete"]
         assert [it.name for it in read_outcomes(connection)] == [
@@ -117,42 +119,42 @@ def test_only_those_that_failed_last_are_failing(engine: Engine) -> None:
         ]
 
 
-def test_a_round_that_found_nothing_out_stores_nothing(engine: Engine) -> None:
+def test_no_outcomes_store_nothing(engine: Engine) -> None:
     store(engine, 0)
     with engine.connect() as connection:
         assert read_outcomes(connection) == []
 
 
-@pytest.mark.parametrize(("offenders", "shown", "more"), [(50, 50, 0), (51, 50, 1), (76, 50, 26)])
-def test_offenders_beyond_fifty_are_counted_and_not_shown(
-    offenders: int, shown: int, more: int
+@pytest.mark.parametrize(("problems", "shown", "more"), [(50, 50, 0), (51, 50, 1), (76, 50, 26)])
+def test_problems_beyond_fifty_are_counted_and_not_shown(
+    problems: int, shown: int, more: int
 ) -> None:
-    found = found_of(offenders)
-    assert (len(found.offenders), found.more) == (shown, more)
-    assert found.offenders[-1] == {"workspace": "client-49"}
+    found = found_of(problems)
+    assert (len(found.problems), found.more) == (shown, more)
+    assert found.problems[-1] == {"workspace": "client-49"}
 
 
-def test_all_clients_in_trouble_are_named_once_also_those_whose_rows_are_not_shown() -> None:
+def test_all_affected_clients_are_named_once_even_if_their_rows_are_not_shown() -> None:
     rows = [{"workspace": "acme", "day": str(day)} for day in range(60)]
     found = outcome(
         Check.NO_MISSING_DAYS,
         [*rows, {"workspace": "birch", "day": "0"}, {"workspace": None, "day": "1"}],
-        well="All well.",
-        trouble="Some trouble.",
+        if_passed="Passed.",
+        if_failed="Failed.",
         severity=Severity.ERROR,
     )
     assert (found.more, found.clients) == (12, ["acme", "birch"])
 
 
-def test_an_outcome_without_offenders_passes_and_is_no_error() -> None:
+def test_an_outcome_without_problems_passes_and_is_no_error() -> None:
     found = found_of(0)
-    assert (found.passed, found.description, found.severity) == (True, "All well.", Severity.WARN)
+    assert (found.passed, found.description, found.severity) == (True, "Passed.", Severity.WARN)
 
 
-def test_an_outcome_with_offenders_is_as_bad_as_the_rule_says() -> None:
+def test_an_outcome_with_problems_has_the_severity_of_its_rule() -> None:
     found = found_of(1, Severity.WARN)
     assert (found.passed, found.description, found.severity) == (
         False,
-        "Some trouble.",
+        "Failed.",
         Severity.WARN,
     )

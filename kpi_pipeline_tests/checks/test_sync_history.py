@@ -1,4 +1,4 @@
-"""The view `daily_kpi_sync_history`: one line for each run, made of its clients' lines."""
+"""The view `daily_kpi_sync_history`: one line per run, aggregated from its clients."""
 
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -26,7 +26,7 @@ def log(
     finished_at: datetime = START,
     **changed: Any,
 ) -> None:
-    """What a run did for a client, in ten seconds unless told otherwise."""
+    """Log what a run did for a client, in ten seconds by default."""
     fields: dict[str, Any] = {
         "first_date": YESTERDAY,
         "last_date": TODAY,
@@ -60,11 +60,11 @@ def _three_clients(stock: Stock) -> None:
     stock.clients("Acme", "Birch", "Cedar")
 
 
-def test_before_the_first_run_there_is_no_line(stock: Stock) -> None:
+def test_the_history_is_empty_before_the_first_run(stock: Stock) -> None:
     assert history(stock) == []
 
 
-def test_a_run_that_went_well_is_one_line_of_all_its_clients(stock: Stock) -> None:
+def test_a_successful_run_is_one_line_for_all_its_clients(stock: Stock) -> None:
     log(stock, "acme", finished_at=at(seconds=10))
     log(stock, "birch", finished_at=at(seconds=25), api_calls=5)
     log(stock, "cedar", finished_at=at(minutes=2))
@@ -83,7 +83,7 @@ def test_a_run_that_went_well_is_one_line_of_all_its_clients(stock: Stock) -> No
     }
 
 
-def test_it_began_when_the_first_client_did_though_another_was_done_before(stock: Stock) -> None:
+def test_a_run_started_when_its_first_client_did_even_if_another_ended_first(stock: Stock) -> None:
     log(stock, "acme", finished_at=at(seconds=20), seconds=5)
     log(stock, "birch", finished_at=at(seconds=61.5), seconds=60.25)
     line = night(stock)
@@ -102,7 +102,7 @@ def test_one_client_that_failed_makes_it_a_failure_with_its_error(stock: Stock) 
 
 
 @pytest.mark.parametrize(("failed", "more"), [(2, "(and 1 more)"), (3, "(and 2 more)")])
-def test_of_several_errors_the_first_in_time_is_told_with_the_number_of_others(
+def test_the_first_of_several_errors_is_shown_with_the_number_of_others(
     stock: Stock, failed: int, more: str
 ) -> None:
     for place, key in enumerate(["cedar", "birch", "acme"][:failed]):
@@ -112,7 +112,7 @@ def test_of_several_errors_the_first_in_time_is_told_with_the_number_of_others(
     assert line["error"] == f"Error 0. {more}"
 
 
-def test_of_errors_at_the_same_moment_the_one_of_the_first_key_is_told(stock: Stock) -> None:
+def test_errors_of_the_same_moment_are_ordered_by_workspace(stock: Stock) -> None:
     log(stock, "birch", "Second.")
     log(stock, "acme", "First.")
     assert night(stock)["error"] == "First. (and 1 more)"
@@ -140,7 +140,7 @@ def test_each_run_has_its_own_line(stock: Stock) -> None:
     ]
 
 
-def test_a_client_that_a_run_did_again_counts_once_and_as_it_ended(stock: Stock) -> None:
+def test_a_client_that_a_run_repeated_counts_once_with_its_last_result(stock: Stock) -> None:
     log(stock, "acme", "The server is busy.")
     log(stock, "acme", finished_at=at(minutes=1))
     line = night(stock)

@@ -1,12 +1,12 @@
-"""The check `totals_match_bison`: the facts' sums beside Email Bison's own totals."""
+"""The check `totals_match_bison`: the facts' sums against Email Bison's own totals."""
 
 from collections.abc import Mapping
 from datetime import date
 
 import pytest
 
-from kpi_pipeline.checks.outcome import Outcome, Severity, lacks_answers, lacks_only_answers
-from kpi_pipeline.checks.totals import period_to_compare, totals_match_bison
+from kpi_pipeline.checks.bison import period_to_compare, totals_match_bison
+from kpi_pipeline.checks.outcome import Outcome, Severity, all_unanswered, has_unanswered
 from kpi_pipeline_tests.checks.support import TODAY, YESTERDAY, Stock
 
 FIRST = date(2026, 3, 1)
@@ -40,20 +40,20 @@ def checked(
     return stock.ask(totals_match_bison, told, unasked or {}, unanswered or {}, FIRST, YESTERDAY)
 
 
-def test_where_all_adds_up_it_says_of_how_many_clients_and_which_days(stock: Stock) -> None:
+def test_it_passes_and_says_how_many_clients_match_over_which_days(stock: Stock) -> None:
     found = checked(stock, {"acme": RIGHT, "birch": RIGHT})
     assert found.passed
     assert found.description == (
-        "2 of 2 clients add up to Email Bison's own totals, 2026-03-01 to 2026-03-17."
+        "2 of 2 clients match Email Bison's own totals, 2026-03-01 to 2026-03-17."
     )
-    assert found.numbers == {"clients": 2, "alike": 2}
+    assert found.numbers == {"clients": 2, "matching": 2}
 
 
 @pytest.mark.parametrize("count", ["sent", "interested", "bounced", "unsubscribed"])
-def test_a_count_that_differs_is_told_with_both_numbers(stock: Stock, count: str) -> None:
+def test_a_count_that_differs_is_shown_with_both_numbers(stock: Stock, count: str) -> None:
     found = checked(stock, {"acme": RIGHT, "birch": {**RIGHT, count: RIGHT[count] + 1}})
     assert found.severity is Severity.WARN
-    assert found.offenders == [
+    assert found.problems == [
         {
             "workspace": "birch",
             "count": count,
@@ -62,24 +62,23 @@ def test_a_count_that_differs_is_told_with_both_numbers(stock: Stock, count: str
             "why": None,
         }
     ]
-    assert found.numbers == {"clients": 2, "alike": 1}
+    assert found.numbers == {"clients": 2, "matching": 1}
 
 
 def test_what_to_do_names_the_client_and_its_period(stock: Stock) -> None:
     found = checked(stock, {"acme": RIGHT, "birch": {**RIGHT, "sent": 1, "bounced": 1}})
     assert found.description.startswith(
-        "1 of 2 clients add up to Email Bison's own totals, 2026-03-01 to 2026-03-17; not so: "
-        "birch. "
+        "1 of 2 clients match Email Bison's own totals, 2026-03-01 to 2026-03-17; not: birch. "
     )
     assert "`kpi backfill --from 2026-03-01 --to 2026-03-17 -w CLIENT`" in found.description
-    assert [it["count"] for it in found.offenders] == ["sent", "bounced"]
+    assert [it["count"] for it in found.problems] == ["sent", "bounced"]
 
 
-def test_where_days_are_missing_their_number_is_told_and_no_count(stock: Stock) -> None:
+def test_missing_days_are_shown_as_a_number_in_place_of_counts(stock: Stock) -> None:
     stock.clients("New")
     stock.facts("new", date(2026, 3, 10), YESTERDAY, sent=5)
     found = checked(stock, {"acme": RIGHT, "birch": RIGHT, "new": RIGHT})
-    assert found.offenders == [
+    assert found.problems == [
         {"workspace": "new", "count": "days", "ours": 8, "bison": 17, "why": None}
     ]
 
@@ -87,7 +86,7 @@ def test_where_days_are_missing_their_number_is_told_and_no_count(stock: Stock) 
 def test_a_client_that_could_not_be_asked_is_named_with_the_reason(stock: Stock) -> None:
     found = checked(stock, {"acme": RIGHT}, {"birch": "Its key was rejected."})
     assert found.severity is Severity.WARN
-    assert found.offenders == [
+    assert found.problems == [
         {
             "workspace": "birch",
             "count": "could not be asked",
@@ -96,28 +95,28 @@ def test_a_client_that_could_not_be_asked_is_named_with_the_reason(stock: Stock)
             "why": "Its key was rejected.",
         }
     ]
-    assert found.numbers == {"clients": 2, "alike": 1}
+    assert found.numbers == {"clients": 2, "matching": 1}
 
 
-def test_a_client_of_whom_there_was_no_answer_is_asked_for_again_and_one_at_fault_is_not(
+def test_a_client_without_an_answer_is_asked_again_and_one_with_an_error_is_not(
     stock: Stock,
 ) -> None:
     silent = checked(stock, {"acme": RIGHT}, {}, {"birch": "birch: GET /stats timed out."})
-    assert [it["count"] for it in silent.offenders] == ["unanswered"]
-    assert lacks_only_answers(silent.offenders)
+    assert [it["count"] for it in silent.problems] == ["unanswered"]
+    assert all_unanswered(silent.problems)
     both = checked(stock, {}, {"acme": "Its key was rejected."}, {"birch": "timed out."})
-    assert lacks_answers(both.offenders)
-    assert not lacks_only_answers(both.offenders)
+    assert has_unanswered(both.problems)
+    assert not all_unanswered(both.problems)
     rejected = checked(stock, {"acme": RIGHT}, {"birch": "Its key was rejected."})
-    assert not lacks_answers(rejected.offenders)
+    assert not has_unanswered(rejected.problems)
 
 
-def test_a_client_that_was_imported_while_others_were_asked_is_no_trouble(stock: Stock) -> None:
+def test_a_client_that_was_imported_meanwhile_is_not_compared(stock: Stock) -> None:
     stock.clients("New")
     assert checked(stock, {"acme": RIGHT, "birch": RIGHT}).passed
 
 
-def test_clients_that_are_not_active_are_not_compared(stock: Stock) -> None:
+def test_inactive_clients_are_not_compared(stock: Stock) -> None:
     stock.clients("Gone", active=False)
     found = checked(stock, {"acme": RIGHT, "birch": RIGHT, "gone": RIGHT})
     assert found.passed

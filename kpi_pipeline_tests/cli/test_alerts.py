@@ -75,7 +75,7 @@ def test_the_list_shows_what_is_wrong_who_was_told_and_who_could_not_be_reached(
     kpi: Kpi, office: Office, receiver: Receiver
 ) -> None:
     urls = [json_url(receiver.url), f"xml://127.0.0.1:{closed_port()}"]
-    office.with_(urls=urls).look_at(0)
+    office.with_(urls=urls).evaluate_at(0)
 
     screen = kpi("alerts", "list").answer()
 

@@ -200,7 +200,7 @@ class Alarms:
         assert seen.status == "SUCCEEDED", seen
         for later in (0.0, 0.25):
             self.look(hours + later)
-        assert self.told(check) == [*before, "OVER"]
+        assert self.told(check) == [*before, "RESOLVED"]
 
 
 def sync(app: AppContext, clients: Sequence[str], days_ago: Iterable[int]) -> None:

@@ -28,7 +28,7 @@ from kpi_pipeline_tests.end_to_end.schedules import (
     stop_schedule,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def test_webhooks_that_are_refused_are_told_once_email_bison_counts_leads(
 
     seen = alarms.follow(Check.WEBHOOKS_DELIVERED, 0.3, "ERROR")
 
-    assert "no webhook of any client of main tells of one" in seen.description
+    assert "no webhook of any client of main reports one" in seen.description
     assert _post(agency, *missed) == [200] * 4
     alarms.recovered(Check.WEBHOOKS_DELIVERED, 0.9)
 

@@ -16,7 +16,7 @@ from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 from kpi_pipeline_tests.end_to_end.alarms import lively_agency
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 _STALE_AFTER = timedelta(seconds=60)
 _HEARTBEATS = """{ instance { daemonHealth { allDaemonStatuses {
@@ -54,9 +54,9 @@ def test_freshness_turns_503_at_the_set_time_and_status_says_what_is_late_and_fo
     assert not report(later)
     said = capsys.readouterr().out
     # The one is due at half past each hour, the other every 15 minutes.
-    assert re.search(r"schedule hourly_refresh is late for [23] h", said)
-    assert re.search(r"schedule data_checks is late for [23] h", said)
-    assert "daemon scheduler is silent for 3 h" in said
+    assert re.search(r"schedule hourly_refresh is [23] h \d+ min late", said)
+    assert re.search(r"schedule data_checks is [23] h \d+ min late", said)
+    assert "daemon scheduler has sent no heartbeat for 3 h" in said
     assert "schedule clean_up_runs" not in said, "it is due on Sundays"
     assert "0 of 3 clients fresh" in said
 

@@ -1,4 +1,4 @@
-"""What the gateway answers, and what of it is stored by then."""
+"""The gateway's answers, and what is stored by then."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,23 +6,23 @@ from typing import Any
 import httpx
 import pytest
 
-from kpi_pipeline.gateway.webhooks import LARGEST_BODY
+from kpi_pipeline.gateway.webhooks import MAX_BODY_BYTES
 from kpi_pipeline_tests.domain.bodies import content
 from kpi_pipeline_tests.gateway.support import FIRST_ID, Running, encoded, lead
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 REFUSED = "There is nothing here."
 
 
 def padded(told: Mapping[str, Any], size: int) -> bytes:
-    """The body, with so much text in it that it has that many bytes."""
+    """The body, padded to that many bytes."""
     empty = encoded({**told, "text": ""})
     return encoded({**told, "text": "x" * (size - len(empty))})
 
 
 def in_chunks(body: bytes) -> Iterator[bytes]:
-    """Sent without a content-length."""
+    """The body in chunks, which is sent without a content-length."""
     for start in range(0, len(body), 65_536):
         yield body[start : start + 65_536]
 
@@ -40,7 +40,7 @@ def test_an_event_is_in_the_clients_row_when_it_is_answered(served: Running) -> 
     assert served.positive_today()[served.workspaces[1]] == before + 1
 
 
-def test_one_that_comes_again_in_either_case_is_answered_alike_and_counts_once(
+def test_a_repeated_event_in_either_letter_case_counts_once(
     served: Running,
 ) -> None:
     told = lead()
@@ -68,7 +68,7 @@ def test_one_that_comes_again_in_either_case_is_answered_alike_and_counts_once(
     ],
     ids=["no number is made of it", "an unknown type", "a workspace that is nobody's"],
 )
-def test_what_counts_nowhere_is_stored_and_acknowledged(
+def test_an_event_that_does_not_count_is_stored_and_acknowledged(
     served: Running, told: Mapping[str, Any], status: str
 ) -> None:
     answer = served.post(told)
@@ -83,7 +83,7 @@ def test_what_counts_nowhere_is_stored_and_acknowledged(
     [b"", b"{", b"[]", b"null", b"\x00\xff", b'{"event": {"type": "lead_interested"}}'],
     ids=["empty", "cut off", "a list", "null", "bytes", "nobody's"],
 )
-def test_what_cannot_be_understood_is_stored_and_its_sender_told_why(
+def test_an_invalid_body_is_stored_and_answered_with_the_reason(
     served: Running, body: bytes
 ) -> None:
     answer = served.post(body)
@@ -93,7 +93,7 @@ def test_what_cannot_be_understood_is_stored_and_its_sender_told_why(
     assert (row["status"], row["instance"]) == ("invalid", "main")
 
 
-def test_the_secret_tells_the_instance(served: Running) -> None:
+def test_the_secret_identifies_the_instance(served: Running) -> None:
     body = encoded(lead())
     answer = served.post(body, served.other_secret)
     # The id is that of a client of the other instance.
@@ -127,19 +127,17 @@ def test_no_other_method_writes_anything(served: Running, method: str) -> None:
 
 
 def test_a_body_may_have_a_mebibyte_and_no_byte_more(served: Running) -> None:
-    largest, larger = (padded(lead(), size) for size in (LARGEST_BODY, LARGEST_BODY + 1))
+    largest, larger = (padded(lead(), size) for size in (MAX_BODY_BYTES, MAX_BODY_BYTES + 1))
     assert served.post(largest).json()["status"] == "applied"
     assert len(served.stored(largest)) == 1
     answer = served.post(larger)
     assert answer.status_code == 413
-    assert str(LARGEST_BODY) in answer.json()["error"]
+    assert str(MAX_BODY_BYTES) in answer.json()["error"]
     assert served.stored(larger) == []
 
 
-@pytest.mark.parametrize("size", [LARGEST_BODY + 1, 2 * LARGEST_BODY])
-def test_a_large_body_that_does_not_tell_its_length_is_refused_as_well(
-    served: Running, size: int
-) -> None:
+@pytest.mark.parametrize("size", [MAX_BODY_BYTES + 1, 2 * MAX_BODY_BYTES])
+def test_a_large_body_without_a_content_length_is_rejected_too(served: Running, size: int) -> None:
     body = padded(lead(), size)
     answer = httpx.post(served.gateway.url, content=in_chunks(body), timeout=30)
     assert answer.status_code == 413
@@ -151,15 +149,13 @@ def test_a_large_body_that_does_not_tell_its_length_is_refused_as_well(
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_it_tells_whether_it_is_alive_and_ready_to_anybody(
-    served: Running, path: str, method: str
-) -> None:
+def test_healthz_and_readyz_need_no_secret(served: Running, path: str, method: str) -> None:
     answer = served.http.request(method, path)
     assert answer.status_code == 200
     assert answer.text == "" or list(answer.json()) == ["status"]
 
 
-def test_a_path_that_is_nearly_right_leads_nowhere(served: Running) -> None:
+def test_a_path_that_is_nearly_right_is_not_found(served: Running) -> None:
     for path in (f"/webhooks/bison/{served.gateway.secret}/", "/healthz/", "/docs", "/"):
         answer = served.http.post(path, content=b"{}")
         assert (answer.status_code, answer.headers.get("location")) == (404, None)

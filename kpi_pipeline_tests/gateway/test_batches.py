@@ -1,4 +1,4 @@
-"""What waits side by side is stored together, and nobody pays for somebody else's event."""
+"""Waiting events are stored together, and a bad one does not affect the others."""
 
 import asyncio
 import threading
@@ -27,7 +27,7 @@ def receipt(arrival: Arrival) -> Receipt:
 
 
 class Store:
-    """Stands in for the inbox: notes each call, and holds the first one up until it is let go."""
+    """A fake inbox that records each call, and blocks the first until it is released."""
 
     def __init__(self, trouble: Callable[[Sequence[Arrival]], None] = lambda _: None) -> None:
         self.calls: list[list[int]] = []
@@ -48,12 +48,12 @@ def outcomes(store: Store, count: int, *, gone: Sequence[int] = ()) -> Outcomes:
     """
 
     async def all_of_them() -> Outcomes:
-        at_work = Batches(store)
-        async with at_work.at_work():
-            tasks = [asyncio.create_task(at_work.ingest(arrival(0)))]
+        group = Batches(store)
+        async with group.working():
+            tasks = [asyncio.create_task(group.ingest(arrival(0)))]
             while not store.calls:
                 await asyncio.sleep(0)
-            tasks += [asyncio.create_task(at_work.ingest(arrival(n))) for n in range(1, count)]
+            tasks += [asyncio.create_task(group.ingest(arrival(n))) for n in range(1, count)]
             await asyncio.sleep(0)
             for number in gone:
                 tasks[number].cancel()
@@ -63,19 +63,19 @@ def outcomes(store: Store, count: int, *, gone: Sequence[int] = ()) -> Outcomes:
     return asyncio.run(all_of_them())
 
 
-def test_all_that_comes_while_one_is_stored_is_stored_by_the_next_call() -> None:
+def test_events_that_arrive_during_a_call_are_stored_by_the_next() -> None:
     store = Store()
     assert outcomes(store, 20) == [receipt(arrival(n)) for n in range(20)]
     assert store.calls == [[0], list(range(1, 20))]
 
 
-def test_one_call_takes_fifty_at_most() -> None:
+def test_one_call_stores_at_most_fifty() -> None:
     store = Store()
     assert outcomes(store, 102) == [receipt(arrival(n)) for n in range(102)]
     assert [len(call) for call in store.calls] == [1, 50, 50, 1]
 
 
-def test_an_event_that_cannot_be_stored_is_alone_in_that() -> None:
+def test_an_event_that_cannot_be_stored_does_not_affect_the_others() -> None:
     def poisonous(arrivals: Sequence[Arrival]) -> None:
         if any(it.body == b"7" for it in arrivals):
             raise ValueError("a fault of number 7")
@@ -87,7 +87,7 @@ def test_an_event_that_cannot_be_stored_is_alone_in_that() -> None:
 
 
 @pytest.mark.parametrize("kind", [OperationalError, ProgrammingError])
-def test_while_the_database_is_away_or_behind_none_is_stored_and_none_tried_alone(
+def test_while_the_database_is_down_or_behind_events_are_not_tried_one_by_one(
     kind: type[OperationalError | ProgrammingError],
 ) -> None:
     def away(_: Sequence[Arrival]) -> None:
@@ -100,14 +100,14 @@ def test_while_the_database_is_away_or_behind_none_is_stored_and_none_tried_alon
     assert len(store.calls) == 2
 
 
-def test_beyond_so_many_that_wait_more_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "MOST_WAITING", 5)
+def test_events_beyond_the_longest_queue_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "MAX_WAITING", 5)
     found = outcomes(Store(), 10)
     assert found[:6] == [receipt(arrival(n)) for n in range(6)]
     assert [type(it) for it in found[6:]] == [UnavailableError] * 4
 
 
-def test_a_sender_that_went_away_harms_nobody() -> None:
+def test_a_sender_that_disconnects_does_not_affect_the_others() -> None:
     store = Store()
     found = outcomes(store, 5, gone=[2])
     assert isinstance(found[2], asyncio.CancelledError)
@@ -116,7 +116,7 @@ def test_a_sender_that_went_away_harms_nobody() -> None:
     assert store.calls == [[0], [1, 2, 3, 4]]
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_two_hundred_events_at_once_are_each_stored_and_counted_once(served: Running) -> None:
     before, stored = served.positive_today(), served.count()
     told = [lead(FIRST_ID + n % CLIENTS) for n in range(200)]

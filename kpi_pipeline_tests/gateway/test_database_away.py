@@ -1,4 +1,4 @@
-"""The gateway runs on while PostgreSQL is away, and acknowledges nothing that is not stored."""
+"""The gateway survives an outage of PostgreSQL, and acknowledges nothing that is not stored."""
 
 import secrets
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from kpi_pipeline_tests.gateway.support import base, encoded, lead, point_to, st
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
 from kpi_pipeline_tests.webhooks.sending import Gateway
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 _SECRET = secrets.token_urlsafe(32)
 
@@ -31,7 +31,7 @@ def server() -> Iterator[RestartableServer]:
 def gateway(
     server: RestartableServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Gateway]:
-    """One that is started while the database is away."""
+    """A gateway that is started while the database is down."""
     point_to(server.url, monkeypatch)
     server.stop()
     gateway = Gateway(free_port(), _SECRET, tmp_path)
@@ -48,7 +48,7 @@ def post(gateway: Gateway, body: bytes) -> httpx.Response:
 
 
 def require_refusal(gateway: Gateway, reason: str) -> None:
-    """A delivery is to come again later, for a reason that tells nothing of the server."""
+    """A delivery is answered 503, for a reason that reveals nothing of the server."""
     answer = post(gateway, encoded(lead()))
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) > 0
@@ -70,7 +70,7 @@ def bodies(server: RestartableServer) -> list[bytes]:
         engine.dispose()
 
 
-def test_nothing_is_acknowledged_until_the_database_is_there_and_up_to_date(
+def test_nothing_is_acknowledged_until_the_database_is_up_and_current(
     gateway: Gateway, server: RestartableServer
 ) -> None:
     # It started without a database.

@@ -1,4 +1,4 @@
-"""Senders that are slow, or never come to an end, hold up nobody."""
+"""Slow and endless senders are cut off and block no other."""
 
 import socket
 import time
@@ -13,22 +13,22 @@ from sqlalchemy import URL
 
 from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.locks import lock_client
-from kpi_pipeline.gateway import connections, webhooks
+from kpi_pipeline.gateway import server, webhooks
 from kpi_pipeline_tests.gateway.in_process import Gateway, in_process
 from kpi_pipeline_tests.gateway.support import encoded, fresh_database, lead
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
-# Honest senders must keep to it on a busy machine, too.
-PATIENCE = 0.9
+# Long enough for regular senders on a busy machine.
+TIME_LIMIT = 0.9
 
 
 @pytest.fixture(scope="module")
 def hurried(postgres: URL, administer: Callable[[str], None]) -> Iterator[Gateway]:
-    """A gateway that waits for nobody for long."""
+    """A gateway with short time limits."""
     with pytest.MonkeyPatch.context() as patch, fresh_database(postgres, administer) as url:
-        patch.setattr(connections, "HEAD_SECONDS", PATIENCE)
-        patch.setattr(webhooks, "BODY_SECONDS", PATIENCE)
+        patch.setattr(server, "HEAD_SECONDS", TIME_LIMIT)
+        patch.setattr(webhooks, "BODY_SECONDS", TIME_LIMIT)
         engine = open_engine(url)
         try:
             with in_process(engine) as gateway:
@@ -50,12 +50,12 @@ def received_until_closed(opened: socket.socket) -> bytes:
     return received
 
 
-def test_a_body_that_stops_half_way_is_refused_and_not_stored(hurried: Gateway) -> None:
+def test_a_body_that_stops_half_way_is_rejected_and_not_stored(hurried: Gateway) -> None:
     before = hurried.stored()
     with closing(hurried.open(head(hurried) + '{"event": ')) as opened:
         answer = received_until_closed(opened)
     assert answer.startswith(b"HTTP/1.1 408 ")
-    assert b"did not come within 0.9 seconds" in answer
+    assert b"did not arrive within 0.9 seconds" in answer
     assert b"connection: close" in answer.lower()
     assert hurried.stored() == before
 
@@ -65,7 +65,7 @@ def answer_to_a_trickle(gateway: Gateway) -> bytes:
     while True:
         with closing(gateway.open(head(gateway))) as opened:
             try:
-                while not select([opened], [], [], PATIENCE / 5)[0]:
+                while not select([opened], [], [], TIME_LIMIT / 5)[0]:
                     opened.sendall(b"x")
                 return received_until_closed(opened)
             except ConnectionError:
@@ -73,13 +73,13 @@ def answer_to_a_trickle(gateway: Gateway) -> bytes:
                 continue
 
 
-def test_a_body_that_trickles_in_is_refused(hurried: Gateway) -> None:
+def test_a_body_that_trickles_in_is_rejected(hurried: Gateway) -> None:
     before = hurried.stored()
     assert answer_to_a_trickle(hurried).startswith(b"HTTP/1.1 408 ")
     assert hurried.stored() == before
 
 
-def test_fifty_senders_of_half_a_head_are_cut_off_and_honest_ones_answered_meanwhile(
+def test_fifty_senders_of_half_a_head_are_cut_off_while_others_are_answered(
     hurried: Gateway,
 ) -> None:
     before = len(hurried.stored())
@@ -94,9 +94,7 @@ def test_fifty_senders_of_half_a_head_are_cut_off_and_honest_ones_answered_meanw
 
 
 @pytest.mark.parametrize("beginning", ["", "POST /"], ids=["nothing", "a few bytes"])
-def test_a_connection_on_which_nothing_whole_comes_is_closed(
-    hurried: Gateway, beginning: str
-) -> None:
+def test_a_connection_without_a_whole_request_is_closed(hurried: Gateway, beginning: str) -> None:
     with closing(hurried.open(beginning)) as opened:
         assert received_until_closed(opened) == b""
 
@@ -111,9 +109,9 @@ def test_a_slow_second_request_on_a_kept_connection_is_cut_off(hurried: Gateway)
         assert received_until_closed(kept.sock) == b""
 
 
-def test_a_kept_connection_may_rest_between_two_deliveries(hurried: Gateway) -> None:
+def test_a_kept_connection_may_idle_between_two_deliveries(hurried: Gateway) -> None:
     with closing(HTTPConnection("127.0.0.1", hurried.port, timeout=60)) as kept:
-        for rest in (2.5 * PATIENCE, 0):
+        for rest in (2.5 * TIME_LIMIT, 0):
             kept.request("POST", hurried.path, encoded(lead()))
             answer = kept.getresponse()
             assert (answer.status, answer.will_close) == (200, False)
@@ -121,19 +119,17 @@ def test_a_kept_connection_may_rest_between_two_deliveries(hurried: Gateway) -> 
             time.sleep(rest)
 
 
-def test_a_sender_that_waits_for_its_answer_is_not_taken_for_a_slow_one(hurried: Gateway) -> None:
+def test_a_sender_that_waits_for_its_answer_is_not_cut_off(hurried: Gateway) -> None:
     with ThreadPoolExecutor(1) as thread:
         with hurried.engine.begin() as connection:
             lock_client(connection, "client-0")
             answer = thread.submit(hurried.post, encoded(lead()))
-            time.sleep(1.1 * PATIENCE)
+            time.sleep(1.1 * TIME_LIMIT)
             assert not answer.done()
         assert answer.result().json()["status"] == "applied"
 
 
-def test_what_senders_do_shows_in_no_log(
-    hurried: Gateway, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_log_shows_what_senders_send(hurried: Gateway, caplog: pytest.LogCaptureFixture) -> None:
     with closing(hurried.open(f"NONSENSE {hurried.path}\r\n\r\n")) as opened:
         assert received_until_closed(opened).startswith(b"HTTP/1.1 400 ")
     with closing(hurried.open(head(hurried) + "{")):

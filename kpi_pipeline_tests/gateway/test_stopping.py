@@ -1,4 +1,4 @@
-"""How the gateway starts and stops."""
+"""Start and stop of the gateway."""
 
 import secrets
 import signal
@@ -24,7 +24,7 @@ from kpi_pipeline_tests.gateway.support import (
     running,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_sigterm_under_load_loses_no_event_that_was_acknowledged(stoppable: Runn
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_it_tells_its_address_without_the_secret_and_ends_with_code_0(
+def test_it_prints_its_url_without_the_secret_and_exits_with_code_0(
     database: URL, stop: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     point_to(database, monkeypatch)
@@ -89,7 +89,7 @@ def test_it_tells_its_address_without_the_secret_and_ends_with_code_0(
         socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
-def test_a_body_that_never_ends_is_cut_off_for_it_to_stop(stoppable: Running) -> None:
+def test_a_body_that_never_ends_does_not_delay_the_stop(stoppable: Running) -> None:
     head = f"POST /webhooks/bison/{stoppable.gateway.secret} HTTP/1.1\r\nHost: x\r\n"
     with socket.create_connection(("127.0.0.1", stoppable.gateway.port), timeout=20) as opened:
         opened.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())

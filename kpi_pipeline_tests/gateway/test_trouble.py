@@ -1,4 +1,4 @@
-"""What the gateway does about a fault of its own, and what it lets nobody see."""
+"""Errors inside the gateway: events are kept, and nothing leaks to callers or logs."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from kpi_pipeline.gateway import app
 from kpi_pipeline_tests.gateway.in_process import Gateway, in_process
 from kpi_pipeline_tests.gateway.support import encoded, lead
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def gateway(engine: Engine) -> Iterator[Gateway]:
         yield gateway
 
 
-def test_an_event_that_cannot_be_worked_into_the_numbers_is_stored_and_acknowledged(
+def test_an_event_whose_numbers_cannot_be_computed_is_stored_and_acknowledged(
     gateway: Gateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     with gateway.engine.begin() as connection:
@@ -38,7 +38,7 @@ def test_an_event_that_cannot_be_worked_into_the_numbers_is_stored_and_acknowled
     assert [status for _, status in gateway.stored()] == ["applied", "applied"]
 
 
-def test_a_fault_inside_is_a_plain_sentence_for_the_sender_and_the_rest_is_for_the_log(
+def test_an_internal_error_is_one_sentence_for_the_sender_and_details_for_the_log(
     gateway: Gateway, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -67,7 +67,7 @@ def test_while_realtime_is_off_events_are_stored_and_left_to_the_sensor(engine: 
         assert gateway.stored() == [(body, "received")]
 
 
-def test_whether_it_is_ready_is_told_without_a_word_of_the_server(gateway: Gateway) -> None:
+def test_readyz_reveals_nothing_of_the_database_server(gateway: Gateway) -> None:
     with gateway.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     behind = gateway.http.get("/readyz")

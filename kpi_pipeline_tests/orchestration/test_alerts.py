@@ -14,7 +14,7 @@ from kpi_pipeline_tests.alerts.support import START, json_url, raising
 from kpi_pipeline_tests.orchestration.desk import Desk
 from kpi_pipeline_tests.orchestration.installation import temporary_instance
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.runs
 
 
 def test_a_client_that_fails_in_a_run_is_told_unless_it_is_soon_done_well(desk: Desk) -> None:
@@ -40,7 +40,7 @@ def test_a_client_that_fails_in_a_run_is_told_unless_it_is_soon_done_well(desk: 
 
     desk.office.sync(bad)
     desk.look(8)
-    assert desk.told()[1:] == ["OVER: the sync of 1 client fails"]
+    assert desk.told()[1:] == ["RESOLVED: the sync of 1 client fails"]
 
 
 def test_a_run_that_failed_for_good_is_told_until_a_later_one_succeeds(desk: Desk) -> None:
@@ -57,7 +57,7 @@ def test_a_run_that_failed_for_good_is_told_until_a_later_one_succeeds(desk: Des
     desk.look(9)
     desk.run(True, job="clean_up_runs")
     desk.look(10)
-    assert desk.told()[1:] == ["OVER: the last run of clean_up_runs failed"]
+    assert desk.told()[1:] == ["RESOLVED: the last run of clean_up_runs failed"]
 
 
 def test_a_run_that_died_is_told_unless_it_was_made_good_in_five_minutes(desk: Desk) -> None:
@@ -106,7 +106,7 @@ def test_a_schedule_whose_ticks_fail_is_told_until_one_is_good(desk: Desk) -> No
     assert "what nobody is told" not in message.text
     desk.tick("daily_kpi_sync", good=True)
     desk.look(8)
-    assert desk.told()[1:] == ["OVER: the schedule daily_kpi_sync fails"]
+    assert desk.told()[1:] == ["RESOLVED: the schedule daily_kpi_sync fails"]
 
 
 def test_a_look_that_was_cut_short_is_done_again_from_the_old_cursor(

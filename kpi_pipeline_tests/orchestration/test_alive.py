@@ -10,7 +10,7 @@ from dagster._core.scheduler.instigation import InstigatorType
 from dagster._core.test_utils import create_run_for_test
 from dagster._daemon.types import DaemonHeartbeat
 
-from kpi_pipeline.checks.automation import Automation, Ticking
+from kpi_pipeline.checks.automation import AutomationState, TickState
 from kpi_pipeline.orchestration.automation import build_automation
 from kpi_pipeline.orchestration.automation.alive import read_automation
 from kpi_pipeline.settings import load_settings
@@ -26,12 +26,12 @@ def own() -> Iterator[DagsterInstance]:
         yield instance
 
 
-def read(instance: DagsterInstance) -> Automation:
+def read(instance: DagsterInstance) -> AutomationState:
     return read_automation(instance, build_automation(load_settings()))
 
 
-def of(name: str, instance: DagsterInstance) -> Ticking:
-    (found,) = [it for it in read(instance).ticking if it.name == name]
+def of(name: str, instance: DagsterInstance) -> TickState:
+    (found,) = [it for it in read(instance).ticks if it.name == name]
     return found
 
 
@@ -41,10 +41,10 @@ def local(*when: int) -> datetime:
 
 def test_what_no_daemon_has_ever_seen_is_neither_on_nor_off(own: DagsterInstance) -> None:
     found = read(own)
-    assert {(it.on, it.due_since) for it in found.ticking} == {(None, None)}
-    assert {it.heard_at for it in found.daemons} == {None}
+    assert {(it.on, it.due_since) for it in found.ticks} == {(None, None)}
+    assert {it.last_heartbeat_at for it in found.daemons} == {None}
     assert {"daily_kpi_sync", "hourly_refresh", "data_checks", "alert_sensor"} <= {
-        it.name for it in found.ticking
+        it.name for it in found.ticks
     }
 
 
@@ -61,7 +61,7 @@ def test_a_schedule_is_due_at_the_first_moment_of_its_cron_line_after_its_last_t
     own: DagsterInstance, last: datetime, due: datetime
 ) -> None:
     leave_tick(own, "daily_kpi_sync", at=last)
-    assert of("daily_kpi_sync", own) == Ticking("daily_kpi_sync", "schedule", True, due)
+    assert of("daily_kpi_sync", own) == TickState("daily_kpi_sync", "schedule", True, due)
 
 
 def test_a_tick_that_failed_is_a_tick(own: DagsterInstance) -> None:
@@ -71,7 +71,7 @@ def test_a_tick_that_failed_is_a_tick(own: DagsterInstance) -> None:
 
 def test_one_that_is_switched_off_is_due_for_nothing(own: DagsterInstance) -> None:
     leave_tick(own, "hourly_refresh", on=False)
-    assert of("hourly_refresh", own) == Ticking("hourly_refresh", "schedule", False, None)
+    assert of("hourly_refresh", own) == TickState("hourly_refresh", "schedule", False, None)
 
 
 def test_a_sensor_may_miss_ten_minutes_of_looks(own: DagsterInstance) -> None:
@@ -100,7 +100,7 @@ def test_daemons_and_runs_under_way_are_told_with_their_times(own: DagsterInstan
 
     found = read(own)
 
-    assert {it.name: it.heard_at for it in found.daemons}["sensor"] == heard
+    assert {it.name: it.last_heartbeat_at for it in found.daemons}["sensor"] == heard
     (run,) = found.runs
     assert (run.run_id, run.limit) == (under_way.run_id, timedelta(hours=2))
-    assert before < run.began_at < datetime.now(UTC)
+    assert before < run.started_at < datetime.now(UTC)

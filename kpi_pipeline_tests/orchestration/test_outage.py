@@ -14,7 +14,7 @@ from kpi_pipeline_tests.alerts.support import START
 from kpi_pipeline_tests.orchestration.desk import Desk
 from kpi_pipeline_tests.orchestration.installation import Installation
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.runs
 
 REGISTRY = ["client_registry"]
 
@@ -71,7 +71,7 @@ def test_a_night_without_email_bison_is_one_message_and_nothing_is_left_of_it_af
     bison.http.delete("/sandbox/faults")
     assert sync(installation)
     desk.look(601)
-    assert desk.told()[1:] == ["OVER: the sync of 26 clients fails"]
+    assert desk.told()[1:] == ["RESOLVED: the sync of 26 clients fails"]
     desk.look(610)
     assert installation.run(assets=REGISTRY).success
     ask_for_totals(installation)
@@ -127,7 +127,7 @@ def test_a_sync_that_nobody_starts_is_told_and_the_old_numbers_not_beside_it(des
         desk.look(minutes)
     desk.office.check("freshness", passed=True)
     desk.look(200)
-    assert desk.told()[1:] == ["OVER: automation_alive of client_metrics"]
+    assert desk.told()[1:] == ["RESOLVED: automation_alive of client_metrics"]
 
 
 def test_old_numbers_are_told_once_the_syncs_go_on_and_they_stay_old(desk: Desk) -> None:
@@ -141,6 +141,6 @@ def test_old_numbers_are_told_once_the_syncs_go_on_and_they_stay_old(desk: Desk)
         desk.look(minutes)
     assert desk.told() == [
         "ERROR: automation_alive of client_metrics",
-        "OVER: automation_alive of client_metrics",
+        "RESOLVED: automation_alive of client_metrics",
         "ERROR: freshness of client_metrics",
     ]

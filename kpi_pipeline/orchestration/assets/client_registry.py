@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from kpi_pipeline.checks.registry import registry_matches_bison
+from kpi_pipeline.checks.bison import registry_matches_bison
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.asset_checks.specs import specs_of
 from kpi_pipeline.orchestration.assets.resources import AppResource

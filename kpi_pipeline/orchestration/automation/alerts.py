@@ -10,7 +10,7 @@ import dagster as dg
 from dagster import SensorEvaluationContext
 from sqlalchemy.exc import DBAPIError
 
-from kpi_pipeline.alerts.sources import dagster_troubles
+from kpi_pipeline.alerts.sources import dagster_problems
 from kpi_pipeline.db.engine import reason_of
 from kpi_pipeline.db.retry import is_away
 from kpi_pipeline.errors import KpiError
@@ -18,7 +18,7 @@ from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.automation.failures import failed_runs, failed_ticks
 
 if TYPE_CHECKING:
-    from kpi_pipeline.alerts.evaluate import Look
+    from kpi_pipeline.alerts.evaluate import Evaluation
     from kpi_pipeline.app import AppContext
 
 ALERT_SENSOR = "alert_sensor"
@@ -64,7 +64,7 @@ def look_for_trouble(context: SensorEvaluationContext, app: "AppContext") -> dg.
     runs, cursor = failed_runs(context.instance, app, context.cursor)
     ticks = failed_ticks(context.instance, _known(context) - {ALERT_SENSOR})
     receivers = receivers_of(app.settings.alert_urls)
-    came_of_it = evaluate(app, receivers, dagster_troubles(runs, ticks))
+    came_of_it = evaluate(app, receivers, dagster_problems(runs, ticks))
     return dg.SensorResult(skip_reason=dg.SkipReason(_sentence(came_of_it)), cursor=cursor)
 
 
@@ -77,15 +77,15 @@ def _known(context: SensorEvaluationContext) -> set[str]:
     return schedules | {it.name for it in repository.sensor_defs}
 
 
-def _sentence(look: "Look") -> str:
-    troubles = f"{look.troubles} trouble{'' if look.troubles == 1 else 's'}"
-    if not look.receivers:
+def _sentence(result: "Evaluation") -> str:
+    troubles = f"{result.problems} trouble{'' if result.problems == 1 else 's'}"
+    if not result.receivers:
         return f"{troubles}; KPI_ALERT_URLS names nobody who could be told."
-    told = ", ".join(f"{name} of {count}" for name, count in sorted(look.told.items()))
+    told = ", ".join(f"{name} of {count}" for name, count in sorted(result.notified.items()))
     parts = [f"{troubles}; told {told}." if told else f"{troubles}."]
     parts += [
         f"{it.receiver} could not be reached since {it.failing_since:%Y-%m-%d %H:%M} UTC, and is "
         f"tried again after {it.next_try_at:%H:%M:%S}: see `kpi alerts test`."
-        for it in look.failing
+        for it in result.failing
     ]
     return " ".join(parts)

@@ -13,7 +13,7 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster._utils.schedules import schedule_execution_time_iterator
 
-from kpi_pipeline.checks.automation import Automation, Daemon, Ticking, UnderWay
+from kpi_pipeline.checks.automation import ActiveRun, AutomationState, DaemonState, TickState
 
 # Where dagster.yaml sets no limit.
 _LONGEST_RUN = timedelta(hours=2)
@@ -31,7 +31,7 @@ class Automations:
     sensors: Sequence[dg.SensorDefinition]
 
 
-def read_automation(instance: DagsterInstance, everything: Automations) -> Automation:
+def read_automation(instance: DagsterInstance, everything: Automations) -> AutomationState:
     """What of `everything` ticks, as Dagster's storage has it; the daemon may be dead."""
     # A schedule that was moved to another location has left a state behind there.
     states: dict[str, InstigatorState] = {}
@@ -42,13 +42,13 @@ def read_automation(instance: DagsterInstance, everything: Automations) -> Autom
         if known is None or ticks.get(state.selector_id, 0) > ticks.get(known.selector_id, 0):
             states[state.instigator_name] = state
     heartbeats = instance.get_daemon_heartbeats()
-    return Automation(
-        ticking=[
+    return AutomationState(
+        ticks=[
             *(_schedule(it, states.get(it.name), ticks) for it in everything.schedules),
             *(_sensor(it, states.get(it.name), ticks) for it in everything.sensors),
         ],
         daemons=[
-            Daemon(
+            DaemonState(
                 name.lower(), _instant(heartbeats[name].timestamp) if name in heartbeats else None
             )
             for name in instance.get_required_daemon_types()
@@ -71,9 +71,9 @@ def _last_ticks(
 
 def _schedule(
     schedule: dg.ScheduleDefinition, state: InstigatorState | None, ticks: Mapping[str, float]
-) -> Ticking:
+) -> TickState:
     if state is None:
-        return Ticking(schedule.name, "schedule", None, None)
+        return TickState(schedule.name, "schedule", None, None)
     data = state.instigator_data
     # One that was switched on just now has not missed what was due before.
     started = data.start_timestamp if isinstance(data, ScheduleInstigatorData) else None
@@ -88,25 +88,25 @@ def _schedule(
             )
             if at.timestamp() > max(known)
         )
-    return Ticking(schedule.name, "schedule", state.is_running if known else None, due)
+    return TickState(schedule.name, "schedule", state.is_running if known else None, due)
 
 
 def _sensor(
     sensor: dg.SensorDefinition, state: InstigatorState | None, ticks: Mapping[str, float]
-) -> Ticking:
+) -> TickState:
     if state is None:
-        return Ticking(sensor.name, "sensor", None, None)
+        return TickState(sensor.name, "sensor", None, None)
     data = state.instigator_data
     started = data.last_sensor_start_timestamp if isinstance(data, SensorInstigatorData) else None
     known = [at for at in (ticks.get(state.selector_id), started) if at is not None]
     if not known:
-        return Ticking(sensor.name, "sensor", None, None)
+        return TickState(sensor.name, "sensor", None, None)
     interval = timedelta(seconds=sensor.minimum_interval_seconds or 30)
     due = _instant(max(known)) + max(_AT_LEAST, _LOOKS_MISSED * interval)
-    return Ticking(sensor.name, "sensor", state.is_running, due if state.is_running else None)
+    return TickState(sensor.name, "sensor", state.is_running, due if state.is_running else None)
 
 
-def _under_way(instance: DagsterInstance) -> Iterator[UnderWay]:
+def _under_way(instance: DagsterInstance) -> Iterator[ActiveRun]:
     seconds = instance.run_monitoring_max_runtime_seconds
     limit = timedelta(seconds=seconds) if seconds else _LONGEST_RUN
     statuses = [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
@@ -115,7 +115,7 @@ def _under_way(instance: DagsterInstance) -> Iterator[UnderWay]:
     )
     for record in records:
         if record.start_time is not None:
-            yield UnderWay(record.dagster_run.run_id, _instant(record.start_time), limit)
+            yield ActiveRun(record.dagster_run.run_id, _instant(record.start_time), limit)
 
 
 def _instant(timestamp: float) -> datetime:

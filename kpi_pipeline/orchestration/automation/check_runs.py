@@ -20,7 +20,7 @@ from dagster import (
 )
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
-from kpi_pipeline.checks.outcome import ASKING_BISON, Check, lacks_answers
+from kpi_pipeline.checks.outcome import ASKING_BISON, Check, has_unanswered
 from kpi_pipeline.db.check_results import read_outcomes
 from kpi_pipeline.db.sync_log import last_entry_at
 from kpi_pipeline.errors import KpiError
@@ -152,7 +152,7 @@ def build_ask_bison_again(settings: Settings) -> dg.ScheduleDefinition:
                 outcomes = read_outcomes(connection, ASKING_BISON)
         except KpiError as error:
             raise dg.Failure(str(error), allow_retries=False) from None
-        unanswered = [Check(it.name) for it in outcomes if lacks_answers(it.offenders)]
+        unanswered = [Check(it.name) for it in outcomes if has_unanswered(it.offenders)]
         tick = context.scheduled_execution_time.isoformat()
         return list(_requests(unanswered, tick)) or SkipReason("Email Bison has answered.")
 

@@ -1,4 +1,4 @@
-"""Looks at a real database, and what a real receiver gets of them; the clock is the test's own."""
+"""Evaluations over a real database and a real receiver; the test sets the clock."""
 
 import logging
 import secrets
@@ -6,31 +6,33 @@ from datetime import timedelta
 
 import pytest
 
-from kpi_pipeline.alerts import evaluate as look_module
+from kpi_pipeline.alerts import evaluate as evaluate_module
 from kpi_pipeline.db.alerts import mute, read_failing, read_states
 from kpi_pipeline_tests.alerts.support import (
     START,
     Office,
     json_url,
+    problem,
     raising,
     titles,
-    trouble,
 )
 from kpi_pipeline_tests.bison_sandbox.receiver import Receiver
 
-BROKEN = "ERROR: freshness of client_metrics"
-OVER = "OVER: freshness of client_metrics"
+FAILED = "ERROR: freshness of client_metrics"
+RESOLVED = "RESOLVED: freshness of client_metrics"
 
 
-def test_a_failing_check_is_told_once_and_its_end_once(office: Office, receiver: Receiver) -> None:
+def test_a_failing_check_is_notified_once_and_its_end_once(
+    office: Office, receiver: Receiver
+) -> None:
     office.check("freshness", "acme", "birch")
     for minutes in range(0, 60, 5):
-        office.look_at(minutes)
+        office.evaluate_at(minutes)
     office.check("freshness", passed=True)
     for minutes in (60, 61, 90):
-        office.look_at(minutes)
+        office.evaluate_at(minutes)
 
-    assert titles(receiver.received) == [BROKEN, OVER]
+    assert titles(receiver.received) == [FAILED, RESOLVED]
     body = receiver.received[0].body
     assert body["type"] == "failure"
     assert receiver.received[1].body["type"] == "success"
@@ -43,15 +45,17 @@ def test_a_failing_check_is_told_once_and_its_end_once(office: Office, receiver:
         assert said in body["message"]
 
 
-def test_a_reminder_comes_after_the_hours_that_are_set(office: Office, receiver: Receiver) -> None:
+def test_a_reminder_comes_after_the_hours_of_the_setting(
+    office: Office, receiver: Receiver
+) -> None:
     office = office.with_(settings={"alert_remind_hours": 3})
     office.check("freshness", "acme")
     for hours in range(7):
-        office.look_at(hours * 60)
-    assert titles(receiver.received) == [BROKEN, f"STILL {BROKEN}", f"STILL {BROKEN}"]
+        office.evaluate_at(hours * 60)
+    assert titles(receiver.received) == [FAILED, f"STILL {FAILED}", f"STILL {FAILED}"]
 
 
-def test_one_outage_is_one_message_with_the_clients_named(
+def test_one_outage_is_one_message_that_names_the_clients(
     office: Office, receiver: Receiver
 ) -> None:
     for client in ("acme", "birch", "cedar"):
@@ -59,12 +63,12 @@ def test_one_outage_is_one_message_with_the_clients_named(
     office.passed = timedelta(hours=1)
     for client in ("acme", "birch", "cedar"):
         office.sync(client, f"{client}: GET /api/stats was answered 503. See whether it is up.")
-    office.look_at(60)
-    assert receiver.received == [], "what was asked for again may be well in a moment"
-    office.look_at(66)
-    # The numbers grow old meanwhile.
+    office.evaluate_at(60)
+    assert receiver.received == [], "a retry may resolve it"
+    office.evaluate_at(66)
+    # The numbers become stale meanwhile.
     office.check("freshness", "acme", "birch", "cedar")
-    office.look_at(180)
+    office.evaluate_at(180)
 
     (message,) = receiver.received
     assert message.body["title"] == "ERROR: the sync of 3 clients fails"
@@ -75,94 +79,94 @@ def test_one_outage_is_one_message_with_the_clients_named(
 
     for client in ("acme", "birch", "cedar"):
         office.sync(client)
-    office.look_at(190)
+    office.evaluate_at(190)
     office.check("freshness", passed=True)
-    office.look_at(200)
-    assert titles(receiver.received)[1:] == ["OVER: the sync of 3 clients fails"]
+    office.evaluate_at(200)
+    assert titles(receiver.received)[1:] == ["RESOLVED: the sync of 3 clients fails"]
 
 
 def test_500_stale_clients_are_one_message_under_4_kb(office: Office, receiver: Receiver) -> None:
     stale = [f"client-{number}" for number in range(500)]
     shown = [{"workspace": it, "age_hours": 4} for it in stale[:50]]
     office.check("freshness", *stale, offenders=shown, more=450)
-    office.look_at(0)
-    office.look_at(1)
+    office.evaluate_at(0)
+    office.evaluate_at(1)
     (message,) = receiver.received
     assert "… and 493 more" in message.body["message"]
     assert len(message.text.encode()) < 4_096
 
 
-def test_several_troubles_of_one_look_come_in_one_message(
+def test_several_problems_of_one_evaluation_are_one_message(
     office: Office, receiver: Receiver
 ) -> None:
     office.check("freshness", "acme")
     office.check("plausible", "birch", severity="WARN")
-    office.look_at(0, trouble("daily_kpi_sync", title="the schedule daily_kpi_sync fails"))
+    office.evaluate_at(0, problem("daily_kpi_sync", title="the schedule daily_kpi_sync fails"))
     (message,) = receiver.received
     assert message.body["title"].startswith("KPIs: 3 problems: ")
 
 
-def test_a_receiver_that_was_down_for_ten_minutes_gets_it_afterwards_once(
+def test_a_receiver_that_was_down_for_ten_minutes_gets_the_message_later_once(
     office: Office, receiver: Receiver
 ) -> None:
     receiver.answer = lambda path, before: 503 if office.passed < timedelta(minutes=10) else 200
     office.check("freshness", "acme")
     for half_minutes in range(60):
-        office.look_at(half_minutes / 2)
+        office.evaluate_at(half_minutes / 2)
     failed = receiver.received[:-1]
-    assert 3 <= len(failed) <= 8, "each try waits longer than the one before"
-    assert titles(receiver.received)[-1] == BROKEN
+    assert 3 <= len(failed) <= 8, "each attempt waits longer than the last"
+    assert titles(receiver.received)[-1] == FAILED
     assert len(receiver.received) == len(failed) + 1
     with office.engine.connect() as connection:
         assert read_failing(connection) == {}
 
 
-def test_while_one_receiver_is_down_the_others_are_told_and_not_twice(
+def test_while_one_receiver_is_down_the_others_get_the_message_once(
     office: Office, receiver: Receiver
 ) -> None:
     receiver.answer = lambda path, before: 503 if path == "/down" else 200
     office = office.with_(urls=[json_url(receiver.url, "/down"), json_url(receiver.url, "/up")])
     office.check("freshness", "acme")
-    first = office.look_at(0)
+    first = office.evaluate_at(0)
     for minutes in (1, 2, 3):
-        office.look_at(minutes)
-    assert titles(receiver.at("/up")) == [BROKEN]
+        office.evaluate_at(minutes)
+    assert titles(receiver.at("/up")) == [FAILED]
     assert len(receiver.at("/down")) >= 2
-    assert first.told == {"json://127.0.0.1 #2": 1}
+    assert first.notified == {"json://127.0.0.1 #2": 1}
     assert [(it.receiver, it.tries) for it in first.failing] == [("json://127.0.0.1", 1)]
 
 
-def test_a_receiver_that_never_answers_costs_its_time_out_and_no_more(
+def test_a_receiver_that_never_answers_costs_its_time_out_only(
     office: Office, receiver: Receiver
 ) -> None:
     office = office.with_(urls=[json_url(receiver.url, "/hangs?rto=0.2")])
     receiver.held.add("/hangs")
     office.check("freshness", "acme")
-    assert office.look_at(0).told == {}
+    assert office.evaluate_at(0).notified == {}
     receiver.let_go()
-    assert office.look_at(1).told == {"json://127.0.0.1": 1}
+    assert office.evaluate_at(1).notified == {"json://127.0.0.1": 1}
 
 
-def test_a_process_that_dies_between_delivery_and_noting_it_tells_it_again(
+def test_a_process_that_dies_before_storing_a_notice_sends_it_again(
     office: Office, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     office.check("freshness", "acme")
     with monkeypatch.context() as patch:
-        patch.setattr(look_module, "after_notice", raising(SystemExit()))
+        patch.setattr(evaluate_module, "after_notice", raising(SystemExit()))
         with pytest.raises(SystemExit):
-            office.look_at(0)
-    office.look_at(1)
-    office.look_at(2)
-    assert titles(receiver.received) == [BROKEN, BROKEN], "at least once"
+            office.evaluate_at(0)
+    office.evaluate_at(1)
+    office.evaluate_at(2)
+    assert titles(receiver.received) == [FAILED, FAILED], "at least once"
 
 
-def test_a_muted_client_is_left_out_and_all_muted_is_silence(
+def test_a_muted_client_is_left_out_and_with_all_muted_no_message_is_sent(
     office: Office, receiver: Receiver
 ) -> None:
     with office.engine.begin() as connection:
         mute(connection, "acme", START + timedelta(days=2))
     office.check("freshness", "acme", "birch", description="acme, birch are stale.")
-    office.look_at(0)
+    office.evaluate_at(0)
     (message,) = receiver.received
     assert "acme" not in message.text
     assert "Clients (1): birch" in message.body["message"]
@@ -172,38 +176,38 @@ def test_a_muted_client_is_left_out_and_all_muted_is_silence(
         mute(connection, "complete", START + timedelta(days=2))
     office.check("complete", "birch")
     office.check("freshness", passed=True)
-    office.look_at(1)
+    office.evaluate_at(1)
     office.check("no_missing_days", "acme")
-    office.look_at(2)
-    assert titles(receiver.received)[1:] == [OVER]
+    office.evaluate_at(2)
+    assert titles(receiver.received)[1:] == [RESOLVED]
 
 
-def test_with_no_receiver_trouble_is_kept_and_told_to_the_first_that_comes(
+def test_without_receivers_problems_are_stored_for_the_first_receiver_to_come(
     office: Office, receiver: Receiver
 ) -> None:
     office.check("freshness", "acme")
     nobody = office.with_(urls=[])
-    came = nobody.look_at(0)
-    assert (came.troubles, came.receivers, came.told) == (1, 0, {})
+    result = nobody.evaluate_at(0)
+    assert (result.problems, result.receivers, result.notified) == (1, 0, {})
     with office.engine.connect() as connection:
         assert set(read_states(connection)) == {"freshness"}
-    office.look_at(1)
-    assert titles(receiver.received) == [BROKEN]
+    office.evaluate_at(1)
+    assert titles(receiver.received) == [FAILED]
 
 
-def test_a_receiver_that_is_taken_out_of_the_settings_is_forgotten(
+def test_a_receiver_that_is_removed_from_the_settings_is_forgotten(
     office: Office, receiver: Receiver
 ) -> None:
     receiver.answer = lambda path, before: 503
     office.check("freshness", "acme")
-    assert len(office.look_at(0).failing) == 1
+    assert len(office.evaluate_at(0).failing) == 1
     nobody = office.with_(urls=[])
-    assert nobody.look_at(1).failing == []
+    assert nobody.evaluate_at(1).failing == []
     with office.engine.connect() as connection:
         assert read_failing(connection) == {}
 
 
-def test_no_address_stands_in_a_log_a_state_or_a_message(
+def test_no_log_state_or_message_holds_the_url_of_a_receiver(
     office: Office, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -218,12 +222,12 @@ def test_no_address_stands_in_a_log_a_state_or_a_message(
         ]
     )
     office.check("freshness", "acme")
-    came = office.look_at(0)
+    result = office.evaluate_at(0)
     names = [it.name for it in office.receivers]
     assert names[:3] == ["json://127.0.0.1", "json://127.0.0.1 #2", "entry 3"]
-    assert set(came.told) == {"json://127.0.0.1"}
+    assert set(result.notified) == {"json://127.0.0.1"}
     with office.engine.connect() as connection:
         kept = f"{read_states(connection)}{read_failing(connection)}"
-    for told in (caplog.text, repr(office.receivers), repr(came), kept, *names):
+    for told in (caplog.text, repr(office.receivers), repr(result), kept, *names):
         assert secret not in told
     assert [secret in it.text for it in receiver.received] == [False]

@@ -1,4 +1,6 @@
-"""Whether webhooks bring what Email Bison counts."""
+"""The checks of `webhook_events`: events count (`events_applied`), and webhooks deliver every lead
+that Email Bison counts (`webhooks_delivered`).
+"""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -7,19 +9,69 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
-from kpi_pipeline.checks.outcome import Check, Offender, Outcome, Severity, outcome
+from kpi_pipeline.checks.outcome import (
+    MAX_PROBLEMS,
+    Check,
+    Outcome,
+    ProblemRow,
+    Severity,
+    outcome,
+)
 from kpi_pipeline.db.check_queries.delivery import LeadsOfDay, first_webhooks, read_leads
+from kpi_pipeline.db.check_queries.events import EventTrouble, TroubledEvents
 from kpi_pipeline.domain.calendar import business_date, day_start
 from kpi_pipeline.domain.formatting import counted, listed
 
+# The table shows so many of each kind; `kpi events list` has them all.
+MAX_PER_KIND = MAX_PROBLEMS // len(EventTrouble)
+
+_WHAT_TO_DO = {
+    EventTrouble.SET_ASIDE: "fix what `kpi events list --status set_aside` names, then retry them "
+    "with `kpi events replay --status set_aside`",
+    EventTrouble.INVALID: "`kpi events list --status invalid` says what could not be parsed; `kpi "
+    "events replay --status invalid` parses them again after an upgrade",
+    EventTrouble.UNMATCHED: "import their client (`kpi clients import`), or delete the webhook of "
+    "that workspace in Email Bison",
+    EventTrouble.WAITING: "check that Dagster's daemon is running and that webhook_event_sensor is "
+    "on; `kpi events list --status received` shows why the last attempt failed",
+}
+
+
+def events_applied(found: Sequence[TroubledEvents]) -> Outcome:
+    """No event is set aside, invalid, without a client, or waiting for too long."""
+    parts = [f"{it.events} {it.trouble}: {_WHAT_TO_DO[it.trouble]}." for it in found]
+    problems = [
+        {
+            "trouble": it.trouble.value,
+            "id": event.event_id,
+            "type": event.event_type or "unknown",
+            "client": event.client,
+            "reason": event.reason or "",
+        }
+        for it in found
+        for event in it.latest
+    ]
+    return Outcome(
+        Check.EVENTS_APPLIED,
+        "Some events are not in the numbers. " + " ".join(parts)
+        if parts
+        else "Every event that counts is in the numbers.",
+        Severity.WARN,
+        problems,
+        sum(it.events for it in found) - len(problems),
+        sorted({client for it in found for client in it.clients}),
+        {it.trouble.replace(" ", "_"): it.events for it in found},
+    )
+
+
 _ONE_DAY = timedelta(days=1)
 _CLOSED_DAYS = 7
-# A webhook that is still under way is none that was dropped.
-_ON_ITS_WAY = timedelta(minutes=15)
-# So many leads of one day are not the one that Email Bison counts on the day beside.
+# A webhook may arrive this long after the lead; until then it does not count as dropped.
+_DELIVERY_TIME = timedelta(minutes=15)
+# Fewer leads of one day may be those that Email Bison counts on the adjacent day.
 _CERTAINLY_SILENT = 3
 
-_Found = tuple[Severity, Offender]
+_Found = tuple[Severity, ProblemRow]
 
 
 def webhooks_delivered(
@@ -30,26 +82,27 @@ def webhooks_delivered(
     timezone: ZoneInfo,
     until: date,
 ) -> Outcome:
-    """The leads of the last seven closed days, by client and day, and whether all are silent.
+    """Events report the leads that Email Bison counts, by client and day, for seven closed days.
 
-    `instances` are those whose webhooks have a secret, `until` is the last closed day. A comparison
-    begins with the day after an instance's first webhook.
+    `instances` are those whose webhooks have a secret, `until` is the last closed day. The
+    comparison begins on the day after an instance's first webhook. An instance whose webhooks are
+    all silent today, while leads are counted, is an ERROR.
     """
     today = business_date(now, timezone)
     since = until - (_CLOSED_DAYS - 1) * _ONE_DAY
     first = first_webhooks(connection, instances)
-    # With the day before and the days after: a lead may stand there on one side.
+    # With the day before and the days after: one side may date a lead there.
     leads = read_leads(connection, instances, since - _ONE_DAY, today)
     begins = {name: business_date(at, timezone) + _ONE_DAY for name, at in first.items()}
     silent = list(_silent(leads, begins, now=now, today=today))
-    told_of = {(row["workspace"], row["day"]) for _, row in silent}
+    named = {(row["workspace"], row["day"]) for _, row in silent}
     found = [
         *silent,
-        *_never_heard(leads, set(instances) - begins.keys(), today),
+        *_never_received(leads, set(instances) - begins.keys(), today),
         *(
             (severity, row)
             for severity, row in _differing(leads, begins, timezone, since, until)
-            if (row["workspace"], row["day"]) not in told_of
+            if (row["workspace"], row["day"]) not in named
         ),
     ]
     names = list(dict.fromkeys(str(row["workspace"] or row["instance"]) for _, row in found))
@@ -57,10 +110,10 @@ def webhooks_delivered(
     return outcome(
         Check.WEBHOOKS_DELIVERED,
         [row for _, row in found],
-        well="Webhooks brought each lead that Email Bison counted."
+        if_passed="Webhooks delivered every lead that Email Bison counted."
         if instances
-        else "No webhooks are set up: no instance has a KPI_WEBHOOK_SECRET.",
-        trouble=_SILENT.format(instances=" and ".join(silent_instances))
+        else "No instance has a KPI_WEBHOOK_SECRET, so no webhooks are set up.",
+        if_failed=_SILENT.format(instances=" and ".join(silent_instances))
         if silent
         else f"Webhooks and Email Bison differ for {listed(names)}. {_ADVICE}",
         severity=Severity.ERROR if silent else Severity.WARN,
@@ -69,21 +122,21 @@ def webhooks_delivered(
 
 
 _SILENT = (
-    "Email Bison counts leads, and no webhook of any client of {instances} tells of one. See that "
-    "the gateway runs and can be reached from outside (`GET /healthz`), and that the address of "
-    "the webhooks in Email Bison ends in the secret of KPI_WEBHOOK_SECRET_…: any other is refused. "
-    "The numbers are made good by the hourly refresh; only their speed is lost."
+    "Email Bison counts leads, but no webhook of any client of {instances} reports one. Check that "
+    "the gateway is running and reachable from outside (`GET /healthz`), and that the URL of the "
+    "webhooks in Email Bison ends in the secret of KPI_WEBHOOK_SECRET_…: any other is rejected. "
+    "The hourly refresh corrects the numbers; they only arrive later."
 )
 _ADVICE = (
-    "The numbers are right all the same, as the facts hold each lead: look at the webhooks of "
-    "these workspaces in Email Bison, and at `kpi events list` for what came in and does not count."
+    "The numbers are right, as the facts hold every lead: check the webhooks of these workspaces "
+    "in Email Bison, and `kpi events list` for events that do not count."
 )
 
 
 def _silent(
     leads: Sequence[LeadsOfDay], begins: Mapping[str, date], *, now: datetime, today: date
 ) -> Iterator[_Found]:
-    """Each instance of which no event came, though Email Bison counts leads today or yesterday."""
+    """Instances without any event, though Email Bison counts leads today or yesterday."""
     for instance in sorted(begins):
         here = [it for it in leads if it.instance == instance]
         for day in (today, today - _ONE_DAY):
@@ -97,27 +150,27 @@ def _silent(
             break
 
 
-def _never_heard(
+def _never_received(
     leads: Sequence[LeadsOfDay], instances: Collection[str], today: date
 ) -> Iterator[_Found]:
-    """Instances whose webhooks have a secret, and of which not one ever came."""
+    """Instances whose webhooks have a secret, but never sent one."""
     for instance in sorted(instances):
         here = [it for it in leads if it.instance == instance and it.day >= today - _ONE_DAY]
         total = sum(it.counted for it in here)
         if total:
-            row: Offender = {
+            row: ProblemRow = {
                 "workspace": None,
                 "instance": instance,
                 "day": None,
                 "counted": total,
-                "brought": 0,
-                "problem": "no webhook ever came: register them in Email Bison",
+                "delivered": 0,
+                "problem": "no webhook ever arrived: register them in Email Bison",
             }
             yield Severity.WARN, row
 
 
 def _is_settled(leads: LeadsOfDay, now: datetime) -> bool:
-    return leads.as_of is not None and now - leads.as_of > _ON_ITS_WAY
+    return leads.as_of is not None and now - leads.as_of > _DELIVERY_TIME
 
 
 def _differing(
@@ -136,16 +189,16 @@ def _differing(
         for it, alone in zip(days, _unmatched(days), strict=True):
             closed = it.as_of is not None and it.as_of >= day_start(it.day + _ONE_DAY, timezone)
             if alone and closed and first <= it.day <= until:
-                problem = "not brought" if alone > 0 else "brought, and not counted"
+                problem = "not delivered" if alone > 0 else "delivered, but not counted"
                 yield Severity.WARN, _row(it, abs(alone), problem)
 
 
 def _unmatched(days: Sequence[LeadsOfDay]) -> list[int]:
-    """How many leads of each day only Email Bison has, or, below 0, only events told of.
+    """Leads of each day that only Email Bison counts (above 0) or only events report (below 0).
 
-    Which zone bounds Email Bison's days is not known: a lead that one side has on the day beside is
-    no other lead. So what is left over on two days can be one lead, if those between have leads
-    that may have moved by a day as well.
+    Which zone bounds Email Bison's days is not known, so a lead that the other side has on an
+    adjacent day is the same lead. A surplus and a deficit on two days cancel out if each day
+    between them has leads that may have moved by a day as well.
     """
     left = [it.counted - it.told for it in days]
     movable = [min(it.counted, it.told) for it in days]
@@ -166,12 +219,12 @@ def _unmatched(days: Sequence[LeadsOfDay]) -> list[int]:
     return left
 
 
-def _row(leads: LeadsOfDay, number: int, problem: str) -> Offender:
+def _row(leads: LeadsOfDay, number: int, problem: str) -> ProblemRow:
     return {
         "workspace": leads.workspace,
         "instance": leads.instance,
         "day": leads.day.isoformat(),
         "counted": leads.counted,
-        "brought": leads.told,
+        "delivered": leads.told,
         "problem": f"{counted(number, 'lead')} {problem}" if problem != "silent" else "silent",
     }
