@@ -12,7 +12,7 @@ class CallStats:
     """Requests sent, retries included, and seconds.
 
     `calling_seconds` lie between sending a request and the last byte of its answer;
-    `waiting_seconds` were spent on a turn to send, on the master key, and between tries.
+    `waiting_seconds` were spent waiting for a slot, for the master key, and between tries.
     """
 
     made: int = 0
@@ -20,23 +20,23 @@ class CallStats:
     calling_seconds: float = 0.0
 
 
-_tallying: ContextVar[CallStats | None] = ContextVar("tallying", default=None)
+_current: ContextVar[CallStats | None] = ContextVar("call_stats", default=None)
 
 
 @contextmanager
-def counting_calls(tally: CallStats) -> Iterator[CallStats]:
-    """Add to `tally` what this task spends within the block, in it or in a block inside it.
+def counting_calls(stats: CallStats) -> Iterator[CallStats]:
+    """Add to `stats` what this task spends within the block, and in blocks inside it.
 
-    A context variable keeps apart what tasks side by side do on one client.
+    A context variable keeps tasks apart that share one client.
     """
-    outer = _tallying.get()
+    outer = _current.get()
     inner = CallStats()
-    token = _tallying.set(inner)
+    token = _current.set(inner)
     try:
-        yield tally
+        yield stats
     finally:
-        _tallying.reset(token)
-        for each in (tally, outer):
+        _current.reset(token)
+        for each in (stats, outer):
             if each is not None:
                 each.made += inner.made
                 each.waiting_seconds += inner.waiting_seconds
@@ -44,29 +44,29 @@ def counting_calls(tally: CallStats) -> Iterator[CallStats]:
 
 
 def note_waiting(seconds: float) -> None:
-    """Count time that passed without a call, for whoever tallies in this task."""
-    if (tally := _tallying.get()) is not None:
-        tally.waiting_seconds += seconds
+    """Count time that this task spent without a call."""
+    if (stats := _current.get()) is not None:
+        stats.waiting_seconds += seconds
 
 
 @asynccontextmanager
-async def waiting_for(turn: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
-    """Enter `turn`, and count how long that took as waiting."""
+async def waiting_for(slot: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
+    """Enter `slot`, and count the time that takes as waiting."""
     started = time.monotonic()
-    async with turn:
+    async with slot:
         note_waiting(time.monotonic() - started)
         yield
 
 
 @contextmanager
 def calling() -> Iterator[None]:
-    """Count one request, and the block's time as spent in it."""
+    """Count one request, and the time of the block as spent in it."""
     started = time.monotonic()
-    tally = _tallying.get()
-    if tally is not None:
-        tally.made += 1
+    stats = _current.get()
+    if stats is not None:
+        stats.made += 1
     try:
         yield
     finally:
-        if tally is not None:
-            tally.calling_seconds += time.monotonic() - started
+        if stats is not None:
+            stats.calling_seconds += time.monotonic() - started

@@ -1,6 +1,7 @@
-"""One call: paced, sent, tried again while that may help, and answered in full or with an error."""
+"""One call: rate limited, sent, retried, and answered in full or with an error."""
 
 import asyncio
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
@@ -13,7 +14,7 @@ from pydantic import SecretStr
 
 from kpi_pipeline.bison import errors
 from kpi_pipeline.bison.answers import AnswerError, load, loads, message_of, noticing
-from kpi_pipeline.bison.call_stats import calling, waiting_for
+from kpi_pipeline.bison.call_stats import calling, note_waiting, waiting_for
 from kpi_pipeline.bison.errors import (
     BisonError,
     MalformedAnswer,
@@ -27,13 +28,18 @@ from kpi_pipeline.bison.errors import (
 from kpi_pipeline.bison.model import ClientOptions, KeyUse, WorkspaceRef
 from kpi_pipeline.bison.protocols import Pacing
 from kpi_pipeline.bison.rate_limits import RateLimits
-from kpi_pipeline.bison.retries import TRANSIENT_TROUBLE, is_transient, seconds_to_wait, tries
+from kpi_pipeline.retry import Backoff, async_tries, is_transient_status, retry_after_seconds
+
+# Between the tries of one call.
+BACKOFF = Backoff(first=1.0, longest=29.0, jitter=1.0)
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
 class BearerKey(httpx.Auth):
-    """Sends an API key as a bearer token; the key stands in no URL and no repr."""
+    """Sends an API key as a bearer token; no URL and no repr holds the key."""
 
     def __init__(self, key: SecretStr) -> None:
         self._key = key
@@ -45,10 +51,10 @@ class BearerKey(httpx.Auth):
 
 
 def is_sendable(key: SecretStr) -> bool:
-    """Whether the key can stand in a header.
+    """Whether the key fits into a header.
 
-    The HTTP libraries quote a header that they refuse (a line break, a curly quote) in the text of
-    their error, so such a key must not come near them.
+    The HTTP libraries reject a header with a line break or a curly quote, and quote it in the text
+    of their error: such a key must not reach them.
     """
     return re.fullmatch(r"[\x21-\x7e]+", key.get_secret_value()) is not None
 
@@ -57,8 +63,8 @@ def is_sendable(key: SecretStr) -> bool:
 class Call:
     """A request without its key: method, path, query parameters and JSON body.
 
-    One that makes something anew is not `repeatable`: sent again after a time-out, it might make
-    it twice.
+    One that creates something is not `repeatable`: sent again after a time-out, it might create it
+    twice.
     """
 
     method: str
@@ -73,7 +79,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Access:
-    """On whose behalf and with which key calls are made."""
+    """The client and the API key that calls are made with."""
 
     instance: str
     ref: WorkspaceRef | None
@@ -82,7 +88,7 @@ class Access:
 
     @property
     def client(self) -> str:
-        """The client's slug, or the instance where a call concerns no single client."""
+        """The client's workspace, or the instance where a call concerns no single client."""
         return self.ref.workspace if self.ref else f"instance {self.instance}"
 
     @property
@@ -132,9 +138,18 @@ class Caller:
                 "was not sent: the key is empty or holds characters that no key has",
                 errors.for_key(access.use),
             )
-        async for attempt in tries(self._options.attempts, repeatable=call.repeatable):
+        # A call that got no answer may have been carried out; one that got a 429 was not.
+        transient = (RateLimited, Unavailable) if call.repeatable else RateLimited
+        async for attempt in async_tries(
+            self._options.attempts,
+            BACKOFF,
+            lambda error: isinstance(error, transient),
+            asked_pause=_asked_pause,
+            before_pause=_note_retry,
+        ):
             with attempt:
-                sent_at, response = await self._send(call, access, attempt.num)
+                number = attempt.retry_state.attempt_number
+                sent_at, response = await self._send(call, access, number)
         try:
             with noticing() as fields:
                 body = load(response.content)
@@ -144,8 +159,8 @@ class Caller:
                         f"answered {response.status_code}, which promises no whole answer"
                     )
                 value = decode(body)
-        except AnswerError as fault:
-            raise malformed(access, call, fault) from None
+        except AnswerError as problem:
+            raise malformed(access, call, problem) from None
         self.unknown_fields.update((str(call), field) for field in fields)
         return Answered(sent_at, value)
 
@@ -154,30 +169,30 @@ class Caller:
     ) -> tuple[datetime, httpx.Response]:
         """One try; returns an answer of status 2xx alone."""
         this_try = f"at try {attempt} of {self._options.attempts}"
-        async with waiting_for(self._pacing.turn()):
+        async with waiting_for(self._pacing.slot()):
             sent_at = self._now()
             self.calls_made += 1
             try:
                 with calling():
                     response = await self._exchange(call, access)
-            except TRANSIENT_TROUBLE as trouble:
+            except (httpx.TransportError, TimeoutError) as error:
                 raise Unavailable(
                     access.client,
                     str(call),
-                    f"got no answer {this_try}: {self._seen(trouble, access.key)}",
+                    f"got no answer {this_try}: {self._seen(error, access.key)}",
                     errors.UNAVAILABLE,
                 ) from None
             except httpx.DecodingError:
-                fault = AnswerError("answered with a body that can't be decompressed")
-                raise malformed(access, call, fault) from None
+                problem = AnswerError("answered with a body that can't be decompressed")
+                raise malformed(access, call, problem) from None
         if response.is_success:
             self._limits.answered(access.holder)
             return sent_at, response
-        refusal = _refusal(call, access, response, this_try)
-        if isinstance(refusal, RateLimited):
-            asked = seconds_to_wait(response.headers.get("Retry-After"), self._now())
-            refusal.alone_seconds = await self._limits.limited(access.holder, asked)
-        raise refusal
+        error = _error_for(call, access, response, this_try)
+        if isinstance(error, RateLimited):
+            asked = retry_after_seconds(response.headers.get("Retry-After"), self._now())
+            error.alone_seconds = await self._limits.limited(access.holder, asked)
+        raise error
 
     async def _exchange(self, call: Call, access: Access) -> httpx.Response:
         # httpx bounds each wait for bytes; a body that trickles for ever needs a total as well.
@@ -190,21 +205,33 @@ class Caller:
                 auth=BearerKey(access.key),
             )
 
-    def _seen(self, trouble: Exception, key: SecretStr) -> str:
-        if isinstance(trouble, (TimeoutError, httpx.TimeoutException)):
+    def _seen(self, error: Exception, key: SecretStr) -> str:
+        if isinstance(error, (TimeoutError, httpx.TimeoutException)):
             return f"time-out ({self._options.timeout_seconds:g} s)"
-        return excerpt(f"{type(trouble).__name__} {trouble}", key)
+        return excerpt(f"{type(error).__name__} {error}", key)
 
 
-def malformed(access: Access, call: Call, fault: AnswerError) -> MalformedAnswer:
+def _asked_pause(error: BaseException) -> float | None:
+    # 0 where the rate limiter holds back everybody: the next slot is the pause.
+    return error.alone_seconds if isinstance(error, RateLimited) else None
+
+
+def _note_retry(error: BaseException, seconds: float) -> None:
+    note_waiting(seconds)
+    if isinstance(error, BisonError):
+        what = f"{error.client}: {error.call} {error.what}"
+        _log.warning("%s. Retrying in %.1f s.", what, seconds)
+
+
+def malformed(access: Access, call: Call, problem: AnswerError) -> MalformedAnswer:
     """The error for an answer that can't be believed."""
     return MalformedAnswer(
-        access.client, str(call), excerpt(str(fault), access.key), errors.MALFORMED
+        access.client, str(call), excerpt(str(problem), access.key), errors.MALFORMED
     )
 
 
-def _refusal(call: Call, access: Access, response: httpx.Response, this_try: str) -> BisonError:
-    """The error that an unsuccessful status stands for."""
+def _error_for(call: Call, access: Access, response: httpx.Response, this_try: str) -> BisonError:
+    """The error for an unsuccessful status."""
     status = response.status_code
     # Never the body as it is: a proxy in front of the instance answers with pages of HTML.
     message = excerpt(message_of(loads(response.content)), access.key)
@@ -216,7 +243,7 @@ def _refusal(call: Call, access: Access, response: httpx.Response, this_try: str
         return WorkspaceGone(client, name, what, errors.GONE)
     if status == 429:
         return RateLimited(client, name, f"{what} {this_try}", errors.RATE_LIMITED)
-    if is_transient(status):
+    if is_transient_status(status):
         return Unavailable(client, name, f"{what} {this_try}", errors.UNAVAILABLE)
     remedy = errors.ADDRESS if status < 400 or status == 404 else errors.REFUSED
     return RefusedRequest(client, name, what, remedy, status, message)

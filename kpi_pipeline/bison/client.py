@@ -15,7 +15,7 @@ from kpi_pipeline.bison.answers import acting_team, new_key
 from kpi_pipeline.bison.call_stats import CallStats, counting_calls, waiting_for
 from kpi_pipeline.bison.calls import Access, Call, Caller
 from kpi_pipeline.bison.errors import MissingKey, WrongWorkspace
-from kpi_pipeline.bison.master_key import SWITCH, WHO_AM_I, MasterKeyTurn
+from kpi_pipeline.bison.master_key import SWITCH, WHO_AM_I, MasterKeyReading
 from kpi_pipeline.bison.model import (
     BisonInstance,
     ClientOptions,
@@ -26,8 +26,7 @@ from kpi_pipeline.bison.model import (
 )
 from kpi_pipeline.bison.pages import ListedWorkspaces
 from kpi_pipeline.bison.protocols import MasterKeyLock, Pacing
-from kpi_pipeline.bison.reader import WorkspaceReader
-from kpi_pipeline.bison.session import Session
+from kpi_pipeline.bison.reader import Session, WorkspaceReader
 
 _CONNECT_SECONDS = 10.0
 _LIST = Call("GET", "/api/workspaces/v1.1")
@@ -44,8 +43,8 @@ def _utc_now() -> datetime:
 class BisonClient:
     """Calls one Email Bison instance; use it as an async context manager.
 
-    Any number of readings may run side by side on one client. `transport` stands in for the
-    network, `now` gives instants in UTC, and `sleep` waits between looks at a slow switch.
+    Any number of reads may run side by side on one client. `transport` replaces the network, `now`
+    gives instants in UTC, and `sleep` waits between polls of a slow switch.
     """
 
     def __init__(
@@ -94,7 +93,7 @@ class BisonClient:
 
     @property
     def unknown_fields(self) -> Mapping[tuple[str, str], int]:
-        """(call, member) → in how many answers stood a member that no document names."""
+        """(call, field) → how many answers held that undocumented field."""
         return self._caller.unknown_fields
 
     async def list_workspaces(self) -> list[Workspace]:
@@ -110,17 +109,17 @@ class BisonClient:
         return [row.workspace() for row in rows]
 
     async def create_key(self, ref: WorkspaceRef, name: str) -> SecretStr:
-        """Make a key for the client's workspace, through the master key; one call, no switch.
+        """Create an API key for the client's workspace, with the master key; one call, no switch.
 
-        `name` is the label that the key has in Email Bison. The key works at once, and no other
-        call ever shows it again. It is not known to be the right workspace's until `check_key`.
+        `name` is the label of the key in Email Bison. The key works at once, and no other call
+        ever shows it again. `check_key` verifies that it is the right workspace's.
 
         Raises:
             MissingKey: if the instance has no master key.
-            BisonError: if the call fails. One without an answer is not sent again: it may have
-                made a key.
+            BisonError: if the call fails. One without an answer is not retried: it may have
+                created a key.
         """
-        self._make_sure_it_is_ours(ref)
+        self._require_own_instance(ref)
         path = f"{_LIST.path}/{ref.bison_workspace_id}/api-tokens"
         call = Call("POST", path, json={"name": name}, repeatable=False)
         access = self._master_access(ref, call, errors.MISSING_MASTER_KEY)
@@ -128,14 +127,14 @@ class BisonClient:
             return (await self._caller.call(call, access, new_key)).value
 
     async def check_key(self, ref: WorkspaceRef, key: SecretStr) -> None:
-        """Make sure that a workspace key belongs to the client's workspace.
+        """Verify that an API key belongs to the client's workspace.
 
         Raises:
             WrongWorkspace: if it belongs to another one; the message names both.
             BisonError: if the call fails, RejectedKey for a key that is not valid.
-            ValueError: if the client is one of another instance.
+            ValueError: if the client belongs to another instance.
         """
-        self._make_sure_it_is_ours(ref)
+        self._require_own_instance(ref)
         access = Access(self._instance.name, ref, key, KeyUse.WORKSPACE)
         team = (await self._caller.call(WHO_AM_I, access, acting_team)).value
         if team.id != ref.bison_workspace_id:
@@ -152,37 +151,37 @@ class BisonClient:
         key: SecretStr | None,
         read: Callable[[WorkspaceReader], Awaitable[T]],
     ) -> Reading[T]:
-        """Run `read` in the client's workspace, with its own key or else with the master key.
+        """Run `read` in the client's workspace, with `key` or, if that is None, the master key.
 
-        With the master key the instance's lock is held throughout, and the value is believed only
-        if the key acts in the right workspace before and after it; `read` may run again.
+        With the master key the instance's lock is held throughout, and the value counts only if
+        the key acts in the right workspace before and after it; `read` may run again.
 
         Raises:
             MissingKey: if the client has no key and the instance no master key.
             WrongWorkspace: if the master key can't be kept in the client's workspace.
-            BisonError: whatever else the calls raise.
-            ValueError: if the client is one of another instance.
+            BisonError: any other error of the calls.
+            ValueError: if the client belongs to another instance.
         """
-        self._make_sure_it_is_ours(ref)
-        with counting_calls(CallStats()) as tally:
+        self._require_own_instance(ref)
+        with counting_calls(CallStats()) as stats:
             if key is not None:
                 access = Access(self._instance.name, ref, key, KeyUse.WORKSPACE)
                 _log.info("%s: reading with its workspace key", ref.workspace)
                 value = await read(self._reader(access))
             else:
                 access = self._master_access(ref, SWITCH)
-                turn = MasterKeyTurn(
+                reading = MasterKeyReading(
                     self._caller, access, ref, self._options.switch_patience_seconds, self._sleep
                 )
                 async with self._master_key():
                     _log.info("%s: reading with the master key", ref.workspace)
-                    value = await turn.read(lambda: read(self._reader(access)))
-        return Reading(value=value, key_used=access.use, calls=tally.made)
+                    value = await reading.read(lambda: read(self._reader(access)))
+        return Reading(value=value, key_used=access.use, calls=stats.made)
 
     def _master_key(self) -> AbstractAsyncContextManager[None]:
         return waiting_for(self._master_lock.held(self._instance.name))
 
-    def _make_sure_it_is_ours(self, ref: WorkspaceRef) -> None:
+    def _require_own_instance(self, ref: WorkspaceRef) -> None:
         # Ids repeat across instances, so the wrong host would answer with another client's numbers.
         if ref.instance != self._instance.name:
             raise ValueError(

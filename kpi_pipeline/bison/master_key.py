@@ -1,4 +1,4 @@
-"""Reading through the master key, which acts in whichever workspace it was last switched to."""
+"""Reads with the master key, which acts in the workspace that it was last switched to."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -21,11 +21,11 @@ _LONGEST_PAUSE_SECONDS = 2.0
 T = TypeVar("T")
 
 
-class MasterKeyTurn:
-    """One client's turn with the master key. Whoever uses it holds the key's lock.
+class MasterKeyReading:
+    """Reads one client's workspace with the master key. The caller holds the master key's lock.
 
-    Five clients once showed the same 162,179 emails: calls side by side on one such key, none of
-    them verified. So the key's workspace is asked for before the numbers and again after them.
+    Five clients once showed the same 162,179 emails: calls ran side by side on one master key, and
+    none was verified. So the key's workspace is read before the numbers and again after them.
     """
 
     def __init__(
@@ -45,34 +45,34 @@ class MasterKeyTurn:
     async def read(self, read: Callable[[], Awaitable[T]]) -> T:
         """What `read` returns while the key acts in the client's workspace, before and after.
 
-        If somebody moved the key meanwhile, in Email Bison's own pages, the value is thrown away
-        and the whole is done again, three times at most.
+        If somebody switched the key meanwhile, in Email Bison's own pages, the value is thrown away
+        and all of it is done again, three times at most.
 
         Raises:
-            WrongWorkspace: if the key is elsewhere each time; the message names both workspaces.
+            WrongWorkspace: if the key acts elsewhere each time; the message names both workspaces.
             BisonError: whatever `read` or the calls around it raise.
         """
         for _ in range(1 + _REPEATS):
             if (team := await self._switched()).id != self._wanted:
-                trouble = f"{self._patience_seconds:g} s after the switch to"
+                when = f"{self._patience_seconds:g} s after the switch to"
                 remedy = errors.SWITCH_TOO_SLOW
                 continue
             value = await read()
             if (team := await self._acting_team()).id == self._wanted:
                 return value
-            trouble, remedy = "after the reading of", errors.KEY_MOVED
+            when, remedy = "after the reading of", errors.KEY_MOVED
         raise WrongWorkspace(
             self._access.client,
             str(WHO_AM_I),
-            f"shows the master key in workspace {team} {trouble} workspace {self._wanted}, "
+            f"shows the master key in workspace {team} {when} workspace {self._wanted}, "
             f"in the last of {1 + _REPEATS} attempts; nothing of them was believed",
             remedy,
         )
 
     async def _switched(self) -> Team:
-        """Switch the key; the workspace that it acts in at last.
+        """Switch the key; return the workspace that it acts in then.
 
-        A switch can need 1 to 3 s to take effect (observed live), so it is looked for repeatedly.
+        A switch can need 1 to 3 s to take effect (observed live), so this polls.
         """
         call = replace(SWITCH, json={"team_id": self._wanted})
         await self._caller.call(call, self._access, switched)
@@ -90,7 +90,7 @@ class MasterKeyTurn:
 
 
 def _pauses(patience_seconds: float) -> Iterator[float]:
-    """Growing pauses, in seconds, that add up to the patience."""
+    """Growing pauses between polls, in seconds, that add up to the patience."""
     left, pause = patience_seconds, _FIRST_PAUSE_SECONDS
     while left > 0:
         yield min(pause, left)

@@ -1,13 +1,13 @@
-"""What the client needs from outside, because it is shared by several processes."""
+"""What the client needs from its caller, because several processes share it."""
 
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 
 class Pacing(Protocol):
-    """Hands out the moments at which calls to one instance may be sent."""
+    """Limits the rate of calls to one instance."""
 
-    def turn(self) -> AbstractAsyncContextManager[None]:
+    def slot(self) -> AbstractAsyncContextManager[None]:
         """Wait until the next call may be sent, and hold one of the instance's slots meanwhile."""
         ...
 
@@ -17,7 +17,7 @@ class Pacing(Protocol):
 
 
 class MasterKeyLock(Protocol):
-    """Lets one holder at a time use an instance's master key, whose workspace is shared state."""
+    """Gives an instance's master key to one holder at a time: its workspace is shared state."""
 
     def held(self, instance: str) -> AbstractAsyncContextManager[None]:
         """Wait for the lock of the instance of that name, and hold it for the block.

@@ -1,19 +1,51 @@
 """The calls that read one workspace's numbers."""
 
+import asyncio
+from collections.abc import Callable
 from datetime import date, timedelta
-from typing import Literal
+from typing import Literal, TypeVar
 
-from kpi_pipeline.bison.answers import period_stats, planned_emails
-from kpi_pipeline.bison.calls import Answered, Call
+from kpi_pipeline.bison.answers import AnswerError, period_stats, planned_emails
+from kpi_pipeline.bison.calls import Access, Answered, Call, Caller, malformed
 from kpi_pipeline.bison.errors import RefusedRequest
 from kpi_pipeline.bison.model import DailySeries, DayCounts, PeriodStats, Reply, Webhook
-from kpi_pipeline.bison.pages import ListedReplies, ListedWebhooks
+from kpi_pipeline.bison.pages import Listed, ListedReplies, ListedWebhooks, RowT, every_row
 from kpi_pipeline.bison.series import days_of
-from kpi_pipeline.bison.session import Session
+
+T = TypeVar("T")
+
+
+class Session:
+    """Calls with one API key, one after another: a master key never has two at once."""
+
+    def __init__(self, caller: Caller, access: Access) -> None:
+        self._caller = caller
+        self._access = access
+        self._one_at_a_time = asyncio.Lock()
+
+    async def call(self, call: Call, decode: Callable[[object], T]) -> Answered[T]:
+        """As `Caller.call`."""
+        async with self._one_at_a_time:
+            return await self._caller.call(call, self._access, decode)
+
+    async def rows(
+        self, listing: Call, shape: type[Listed[RowT]], *, prefer_cursor: bool = False
+    ) -> list[RowT]:
+        """Every row of a list, over all its pages.
+
+        Raises:
+            MalformedAnswer: if the pages make no whole list; see `every_row`.
+            BisonError: if a call fails.
+        """
+        pages = every_row(self.call, listing, shape, prefer_cursor=prefer_cursor)
+        try:
+            return [row async for row in pages]
+        except AnswerError as problem:
+            raise malformed(self._access, listing, problem) from None
 
 
 class WorkspaceReader:
-    """Reads one workspace, one call after another."""
+    """Reads one workspace."""
 
     def __init__(self, session: Session, series_max_days: int) -> None:
         self._session = session
@@ -22,7 +54,7 @@ class WorkspaceReader:
     async def daily_series(self, first: date, last: date) -> DailySeries:
         """The counts of every day from `first` to `last`, both included.
 
-        One call for each `series_max_days` days.
+        It takes one call for each `series_max_days` days.
 
         Raises:
             BisonError: if a call fails or an answer can't be believed; then nothing is returned.
@@ -42,7 +74,7 @@ class WorkspaceReader:
         return DailySeries(as_of=min(sent_at), days=days)
 
     async def sending_plan(self, day: Literal["today", "tomorrow"]) -> int:
-        """Emails that the workspace's campaigns plan to send on that day of Email Bison's.
+        """Emails that the workspace's campaigns plan to send on that day, in Bison's time zone.
 
         Raises:
             BisonError: if the call fails or its answer can't be believed.
@@ -52,9 +84,9 @@ class WorkspaceReader:
         call = Call("GET", "/api/campaigns/sending-schedules", params={"day": day})
         try:
             return (await self._session.call(call, planned_emails)).value
-        except RefusedRequest as refusal:
-            # Observed live: nothing planned is told with an error, by some with an empty list.
-            if refusal.status == 400 and "no emails scheduled" in refusal.message.lower():
+        except RefusedRequest as error:
+            # Observed live: without a plan, some instances answer an error, others an empty list.
+            if error.status == 400 and "no emails scheduled" in error.message.lower():
                 return 0
             raise
 
@@ -79,7 +111,7 @@ class WorkspaceReader:
     async def interested_replies(self) -> list[Reply]:
         """The replies that are marked interested, newest first.
 
-        There is no filter of dates: unknown parameters are ignored in silence (observed live).
+        There is no filter by date: unknown parameters are silently ignored (observed live).
 
         Raises:
             BisonError: if a call fails, or the pages make no whole list.

@@ -1,4 +1,4 @@
-"""Who may use an instance's master key: one holder at a time, among all processes."""
+"""The lease on an instance's master key: one holder at a time, among all processes."""
 
 import asyncio
 import uuid
@@ -7,17 +7,19 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 
+import anyio
+import anyio.to_thread
 from sqlalchemy import Engine, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 
-from kpi_pipeline.db.event_loop import LoopLock, to_the_end
+from kpi_pipeline.db.locks import finish_in_thread
 from kpi_pipeline.db.retry import DatabaseAway, retry_on_disconnect
 from kpi_pipeline.db.tables import bison_master_key_leases as leases
 from kpi_pipeline.errors import KpiError
 
-# How often a waiting process looks whether the master key is free.
-_LOOK_EVERY_SECONDS = 0.1
+# How often a waiting process asks whether the master key is free.
+_POLL_SECONDS = 0.1
 
 
 class LeaseLost(KpiError):  # noqa: N818 - says what happened
@@ -27,58 +29,58 @@ class LeaseLost(KpiError):  # noqa: N818 - says what happened
 class MasterKeyLease:
     """One user of an instance's master key at a time, in this process and in all others.
 
-    Five clients once showed the same 162,179 emails, because calls ran side by side on a key whose
+    Five clients once showed the same 162,179 emails: calls ran side by side on a master key, whose
     workspace is state on the server.
 
-    A lease and no advisory lock: a holder that hangs frees it too, `ttl_seconds` after it last
-    renewed it, and it works through connection poolers. A holder renews it three times as often.
+    A lease and not an advisory lock: it works through connection poolers, and expires when its
+    holder hangs, `ttl_seconds` after the last renewal. A holder renews it three times as often.
     """
 
     def __init__(self, engine: Engine, *, ttl_seconds: float = 30.0) -> None:
         self._engine = engine
         self._ttl = timedelta(seconds=ttl_seconds)
-        self._queues: dict[str, LoopLock] = {}
+        self._queues: dict[str, anyio.Lock] = {}
 
     @asynccontextmanager
     async def held(self, instance: str) -> AsyncIterator[None]:
-        """Hold the master key of `instance`; waiters of one process are served as they came.
+        """Hold the master key of `instance`; within a process, first come, first served.
 
         Raises:
             LeaseLost: on leaving the block, if it was not the only holder throughout: what was read
-                must not be believed. An error of the block itself goes first.
-            DatabaseAway: if the database is out of reach for longer than a restart takes.
+                must not be believed. An error of the block itself takes precedence.
+            DatabaseAway: if the database is unreachable for longer than a restart takes.
         """
         holder = uuid.uuid4()
-        async with self._queues.setdefault(instance, LoopLock()).here():
+        async with self._queues.setdefault(instance, anyio.Lock()):
             try:
                 take = partial(self._take, instance, holder)
-                while not await to_the_end(partial(retry_on_disconnect, take)):
-                    await asyncio.sleep(_LOOK_EVERY_SECONDS)
+                while not await finish_in_thread(partial(retry_on_disconnect, take)):
+                    await anyio.sleep(_POLL_SECONDS)
                 renewing = asyncio.create_task(self._keep_renewing(instance, holder))
                 try:
                     yield
                 finally:
                     renewing.cancel()
             except BaseException:
-                # Where this fails too, the lease expires; the first trouble is the one to tell of.
+                # Where this fails too, the lease expires; the first error is the one to raise.
                 with suppress(SQLAlchemyError):
-                    await to_the_end(partial(self._release, instance, holder))
+                    await finish_in_thread(partial(self._release, instance, holder))
                 raise
-            await to_the_end(partial(self._release_or_raise, instance, holder))
+            await finish_in_thread(partial(self._release_or_raise, instance, holder))
 
     async def _keep_renewing(self, instance: str, holder: uuid.UUID) -> None:
         while True:
-            await asyncio.sleep(self._ttl.total_seconds() / 3)
-            # The next try may come in time; whether one did shows when the lease is given back.
+            await anyio.sleep(self._ttl.total_seconds() / 3)
+            # The next try may come in time; whether one did shows when the lease is released.
             with suppress(SQLAlchemyError):
-                await asyncio.to_thread(self._renew, instance, holder)
+                await anyio.to_thread.run_sync(self._renew, instance, holder)
 
     def _take(self, instance: str, holder: uuid.UUID) -> bool:
         statement = insert(leases).values(
             instance=instance, holder=holder, expires_at=func.clock_timestamp() + self._ttl
         )
         new = statement.excluded
-        # Ours it is if the connection broke when it had just been taken, and this is another try.
+        # It is ours if the connection broke just after it was taken, and this is another try.
         free = or_(leases.c.expires_at < func.clock_timestamp(), leases.c.holder == holder)
         take = statement.on_conflict_do_update(
             index_elements=[leases.c.instance],
@@ -110,13 +112,13 @@ class MasterKeyLease:
 
     def _release_or_raise(self, instance: str, holder: uuid.UUID) -> None:
         try:
-            # Asked before it is given back: of a release that is tried twice, nobody could tell.
+            # Asked before the release: a release that is tried twice could not tell.
             kept = retry_on_disconnect(partial(self._is_held_by, instance, holder))
         except (SQLAlchemyError, DatabaseAway) as error:
             raise LeaseLost(
                 f"The database could not confirm that the master key of instance {instance} was "
-                "used by this process alone. What was read with it was thrown away; see that "
-                "PostgreSQL is reachable, and run it again."
+                "used by this process alone. What was read with it was thrown away; check that "
+                "PostgreSQL is reachable, then run it again."
             ) from error
         if not kept:
             raise LeaseLost(

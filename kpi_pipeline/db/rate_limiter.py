@@ -1,6 +1,5 @@
-"""When a call to an Email Bison instance may be sent: all processes agree on it in PostgreSQL."""
+"""The rate limit of calls to an Email Bison instance, shared by all processes in PostgreSQL."""
 
-import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,22 +8,23 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
+import anyio
 from sqlalchemy import Connection, Engine, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 
-from kpi_pipeline.db.event_loop import LoopLock, to_the_end
+from kpi_pipeline.db.locks import finish_in_thread
 from kpi_pipeline.db.retry import DatabaseAway, retry_on_disconnect
 from kpi_pipeline.db.tables import bison_call_slots, bison_pacing
 
-# How often a process looks again while all slots of the instance are taken.
-_LOOK_AGAIN_SECONDS = 0.05
+# How often a process asks again while all slots of the instance are taken.
+_POLL_SECONDS = 0.05
 _MARGIN = 0.10
-_MADE_GOOD = 0.05
+_LATENESS_MADE_GOOD = 0.05
 
-# A crash of the server may lose a turn, which costs nothing. Selected with the row that is written,
-# as a statement of its own would be a trip of its own; it holds until the transaction's end.
-_NO_WAIT_FOR_DISKS = func.set_config("synchronous_commit", "off", True)
+# A crash of the server may lose a slot, which costs nothing. It is selected with the row that is
+# written, which saves a round trip; it holds until the end of the transaction.
+_ASYNC_COMMIT = func.set_config("synchronous_commit", "off", True)
 
 _log = logging.getLogger(__name__)
 
@@ -32,14 +32,14 @@ T = TypeVar("T")
 
 
 class InstancePacing:
-    """Paces the calls to one instance, in this process and in all others.
+    """Limits the rate of calls to one instance, in this process and in all others.
 
     There are never more than `calls_per_second` calls in any second (0: no limit), and never more
-    than `calls_in_flight` under way. A crashed process's slot frees itself `lease_seconds` after it
-    was taken, so a call must not take longer than that. `sleep` waits for a turn.
+    than `calls_in_flight` at once. The slot of a crashed process expires `lease_seconds` after it
+    was taken, so a call must not take longer than that. `sleep` waits for a slot.
 
-    Nothing is reserved in advance: whoever wakes up first takes the turn, so that a push back binds
-    those who wait already. Only the database's clock counts, for the processes' clocks may differ.
+    Nothing is reserved in advance: the first to wake up takes the slot, so a push back also binds
+    those that wait already. Only the database's clock counts, as the processes' clocks may differ.
     """
 
     def __init__(
@@ -50,54 +50,54 @@ class InstancePacing:
         calls_per_second: float,
         calls_in_flight: int,
         lease_seconds: float,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         self._engine = engine
         self._instance = instance
         interval = 1 / calls_per_second if calls_per_second else 0.0
-        # Calls are held up on their way by up to a tenth of a second, so turns lie 10 % wider apart
-        # than the rate asks: then no second at the other end holds one too many. A taker's lateness
-        # of up to 5 % is made good, or late wakings would slow the pace further.
+        # The network delays calls by up to a tenth of a second. So slots are spaced 10 % wider than
+        # the rate asks, and no second at the server holds one call too many. Up to 5 % of lateness
+        # in taking a slot is made good, or late wake-ups would slow the rate further.
         self._spacing = timedelta(seconds=interval * (1 + _MARGIN))
-        self._lateness_made_good = timedelta(seconds=interval * _MADE_GOOD)
+        self._lateness_made_good = timedelta(seconds=interval * _LATENESS_MADE_GOOD)
         self._calls_in_flight = calls_in_flight
         self._lease = timedelta(seconds=lease_seconds)
         self._sleep = sleep
-        self._queue = LoopLock()
+        self._queue = anyio.Lock()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def slot(self) -> AsyncIterator[None]:
         """Wait until a call may be sent, and hold one of the instance's slots for the block.
 
-        Callers of one process are served in the order in which they came.
+        Within a process, callers are served first come, first served.
 
         Raises:
-            DatabaseAway: if the database is out of reach for longer than a restart takes.
+            DatabaseAway: if the database is unreachable for longer than a restart takes.
         """
-        # Named here, so that a slot can be freed even if the taking was cut short.
+        # Named here: it can be freed even if taking it was cancelled.
         slot = uuid.uuid4()
         try:
             # One caller at a time asks the database.
-            async with self._queue.here():
-                while (wait := await _through_restarts(partial(self._take, slot))) > 0:
+            async with self._queue:
+                while (wait := await _retry_in_thread(partial(self._take, slot))) > 0:
                     await self._sleep(wait)
             yield
         finally:
-            await to_the_end(partial(self._release, slot))
+            await finish_in_thread(partial(self._release, slot))
 
     async def push_back(self, seconds: float) -> None:
-        """Let nobody, in any process, send for that many seconds; a longer push back stays."""
-        await _through_restarts(partial(self._push_back, timedelta(seconds=seconds)))
+        """Let no process send for that many seconds; a longer push back stays."""
+        await _retry_in_thread(partial(self._push_back, timedelta(seconds=seconds)))
 
     def _take(self, slot: uuid.UUID) -> float:
-        """Take the turn and the slot and return 0, or return the seconds to wait before asking."""
+        """Take a slot and return 0, or return the seconds to wait before asking again."""
         with self._engine.begin() as connection:
             free_at = self._locked_row(connection)
-            # Asked under the lock: earlier answers may be outdated by those who held it before.
+            # Asked under the lock: the holder before may have changed the answer.
             now, taken = connection.execute(
                 select(func.clock_timestamp(), func.count()).where(
                     bison_call_slots.c.instance == self._instance,
-                    # Taken before the connection broke, if this is the second try.
+                    # Ours, if the connection broke just after it was taken.
                     bison_call_slots.c.id != slot,
                     bison_call_slots.c.expires_at > func.clock_timestamp(),
                 )
@@ -105,14 +105,14 @@ class InstancePacing:
             if free_at > now:
                 return float((free_at - now).total_seconds())
             if taken >= self._calls_in_flight:
-                return _LOOK_AGAIN_SECONDS
-            self._write_turn(connection, slot, free_at, now)
+                return _POLL_SECONDS
+            self._write_slot(connection, slot, free_at, now)
         return 0.0
 
     def _locked_row(self, connection: Connection) -> datetime:
         """Lock the instance's row, made on first use; return when the next call may be sent."""
         lock = (
-            select(bison_pacing.c.next_free_at, _NO_WAIT_FOR_DISKS)
+            select(bison_pacing.c.next_free_at, _ASYNC_COMMIT)
             .where(bison_pacing.c.instance == self._instance)
             .with_for_update()
         )
@@ -123,7 +123,7 @@ class InstancePacing:
             found = connection.execute(lock).scalar_one()
         return found
 
-    def _write_turn(
+    def _write_slot(
         self, connection: Connection, slot: uuid.UUID, free_at: datetime, now: datetime
     ) -> None:
         next_free_at = max(free_at, now - self._lateness_made_good) + self._spacing
@@ -141,26 +141,26 @@ class InstancePacing:
         take = take.on_conflict_do_update(
             index_elements=[bison_call_slots.c.id], set_={"expires_at": take.excluded.expires_at}
         )
-        # One statement, so one trip to the database.
+        # One statement: one round trip.
         connection.execute(take.add_cte(advance.cte("advance"), clear.cte("clear")))
 
     def _release(self, slot: uuid.UUID) -> None:
         def free() -> None:
-            # One trip to the database, with the commit: it is made after each call.
+            # One round trip, with the commit, as this runs after each call.
             with self._engine.connect() as connection:
                 connection.execution_options(isolation_level="AUTOCOMMIT").execute(
                     delete(bison_call_slots)
                     .where(bison_call_slots.c.id == slot)
-                    .returning(_NO_WAIT_FOR_DISKS)
+                    .returning(_ASYNC_COMMIT)
                 )
 
         try:
-            # Slots that a restart left behind would hold up everybody until they expire.
+            # Slots that a restart left behind would delay everybody until they expire.
             retry_on_disconnect(free)
         except (SQLAlchemyError, DatabaseAway) as error:
-            # The call is over: what came of it must not be lost to this.
+            # The call is over: its result must not be lost to this error.
             _log.warning(
-                "A call slot of instance %s could not be freed (%s); it frees itself within %g s",
+                "A call slot of instance %s could not be freed (%s); it expires within %g s",
                 self._instance,
                 type(error).__name__,
                 self._lease.total_seconds(),
@@ -179,5 +179,5 @@ class InstancePacing:
             )
 
 
-async def _through_restarts(work: Callable[[], T]) -> T:
-    return await to_the_end(partial(retry_on_disconnect, work))
+async def _retry_in_thread(work: Callable[[], T]) -> T:
+    return await finish_in_thread(partial(retry_on_disconnect, work))

@@ -1,10 +1,9 @@
-from collections.abc import Iterator
-
 import pytest
-import stamina
+
+from kpi_pipeline.bison import calls
+from kpi_pipeline.retry import Backoff
 
 
 @pytest.fixture(autouse=True)
-def _no_pauses_between_tries() -> Iterator[None]:
-    with stamina.set_testing(True, attempts=100, cap=True):
-        yield
+def _no_pauses_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "BACKOFF", Backoff(first=0, longest=0, jitter=0))

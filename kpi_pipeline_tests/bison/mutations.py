@@ -27,7 +27,6 @@ T = TypeVar("T")
 
 # The same examples at every run, and no measure of time: other work shares the machine.
 careful = settings(
-    max_examples=40,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],

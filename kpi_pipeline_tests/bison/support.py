@@ -95,13 +95,13 @@ class Script:
 
 class RecordingPacing(Pacing):
     def __init__(self) -> None:
-        self.turns = 0
+        self.slots = 0
         self.under_way = 0
         self.pushes: list[float] = []
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        self.turns += 1
+    async def slot(self) -> AsyncIterator[None]:
+        self.slots += 1
         self.under_way += 1
         try:
             yield

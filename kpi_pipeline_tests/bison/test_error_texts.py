@@ -148,7 +148,7 @@ def test_a_retry_is_logged_as_a_sentence(caplog: pytest.LogCaptureFixture) -> No
     [record] = caplog.records
     assert record.getMessage() == (
         f"blue-harbor: GET {SERIES} answered 503 (Bearer *** of *** is wrong) at try 1 of 2. "
-        "Another try follows in 0.0 s."
+        "Retrying in 0.0 s."
     )
 
 

@@ -128,7 +128,7 @@ class SlowTurns:
         self.now = NOON
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def slot(self) -> AsyncIterator[None]:
         self.now += timedelta(hours=1)
         yield
 

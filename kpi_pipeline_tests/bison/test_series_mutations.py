@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kpi_pipeline.bison import DayCounts
@@ -168,7 +168,7 @@ MUTATIONS: list[Mutation] = [
 ]
 
 
-@settings(careful, max_examples=120)
+@careful
 @given(valid_series(), st.sampled_from([*MUTATIONS, rewrap]), st.data())
 def test_one_mutation_of_the_structure_gives_the_same_numbers_or_an_error(
     valid: Valid[dict[date, DayCounts]], mutate: Mutation, data: st.DataObject

@@ -25,9 +25,9 @@ PAUSE = 0.05
 
 class SlowPacing(RecordingPacing):
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def slot(self) -> AsyncIterator[None]:
         await asyncio.sleep(PAUSE)
-        async with super().turn():
+        async with super().slot():
             yield
 
 

@@ -11,12 +11,12 @@ from kpi_pipeline_tests.db.side_by_side import (
     run,
     until_somebody_waits,
 )
-from kpi_pipeline_tests.db.turns import (
-    note_turns,
+from kpi_pipeline_tests.db.slots import (
+    note_slots,
     pacing_on,
+    slots_of,
     slots_taken,
     take,
-    turns_of,
     was_free_since,
 )
 
@@ -38,7 +38,7 @@ def test_calls_in_flight_are_capped_over_all_processes(
     most: list[int] = []
 
     async def call(pacing: InstancePacing, number: int) -> None:
-        async with pacing.turn():
+        async with pacing.slot():
             inside.append(number)
             most.append(len(inside))
             await asyncio.sleep(0.1)
@@ -67,7 +67,7 @@ def test_an_expired_slot_is_free_and_is_cleared_away(engine: Engine) -> None:
 
 def test_a_slot_is_freed_when_the_call_is_over(engine: Engine) -> None:
     async def work() -> None:
-        async with pacing_on(engine).turn():
+        async with pacing_on(engine).slot():
             assert slots_taken(engine) == 1
         assert slots_taken(engine) == 0
 
@@ -76,7 +76,7 @@ def test_a_slot_is_freed_when_the_call_is_over(engine: Engine) -> None:
 
 def test_a_failed_call_frees_its_slot(engine: Engine) -> None:
     async def work() -> None:
-        async with pacing_on(engine).turn():
+        async with pacing_on(engine).slot():
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -89,7 +89,7 @@ def test_a_cancelled_call_frees_its_slot(engine: Engine) -> None:
         inside = asyncio.Event()
 
         async def call() -> None:
-            async with pacing_on(engine).turn():
+            async with pacing_on(engine).slot():
                 inside.set()
                 await asyncio.Event().wait()
 
@@ -107,7 +107,7 @@ def test_a_cancellation_while_the_slot_is_being_taken_leaves_none_behind(
     engine: Engine, other_engine: Engine
 ) -> None:
     was_free_since(engine, seconds=1)
-    note_turns(engine)
+    note_slots(engine)
 
     async def work() -> None:
         with other_engine.begin() as connection:
@@ -121,7 +121,7 @@ def test_a_cancellation_while_the_slot_is_being_taken_leaves_none_behind(
 
     run(work())
     # It was taken, for a thread can't be called off, and freed again.
-    assert len(turns_of(engine)) == 1
+    assert len(slots_of(engine)) == 1
     assert slots_taken(engine) == 0
 
 
@@ -132,7 +132,7 @@ def test_a_cancellation_while_the_slot_is_being_freed_does_not_keep_it(
         inside, leave = asyncio.Event(), asyncio.Event()
 
         async def call() -> None:
-            async with pacing_on(engine).turn():
+            async with pacing_on(engine).slot():
                 inside.set()
                 await leave.wait()
 
@@ -156,7 +156,7 @@ def test_what_came_of_a_call_is_not_lost_when_its_slot_cannot_be_freed(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def work() -> str:
-        async with pacing_on(engine).turn():
+        async with pacing_on(engine).slot():
             with engine.begin() as connection:
                 connection.execute(text("ALTER TABLE bison_call_slots RENAME TO elsewhere"))
             return "an answer"
@@ -164,27 +164,26 @@ def test_what_came_of_a_call_is_not_lost_when_its_slot_cannot_be_freed(
     assert run(work()) == "an answer"
     [line] = caplog.messages
     assert line == (
-        "A call slot of instance main could not be freed (ProgrammingError); "
-        "it frees itself within 60 s"
+        "A call slot of instance main could not be freed (ProgrammingError); it expires within 60 s"
     )
 
 
 def test_slots_hold_without_a_spacing_too(engine: Engine) -> None:
     leave_slot(engine, "main", expires_in_seconds=3600)
-    note_turns(engine)
+    note_slots(engine)
 
     async def work() -> None:
         sleeper = Sleeper()
         pacing = pacing_on(engine, calls_in_flight=1, sleep=sleeper.sleep)
         waiter = asyncio.create_task(take(pacing))
         await sleeper.asleep.wait()
-        assert turns_of(engine) == []
+        assert slots_of(engine) == []
         with engine.begin() as connection:
             connection.execute(text("DELETE FROM bison_call_slots"))
         await waiter
 
     run(work())
-    assert len(turns_of(engine)) == 1
+    assert len(slots_of(engine)) == 1
 
 
 # Takes the only slot for a second, and keeps it until it is killed.
@@ -192,11 +191,11 @@ _HOLDS_A_SLOT = """
 import asyncio, sys
 from sqlalchemy import make_url
 from kpi_pipeline.db.engine import open_engine
-from kpi_pipeline_tests.db.turns import pacing_on
+from kpi_pipeline_tests.db.slots import pacing_on
 
 async def work():
     pacing = pacing_on(open_engine(make_url(sys.argv[1])), calls_in_flight=1, lease_seconds=1)
-    async with pacing.turn():
+    async with pacing.slot():
         print("held", flush=True)
         await asyncio.Event().wait()
 
@@ -204,7 +203,7 @@ asyncio.run(work())
 """
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_a_killed_process_s_slot_frees_itself(engine: Engine) -> None:
     with another_process(_HOLDS_A_SLOT, engine) as process:
         assert line_of(process) == "held"
@@ -212,8 +211,8 @@ def test_a_killed_process_s_slot_frees_itself(engine: Engine) -> None:
             expiry = connection.scalar(text("SELECT expires_at FROM bison_call_slots"))
         process.kill()
         process.wait()
-    note_turns(engine)
+    note_slots(engine)
     run(take(pacing_on(engine, calls_in_flight=1)))
-    [moment] = turns_of(engine)
+    [moment] = slots_of(engine)
     assert moment >= expiry
     assert slots_taken(engine) == 0

@@ -12,7 +12,7 @@ from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.lease import MasterKeyLease
 from kpi_pipeline_tests.db.leases import leases
 from kpi_pipeline_tests.db.side_by_side import run
-from kpi_pipeline_tests.db.turns import pacing_on, slots_taken
+from kpi_pipeline_tests.db.slots import pacing_on, slots_taken
 
 
 class Line:
@@ -61,7 +61,7 @@ def test_a_turn_that_was_taken_unheard_holds_one_slot_and_does_not_wait_for_itse
 ) -> None:
     async def work() -> int:
         line.to_lose = 1
-        async with pacing_on(line.engine, calls_in_flight=1).turn():
+        async with pacing_on(line.engine, calls_in_flight=1).slot():
             return slots_taken(engine)
 
     assert run(work()) == 1
@@ -71,7 +71,7 @@ def test_a_turn_that_was_taken_unheard_holds_one_slot_and_does_not_wait_for_itse
 
 def test_a_slot_that_was_freed_unheard_is_free(line: Line, engine: Engine) -> None:
     async def work() -> None:
-        async with pacing_on(line.engine).turn():
+        async with pacing_on(line.engine).slot():
             line.to_lose = 1
 
     run(work())

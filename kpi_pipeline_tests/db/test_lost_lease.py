@@ -98,8 +98,8 @@ def test_numbers_are_not_believed_when_the_database_cannot_confirm_the_lease(
         run(work())
     assert str(refusal.value) == (
         "The database could not confirm that the master key of instance main was used by this "
-        "process alone. What was read with it was thrown away; see that PostgreSQL is reachable, "
-        "and run it again."
+        "process alone. What was read with it was thrown away; check that PostgreSQL is reachable, "
+        "then run it again."
     )
 
 

@@ -13,13 +13,13 @@ from kpi_pipeline_tests.db.side_by_side import (
     tell,
     until_somebody_waits,
 )
-from kpi_pipeline_tests.db.turns import (
+from kpi_pipeline_tests.db.slots import (
     next_free_at,
-    note_turns,
+    note_slots,
     pacing_on,
+    slots_of,
     slots_taken,
     take,
-    turns_of,
     was_free_since,
 )
 
@@ -33,14 +33,14 @@ def seconds(moments: list[datetime], apart: int = 1) -> list[float]:
 
 
 def test_turns_are_spaced_however_many_wait(engine: Engine) -> None:
-    note_turns(engine)
+    note_slots(engine)
 
     async def work() -> None:
         pacing = pacing_on(engine, calls_per_second=50)
         await asyncio.gather(*(take(pacing) for _ in range(12)))
 
     run(work())
-    gaps = seconds(turns_of(engine))
+    gaps = seconds(slots_of(engine))
     assert len(gaps) == 11
     assert min(gaps) >= 0.02
     assert sum(gaps) >= 10 * 0.022
@@ -49,14 +49,14 @@ def test_turns_are_spaced_however_many_wait(engine: Engine) -> None:
 def test_no_second_ever_holds_more_turns_than_the_rate_whoever_takes_them(
     engine: Engine, other_engine: Engine
 ) -> None:
-    note_turns(engine)
+    note_slots(engine)
 
     async def work() -> None:
         pacings = [pacing_on(it, calls_per_second=20) for it in (engine, other_engine)]
         await asyncio.gather(*(take(pacings[n % 2]) for n in range(36)))
 
     run(work())
-    moments = turns_of(engine)
+    moments = slots_of(engine)
     assert len(moments) == 36
     assert min(seconds(moments)) >= 0.05
     # Wider than a second by what arrivals may jitter.
@@ -65,14 +65,14 @@ def test_no_second_ever_holds_more_turns_than_the_rate_whoever_takes_them(
 
 def test_after_a_quiet_time_there_is_no_burst(engine: Engine) -> None:
     was_free_since(engine, seconds=3600)
-    note_turns(engine)
+    note_slots(engine)
 
     async def work() -> None:
         pacing = pacing_on(engine, calls_per_second=50)
         await asyncio.gather(*(take(pacing) for _ in range(4)))
 
     run(work())
-    assert min(seconds(turns_of(engine))) >= 0.02
+    assert min(seconds(slots_of(engine))) >= 0.02
 
 
 def test_a_takers_lateness_is_made_good_up_to_a_twentieth_of_the_spacing(engine: Engine) -> None:
@@ -83,9 +83,9 @@ def test_a_takers_lateness_is_made_good_up_to_a_twentieth_of_the_spacing(engine:
 
 def test_a_greater_lateness_is_not_made_good_in_full(engine: Engine) -> None:
     was_free_since(engine, seconds=60)
-    note_turns(engine)
+    note_slots(engine)
     run(take(pacing_on(engine, calls_per_second=0.01)))
-    [moment] = turns_of(engine)
+    [moment] = slots_of(engine)
     assert next_free_at(engine) == moment + timedelta(seconds=105)
 
 
@@ -104,7 +104,7 @@ def test_zero_calls_a_second_means_no_spacing(engine: Engine) -> None:
 def test_a_push_back_holds_everyone_in_every_process(
     engine: Engine, other_engine: Engine, calls_per_second: float
 ) -> None:
-    note_turns(engine)
+    note_slots(engine)
 
     async def work() -> datetime:
         pacings = [
@@ -116,11 +116,11 @@ def test_a_push_back_holds_everyone_in_every_process(
         return until
 
     until = run(work())
-    assert min(turns_of(engine)) >= until
+    assert min(slots_of(engine)) >= until
 
 
 def test_a_push_back_binds_those_who_wait_already(engine: Engine, other_engine: Engine) -> None:
-    note_turns(engine)
+    note_slots(engine)
 
     async def work() -> datetime:
         sleepers = [Sleeper(), Sleeper()]
@@ -138,7 +138,7 @@ def test_a_push_back_binds_those_who_wait_already(engine: Engine, other_engine: 
         return until
 
     until = run(work())
-    moments = turns_of(engine)
+    moments = slots_of(engine)
     assert len(moments) == 3
     assert moments[1] >= until
     assert min(seconds(moments)) >= 0.5
@@ -170,7 +170,7 @@ def test_callers_of_one_process_are_served_as_they_came(engine: Engine) -> None:
         pacing, served = pacing_on(engine, calls_per_second=100), []
 
         async def caller(number: int) -> None:
-            async with pacing.turn():
+            async with pacing.slot():
                 served.append(number)
 
         await asyncio.gather(*(caller(number) for number in range(15)))
@@ -180,7 +180,7 @@ def test_callers_of_one_process_are_served_as_they_came(engine: Engine) -> None:
 
 
 def test_a_cancelled_waiter_holds_up_nobody_and_takes_no_turn(engine: Engine) -> None:
-    note_turns(engine)
+    note_slots(engine)
 
     async def work() -> None:
         sleeper = Sleeper()
@@ -194,12 +194,12 @@ def test_a_cancelled_waiter_holds_up_nobody_and_takes_no_turn(engine: Engine) ->
         await second
 
     run(work())
-    assert len(turns_of(engine)) == 2
+    assert len(slots_of(engine)) == 2
     assert slots_taken(engine) == 0
 
 
 def test_one_pacing_serves_one_event_loop_after_another(engine: Engine) -> None:
-    note_turns(engine)
+    note_slots(engine)
     pacing = pacing_on(engine, calls_per_second=50)
 
     async def three() -> None:
@@ -207,8 +207,8 @@ def test_one_pacing_serves_one_event_loop_after_another(engine: Engine) -> None:
 
     run(three())
     run(three())
-    assert len(turns_of(engine)) == 6
-    assert min(seconds(turns_of(engine))) >= 0.02
+    assert len(slots_of(engine)) == 6
+    assert min(seconds(slots_of(engine))) >= 0.02
 
 
 def test_a_first_use_by_two_at_once_makes_one_row(engine: Engine, other_engine: Engine) -> None:
@@ -227,11 +227,11 @@ def test_a_first_use_by_two_at_once_makes_one_row(engine: Engine, other_engine: 
 
 
 # Takes 20 turns when it is told to.
-_TAKES_TURNS = """
+_TAKES_SLOTS = """
 import asyncio, sys
 from sqlalchemy import make_url
 from kpi_pipeline.db.engine import open_engine
-from kpi_pipeline_tests.db.turns import pacing_on, take
+from kpi_pipeline_tests.db.slots import pacing_on, take
 
 async def work():
     pacing = pacing_on(open_engine(make_url(sys.argv[1])), calls_per_second=20)
@@ -244,20 +244,20 @@ print("done", flush=True)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_another_process_is_paced_with_ours(engine: Engine) -> None:
-    note_turns(engine)
+    note_slots(engine)
 
     async def work() -> None:
         pacing = pacing_on(engine, calls_per_second=20)
         await asyncio.gather(*(take(pacing) for _ in range(20)))
 
-    with another_process(_TAKES_TURNS, engine) as process:
+    with another_process(_TAKES_SLOTS, engine) as process:
         assert line_of(process) == "ready"
         tell(process, "go")
         run(work())
         assert line_of(process) == "done"
-    moments = turns_of(engine)
+    moments = slots_of(engine)
     assert len(moments) == 40
     assert all(later - earlier >= timedelta(seconds=0.05) for earlier, later in pairwise(moments))
     assert min(seconds(moments, apart=20)) >= 1.095

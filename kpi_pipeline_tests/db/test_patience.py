@@ -13,7 +13,7 @@ from kpi_pipeline.db.retry import DatabaseAway, retry_on_disconnect
 from kpi_pipeline_tests.cli.running import wait_until
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 _CREATE = "CREATE TABLE IF NOT EXISTS visits (guest text PRIMARY KEY)"
 
@@ -111,7 +111,7 @@ def test_a_server_that_stays_away_is_told_of_in_a_sentence(
     assert 0.5 <= time.monotonic() - began < 25
     sentence = str(told.value)
     assert sentence.startswith("The database could not be reached for 0.5 s: ")
-    assert sentence.endswith(". See that PostgreSQL runs, and run it again.")
+    assert sentence.endswith(". Check that PostgreSQL runs, then run it again.")
     assert "\n" not in sentence
 
 

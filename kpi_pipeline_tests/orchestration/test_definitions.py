@@ -106,7 +106,7 @@ print("imported")
 module.defs()
 print("loaded")
 import sys
-heavy = {"pandas", "numpy", "httpx", "cryptography", "psycopg", "stamina", "starlette", "uvicorn"}
+heavy = {"pandas", "numpy", "httpx", "cryptography", "psycopg", "starlette", "uvicorn"}
 heavy |= {"apprise"}
 print(*sorted(heavy & sys.modules.keys()))
 """
@@ -123,7 +123,7 @@ def loading(**environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_the_environment_is_read_when_dagster_loads_and_not_on_import() -> None:
     wrong = loading(KPI_TIMEZONE="Mars/Olympus")
 
@@ -132,14 +132,14 @@ def test_the_environment_is_read_when_dagster_loads_and_not_on_import() -> None:
     assert "KPI_TIMEZONE: 'Mars/Olympus' is no time zone" in wrong.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_loading_needs_no_address_and_no_secret() -> None:
     bare = loading()
 
     assert bare.stdout.split()[:2] == ["imported", "loaded"], bare.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_loading_brings_in_nothing_that_only_the_work_of_a_run_needs() -> None:
     # Dagster's page and daemon load the definitions too, and each run waits for them.
     assert loading().stdout.split()[2:] == []

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, Bison
-from kpi_pipeline_tests.db.turns import LEASE_SECONDS, note_turns, turns_of
+from kpi_pipeline_tests.db.slots import LEASE_SECONDS, note_slots, slots_of
 from kpi_pipeline_tests.processes.running import Arrival, arrivals, at_work, errors
 from kpi_pipeline_tests.processes.tasks import Reading, Task
 from kpi_pipeline_tests.sync.support import Agency
@@ -24,7 +24,7 @@ def _paced(agency: Agency, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("KPI_BISON_CALLS_PER_SECOND", str(CALLS_PER_SECOND))
     # A slot is leased for 30 s longer than a call may take; the noting of turns reckons with it.
     monkeypatch.setenv("KPI_BISON_TIMEOUT_SECONDS", str(LEASE_SECONDS - 30))
-    note_turns(engine)
+    note_slots(engine)
 
 
 def tasks_of(agency: Agency) -> list[Task]:
@@ -75,20 +75,20 @@ def crowded_seconds(moments: Sequence[datetime]) -> list[datetime]:
 
 
 @pytest.mark.alone
-@pytest.mark.slow
+@pytest.mark.server
 def test_two_processes_together_keep_to_the_rate_and_use_it(
     agency: Agency, bison: Bison, engine: Engine, tmp_path: Path
 ) -> None:
     calls = calls_of_both(agency, bison, tmp_path)
 
     assert len(calls) == 2 * CALLS_EACH
-    assert_the_rate_is_kept(turns_of(engine), calls)
+    assert_the_rate_is_kept(slots_of(engine), calls)
     seconds = (calls[-1].at - calls[0].at).total_seconds()
     assert (len(calls) - 1) / seconds >= 0.85 * CALLS_PER_SECOND
 
 
 @pytest.mark.alone
-@pytest.mark.slow
+@pytest.mark.server
 def test_a_429_stops_both_processes_and_loses_nobody(
     agency: Agency, bison: Bison, engine: Engine, tmp_path: Path
 ) -> None:
@@ -97,7 +97,7 @@ def test_a_429_stops_both_processes_and_loses_nobody(
     calls = calls_of_both(agency, bison, tmp_path)
 
     assert len(calls) == 2 * CALLS_EACH + 3
-    assert_the_rate_is_kept(turns_of(engine), calls)
+    assert_the_rate_is_kept(slots_of(engine), calls)
     pauses = [
         after.at - refused.answered() for refused, after in pairwise(calls) if refused.status == 429
     ]

@@ -1,4 +1,4 @@
-"""Turns of a pacing, noted by the database itself at the very moment they are taken."""
+"""Slots of a rate limiter, noted by the database itself at the moment they are taken."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,14 +10,14 @@ from kpi_pipeline.db.rate_limiter import InstancePacing
 
 LEASE_SECONDS = 60.0
 
-_NOTE_TURNS = f"""
-CREATE TABLE turns (instance text, at timestamptz);
-CREATE FUNCTION note_turn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    INSERT INTO turns VALUES (NEW.instance, NEW.expires_at - interval '{LEASE_SECONDS} s');
+_NOTE_SLOTS = f"""
+CREATE TABLE slots (instance text, at timestamptz);
+CREATE FUNCTION note_slot() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO slots VALUES (NEW.instance, NEW.expires_at - interval '{LEASE_SECONDS} s');
     RETURN NEW;
 END $$;
-CREATE TRIGGER note_turn AFTER INSERT ON bison_call_slots
-    FOR EACH ROW EXECUTE FUNCTION note_turn();
+CREATE TRIGGER note_slot AFTER INSERT ON bison_call_slots
+    FOR EACH ROW EXECUTE FUNCTION note_slot();
 """
 
 
@@ -40,14 +40,14 @@ def pacing_on(
     )
 
 
-def note_turns(engine: Engine) -> None:
+def note_slots(engine: Engine) -> None:
     with engine.begin() as connection:
-        connection.execute(text(_NOTE_TURNS))
+        connection.execute(text(_NOTE_SLOTS))
 
 
-def turns_of(engine: Engine, instance: str = "main") -> list[datetime]:
-    """The moments, by the database's clock, at which turns were taken since `note_turns`."""
-    statement = text("SELECT at FROM turns WHERE instance = :instance ORDER BY at")
+def slots_of(engine: Engine, instance: str = "main") -> list[datetime]:
+    """The moments, by the database's clock, at which slots were taken since `note_slots`."""
+    statement = text("SELECT at FROM slots WHERE instance = :instance ORDER BY at")
     with engine.connect() as connection:
         return list(connection.scalars(statement, {"instance": instance}))
 
@@ -60,7 +60,7 @@ def next_free_at(engine: Engine, instance: str = "main") -> datetime:
 
 
 def was_free_since(engine: Engine, seconds: float) -> datetime:
-    """Make as if the next turn had been free for so long; return since when."""
+    """Make as if the next slot had been free for so long; return since when."""
     statement = text(
         "INSERT INTO bison_pacing VALUES ('main', clock_timestamp() - :s * interval '1 s')"
     )
@@ -75,6 +75,6 @@ def slots_taken(engine: Engine) -> int:
 
 
 async def take(pacing: InstancePacing) -> None:
-    """Take a turn, and be done with it at once."""
-    async with pacing.turn():
+    """Take a slot, and free it at once."""
+    async with pacing.slot():
         pass
