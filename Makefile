@@ -5,11 +5,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help demo test lint bench screenshots constraints clean
+.PHONY: help demo test test-fast test-long test-newest lint bench screenshots constraints clean
 
 help:
 	@echo "make demo          the whole pipeline at work, against an invented agency"
-	@echo "make test          lint, types and all tests"
+	@echo "make test          lint, types and all tests but the long ones: before each merge"
+	@echo "make test-fast     the tests without servers, daemons and browsers: after each change"
+	@echo "make test-long     chaos, ten thousand events, random kills, properties at length"
+	@echo "make test-newest   the Dagster layer's tests on the newest Dagster of its range"
 	@echo "make lint          lint and types alone"
 	@echo "make bench         the benchmarks, as tables; one of them: make bench ONLY=daily"
 	@echo "make screenshots   the pictures of the README, made anew"
@@ -31,11 +34,28 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	@$(BIN)/kpi demo
 
-# Three at a time, on two cores: a test mostly waits. Those that share what they started stay
+# Three processes on two cores: a test mostly waits. Tests that share what they started stay
 # together: see conftest.py.
+SIDE_BY_SIDE := -n 3 --no-loadscope-reorder
+
 test: lint
-	@$(BIN)/pytest -m alone
-	@$(BIN)/pytest -n 3 --no-loadscope-reorder -m "not alone"
+	@$(BIN)/pytest -m "alone and not long"
+	@$(BIN)/pytest $(SIDE_BY_SIDE) -m "not alone and not long"
+
+test-fast: $(READY)
+	@$(BIN)/pytest $(SIDE_BY_SIDE) -m "not (server or runs or browser or waits or alone or long)"
+
+test-long: $(READY)
+	@$(BIN)/pytest $(SIDE_BY_SIDE) --hypothesis-profile long -m "long or thorough"
+
+# Its own environment: the exact versions of constraints.txt, but for Dagster's.
+test-newest:
+	@$(PYTHON) -m venv .venv-newest
+	@sed '/^dagster/d' constraints.txt > .venv-newest/constraints.txt
+	@.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
+		-c .venv-newest/constraints.txt -e '.[dev]'
+	@.venv-newest/bin/python -m pip list --disable-pip-version-check | grep '^dagster'
+	@.venv-newest/bin/python -m pytest -n 2 -m "not long" kpi_pipeline_tests/orchestration
 
 lint: $(READY)
 	@$(BIN)/ruff check .
@@ -53,5 +73,5 @@ constraints:
 		--no-annotate --no-emit-index-url pyproject.toml -o constraints.txt
 
 clean:
-	@rm -rf .venv .kpi .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	@rm -rf .venv .venv-newest .kpi .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

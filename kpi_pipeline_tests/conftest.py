@@ -6,6 +6,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import is_hypothesis_test, settings
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine, create_engine, text
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
@@ -25,9 +26,15 @@ NOW = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
 # The tests of this folder share one agency, which takes half a minute of processor time to start,
 # and more for as long as it runs.
 _ONE_AGENCY = "end_to_end/one_agency/"
+_SLOW = ("server", "runs", "browser", "long")
 
 
 _GUARD = pytest.StashKey[Guard]()
+
+# How many examples a property is tried with: `make test-long` names the second profile.
+settings.register_profile("usual", max_examples=20)
+settings.register_profile("long", max_examples=200)
+settings.load_profile("usual")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,16 +52,23 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         guard.close()
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slow ones, in random order: no process is left alone with one at the end."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Mark the properties; begin with the slow tests, in random order.
 
-    def turn(item: pytest.Item) -> int:
+    Then no process is left alone with a slow one at the end.
+    """
+    for item in items:
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker("thorough")
+    yield
+
+    def place(item: pytest.Item) -> int:
         if _ONE_AGENCY in item.nodeid:
             return 0
-        return 2 if item.get_closest_marker("slow") is None else 1
+        return 1 if any(map(item.get_closest_marker, _SLOW)) else 2
 
-    items.sort(key=turn)
+    items.sort(key=place)
 
 
 class ByWhatTheyShare(LoadFileScheduling):  # type: ignore[misc]

@@ -18,7 +18,7 @@ from kpi_pipeline.services.dagster_home import dagster_instance
 from kpi_pipeline.settings import Settings
 from kpi_pipeline_tests import PROJECT_ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.runs
 
 
 def instance_file() -> dict[str, Any]:

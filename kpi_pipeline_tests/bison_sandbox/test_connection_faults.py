@@ -161,7 +161,7 @@ def test_a_held_call_holds_up_nobody_else(held: Bison) -> None:
         assert time.monotonic() - started < 30
 
 
-@pytest.mark.slow
+@pytest.mark.server
 @pytest.mark.parametrize("reader", ["h11", "httptools"])
 @pytest.mark.parametrize("kind", ["slow", "stall"])
 def test_a_server_that_stops_cuts_held_calls_off_without_a_traceback(

@@ -35,7 +35,7 @@ def served(calls_per_second: float = 0) -> Iterator[tuple[subprocess.Popen[str],
             process.kill()
 
 
-@pytest.mark.slow
+@pytest.mark.server
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_says_where_it_listens_and_ends_quietly_on_a_signal(number: signal.Signals) -> None:
     with served() as (process, line):
@@ -50,7 +50,7 @@ def test_it_says_where_it_listens_and_ends_quietly_on_a_signal(number: signal.Si
     assert (process.returncode, rest, errors) == (0, "", "")
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_calls_that_wait_for_their_turn_do_not_keep_it_alive() -> None:
     with served(calls_per_second=0.2) as (process, line):
         url = line.split()[4]

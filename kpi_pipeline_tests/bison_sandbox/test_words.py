@@ -127,7 +127,7 @@ def test_the_help_names_every_manner_and_every_kind_of_fault() -> None:
     assert len(values) == 20
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_the_command_starts_a_sandbox_with_manners_faults_and_ids_of_choice() -> None:
     words = ["--clients", "3", "--latency", "0", "--first-workspace-id", "40"]
     words += ["--variant", "paging=whole", "--variant", "wrapped_401=false"]
@@ -163,7 +163,7 @@ def test_the_command_starts_a_sandbox_with_manners_faults_and_ids_of_choice() ->
     assert (process.returncode, rest, errors) == (0, "", "")
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_the_command_refuses_a_wrong_switch_in_a_sentence() -> None:
     done = subprocess.run(
         [*COMMAND, "--variant", "counts=many"],

@@ -115,7 +115,7 @@ def test_a_database_that_is_behind_is_refused_and_left_alone(
     engine.dispose()
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_an_upgrade_makes_both_databases_and_then_commands_work(
     kpi: Kpi, new_name: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +153,7 @@ def test_a_database_of_dagster_that_was_never_made_is_named_and_nothing_is_impor
     kpi("metrics").answer()
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_a_refusal_in_a_real_process_is_one_sentence_and_code_1(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -165,7 +165,7 @@ def test_a_refusal_in_a_real_process_is_one_sentence_and_code_1(
     assert PASSWORD not in refusal
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_without_a_configured_database_one_is_started_and_kept_in_the_state_folder(
     kpi: Kpi, open_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

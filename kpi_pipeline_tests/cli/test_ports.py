@@ -58,7 +58,7 @@ def test_up_without_an_email_bison_names_the_setting_and_the_demo(kpi: Kpi, tmp_
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_sigterm_ends_the_sandbox_quietly() -> None:
     with kpi_in_a_process("sandbox", "--port", "0", "--clients", "3") as process:
         assert process.stdout is not None

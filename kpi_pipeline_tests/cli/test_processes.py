@@ -99,7 +99,7 @@ def test_the_orphans_of_a_child_that_crashed_are_ended(tmp_path: Path) -> None:
     wait_until(lambda: is_gone(grandchild), "the end of the orphan")
 
 
-@pytest.mark.slow
+@pytest.mark.server
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 def test_a_child_does_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> None:
     program = f"""

@@ -17,7 +17,7 @@ from kpi_pipeline_tests.alerts.test_freshness import row
 from kpi_pipeline_tests.cli.running import Kpi, days_ago
 from kpi_pipeline_tests.db.stocked import imported, record
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 NOW = datetime.now(UTC)
 

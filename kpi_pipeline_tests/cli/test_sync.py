@@ -8,7 +8,7 @@ from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.cli.running import Kpi, cells, days_ago, rows_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("imported")]
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("imported")]
 
 REPORT = re.compile(
     r"(\d+) of (\d+) clients ok in \d+\.\d s, (\d+) API calls; (\d+) of (\d+) with their own key"

@@ -109,7 +109,7 @@ def test_an_inactive_client_is_refused_and_left_out(
     _nothing_happened(engine, live_bison, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_without_the_master_key_only_the_clients_that_need_it_fail_and_the_others_land(
     kpi: Kpi,
     live_bison: Bison,
@@ -139,7 +139,7 @@ def test_without_the_master_key_only_the_clients_that_need_it_fail_and_the_other
     assert "26 of 26 clients ok" in kpi("sync", "--date", day).answer()
 
 
-@pytest.mark.slow
+@pytest.mark.server
 @pytest.mark.usefixtures("imported")
 def test_an_email_bison_that_does_not_answer_is_named_for_each_client_and_no_row_changes(
     kpi: Kpi, live_bison: Bison, engine: Engine, monkeypatch: pytest.MonkeyPatch
@@ -161,7 +161,7 @@ def test_an_email_bison_that_does_not_answer_is_named_for_each_client_and_no_row
     assert rows_of(engine, *NUMBERS) == before
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_an_instance_that_is_not_configured_is_told_for_each_client(
     kpi: Kpi, keyless: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

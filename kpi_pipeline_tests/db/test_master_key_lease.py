@@ -170,7 +170,7 @@ print("freed", flush=True)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_another_process_holds_the_master_key_for_as_long_as_it_needs(engine: Engine) -> None:
     with another_process(_HOLDS_THE_KEY, engine) as process:
         assert line_of(process) == "held"
@@ -187,7 +187,7 @@ def test_another_process_holds_the_master_key_for_as_long_as_it_needs(engine: En
         assert line_of(process) == "freed"
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_a_killed_holder_frees_the_master_key_when_its_lease_expires(engine: Engine) -> None:
     with another_process(_HOLDS_THE_KEY, engine) as process:
         assert line_of(process) == "held"

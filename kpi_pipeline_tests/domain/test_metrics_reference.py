@@ -132,7 +132,7 @@ def expected(case: Case, workspace: str, day: date) -> dict[str, object]:
 
 
 @given(cases())
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 def test_the_numbers_agree_with_a_plain_count_day_by_day(case: Case) -> None:
     facts = [
         DailyFact(workspace, day, **fact.counts, as_of=fact.as_of)

@@ -27,7 +27,7 @@ from kpi_pipeline_tests.end_to_end.starting import running_agency
 from kpi_pipeline_tests.expected import Row
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 _DAYS = 90
 _AWAY_SECONDS = 3.0

@@ -17,7 +17,7 @@ from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 from kpi_pipeline_tests.end_to_end.runs import under_way
 from kpi_pipeline_tests.end_to_end.starting import running_agency
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]
+pytestmark = [pytest.mark.server, pytest.mark.timeout(1_200)]
 
 _SERIES = "/api/workspaces/v1.1/line-area-chart-stats"
 Target = Mapping[str, Sequence[date]]

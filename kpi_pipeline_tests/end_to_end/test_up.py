@@ -16,7 +16,7 @@ from kpi_pipeline.instances import format_instances
 from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.conftest import instance_of
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 
 @pytest.mark.parametrize(

@@ -64,9 +64,7 @@ def in_order(agency: Agency) -> Outcome:
     return taken_in(agency, [EVENTS])
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=_batches())
 def test_any_order_and_batches_and_any_of_them_twice_give_the_same_rows(
     agency: Agency, in_order: Outcome, batches: list[list[Event]]

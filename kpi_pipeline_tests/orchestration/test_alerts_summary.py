@@ -17,7 +17,7 @@ from kpi_pipeline_tests.alerts.support import json_url, titles
 from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, receiving
 from kpi_pipeline_tests.orchestration.installation import Installation
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.runs
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from kpi_pipeline_tests.cli.running import rows_of
 from kpi_pipeline_tests.orchestration.installation import ASSETS, Installation, cells
 from kpi_pipeline_tests.orchestration.old_runs import OldRuns, dagster_beside
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.runs
 
 REGISTRY = "client_registry"
 

@@ -11,7 +11,7 @@ from kpi_pipeline_tests.conftest import instance_of
 from kpi_pipeline_tests.db.stocked import api_key, imported, record
 from kpi_pipeline_tests.orchestration.installation import Installation
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.runs
 REGISTRY = ["client_registry"]
 
 

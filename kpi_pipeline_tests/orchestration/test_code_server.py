@@ -44,7 +44,7 @@ print(json.dumps([result.success, threads, sorted(sys.modules.keys() - before), 
 """
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_a_run_finds_all_that_it_needs_imported_before_it_is_forked(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,7 +76,7 @@ def test_a_run_finds_all_that_it_needs_imported_before_it_is_forked(
     assert not [path for path in read if "migrations" in path or "zoneinfo" in path]
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_the_code_server_ends_when_it_is_told_to_though_a_shell_had_it_ignore_ctrl_c(
     tmp_path: Path,
 ) -> None:

@@ -10,7 +10,7 @@ from kpi_pipeline.sync.scope import KpiAsset
 from kpi_pipeline_tests.orchestration.installation import ASSETS, Installation, cells, counts
 from kpi_pipeline_tests.sync.support import differences
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.runs
 
 
 def test_a_run_over_a_rectangle_materializes_its_partitions_and_no_other(

@@ -131,7 +131,7 @@ def test_without_an_hourly_refresh_there_is_no_such_schedule_and_a_day_counts_as
     )
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 def test_the_totals_are_asked_for_by_hand_and_by_no_run_that_fills_partitions(
     installation: Installation,
 ) -> None:
@@ -155,7 +155,7 @@ def test_the_totals_are_asked_for_by_hand_and_by_no_run_that_fills_partitions(
     assert stats_calls(installation) == 26
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 def test_the_runs_of_a_backfill_say_what_was_found_last_and_do_no_check(
     installation: Installation,
 ) -> None:
@@ -175,7 +175,7 @@ def test_the_runs_of_a_backfill_say_what_was_found_last_and_do_no_check(
     assert "(As found " in said.description
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 def test_a_run_in_which_a_client_fails_does_its_checks_all_the_same(
     installation: Installation,
 ) -> None:
@@ -189,7 +189,7 @@ def test_a_run_in_which_a_client_fails_does_its_checks_all_the_same(
     assert bad in str(fresh.metadata["offenders"].value)
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 def test_what_a_round_found_stands_in_the_database_for_whoever_has_no_dagster(
     installation: Installation,
 ) -> None:
@@ -205,7 +205,7 @@ def test_what_a_round_found_stands_in_the_database_for_whoever_has_no_dagster(
     assert check_key(Check.FRESHNESS) in LIGHT_CHECKS
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 def test_each_round_that_is_due_tells_the_watch_from_outside_that_it_was_done(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

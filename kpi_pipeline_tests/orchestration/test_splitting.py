@@ -11,7 +11,7 @@ from kpi_pipeline.orchestration.automation.splitting import SPLIT_FROM
 from kpi_pipeline.orchestration.partitions import WORKSPACE, block_tags, range_of
 from kpi_pipeline_tests.orchestration.installation import ASSETS, Installation, cells
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.runs
 
 
 def look(

@@ -20,7 +20,7 @@ from kpi_pipeline.orchestration.runtime.storage import (
 from kpi_pipeline_tests.cli.running import wait_until
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 StorageT = TypeVar("StorageT", RetryingRunStorage, RetryingScheduleStorage, PooledEventLogStorage)
 

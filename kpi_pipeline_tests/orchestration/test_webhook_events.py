@@ -32,7 +32,7 @@ from kpi_pipeline_tests.orchestration.stored_events import (
     store_leads,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.runs
 
 
 def drop(installation: Installation, name: str, *bodies: Mapping[str, object]) -> Path:

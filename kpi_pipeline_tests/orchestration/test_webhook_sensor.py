@@ -26,7 +26,7 @@ from kpi_pipeline_tests.orchestration.stored_events import (
     store_leads,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.runs
 EVENT_ASSETS = {"kpi_projections", "client_metrics"}
 
 

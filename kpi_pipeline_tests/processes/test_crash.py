@@ -30,7 +30,7 @@ def reading_of(workspace: str) -> Task:
     return Task(readings=[Reading(workspace=workspace, first=FIRST, last=LAST)])
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_what_a_killed_process_held_falls_to_another_when_it_expires_and_not_before(
     agency: Agency, bison: Bison, engine: Engine, tmp_path: Path
 ) -> None:

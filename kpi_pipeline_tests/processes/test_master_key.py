@@ -89,7 +89,7 @@ def tasks_of(keyless: Sequence[str]) -> list[Task]:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_two_processes_never_take_another_workspaces_numbers_however_often_the_key_is_moved(
     agency: Agency, bison: Bison, tmp_path: Path
 ) -> None:

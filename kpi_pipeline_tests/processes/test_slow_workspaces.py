@@ -57,7 +57,7 @@ class Round:
 
 
 @pytest.mark.alone
-@pytest.mark.slow
+@pytest.mark.server
 def test_a_slow_and_a_stalled_workspace_hold_up_none_of_the_other_24(
     agency: Agency, bison: Bison
 ) -> None:

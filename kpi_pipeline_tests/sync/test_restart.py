@@ -19,7 +19,7 @@ from kpi_pipeline_tests.bison_sandbox.running import TODAY, Bison, Stage
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
 from kpi_pipeline_tests.sync.support import SERIES, differences, errors, open_agency
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 # For that long the server stays away.
 _AWAY_SECONDS = 1.0

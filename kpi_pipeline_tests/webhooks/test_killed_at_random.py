@@ -16,7 +16,7 @@ from kpi_pipeline_tests.sync.support import Agency
 from kpi_pipeline_tests.webhooks.conftest import agency_on, today_of
 from kpi_pipeline_tests.webhooks.sending import Gateway, gateways
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 LEADS = 1_000
 KILLS = 4

@@ -18,7 +18,7 @@ from kpi_pipeline_tests.sync.support import Agency, Rows, differences
 from kpi_pipeline_tests.webhooks.conftest import today_of
 from kpi_pipeline_tests.webhooks.sending import Gateway, Lead, Ledger, gateways, send
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 LEADS, DUPLICATES = 7_000, 3_000
 ROUNDS, WAVES = 2, 4

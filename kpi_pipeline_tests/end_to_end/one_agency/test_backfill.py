@@ -14,7 +14,7 @@ from kpi_pipeline_tests.cli.backfills import finished, launched
 from kpi_pipeline_tests.cli.running import kpi_in_a_process
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 from kpi_pipeline_tests.expected import Row
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 
 def differences(agency: Agency, workspaces: list[str], dates: list[date]) -> list[str]:

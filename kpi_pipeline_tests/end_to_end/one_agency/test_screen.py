@@ -15,7 +15,7 @@ from kpi_pipeline_tests.browser.chromium import (
 )
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.server, pytest.mark.browser]
 
 
 def test_the_partition_grid_shows_each_client_and_the_numbers_of_a_clicked_partition(

@@ -122,7 +122,7 @@ def test_an_instance_that_answers_503_stops_its_own_clients_alone(pair: Pair) ->
     pair.assert_right(pair.second, pair.of_second)
 
 
-@pytest.mark.slow
+@pytest.mark.waits
 def test_an_instance_that_asks_to_wait_holds_back_its_own_clients_alone(pair: Pair) -> None:
     pair.second.bison.fault("status", status=429, retry_after=1)
 

@@ -46,7 +46,7 @@ FIRST_NIGHTS = [
 
 def rows(cases: Iterable[Case]) -> Sequence[object]:
     return [
-        pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.slow else [])
+        pytest.param(case, id=case.name, marks=[pytest.mark.waits] if case.slow else [])
         for case in cases
     ]
 
