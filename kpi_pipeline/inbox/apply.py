@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from kpi_pipeline.db.inbox import note_failure
 from kpi_pipeline.db.metrics import publish_metrics, recompute_projections
 from kpi_pipeline.db.overlay import affected_dates, mark_applied
+from kpi_pipeline.db.retry import is_away
 from kpi_pipeline.domain.calendar import business_date
 
 _log = logging.getLogger(__name__)
@@ -50,10 +51,10 @@ def _apply(
                 recompute_projections(connection, workspaces, dates, tz, open_day=today)
                 publish_metrics(connection, workspaces, dates, source="webhook")
             return mark_applied(connection, workspaces, dates, today=today, now=now)
-    except OperationalError:
-        # A full disk or a server that shuts down has nothing to do with the events.
-        raise
-    except Exception as error:  # noqa: BLE001 - the events stay stored after any error
+    except Exception as error:
+        # A full disk or a lost server has nothing to do with the events.
+        if isinstance(error, OperationalError) or is_away(error):
+            raise
         if len(workspaces) > 1:
             return sum(_apply(connection, [it], dates, tz, today, now) for it in workspaces)
         (workspace,) = workspaces

@@ -39,6 +39,26 @@ POISON = """
 """
 
 
+# The first attempt to write the client's rows meets a problem of the server. A sequence counts
+# attempts that are rolled back, too.
+BROKEN_OFF = """
+    CREATE SEQUENCE attempts;
+    CREATE FUNCTION break_off() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NEW.workspace = '{workspace}' AND nextval('attempts') = 1 THEN
+            {statement};
+        END IF;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER break_off BEFORE INSERT OR UPDATE ON client_metrics
+        FOR EACH ROW EXECUTE FUNCTION break_off();
+"""
+FULL_DISK = "RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'"
+SHUT_DOWN = "PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(5)"
+# The server ends the connection with an error that is no OperationalError.
+TIMED_OUT = "PERFORM set_config('transaction_timeout', '1', true); PERFORM pg_sleep(5)"
+
+
 @dataclass
 class Agency:
     """The clients of one database, and the moment `at` that its inbox takes for now."""

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from kpi_pipeline.db.inbox import NO_CLIENT, NOT_ACTIVE
 from kpi_pipeline.db.locks import lock_client, lock_clients
@@ -16,7 +17,14 @@ from kpi_pipeline.inbox.apply import apply_pending
 from kpi_pipeline.inbox.replay import match_and_date, replay
 from kpi_pipeline_tests.db.stocked import AS_OF, TODAY, imported, record
 from kpi_pipeline_tests.domain.bodies import CHICAGO, email_sent, lead
-from kpi_pipeline_tests.inbox.support import LATER, Agency
+from kpi_pipeline_tests.inbox.support import (
+    BROKEN_OFF,
+    FULL_DISK,
+    LATER,
+    SHUT_DOWN,
+    TIMED_OUT,
+    Agency,
+)
 
 MONTH_SO_FAR = 3 * 18
 
@@ -155,6 +163,26 @@ def test_waits_between_tries_grow_and_after_the_fifth_the_event_is_set_aside(
     assert stocked.events("id", "status", "tries", "reason")[0] == (
         *(poison.event_id, "applied", 0, None),
     )
+    assert stocked.number("positive_replies_mtd") == MONTH_SO_FAR + 1
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [FULL_DISK, SHUT_DOWN, TIMED_OUT],
+    ids=["full disk", "shut down", "timed out"],
+)
+def test_a_full_disk_or_a_lost_server_counts_as_no_try_of_an_event(
+    stocked: Agency, problem: str
+) -> None:
+    stocked.ingest(lead(1, arrived_at=LATER), realtime=False)
+    stocked.sql(BROKEN_OFF.format(workspace="harbor", statement=problem))
+
+    with pytest.raises(DBAPIError):
+        apply_all(stocked, "harbor")
+
+    assert stocked.events("status", "tries", "reason") == [("received", 0, None)]
+    assert due(stocked) == ["harbor"]
+    assert apply_all(stocked, "harbor") == 1
     assert stocked.number("positive_replies_mtd") == MONTH_SO_FAR + 1
 
 

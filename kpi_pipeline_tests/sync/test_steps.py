@@ -6,10 +6,18 @@ from datetime import date, timedelta
 import pytest
 
 from kpi_pipeline.db.clients_csv import parse
-from kpi_pipeline.db.tables import client_metrics, kpi_projections, raw_bison_stats
+from kpi_pipeline.db.tables import (
+    client_metrics,
+    kpi_projections,
+    raw_bison_stats,
+    webhook_events,
+)
 from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.inbox.ingest import inbox_of, ingest
 from kpi_pipeline.sync.scope import KpiAsset
 from kpi_pipeline_tests.bison_sandbox.running import TODAY
+from kpi_pipeline_tests.conftest import NOW
+from kpi_pipeline_tests.domain.bodies import lead
 from kpi_pipeline_tests.sync.support import Agency, errors, without, write
 
 DATES = days_between(TODAY - timedelta(days=2), TODAY)
@@ -43,6 +51,55 @@ def test_recomputing_asks_email_bison_for_nothing_and_finds_the_same_numbers(
     assert {slug: list(it.numbers) for slug, it in outcomes.items()} == dict.fromkeys(
         clients, DATES
     )
+
+
+@pytest.mark.parametrize(
+    ("assets", "applied"),
+    [([KpiAsset.PROJECTIONS], False), ([KpiAsset.METRICS], False), (RECOMPUTE, True)],
+    ids=["kpi_projections", "client_metrics", "both"],
+)
+def test_an_event_is_applied_only_when_both_projections_and_metrics_are_computed(
+    agency: Agency, assets: Sequence[KpiAsset], applied: bool
+) -> None:
+    slug = agency.keyed[0]
+    agency.synced([TODAY], [slug])
+    before = agency.rows()[slug, TODAY]["positive_replies_mtd"]
+    event = lead(1, agency.ids[slug], NOW + timedelta(minutes=1))
+    ingest(inbox_of(agency.app, realtime=False), [event])
+
+    assert errors(agency.sync([TODAY], [slug], assets)) == {}
+
+    [stored] = agency.table(webhook_events)
+    assert stored["status"] == ("applied" if applied else "received")
+    assert agency.rows()[slug, TODAY]["positive_replies_mtd"] == before + applied
+
+
+@pytest.mark.parametrize("assets", [[KpiAsset.PROJECTIONS], RECOMPUTE], ids="+".join)
+def test_the_plotted_numbers_hold_an_event_that_came_after_the_fetch(
+    agency: Agency, assets: Sequence[KpiAsset]
+) -> None:
+    slug = agency.keyed[0]
+    fetched = agency.sync([TODAY], [slug])[slug].numbers[TODAY]
+    event = lead(1, agency.ids[slug], NOW + timedelta(minutes=1))
+    ingest(inbox_of(agency.app, realtime=False), [event])
+
+    plotted = agency.sync([TODAY], [slug], assets)[slug].numbers[TODAY]
+
+    assert plotted.positive_replies == fetched.positive_replies + 1
+    assert plotted.positive_replies_mtd == (fetched.positive_replies_mtd or 0) + 1
+
+
+def test_the_plotted_numbers_of_facts_that_were_fetched_alone_are_those_facts(
+    agency: Agency,
+) -> None:
+    slug = agency.keyed[0]
+    agency.synced([TODAY], [slug])
+    older = agency.rows()[slug, TODAY]["emails_sent_today"]
+    agency = agency.moved_to(NOW + timedelta(hours=2))
+
+    plotted = agency.sync([TODAY], [slug], [KpiAsset.FACTS])[slug].numbers[TODAY]
+
+    assert plotted.emails_sent == agency.rows(raw_bison_stats)[slug, TODAY]["sent"] > older
 
 
 def test_a_new_target_shows_once_the_rows_are_recomputed(agency: Agency) -> None:

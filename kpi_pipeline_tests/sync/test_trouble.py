@@ -9,15 +9,18 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from kpi_pipeline.db.sync_log import read_entries
-from kpi_pipeline.db.tables import client_api_keys, client_metrics, sync_log
+from kpi_pipeline.db.tables import client_api_keys, client_metrics, sync_log, webhook_events
 from kpi_pipeline.db.vault import Vault, new_secret_key
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.inbox.ingest import inbox_of, ingest
 from kpi_pipeline.sync.run import ClientOutcome, run_sync
 from kpi_pipeline.sync.scope import PartitionBlock
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, Stage
 from kpi_pipeline_tests.conftest import NOW
 from kpi_pipeline_tests.db.stocked import imported, record
+from kpi_pipeline_tests.domain.bodies import lead
+from kpi_pipeline_tests.inbox.support import BROKEN_OFF, FULL_DISK, SHUT_DOWN, TIMED_OUT
 from kpi_pipeline_tests.sync.support import (
     ALL_STEPS,
     PLANS,
@@ -171,6 +174,28 @@ def test_trouble_that_nobody_foresaw_stays_with_its_client_too(
     assert_only_the_healthy_are_new(poisoned, healthy, [victim], before)
     assert f"{victim} failed" in caplog.text
     assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("problem", "is_retried"),
+    [(FULL_DISK, False), (SHUT_DOWN, True), (TIMED_OUT, True)],
+    ids=["full disk", "shut down", "timed out"],
+)
+def test_a_full_disk_or_a_lost_server_counts_as_no_try_of_an_event(
+    agency: Agency, problem: str, is_retried: bool
+) -> None:
+    slug = agency.keyed[0]
+    agency.synced([TODAY], [slug])
+    ingest(inbox_of(agency.app, realtime=False), [lead(1, agency.ids[slug], LATER)])
+    with agency.app.engine.begin() as connection:
+        connection.execute(text(BROKEN_OFF.format(workspace=slug, statement=problem)))
+
+    failed = errors(agency.sync([TODAY], [slug]))
+
+    assert failed.keys() == (set() if is_retried else {slug})
+    assert [it["tries"] for it in agency.table(webhook_events)] == [0]
+    agency.synced([TODAY], [slug])
+    assert [it["status"] for it in agency.table(webhook_events)] == ["applied"]
 
 
 def test_a_key_that_was_stored_with_another_encryption_key_fails_its_client_alone(
