@@ -5,11 +5,12 @@ import pytest
 
 from kpi_pipeline.settings import Settings
 from kpi_pipeline_tests import PROJECT_ROOT
+from kpi_pipeline_tests.test_layers import MAY_IMPORT
 
 SETTINGS = {f"KPI_{name.upper()}" for name in Settings.model_fields}
 # Read before the settings are, or by dagster.yaml alone.
 OTHERS = {"KPI_ENV_FILE", "KPI_DAGSTER_STORAGE_URL", "KPI_DAGSTER_FILES"}
-DOCUMENTS = [PROJECT_ROOT / "README.md", *sorted((PROJECT_ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(PROJECT_ROOT.glob("*.md")), *sorted((PROJECT_ROOT / "docs").glob("*.md"))]
 
 
 def read(name: str) -> str:
@@ -22,7 +23,7 @@ def _name(variable: str) -> str:
 
 
 def test_the_readme_names_every_setting_and_no_other() -> None:
-    table = read("README.md").split("## Settings")[1].split("## How it works")[0]
+    table = read("README.md").split("\n## Settings\n")[1].split("\n## ")[0]
     assert {_name(it) for it in re.findall(r"KPI_[A-Z_]+", table)} == SETTINGS | OTHERS
 
 
@@ -51,6 +52,17 @@ def test_the_defaults_in_the_readme_are_those_of_the_code() -> None:
 def test_links_within_the_project_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+)\)", document.read_text())
     assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+def test_the_architecture_has_the_rooms_and_what_each_may_import() -> None:
+    rows = re.findall(
+        r"^\| `([a-z]+)` \| [^|]+ \| ([^|]+) \|$", read("docs/architecture.md"), flags=re.MULTILINE
+    )
+    documented: dict[str, set[str]] = {}
+    for room, imports in rows:
+        everything = imports == "everything above"
+        documented[room] = set(documented) if everything else set(re.findall(r"`(\w+)`", imports))
+    assert documented == MAY_IMPORT
 
 
 def test_each_lesson_names_a_test_that_exists() -> None:
