@@ -2,11 +2,16 @@
 
 import logging
 import secrets
+from dataclasses import dataclass, field
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
+from kpi_pipeline.alerts import delivery
 from kpi_pipeline.alerts import evaluate as evaluate_module
+from kpi_pipeline.alerts.evaluate import evaluate
+from kpi_pipeline.alerts.message import Message
 from kpi_pipeline.db.alerts import mute, read_failing, read_states
 from kpi_pipeline_tests.alerts.support import (
     START,
@@ -85,6 +90,35 @@ def test_one_outage_is_one_message_that_names_the_clients(
     assert titles(receiver.received)[1:] == ["RESOLVED: the sync of 3 clients fails"]
 
 
+@pytest.mark.parametrize("check", ["freshness", "complete", "no_missing_days"])
+def test_a_check_that_a_sync_feeds_is_held_back_until_the_sync_succeeds_again(
+    office: Office, receiver: Receiver, check: str
+) -> None:
+    office.sync("acme", "acme: answered 503")
+    office.check(check, "acme")
+    for minutes in (0, 6, 60, 120):
+        office.evaluate_at(minutes)
+    assert titles(receiver.received) == ["ERROR: the sync of 1 client fails"]
+
+    office.sync("acme")
+    # Time for the next run of the checks, which may find that the sync has repaired it.
+    for minutes in (121, 139, 142):
+        office.evaluate_at(minutes)
+    assert titles(receiver.received)[1:] == [
+        "RESOLVED: the sync of 1 client fails",
+        f"ERROR: {check} of client_metrics",
+    ]
+
+
+def test_a_check_that_no_sync_feeds_is_notified_beside_a_failing_sync(
+    office: Office, receiver: Receiver
+) -> None:
+    office.sync("acme", "acme: answered 503")
+    office.check("plausible", "acme")
+    office.evaluate_at(0)
+    assert titles(receiver.received) == ["ERROR: plausible of client_metrics"]
+
+
 def test_500_stale_clients_are_one_message_under_4_kb(office: Office, receiver: Receiver) -> None:
     stale = [f"client-{number}" for number in range(500)]
     shown = [{"workspace": it, "age_hours": 4} for it in stale[:50]]
@@ -134,6 +168,49 @@ def test_while_one_receiver_is_down_the_others_get_the_message_once(
     assert len(receiver.at("/down")) >= 2
     assert first.notified == {"json://127.0.0.1 #2": 1}
     assert [(it.receiver, it.tries) for it in first.failing] == [("json://127.0.0.1", 1)]
+
+
+def test_a_failing_receiver_is_tried_after_the_others(office: Office, receiver: Receiver) -> None:
+    receiver.answer = lambda path, before: 503 if path == "/down" else 200
+    office = office.with_(urls=[json_url(receiver.url, "/down"), json_url(receiver.url, "/up")])
+    office.check("freshness", "acme")
+    office.evaluate_at(0)
+    office.check("plausible", "birch")
+
+    office.evaluate_at(10)
+
+    paths = [it.path for it in receiver.received]
+    assert paths == ["/down", "/up", "/up", "/down"]
+
+
+@dataclass(frozen=True)
+class _SlowReceiver(delivery.Receiver):
+    """Accepts each message, after ten seconds of the test's clock."""
+
+    accepted: list[str] = field(default_factory=list)
+
+    def send(self, message: Message) -> bool:
+        self.accepted.append(message.title)
+        return True
+
+
+def test_an_evaluation_ends_before_dagster_ends_it_and_the_next_ones_serve_the_rest(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = [_SlowReceiver(f"chat {number}", None) for number in range(9)]
+    clock = SimpleNamespace(monotonic=lambda: 10.0 * sum(len(it.accepted) for it in slow))
+    monkeypatch.setattr(evaluate_module, "time", clock)
+    office.check("freshness", "acme")
+
+    first = evaluate(office.app, slow)
+    spent = clock.monotonic()
+    later = [evaluate(office.app, slow) for _ in range(2)]
+
+    # Dagster allows 60 s, and a last receiver may need some seconds until its time-out.
+    assert 0 < spent <= 45
+    assert first.notified.keys() < {it.name for it in slow}
+    assert {name for it in (first, *later) for name in it.notified} == {it.name for it in slow}
+    assert [len(it.accepted) for it in slow] == [1] * 9
 
 
 def test_a_receiver_that_never_answers_costs_its_time_out_only(

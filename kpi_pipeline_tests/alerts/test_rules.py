@@ -1,7 +1,7 @@
 """Who is notified of what, and when; the clock is passed in."""
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from kpi_pipeline.alerts.problem import Line, Problem, merge_by_cause, without_muted
@@ -200,6 +200,25 @@ def test_problems_of_one_cause_are_merged_under_the_most_severe() -> None:
     assert one.names == ("freshness", "complete")
     assert one.lines == (Line("n of m", ("acme",)),)
     assert Desk().gets(0, warned, failed) == [(NoticeKind.NEW, "outage")]
+
+
+def test_a_merged_problem_keeps_the_oldest_since_of_all_that_were_merged_into_it() -> None:
+    desk = Desk()
+    old = problem("sync", "acme", name="freshness", since=START - timedelta(hours=3))
+    young = problem("sync", "birch", since=START)
+
+    def since() -> datetime:
+        return desk.states["sync"].since
+
+    desk.evaluate(0, young)
+    assert since() == START
+    desk.evaluate(1, young, old)
+    assert since() == old.since
+    desk.evaluate(2, young)
+    assert since() == old.since, "the younger part of it goes on"
+    desk.evaluate(3)
+    desk.evaluate(5, young)
+    assert since() == START, "after it was resolved it is a new problem"
 
 
 def test_the_most_severe_new_problem_comes_first_and_resolved_ones_last() -> None:

@@ -12,7 +12,7 @@ from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.lease import MasterKeyLease
 from kpi_pipeline_tests.db.leases import leases
 from kpi_pipeline_tests.db.side_by_side import run
-from kpi_pipeline_tests.db.slots import pacing_on, slots_taken
+from kpi_pipeline_tests.db.slots import LEASE_SECONDS, pacing_on, slots_taken
 
 
 class Line:
@@ -56,9 +56,11 @@ def line(database: URL) -> Iterator[Line]:
     line.engine.dispose()
 
 
-def test_a_turn_that_was_taken_unheard_holds_one_slot_and_does_not_wait_for_itself(
+def test_a_slot_whose_answer_was_lost_is_held_once_and_does_not_wait_for_itself(
     line: Line, engine: Engine
 ) -> None:
+    began = time.monotonic()
+
     async def work() -> int:
         line.to_lose = 1
         async with pacing_on(line.engine, calls_in_flight=1).slot():
@@ -66,6 +68,7 @@ def test_a_turn_that_was_taken_unheard_holds_one_slot_and_does_not_wait_for_itse
 
     assert run(work()) == 1
     assert line.to_lose == 0
+    assert time.monotonic() - began < LEASE_SECONDS / 2, "it waited until its own slot expired"
     assert slots_taken(engine) == 0
 
 
