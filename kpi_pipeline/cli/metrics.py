@@ -4,33 +4,39 @@ import csv
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, fields
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import Annotated
 
+import typer
 from rich.markup import escape
 from rich.table import Table
 
-from kpi_pipeline.app import open_app
-from kpi_pipeline.cli.tables import cell, print_whole
+from kpi_pipeline.cli.common import (
+    Day,
+    Workspaces,
+    cell,
+    date_of,
+    err,
+    opened_app,
+    out,
+    print_whole,
+)
 from kpi_pipeline.db.clients import pick_clients
 from kpi_pipeline.db.metrics import MetricRow, read_metrics
-from kpi_pipeline.services.console import err, out
-from kpi_pipeline.services.database import ready_databases
-from kpi_pipeline.settings import Settings
 
 
 class Format(StrEnum):
-    """How rows are printed."""
+    """How a command prints rows."""
 
     TABLE = "table"
     JSON = "json"
     CSV = "csv"
 
 
-# What fits on a screen; JSON and CSV hold every column.
+# The columns that fit on a screen; JSON and CSV hold every one.
 _SHOWN = {
     "display_name": "Client",
     "positive_replies_today": "Replies\ntoday",
@@ -46,18 +52,19 @@ _SHOWN = {
 }
 
 
-def show(settings: Settings, day: date | None, workspaces: Sequence[str], form: Format) -> None:
-    """Print the rows of one date; without a date today's, without workspaces all active clients.
+def run(
+    day: Day = None,
+    workspace: Workspaces = None,
+    form: Annotated[Format, typer.Option("--format", help="How to print the rows.")] = Format.TABLE,
+) -> None:
+    """Print the rows of client_metrics of one date; without a date: today's.
 
-    Raises:
-        KpiError: for an unknown client.
+    Without -w: all active clients, whether they have a row or not.
     """
-    with ExitStack() as stack:
-        settings = stack.enter_context(ready_databases(settings, dagster_too=False))
-        app = stack.enter_context(open_app(settings))
-        shown = day or app.today()
+    with opened_app() as app:
+        shown = date_of(day) or app.today()
         with app.engine.connect() as connection:
-            picked = [c.workspace for c in pick_clients(connection, workspaces)] or None
+            picked = [c.workspace for c in pick_clients(connection, workspace or [])] or None
             rows = read_metrics(connection, shown, picked)
     match form:
         case Format.TABLE:
@@ -69,8 +76,8 @@ def show(settings: Settings, day: date | None, workspaces: Sequence[str], form: 
             writer = csv.writer(sys.stdout, lineterminator="\n")
             writer.writerow(field.name for field in fields(MetricRow))
             writer.writerows(_plain(row).values() for row in rows)
-    there = sum(row.as_of is not None for row in rows)
-    err.print(f"{there} of {len(rows)} clients have a row on {shown}.")
+    with_row = sum(row.as_of is not None for row in rows)
+    err.print(f"{with_row} of {len(rows)} clients have a row on {shown}.")
 
 
 def _print_table(rows: Sequence[MetricRow], shown: date) -> None:
@@ -83,9 +90,7 @@ def _print_table(rows: Sequence[MetricRow], shown: date) -> None:
 
 
 def _plain(row: MetricRow) -> dict[str, object]:
-    """The row in the types of JSON; percentages as decimal text would lose nothing, but no one
-    expects text there: two digits fit a float.
-    """
+    """The row in JSON's types. Percentages become floats, which hold their two decimal places."""
     return {name: _plain_value(value) for name, value in asdict(row).items()}
 
 

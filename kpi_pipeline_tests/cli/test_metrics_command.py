@@ -2,20 +2,21 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Engine, insert
+from sqlalchemy import URL, Engine
 
-from kpi_pipeline.db.tables import client_metrics, clients
-from kpi_pipeline.services import console
+from kpi_pipeline.cli import common
+from kpi_pipeline.db.tables import client_metrics
+from kpi_pipeline.db.vault import Vault
 from kpi_pipeline_tests.cli.running import Kpi, address, cells, days_ago, rows_of
+from kpi_pipeline_tests.db.stocked import AS_OF, imported, record, stock_metrics
 
 DAY = date(2026, 3, 18)
-AS_OF = datetime(2026, 3, 18, 20, 0, 0, 123456, tzinfo=UTC)
-NAMES = {"brule-cafe": "Brûlé Café [EU]", "heron-tide": "Heron Tide", "lark-mill": "Lark, Mill"}
+NAMES = {"brule-cafe-eu": "Brûlé Café [EU]", "heron-tide": "Heron Tide", "lark-mill": "Lark, Mill"}
 # Of three active clients two have a row on DAY; each has a row on another day as well.
 HERON: Mapping[str, Any] = {
     "positive_replies_today": 0,
@@ -34,37 +35,15 @@ HERON: Mapping[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def _stocked(database: URL, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def _stocked(database: URL, engine: Engine, vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KPI_DATABASE_URL", address(database))
-    known = [
-        {
-            "workspace": workspace,
-            "instance": "main",
-            "bison_workspace_id": number,
-            "name": NAMES.get(workspace, workspace),
-            "active": workspace in NAMES,
-        }
-        for number, workspace in enumerate([*NAMES, "otter-gone"], 101)
-    ]
-    with engine.begin() as connection:
-        connection.execute(insert(clients), known)
-        _stock(connection, "heron-tide", DAY, HERON)
-        _stock(connection, "brule-cafe", DAY, {"positive_replies_mtd": 0})
-        _stock(connection, "otter-gone", DAY, {"positive_replies_mtd": 77})
-        for workspace in NAMES:
-            _stock(connection, workspace, date(2026, 3, 17), {"positive_replies_mtd": 999})
-
-
-def _stock(connection: Any, workspace: str, day: date, numbers: Mapping[str, Any]) -> None:
-    row = {
-        "workspace": workspace,
-        "workspace_name": workspace,
-        "display_name": "the label of that day",
-        "metric_date": day,
-        "as_of": AS_OF,
-        "source": "sync",
-    }
-    connection.execute(insert(client_metrics).values(row | dict(numbers)))
+    active = [record(number, name) for number, name in enumerate(NAMES.values(), 101)]
+    imported(engine, vault, *active, record(109, "Otter Gone", active=False))
+    stock_metrics(engine, "heron-tide", DAY, **HERON)
+    stock_metrics(engine, "brule-cafe-eu", DAY, positive_replies_mtd=0)
+    stock_metrics(engine, "otter-gone", DAY, positive_replies_mtd=77)
+    for workspace in NAMES:
+        stock_metrics(engine, workspace, date(2026, 3, 17), positive_replies_mtd=999)
 
 
 def _in_database(engine: Engine) -> Mapping[str, Mapping[str, Any]]:
@@ -88,7 +67,7 @@ def test_the_table_lists_every_active_client_with_or_without_a_row(kpi: Kpi) -> 
 def test_no_number_is_cut_short_on_a_narrow_screen(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console.out, "width", 60)
+    monkeypatch.setattr(common.out, "width", 60)
     screen = kpi("metrics", "--date", "2026-03-18").answer()
     assert cells(screen, "Heron Tide")[-1] == "141,739"
     assert "…" not in screen
@@ -149,8 +128,8 @@ def test_one_client_can_be_asked_for(kpi: Kpi) -> None:
 @pytest.mark.parametrize("form", ["table", "json", "csv"])
 def test_an_unknown_or_inactive_client_is_refused_in_every_format(kpi: Kpi, form: str) -> None:
     words = ("metrics", "--format", form, "--workspace")
-    refusal = kpi(*words, "nobody", "-w", "heron-tide").refusal()
-    assert refusal == "There is no client nobody. `kpi clients list` shows the keys."
+    problem = kpi(*words, "nobody", "-w", "heron-tide").refusal()
+    assert problem == "There is no client nobody. `kpi clients list` shows the keys."
     assert kpi(*words, "otter-gone").refusal().startswith("Not active: otter-gone.")
 
 

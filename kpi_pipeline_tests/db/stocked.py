@@ -3,10 +3,11 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import Connection, Engine, Table, select
+from sqlalchemy import Connection, Engine, Table, insert, select
 
 from kpi_pipeline.db.clients import ClientRecord, import_clients
 from kpi_pipeline.db.facts import store_facts
+from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.domain.calendar import days_between
 
@@ -65,6 +66,20 @@ def stock_facts(
 ) -> None:
     days = {it: day(**counts) for it in days_between(first, last) if it not in set(without)}
     store_facts(connection, workspace, days, as_of)
+
+
+def stock_metrics(engine: Engine, workspace: str, day: date, **numbers: Any) -> None:
+    """One row of client_metrics, in which only these numbers are known."""
+    row = {
+        "workspace": workspace,
+        "workspace_name": workspace,
+        "display_name": "the label of that day",
+        "metric_date": day,
+        "as_of": AS_OF,
+        "source": "sync",
+    }
+    with engine.begin() as connection:
+        connection.execute(insert(client_metrics).values({**row, **numbers}))
 
 
 def rows_of(connection: Connection, table: Table) -> Sequence[Mapping[str, Any]]:

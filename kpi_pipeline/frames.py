@@ -1,0 +1,228 @@
+"""DataFrames for people who analyse: the rows of `client_metrics`, and how right projections were.
+
+In a notebook:
+
+    from kpi_pipeline.frames import read_metrics
+    rows = read_metrics(first=date(2026, 1, 1), workspaces=["acme"])
+
+No other module imports pandas: it takes a second, and computing or serving a row needs none of it.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import date
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import Connection, Date, DateTime, Engine, Integer, Numeric, Select, func, select
+from sqlalchemy.types import TypeEngine
+
+from kpi_pipeline.db.clients import Client, all_clients
+from kpi_pipeline.db.embedded import embedded_server
+from kpi_pipeline.db.engine import open_engine, require_reachable
+from kpi_pipeline.db.migrate import require_current
+from kpi_pipeline.db.tables import client_metrics, clients
+from kpi_pipeline.db.urls import parse_url
+from kpi_pipeline.domain.calendar import days_in_month, first_of_previous_month
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.settings import Settings, load_settings
+
+# The days of the month whose projections are judged.
+_JUDGED = {10: "10th", 20: "20th"}
+# What is projected: the column of the projection, and that of the sum up to the metric date.
+_PROJECTED = {
+    "positive_replies": ("projection_positive_replies_eom", "positive_replies_mtd"),
+    "emails": ("projection_emails_eom", "emails_sent_mtd"),
+}
+
+
+def read_metrics(
+    source: Engine | Settings | None = None,
+    first: date | None = None,
+    last: date | None = None,
+    workspaces: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """Return the rows of `client_metrics` from `first` to `last`, sorted by workspace and date.
+
+    `source` is the database, or settings that name one; None reads the settings as the `kpi`
+    command does. Without `first` or `last` the dates are not bounded on that side. Without
+    `workspaces` the rows are those of all clients, active or not; a date without a row is absent.
+
+    The columns are those of the table, but for metric_type and workspace_name. display_name is the
+    client's label of today, on every row. Counts and targets are Int64 and percentages float64, all
+    with missing values where the table holds NULL; metric_date is datetime64[s]; as_of and
+    updated_at are datetime64[us, UTC].
+
+    Raises:
+        KpiError: for an unknown workspace, or a database that can't be reached or is of another
+            version.
+    """
+    with _connected(source) as connection:
+        known = _known_clients(connection, workspaces)
+        statement = _rows_of(known)
+        if first is not None:
+            statement = statement.where(client_metrics.c.metric_date >= first)
+        if last is not None:
+            statement = statement.where(client_metrics.c.metric_date <= last)
+        return _frame(connection, statement)
+
+
+def read_accuracy(
+    source: Engine | Settings | None = None,
+    *,
+    today: date,
+    months: int = 3,
+    workspaces: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """Return the accuracy of projections over the last `months` months before the one of `today`.
+
+    For the columns see `projection_accuracy`; display_name comes beside workspace. Each active
+    client has a row for each month, with or without numbers, and an inactive one where it has any.
+
+    Raises:
+        KpiError: as for `read_metrics`.
+    """
+    firsts = [first_of_previous_month(today)]
+    while len(firsts) < months:
+        firsts.insert(0, first_of_previous_month(firsts[0]))
+    dates = [first.replace(day=day) for first in firsts for day in (*_JUDGED, days_in_month(first))]
+    with _connected(source) as connection:
+        known = _known_clients(connection, workspaces)
+        rows = _frame(connection, _rows_of(known).where(client_metrics.c.metric_date.in_(dates)))
+    expected = [(first, client.workspace) for first in firsts for client in known if client.active]
+    accuracy = projection_accuracy(rows, expected)
+    labels = {client.workspace: client.label for client in known}
+    label = accuracy["workspace"].map(labels).fillna("All clients").astype("str")
+    accuracy.insert(2, "display_name", label)
+    return accuracy
+
+
+def projection_accuracy(
+    rows: pd.DataFrame, expected: Sequence[tuple[date, str]] = ()
+) -> pd.DataFrame:
+    """Compare what the rows of the 10th and the 20th projected with what the month brought.
+
+    `rows` is a frame of `read_metrics`; its rows of other days than the 10th, the 20th and the last
+    of a month are ignored. `expected` are months (their first days) and workspaces that get a row
+    even where `rows` has none.
+
+    There is a row for each month and client, and after them one for all clients of the month, whose
+    workspace is missing. It adds up the clients of which all six numbers are known, so that the
+    sums compare like with like; `clients` is how many these are.
+
+    For positive_replies and for emails there are the columns …_projected_10th, …_error_10th,
+    …_projected_20th, …_error_20th and …_actual (the sum on the month's last day). Errors are
+    (projected − actual) ÷ actual in percent, rounded to two places; above 0 the projection was too
+    high. They are missing where one of the two is, or nothing was actually counted.
+    """
+    dates = rows["metric_date"].dt
+    keyed = rows.set_index([dates.to_period("M").dt.to_timestamp().rename("month"), "workspace"])
+    parts = {}
+    for name, (projection, total) in _PROJECTED.items():
+        for day, ordinal in _JUDGED.items():
+            parts[f"{name}_projected_{ordinal}"] = keyed.loc[(dates.day == day).array, projection]
+        parts[f"{name}_actual"] = keyed.loc[dates.is_month_end.array, total]
+    index = pd.MultiIndex.from_tuples(
+        [(pd.Timestamp(month), workspace) for month, workspace in expected],
+        names=["month", "workspace"],
+    )
+    for part in parts.values():
+        index = index.union(part.index)
+    clients_of_month = pd.DataFrame({name: part.reindex(index) for name, part in parts.items()})
+    complete = clients_of_month.dropna().groupby("month")
+    months = index.unique("month")
+    overall = complete.sum().reindex(months)
+    added_up = complete.size().reindex(months, fill_value=0)
+    accuracy = pd.concat(
+        [
+            clients_of_month.reset_index().assign(clients=1),
+            overall.reset_index().assign(workspace=None, clients=added_up.array),
+        ]
+    ).sort_values(["month", "workspace"], na_position="last", ignore_index=True)
+    columns = ["month", "workspace", "clients"]
+    for name in _PROJECTED:
+        actual = accuracy[f"{name}_actual"].astype("float64")
+        for ordinal in _JUDGED.values():
+            off = accuracy[f"{name}_projected_{ordinal}"].astype("float64") - actual
+            percent = (off / actual.where(actual > 0) * 100).round(2)
+            accuracy[f"{name}_error_{ordinal}"] = percent
+            columns += [f"{name}_projected_{ordinal}", f"{name}_error_{ordinal}"]
+        columns.append(f"{name}_actual")
+    return accuracy[columns]
+
+
+@contextmanager
+def _connected(source: Engine | Settings | None) -> Iterator[Connection]:
+    with ExitStack() as stack:
+        if isinstance(source, Engine):
+            engine = source
+        else:
+            engine = _engine_of(source or load_settings(), stack)
+            stack.callback(engine.dispose)
+            require_reachable(engine, "KPI_DATABASE_URL")
+            require_current(engine)
+        yield stack.enter_context(engine.connect())
+
+
+def _engine_of(settings: Settings, stack: ExitStack) -> Engine:
+    if settings.database_url is None:
+        return open_engine(stack.enter_context(embedded_server(settings.state_dir)))
+    return open_engine(parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL"))
+
+
+def _known_clients(connection: Connection, workspaces: Collection[str] | None) -> list[Client]:
+    """The clients with these keys, or all of them."""
+    known = all_clients(connection)
+    if workspaces is None:
+        return known
+    if unknown := sorted(set(workspaces) - {client.workspace for client in known}):
+        raise KpiError(
+            f"There is no client {', '.join(unknown)}. `kpi clients list` shows the keys."
+        )
+    return [client for client in known if client.workspace in workspaces]
+
+
+def _rows_of(known: Sequence[Client]) -> Select[Any]:
+    label = func.coalesce(clients.c.display_name, clients.c.name).label("display_name")
+    numbers = [
+        column
+        for column in client_metrics.c
+        if column.name
+        not in {"workspace", "workspace_name", "display_name", "metric_date", "metric_type"}
+    ]
+    return (
+        select(client_metrics.c.workspace, label, client_metrics.c.metric_date, *numbers)
+        .join_from(client_metrics, clients)
+        .where(
+            client_metrics.c.metric_type == "mtd",
+            client_metrics.c.workspace.in_([client.workspace for client in known]),
+        )
+        .order_by(client_metrics.c.workspace, client_metrics.c.metric_date)
+    )
+
+
+def _frame(connection: Connection, statement: Select[Any]) -> pd.DataFrame:
+    """The rows of a statement, in the types of pandas that fit its columns, empty or not."""
+    columns = statement.selected_columns
+    rows = connection.execute(statement).all()
+    values = zip(*rows, strict=True) if rows else [()] * len(columns)
+    return pd.DataFrame(
+        {
+            column.name: pd.Series(list(of_column), dtype=_dtype(column.type))
+            for column, of_column in zip(columns, values, strict=True)
+        }
+    )
+
+
+def _dtype(kind: TypeEngine[Any]) -> str:
+    match kind:
+        case Integer():
+            return "Int64"
+        case Numeric():
+            return "float64"
+        case Date():
+            return "datetime64[s]"
+        case DateTime():
+            return "datetime64[us, UTC]"
+        case _:
+            return "str"
