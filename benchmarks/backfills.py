@@ -13,11 +13,11 @@ from rich.table import Table
 from sqlalchemy import text
 
 from benchmarks.installation import installation, peak_memory, run_ended
+from kpi_pipeline.cli.common import err
 from kpi_pipeline.db.clients import all_clients
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.orchestration.partitions import block_tags
-from kpi_pipeline.services.backfill_page import BackfillTarget, launch_backfill, read_status
-from kpi_pipeline.services.console import err
+from kpi_pipeline.services.backfills import BackfillTarget, launch_backfill, read_status
 from kpi_pipeline.services.dagster_home import child_environment
 from kpi_pipeline.services.playground import Playground
 from kpi_pipeline.services.servers import sandbox_server

@@ -1,4 +1,4 @@
-"""What a process needs in hand to work: settings, database, vault and clock."""
+"""Everything a process needs: settings, database, vault and clock."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,16 +23,16 @@ from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import NO_INSTANCE
 from kpi_pipeline.settings import Settings
 
-# A call ends at its time-out at the latest; its slot must not free itself before.
+# A call ends at its time-out at the latest; its slot must not expire before.
 _SLOT_MARGIN_SECONDS = 30.0
-# What is known of the zone that bounds a day of Email Bison's, where nobody has found out: nothing,
-# but these are the candidates, beside the business's own.
+# Where KPI_BISON_TIMEZONE is unset, the zones that may bound Email Bison's days, beside the
+# business's own.
 _CANDIDATE_ZONES = (ZoneInfo("UTC"), ZoneInfo("America/New_York"))
 
 
 @dataclass(frozen=True)
 class AppContext:
-    """One installation of the pipeline: an agency, its Email Bison, its database."""
+    """Everything a process needs: settings, database, vault and clock."""
 
     settings: Settings
     engine: Engine
@@ -49,7 +49,7 @@ class AppContext:
         return business_date(self.now(), self.timezone)
 
     def bison_agrees_on(self, day: date) -> bool:
-        """Whether `day` is today for Email Bison, too, by its zone or by each that it may have."""
+        """Whether `day` is today for Email Bison, too: in its zone, or in all that it may have."""
         known = self.settings.bison_timezone
         zones = (known,) if known else (*_CANDIDATE_ZONES, self.timezone)
         now = self.now()
@@ -74,14 +74,14 @@ class AppContext:
         if name not in known:
             raise KpiError(
                 f"The Email Bison instance {name!r} is not configured; known: {', '.join(known)}. "
-                "Mend KPI_BISON_INSTANCES, or the client's instance in the CSV."
+                "Correct KPI_BISON_INSTANCES, or the client's instance in the CSV."
             )
         return known[name]
 
     def bison_client(self, instance: BisonInstance) -> BisonClient:
-        """A client of the instance, as patient and as fast as the settings say.
+        """A client of the instance's API, with the time-outs and limits of the settings.
 
-        All clients of an instance, in all processes, share its pace and its master key.
+        All clients of an instance, in all processes, share its rate limit and its master key.
         """
         settings = self.settings
         return BisonClient(
@@ -107,15 +107,15 @@ class AppContext:
 def open_app(
     settings: Settings, now: Callable[[], datetime] = utc_now, *, patient: bool = False
 ) -> Iterator[AppContext]:
-    """Connect to the database that the settings name; if `patient`, wait until it has restarted.
+    """Connect to the KPI database of the settings; if `patient`, wait while it restarts.
 
     Raises:
-        KpiError: if none is named, it can't be reached, or its tables are behind the code.
+        KpiError: if the settings have none, it is unreachable, or its tables are behind the code.
     """
     if settings.database_url is None:
         raise KpiError(
             "KPI_DATABASE_URL is not set in this process. Start Dagster with `kpi up`, which runs "
-            "the embedded database, or set the variable to a server of yours."
+            "the embedded database, or set the variable to your own server."
         )
     engine = open_engine(parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL"))
     try:

@@ -1,4 +1,4 @@
-"""Which Email Bison instances there are, as one setting writes them: `NAME URL [MASTER_KEY], …`."""
+"""The Email Bison instances, parsed from one setting: `NAME URL [MASTER_KEY], …`."""
 
 import re
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 ENTRY_FORM = "NAME https://HOST MASTER_KEY"
 NO_INSTANCE = f"No Email Bison is configured: set KPI_BISON_INSTANCES to `{ENTRY_FORM}`."
-# The vendor's document: an integer, a pipe and about 48 alphanumerics.
+# As the vendor documents it: an integer, a pipe and about 48 alphanumerics.
 API_KEY_FORM = "NUMBER|LETTERS-AND-DIGITS"
 
 _WRITE_IT = "write it as https://HOST"
@@ -18,9 +18,9 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class InstanceSetting:
-    """One Email Bison server as it is configured.
+    """One configured Email Bison server.
 
-    `name` is what the column `instance` of the clients' CSV holds; `url` has scheme and host alone.
+    `name` is what the column `instance` of the clients' CSV holds; `url` has scheme and host only.
     """
 
     name: str
@@ -37,74 +37,74 @@ def parse_instances(text: str) -> tuple[InstanceSetting, ...]:
     """The instances in a text of entries, separated by commas or line breaks.
 
     Raises:
-        ValueError: with every fault. An entry is called by its name or its place; no key and no
-            address is shown, for both may hold a secret.
+        ValueError: naming every problem. An entry is called by its name or its position; no key
+            and no address is shown, as both may hold a secret.
     """
     entries = [parts for entry in re.split(r"[,\r\n]", text) if (parts := entry.split())]
-    faults: list[str] = []
+    problems: list[str] = []
     found: list[InstanceSetting] = []
-    for place, parts in enumerate(entries, start=1):
-        label = _label(parts, place)
-        wrong = _faults(parts)
-        faults += [f"{label}: {fault}" for fault in wrong]
+    for position, parts in enumerate(entries, start=1):
+        label = _label(parts, position)
+        wrong = _problems(parts)
+        problems += [f"{label}: {problem}" for problem in wrong]
         if not wrong:
-            name, url, *key = parts
-            master_key = SecretStr(key[0]) if key else None
+            name, url, *api_key = parts
+            master_key = SecretStr(api_key[0]) if api_key else None
             found.append(InstanceSetting(name, url.rstrip("/"), master_key))
-    faults += _clashes(found)
-    if faults:
-        raise ValueError("; ".join(faults))
+    problems += _conflicts(found)
+    if problems:
+        raise ValueError("; ".join(problems))
     return tuple(found)
 
 
 def format_instances(instances: Iterable[InstanceSetting]) -> str:
-    """The text that `parse_instances` reads, master keys and all."""
+    """The text that `parse_instances` reads, master keys included."""
     return ", ".join(
         " ".join([it.name, it.url, *([it.master_key.get_secret_value()] if it.master_key else [])])
         for it in instances
     )
 
 
-def _label(parts: list[str], place: int) -> str:
-    # A piece of a key that was cut in two may look like a name: only before an address it is one.
+def _label(parts: list[str], position: int) -> str:
+    # A part of a key that was cut in two may look like a name: only before an address it is one.
     if len(parts) > 1 and "://" in parts[1] and _is_name(parts[0]):
         return parts[0]
-    return f"entry {place}"
+    return f"entry {position}"
 
 
 def _is_name(text: str) -> bool:
     return re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,30}", text) is not None
 
 
-def _faults(parts: list[str]) -> list[str]:
-    """What is wrong with one entry, taken by itself."""
+def _problems(parts: list[str]) -> list[str]:
+    """The problems of one entry, regardless of the others."""
     if len(parts) < 2:
         return [f"it lacks a name or an address, write {ENTRY_FORM}"]
     if len(parts) > 3:
         return [f"it has {len(parts)} parts, write {ENTRY_FORM} and a comma before the next entry"]
-    name, url, *key = parts
-    if any("://" in part for part in (name, *key)):
-        return [f"its parts stand in another order, write {ENTRY_FORM}"]
-    faults = []
+    name, url, *api_key = parts
+    if any("://" in part for part in (name, *api_key)):
+        return [f"its parts are in another order, write {ENTRY_FORM}"]
+    problems = []
     if not _is_name(name):
-        faults.append(
-            "its name does not fit, write 1 to 31 lower-case letters, digits, - and _, the first "
+        problems.append(
+            "its name is not valid, write 1 to 31 lower-case letters, digits, - and _, the first "
             "of them a letter or a digit"
         )
-    if fault := _url_fault(url):
-        faults.append(fault)
-    if key and not is_api_key(key[0]):
-        faults.append(
+    if problem := _url_problem(url):
+        problems.append(problem)
+    if api_key and not is_api_key(api_key[0]):
+        problems.append(
             f"its master key is not of the form {API_KEY_FORM}, copy it again from Email Bison"
         )
-    return faults
+    return problems
 
 
-def _url_fault(url: str) -> str | None:
+def _url_problem(url: str) -> str | None:
     parts = _split(url)
     host = parts.hostname or "" if parts else ""
     if parts is None or parts.scheme not in _DEFAULT_PORTS or not re.fullmatch(r"[\w.:-]+", host):
-        return f"its address is none, {_WRITE_IT}"
+        return f"its address is not valid, {_WRITE_IT}"
     bare = f"{parts.scheme}://{parts.netloc}"
     if "@" in parts.netloc or url.rstrip("/").lower() != bare.lower():
         return f"its address holds more than scheme and host, {_WRITE_IT}"
@@ -114,27 +114,27 @@ def _url_fault(url: str) -> str | None:
 def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # Read for its check: a port is looked at only when it is asked for.
+        _ = parts.port  # Read for its check: urlsplit does not validate a port before.
     except ValueError:
         return None
     return parts
 
 
-def _clashes(instances: list[InstanceSetting]) -> list[str]:
-    """What is wrong between entries, each of which is good by itself."""
-    faults = []
+def _conflicts(instances: list[InstanceSetting]) -> list[str]:
+    """The problems between entries that are valid on their own."""
+    problems = []
     names: set[str] = set()
     servers: dict[tuple[str, str | None, int | None], str] = {}
     for it in instances:
         if it.name in names:
-            faults.append(f"{it.name}: two entries have this name, give each one of its own")
+            problems.append(f"{it.name}: two entries have this name, give each its own")
             continue
         names.add(it.name)
         # One server under two names would have two locks on its one master key.
         first = servers.setdefault(_server(it.url), it.name)
         if first != it.name:
-            faults.append(f"{it.name}: its address is that of {first}, name each server once")
-    return faults
+            problems.append(f"{it.name}: its address is that of {first}, name each server once")
+    return problems
 
 
 def _server(url: str) -> tuple[str, str | None, int | None]:

@@ -22,11 +22,11 @@ EMEA = InstanceSetting("emea", "http://127.0.0.1:8025", None)
 
 FORM = "NAME https://HOST MASTER_KEY"
 LACKS = f"it lacks a name or an address, write {FORM}"
-ORDER = f"its parts stand in another order, write {FORM}"
-NONE = "its address is none, write it as https://HOST"
+ORDER = f"its parts are in another order, write {FORM}"
+NONE = "its address is not valid, write it as https://HOST"
 MORE = "its address holds more than scheme and host, write it as https://HOST"
 NAME = (
-    "its name does not fit, write 1 to 31 lower-case letters, digits, - and _, the first of them a "
+    "its name is not valid, write 1 to 31 lower-case letters, digits, - and _, the first of them a "
     "letter or a digit"
 )
 KEY_FORM = (
@@ -97,7 +97,7 @@ def test_an_address_is_taken_as_it_is_written(url: str) -> None:
         (f"main https://h {KEY}!", f"main: {KEY_FORM}"),
         (
             "main https://h, emea https://g, main https://f",
-            "main: two entries have this name, give each one of its own",
+            "main: two entries have this name, give each its own",
         ),
         (
             "main https://h, emea https://h",
@@ -109,7 +109,7 @@ def test_an_address_is_taken_as_it_is_written(url: str) -> None:
         ),
     ],
 )
-def test_a_fault_is_a_sentence_about_its_entry(text: str, told: str) -> None:
+def test_a_problem_is_a_sentence_about_its_entry(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=r"entry|main|emea") as refused:
         parse_instances(text)
     assert str(refused.value) == told
@@ -120,7 +120,7 @@ def test_another_scheme_or_port_is_another_server() -> None:
     assert [it.name for it in found] == ["a", "b", "c", "d"]
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_problems_are_named_at_once() -> None:
     text = "main https://h/api 12, West https://g/x, https://f, a https://e, b https://e"
     with pytest.raises(ValueError, match="main") as refused:
         parse_instances(text)
@@ -154,7 +154,7 @@ def test_all_faults_are_told_at_once() -> None:
         "https://u:hunter2@h main",
     ],
 )
-def test_no_fault_shows_a_key_or_a_password(text: str) -> None:
+def test_no_problem_shows_a_key_or_a_password(text: str) -> None:
     with pytest.raises(ValueError, match=r"entry|main") as refused:
         parse_instances(text)
     assert "hunter2" not in str(refused.value)
@@ -190,7 +190,7 @@ def test_an_api_key_is_known_by_its_form(text: str, fits: bool) -> None:
     assert is_api_key(text) is fits
 
 
-def test_a_deployment_knows_every_configured_instance_by_its_name(
+def test_an_installation_knows_every_configured_instance_by_its_name(
     engine: Engine, vault: Vault
 ) -> None:
     app = AppContext(Settings(bison_instances=(MAIN, EMEA)), engine, vault)
@@ -204,11 +204,11 @@ def test_a_deployment_knows_every_configured_instance_by_its_name(
         app.instance("west")
     assert str(refused.value) == (
         "The Email Bison instance 'west' is not configured; known: main, emea. "
-        "Mend KPI_BISON_INSTANCES, or the client's instance in the CSV."
+        "Correct KPI_BISON_INSTANCES, or the client's instance in the CSV."
     )
 
 
-def test_a_deployment_without_instances_says_what_to_set(engine: Engine, vault: Vault) -> None:
+def test_an_installation_without_instances_says_what_to_set(engine: Engine, vault: Vault) -> None:
     with pytest.raises(KpiError) as refused:
         AppContext(Settings(), engine, vault).instance("main")
     assert str(refused.value) == (

@@ -91,7 +91,7 @@ def test_variables_are_read_in_their_own_types(monkeypatch: pytest.MonkeyPatch) 
             "KPI_BISON_INSTANCES",
             "main https://h 12, emea h",
             "main: its master key is not of the form NUMBER|LETTERS-AND-DIGITS, copy it again from "
-            "Email Bison; entry 2: its address is none, write it as https://HOST",
+            "Email Bison; entry 2: its address is not valid, write it as https://HOST",
         ),
         ("KPI_BISON_CALLS_IN_FLIGHT", "0", "Input should be greater than or equal to 1"),
         ("KPI_BISON_CALLS_IN_FLIGHT", "257", "Input should be less than or equal to 256"),

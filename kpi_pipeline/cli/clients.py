@@ -10,13 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from kpi_pipeline.app import open_app
-from kpi_pipeline.cli.tables import cell, print_whole
+from kpi_pipeline.cli.common import cell, opened_app, out, print_whole
 from kpi_pipeline.db.clients import all_clients, import_clients
 from kpi_pipeline.db.clients_csv import TEMPLATE, read_file
 from kpi_pipeline.domain.calendar import first_of_month
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import NO_INSTANCE
-from kpi_pipeline.services.console import out
 from kpi_pipeline.services.dagster_home import update_grid
 from kpi_pipeline.services.database import ready_databases
 from kpi_pipeline.settings import load_settings
@@ -59,11 +58,8 @@ def import_file(
 @commands.command("list")
 def list_clients() -> None:
     """List all clients: key, name, instance, workspace id, and whether each has an API key."""
-    with ExitStack() as stack:
-        settings = stack.enter_context(ready_databases(load_settings(), dagster_too=False))
-        app = stack.enter_context(open_app(settings))
-        with app.engine.connect() as connection:
-            clients = all_clients(connection)
+    with opened_app() as app, app.engine.connect() as connection:
+        clients = all_clients(connection)
     table = Table("Key", "Name", "Instance", "Workspace id", "Active", "Own API key", "In Bison")
     for client in clients:
         table.add_row(

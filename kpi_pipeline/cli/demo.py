@@ -1,10 +1,15 @@
-"""`kpi demo`: the whole pipeline at work, against an invented agency."""
+"""`kpi demo`: the whole pipeline, against an invented agency."""
 
 import os
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from kpi_pipeline.cli.common import err, exit_unless, out
+from kpi_pipeline.cli.progress import watch_run
 from kpi_pipeline.cli.report import SyncReport, print_report
 from kpi_pipeline.cli.up import stay_up
 from kpi_pipeline.db.metrics import read_metrics
@@ -14,24 +19,22 @@ from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.gateway.secrets import secret_setting
 from kpi_pipeline.instances import format_instances
-from kpi_pipeline.services.console import out
 from kpi_pipeline.services.dagster_page import RunStatus
-from kpi_pipeline.services.demo_webhooks import register_webhooks
-from kpi_pipeline.services.playground import Playground, playground
+from kpi_pipeline.services.playground import Playground, playground, register_webhooks
 from kpi_pipeline.services.processes import require_free_port
-from kpi_pipeline.services.progress import watch_run
 from kpi_pipeline.settings import Settings, load_settings
+from kpi_pipeline.sync.scope import KpiAsset
 
 _SANDBOX = {
     "clients": 26,
     "calls-per-second": 9.5,
     "live": True,
-    # A lead every five seconds or so, for people who look for a minute.
+    # A lead every five seconds or so, for people who watch for a minute.
     "live-pace": 600,
 }
-_LOOK_EVERY_SECONDS = 0.3
+_POLL_SECONDS = 0.3
 _RUN_SECONDS = 600.0
-# What a real app sets, and the demo must neither use nor touch.
+# Settings of a real installation, which the demo must neither use nor touch.
 _REAL = (
     "DATABASE_URL",
     "DAGSTER_DATABASE_URL",
@@ -41,18 +44,53 @@ _REAL = (
     "FIRST_DATE",
     "GATEWAY_HOST",
     "EVENT_DROP_DIR",
-    # Nobody is to be alarmed by an invented agency, or calmed.
+    # An invented agency must send no alert and no heartbeat.
     "ALERT_URLS",
     "HEARTBEAT_URL",
     "DAGSTER_URL",
 )
 
 
+def run(
+    once: Annotated[
+        bool, typer.Option("--once", help="Stop after the report; fail if any client failed.")
+    ] = False,
+    days: Annotated[int, typer.Option(min=1, max=300, help="Closed days to fill.")] = 35,
+    port: Annotated[
+        int | None, typer.Option(help="Port of Dagster's page; unset: KPI_WEB_PORT.")
+    ] = None,
+) -> None:
+    """Run the whole pipeline against an invented agency of 26 clients.
+
+    Starts PostgreSQL, a local Email Bison and Dagster, imports the clients, fills the last 35 days
+    and today with a Dagster run, and stays up until Ctrl-C. Everything is under
+    KPI_STATE_DIR/demo: a configured database or Email Bison is not touched.
+    """
+    use_demo_environment(required=False)
+    settings = load_settings()
+    web_port = settings.web_port if port is None else port
+    require_free_port(web_port, "--port or KPI_WEB_PORT")
+    require_free_port(settings.gateway_port, "KPI_GATEWAY_PORT")
+    settings = settings.model_copy(update={"web_port": web_port})
+    # The targets hold for all days that the demo fills.
+    today = business_date(utc_now(), settings.timezone)
+    targets_from = first_of_previous_month(today - timedelta(days=days))
+    with playground(settings, _SANDBOX, targets_from, takes_webhooks=True, say=err.print) as play:
+        _write_environment_file(play.app.settings)
+        register_webhooks(play)
+        report = _fill(play, days)
+        print_report(report, out)
+        if not once:
+            _print_addresses(play)
+            stay_up(play.children)
+    exit_unless(report.complete)
+
+
 def use_demo_environment(*, required: bool) -> None:
-    """Point this process at the demo's own state, away from a configured app.
+    """Point this process at the demo's own state, away from a configured installation.
 
     Raises:
-        KpiError: if `required`, and no demo has left anything behind.
+        KpiError: if `required`, and there is no demo's database yet.
     """
     state = load_settings().state_dir / "demo"
     file = _environment_file(state)
@@ -65,36 +103,12 @@ def use_demo_environment(*, required: bool) -> None:
     os.environ["KPI_ENV_FILE"] = str(file) if file.exists() and required else ""
 
 
-def run_demo(settings: Settings, *, once: bool, days: int, port: int | None) -> bool:
-    """Run the demo in the state folder of `settings`; return whether every client is done.
-
-    Raises:
-        KpiError: if something does not start.
-    """
-    web_port = settings.web_port if port is None else port
-    require_free_port(web_port, "--port or KPI_WEB_PORT")
-    require_free_port(settings.gateway_port, "KPI_GATEWAY_PORT")
-    settings = settings.model_copy(update={"web_port": web_port})
-    # Targets hold for all the days that the demo fills.
-    today = business_date(utc_now(), settings.timezone)
-    targets_from = first_of_previous_month(today - timedelta(days=days))
-    with playground(settings, _SANDBOX, targets_from, takes_webhooks=True) as play:
-        _keep_environment(play.app.settings)
-        register_webhooks(play)
-        report = _fill(play, days)
-        print_report(report, out)
-        if not once:
-            _print_addresses(play)
-            stay_up(play.children)
-    return report.complete
-
-
 def _environment_file(state: Path) -> Path:
     return state / "demo.env"
 
 
-def _keep_environment(settings: Settings) -> None:
-    """Leave a file for `kpi --demo` that names the sandbox, its days and its invented secrets."""
+def _write_environment_file(settings: Settings) -> None:
+    """Write the file for `kpi --demo`: the sandbox, its zone and its invented secrets."""
     file = _environment_file(settings.state_dir)
     file.touch(mode=0o600)
     file.write_text(
@@ -108,18 +122,18 @@ def _keep_environment(settings: Settings) -> None:
 
 
 def _fill(play: Playground, days: int) -> SyncReport:
-    """Refresh the registry, then fill the last `days` closed days and today, as runs of Dagster."""
+    """Refresh the registry, then fill the last `days` closed days and today, with Dagster runs."""
+    # Imported late, as it imports Dagster.
     from kpi_pipeline.orchestration.partitions import block_tags
-    from kpi_pipeline.sync.scope import KpiAsset
 
     started = time.monotonic()
     registry_run = play.page.launch(["client_registry"], {})
     while not _ended(play, registry_run, started):
-        time.sleep(_LOOK_EVERY_SECONDS)
+        time.sleep(_POLL_SECONDS)
     today = play.app.today()
     dates = days_between(today - timedelta(days=days), today)
     started = time.monotonic()
-    run_id = play.page.launch([step.value for step in KpiAsset], block_tags(play.grid, dates))
+    run_id = play.page.launch([asset.value for asset in KpiAsset], block_tags(play.grid, dates))
     watch_run(
         play.app.engine,
         run_id,

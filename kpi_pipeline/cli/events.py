@@ -1,8 +1,7 @@
-"""`kpi events`: what came in from Email Bison, and what became of it. No mail or name is shown."""
+"""`kpi events`: the events received from Email Bison and their outcome, without personal data."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,35 +10,28 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from kpi_pipeline.app import AppContext, open_app
-from kpi_pipeline.cli.tables import cell, print_whole
+from kpi_pipeline.app import AppContext
+from kpi_pipeline.cli.common import Workspaces, cell, opened_app, out, print_whole
 from kpi_pipeline.db.clients import pick_clients
 from kpi_pipeline.db.inbox import StoredEvent, read_newest
 from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.inbox.ingest import inbox_of
-from kpi_pipeline.services.console import out
-from kpi_pipeline.services.database import ready_databases
-from kpi_pipeline.settings import load_settings
 
 commands = typer.Typer(
-    help="Events of Email Bison: what came in, what became of it, and doing it again.",
+    help="Events of Email Bison: list them, replay them, ingest them from files.",
     no_args_is_help=True,
 )
 
-Workspaces = Annotated[
-    list[str] | None,
-    typer.Option("--workspace", "-w", metavar="KEY", help="A client's key; may be repeated."),
-]
 Statuses = Annotated[
-    list[EventStatus] | None, typer.Option("--status", help="Only those; may be repeated.")
+    list[EventStatus] | None, typer.Option("--status", help="Only these; may be repeated.")
 ]
 Since = Annotated[
     datetime | None,
     typer.Option(
         formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"],
         metavar="DATE[THH:MM]",
-        help="Those that came in then or later, in KPI_TIMEZONE.",
+        help="Only those received then or later, in KPI_TIMEZONE.",
     ),
 ]
 
@@ -49,10 +41,10 @@ def list_events(
     status: Statuses = None,
     workspace: Workspaces = None,
     since: Since = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 50,
 ) -> None:
-    """Show the newest events: what they are, whom they count for, and why one doesn't."""
-    with _opened() as app, app.engine.connect() as connection:
+    """Show the newest events: what they are, for whom they count, and why one does not."""
+    with opened_app() as app, app.engine.connect() as connection:
         total, events = read_newest(
             connection,
             limit,
@@ -60,7 +52,7 @@ def list_events(
             workspaces=_known(app, workspace),
             statuses=status or (),
         )
-    table = Table("Id", "Came in", "Type", "Client", "Counts on", "Status", "Tries", "Reason")
+    table = Table("Id", "Received", "Type", "Client", "Counts on", "Status", "Tries", "Reason")
     for event in events:
         table.add_row(*_cells(event, app))
     print_whole(table, out)
@@ -71,13 +63,13 @@ def list_events(
 def replay_events(
     since: Since = None, workspace: Workspaces = None, status: Statuses = None
 ) -> None:
-    """Read stored events again and work out their clients' rows anew; changes nothing twice.
+    """Read stored events again and recompute their clients' rows. Repeating it changes nothing.
 
-    Without --status: all that do not count (yet), set aside and invalid ones included.
+    Without --status: all events that do not count yet, set_aside and invalid ones included.
     """
     from kpi_pipeline.inbox.replay import NOT_COUNTED_YET, replay
 
-    with _opened() as app:
+    with opened_app() as app:
         report = replay(
             inbox_of(app, realtime=True),
             since=_instant(app, since),
@@ -93,17 +85,17 @@ def replay_events(
 def ingest(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="JSON, or JSON Lines.")],
     instance: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The instance that the events are of.")
+        str | None, typer.Option(metavar="NAME", help="The instance that the events come from.")
     ] = None,
 ) -> None:
-    """Take events in from files, as from webhooks; fails if a record is rejected.
+    """Ingest events from files as from webhooks; fails if a record is rejected.
 
-    The files stay where they are; what was taken in before counts no second time.
+    The files stay where they are. An event that was ingested before does not count twice.
     """
     from kpi_pipeline.inbox.records import UnfinishedFileError, ingest_file
 
     events, rejected = 0, []
-    with _opened() as app:
+    with opened_app() as app:
         if instance is not None:
             app.instance(instance)
         for path in files:
@@ -112,8 +104,8 @@ def ingest(
                 outcome = ingest_file(inbox_of(app, realtime=True), path, instance, age)
             except UnfinishedFileError:
                 raise KpiError(
-                    f"{path} ends in the middle, and was written to a moment ago: nothing of it "
-                    "was taken in. Try again when it is whole."
+                    f"{path} ends in the middle of a record, and was changed a moment ago: nothing "
+                    "of it was ingested. Try again when it is complete."
                 ) from None
             except OSError as error:
                 raise KpiError(f"{path} cannot be read: {error.strerror or error}.") from None
@@ -131,30 +123,21 @@ def purge_bodies(
         typer.Option(min=0, metavar="N", help="Unset: KPI_EVENT_RETENTION_DAYS."),
     ] = None,
 ) -> None:
-    """Drop the bodies of old events, and with them names, addresses and mails; numbers stay.
+    """Delete the bodies of old events, with names, addresses and mails; the numbers stay.
 
-    Happens every night by itself.
+    A schedule does so every night.
     """
     from kpi_pipeline.inbox.replay import purge
 
-    with _opened() as app:
+    with opened_app() as app:
         days = app.settings.event_retention_days
         days = days if older_than_days is None else older_than_days
         dropped = purge(inbox_of(app, realtime=False), older_than_days=days)
-    out.print(f"The bodies of {dropped:,} events older than {days} days are dropped.")
-
-
-@contextmanager
-def _opened() -> Iterator[AppContext]:
-    with (
-        ready_databases(load_settings(), dagster_too=False) as settings,
-        open_app(settings) as app,
-    ):
-        yield app
+    out.print(f"The bodies of {dropped:,} events older than {days} days are deleted.")
 
 
 def _known(app: AppContext, workspaces: Sequence[str] | None) -> list[str]:
-    """The clients' keys; an unknown one is refused."""
+    """The workspace keys, each of which must exist."""
     with app.engine.connect() as connection:
         return [it.workspace for it in pick_clients(connection, workspaces or [])]
 

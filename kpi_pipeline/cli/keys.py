@@ -1,23 +1,23 @@
-"""`kpi keys`: the clients' own API keys, of which none is ever printed."""
+"""`kpi keys` and `kpi secret-key`: the clients' own API keys, and what encrypts them.
+
+No API key is ever printed.
+"""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from kpi_pipeline.app import AppContext, open_app
-from kpi_pipeline.cli.tables import cell, print_whole
-from kpi_pipeline.db.api_keys import StoredKey
+from kpi_pipeline.app import AppContext
+from kpi_pipeline.cli.common import Workspaces, cell, opened_app, out, print_whole
+from kpi_pipeline.db.api_keys import StoredKey, rotate_secret_key
 from kpi_pipeline.db.clients import Client, active_clients, pick_clients
 from kpi_pipeline.db.engine import session_lock
+from kpi_pipeline.db.vault import key_file, new_secret_key
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.services.console import out
-from kpi_pipeline.services.database import ready_databases
-from kpi_pipeline.settings import load_settings
 from kpi_pipeline.sync.identity import own_key
 from kpi_pipeline.sync.keys import (
     KeyOutcome,
@@ -29,23 +29,22 @@ from kpi_pipeline.sync.keys import (
 )
 
 commands = typer.Typer(
-    help="The clients' own API keys: who has one, and making, replacing and checking them.",
+    help="The clients' own API keys: list, create, replace and check them.",
     no_args_is_help=True,
 )
-
-Workspaces = Annotated[
-    list[str] | None,
-    typer.Option("--workspace", "-w", metavar="KEY", help="A client's key; may be repeated."),
-]
+secret_key_commands = typer.Typer(
+    help="The secret key that encrypts the API keys: print a new one, or rotate it.",
+    invoke_without_command=True,
+)
 
 
 @commands.command("list")
 def list_keys() -> None:
-    """Show which active client has an API key of its own, and when it was last verified.
+    """Show which active clients have an API key of their own, and when it was last verified.
 
     The number is the part of a key before its pipe, by which Email Bison's own pages name it.
     """
-    with _opened() as app:
+    with opened_app() as app:
         clients = _picked(app, None)
         table = Table("Client", "Name", "Instance", "Own key", "Stored", "Verified")
         for client in clients:
@@ -64,34 +63,34 @@ def list_keys() -> None:
 def create_missing(
     workspace: Workspaces = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
     ] = False,
 ) -> None:
-    """Make a key for each active client that has none, so that no client needs the master key.
+    """Create an API key for each active client that has none: no client needs the master key then.
 
-    One call for each key, through the master key of its instance. Each is stored encrypted, and
-    verified to act in the client's workspace.
+    It takes one call for each API key, with the master key of its instance. Each is stored
+    encrypted, and verified to act in the client's workspace.
     """
-    with _opened() as app, session_lock(app.engine, "kpi:keys"):
-        # Read under the lock: two such commands at once make one key for each client.
+    with opened_app() as app, session_lock(app.engine, "kpi:keys"):
+        # Read under the lock: two such commands at once create one key for each client.
         missing = [client for client in _picked(app, workspace) if not client.has_key]
         if not missing:
             out.print("Every client has a key of its own.")
         elif dry_run:
-            _say_what_would_be_made(app, missing)
+            _print_dry_run(app, missing)
         else:
             _run(app, missing, create_key, "made, stored and verified", "keys made")
 
 
 @commands.command()
 def rotate(
-    workspace: Annotated[str, typer.Argument(metavar="WORKSPACE", help="A client's key.")],
+    workspace: Annotated[str, typer.Argument(metavar="WORKSPACE", help="A client's workspace.")],
 ) -> None:
-    """Replace a client's own API key by a new one, once that is verified.
+    """Replace a client's own API key with a new one, once that is verified.
 
-    The API has no call that deletes a key: delete the old one in Email Bison's own pages.
+    Email Bison's API can't delete a key: delete the old one in Email Bison's own pages.
     """
-    with _opened() as app, session_lock(app.engine, "kpi:keys"):
+    with opened_app() as app, session_lock(app.engine, "kpi:keys"):
         [client] = _picked(app, [workspace])
         if not client.has_key:
             raise KpiError(
@@ -106,8 +105,11 @@ def rotate(
 
 @commands.command()
 def check(workspace: Workspaces = None) -> None:
-    """Ask Email Bison in which workspace each client's own key acts; fail if one is not good."""
-    with _opened() as app:
+    """Verify with Email Bison that each client's own API key acts in the client's workspace.
+
+    Exits with code 1 if one does not.
+    """
+    with opened_app() as app:
         clients = _picked(app, workspace)
         keyless = [client.workspace for client in clients if not client.has_key]
         if keyless:
@@ -116,11 +118,37 @@ def check(workspace: Workspaces = None) -> None:
         _run(app, keyed, check_key, "good", "keys good")
 
 
-@contextmanager
-def _opened() -> Iterator[AppContext]:
-    with ExitStack() as stack:
-        settings = stack.enter_context(ready_databases(load_settings(), dagster_too=False))
-        yield stack.enter_context(open_app(settings))
+@secret_key_commands.callback()
+def secret_key(context: typer.Context) -> None:
+    """The secret key that encrypts the API keys. Without a command: print a new one."""
+    if context.invoked_subcommand is None:
+        print_new()
+
+
+@secret_key_commands.command("new")
+def print_new() -> None:
+    """Print a new secret key for KPI_SECRET_KEY; nothing is changed."""
+    out.print(new_secret_key())
+
+
+@secret_key_commands.command("rotate")
+def rotate_secret() -> None:
+    """Encrypt every stored API key under a new secret key; the old one stays readable until then.
+
+    The generated `secret.key` is replaced. With KPI_SECRET_KEY: first set it to NEW,OLD for every
+    process and restart them, then run this, then remove OLD. When it was interrupted, run it again.
+    """
+    with opened_app() as app:
+        configured, state_dir = app.settings.secret_key, app.settings.state_dir
+        count = rotate_secret_key(app.engine, configured, state_dir)
+    if configured is None:
+        done = f"a new secret key in {key_file(state_dir)}; back that file up."
+        old = "the secret.key from before"
+    else:
+        done = "the first key of KPI_SECRET_KEY. Remove the others from it, and restart."
+        old = "the secret key from before"
+    out.print(f"{count} API keys are encrypted under {done}", soft_wrap=True)
+    out.print(f"A backup of the database from before needs {old}.", soft_wrap=True)
 
 
 def _picked(app: AppContext, workspaces: Sequence[str] | None) -> list[Client]:
@@ -147,7 +175,7 @@ def _about(app: AppContext, client: Client) -> tuple[str, str, str]:
             return "can't be decrypted", cell(None), cell(None)
 
 
-def _say_what_would_be_made(app: AppContext, missing: Sequence[Client]) -> None:
+def _print_dry_run(app: AppContext, missing: Sequence[Client]) -> None:
     instances = app.instances()
     for client in missing:
         instance = instances.get(client.instance)
@@ -164,7 +192,7 @@ def _say_what_would_be_made(app: AppContext, missing: Sequence[Client]) -> None:
 def _run(
     app: AppContext, clients: Sequence[Client], work: KeyWork, done: str, summary: str
 ) -> None:
-    """Do the work, print a line for each client, and exit with 1 if any failed."""
+    """Do the work, print a line for each client, and exit with code 1 if any failed."""
 
     async def each() -> list[KeyOutcome]:
         outcomes = []

@@ -1,4 +1,4 @@
-"""What a sync did, for a person: clients, time, calls and keys, and who is doing best."""
+"""The report of a sync: clients, time, API calls and keys, and the best clients."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kpi_pipeline.cli.tables import cell, print_whole
+from kpi_pipeline.cli.common import cell, print_whole
 from kpi_pipeline.db.metrics import MetricRow
 from kpi_pipeline.db.sync_log import SyncEntry
 
-_BEST = 10
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
 class SyncReport:
-    """One sync: its entries in the log, and the rows that stand afterwards on its last date."""
+    """One sync: its log entries, and the rows of its last date."""
 
     entries: Sequence[SyncEntry]
     clients: int
@@ -28,12 +28,12 @@ class SyncReport:
 
     @property
     def failed(self) -> list[SyncEntry]:
-        """The clients whose work failed."""
+        """The entries of the clients that failed."""
         return [entry for entry in self.entries if entry.error is not None]
 
     @property
     def complete(self) -> bool:
-        """Whether each client was worked for, and each without a fault."""
+        """Whether every client was synced without an error."""
         return len(self.entries) == self.clients and not self.failed
 
 
@@ -50,8 +50,8 @@ def print_report(report: SyncReport, console: Console) -> None:
     waiting = sum(entry.waiting_seconds for entry in report.entries)
     calling = sum(entry.calling_seconds for entry in report.entries)
     console.print(
-        f"Summed over clients side by side: {calling:.1f} s in calls, {waiting:.1f} s waiting for "
-        "a turn",
+        f"Summed over concurrent clients: {calling:.1f} s in calls, {waiting:.1f} s waiting for a "
+        "slot",
         soft_wrap=True,
     )
     for entry in report.failed:
@@ -68,14 +68,14 @@ def _best(report: SyncReport) -> Table:
         report.rows, key=lambda row: (-(row.positive_replies_mtd or 0), row.display_name)
     )
     table = Table(
-        title=f"Best {min(_BEST, len(ranked))} of {len(ranked)} clients by positive replies, "
+        title=f"Best {min(_SHOWN, len(ranked))} of {len(ranked)} clients by positive replies, "
         f"{report.date:%B %Y} to {report.date}",
         title_justify="left",
     )
     table.add_column("Client")
     for heading in ("Positive replies", "Projection", "Target", "Progress %"):
         table.add_column(heading, justify="right")
-    for row in ranked[:_BEST]:
+    for row in ranked[:_SHOWN]:
         table.add_row(
             escape(row.display_name),
             cell(row.positive_replies_mtd),

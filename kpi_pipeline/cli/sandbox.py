@@ -1,4 +1,4 @@
-"""`kpi sandbox`: a local Email Bison to try things on."""
+"""`kpi sandbox`: a local Email Bison with invented clients."""
 
 from datetime import datetime
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import load_settings
 
-# Written out here: to ask the sandbox itself would load a web server before every command.
+# Written out here: importing the sandbox would load a web server before every command.
 _MANNERS = """How it answers; may be repeated. The default comes first.
 counts: documented, text, integers;
 empty_days: zeros, omitted, omitted_by_label;
@@ -34,32 +34,34 @@ move_user (to, when). Any kind: path, method, workspace_id, key, after, times.""
 
 
 def run(
-    port: Annotated[int, typer.Option(help="0: any free one.")] = 8025,
+    port: Annotated[int, typer.Option(help="Port; 0: any free port.")] = 8025,
     clients: Annotated[int, typer.Option(min=1, help="How many workspaces.")] = 26,
-    seed: Annotated[int, typer.Option(help="Other seeds invent other agencies.")] = 7,
+    seed: Annotated[int, typer.Option(help="Each seed invents another agency.")] = 7,
     calls_per_second: Annotated[
         float, typer.Option(min=0, help="Shared by all calls; 0: no limit.")
     ] = 9.5,
     latency: Annotated[
-        float, typer.Option(min=0, help="Mean seconds that a call takes beside that.")
+        float, typer.Option(min=0, help="Mean seconds that a call takes on top of that.")
     ] = 0.25,
     today: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="Take this date for today."),
+        typer.Option(
+            formats=["%Y-%m-%d"], metavar="DATE", help="The sandbox's today; unset: the real date."
+        ),
     ] = None,
     first_workspace_id: Annotated[
-        int | None, typer.Option(min=1, help="Number the workspaces from here, without gaps.")
+        int | None, typer.Option(min=1, help="Number the workspaces from here on, without gaps.")
     ] = None,
     variant: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=_MANNERS)] = None,
     fault: Annotated[list[str] | None, typer.Option(metavar="FAULT", help=_FAULTS)] = None,
     live: Annotated[
-        bool, typer.Option("--live", help="Let leads turn interested all the while.")
+        bool, typer.Option("--live", help="Let leads turn interested while it runs.")
     ] = False,
     live_pace: Annotated[
         float,
         typer.Option(
-            help="How many times as many as in a real agency; above 1 at any hour, else in "
-            "business hours mostly."
+            help="How many times as many leads as in a real agency; above 1 at any hour, else "
+            "mostly in business hours."
         ),
     ] = 1.0,
 ) -> None:
@@ -68,8 +70,8 @@ def run(
         SandboxError,
         SandboxOptions,
         fault_from_words,
-        manners_from_words,
         serve,
+        variants_from_words,
     )
 
     try:
@@ -82,7 +84,7 @@ def run(
             today=today.date() if today else None,
             timezone=load_settings().timezone.key,
             first_workspace_id=first_workspace_id,
-            variants=manners_from_words(variant or []),
+            variants=variants_from_words(variant or []),
             faults=tuple(fault_from_words(text) for text in fault or []),
             live=live,
             live_pace=live_pace,

@@ -52,11 +52,8 @@ def print_status(app: AppContext) -> bool:
         out.print(f"[red]✗[/red] {escape(line)}", soft_wrap=True)
     stale = sum(it.severity is not None for it in status.freshness)
     clients = counted(len(status.freshness), "client")
-    automation = f"{len(late)} late or off" if late else "all on time"
-    out.print(
-        f"{len(status.freshness) - stale} of {clients} fresh; schedules and sensors: {automation}.",
-        soft_wrap=True,
-    )
+    times = f"{len(late)} late or off" if late else "all schedules and sensors are on time"
+    out.print(f"{len(status.freshness) - stale} of {clients} fresh; {times}.", soft_wrap=True)
     return not stale and not late
 
 

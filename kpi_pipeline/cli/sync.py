@@ -1,4 +1,4 @@
-"""`kpi sync`: one block through Dagster, in this process."""
+"""`kpi sync`: one block of clients × dates through Dagster, in this process."""
 
 import time
 from collections.abc import Sequence
@@ -6,38 +6,43 @@ from contextlib import ExitStack
 from datetime import date
 
 from kpi_pipeline.app import AppContext, open_app
+from kpi_pipeline.cli.common import Day, Workspaces, date_of, err, exit_unless, out
+from kpi_pipeline.cli.progress import watching_run
 from kpi_pipeline.cli.report import SyncReport, print_report
-from kpi_pipeline.db.clients import active_clients, pick_clients
+from kpi_pipeline.db.clients import Client, active_clients, pick_clients
 from kpi_pipeline.db.metrics import read_metrics
 from kpi_pipeline.db.sync_log import read_entries
 from kpi_pipeline.domain.calendar import days_between, nightly_dates
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.services.console import err, out
 from kpi_pipeline.services.dagster_home import dagster_instance
 from kpi_pipeline.services.database import ready_databases
-from kpi_pipeline.settings import Settings
+from kpi_pipeline.settings import load_settings
 
 
-def sync(settings: Settings, day: date | None, workspaces: Sequence[str]) -> bool:
-    """Fetch and compute, print the report; return whether every client is done.
+def run(day: Day = None, workspace: Workspaces = None) -> None:
+    """Fetch and compute one block of clients × dates through Dagster, now.
 
-    Without a date: the last 7 closed days and today, as every night, as far as the grid reaches
-    back. Without workspaces: all active clients.
-
-    Raises:
-        KpiError: for a date outside the grid, an unknown client, or no client at all.
+    Without options: all active clients × the last 7 closed days and today, as every night, as far
+    back as the partitions reach.
     """
     with ExitStack() as stack:
-        settings = stack.enter_context(ready_databases(settings))
+        settings = stack.enter_context(ready_databases(load_settings()))
         app = stack.enter_context(open_app(settings))
-        wanted = _wanted(app, workspaces)
-        dates = _dates(app, day)
-        instance = stack.enter_context(dagster_instance(settings))
-        # Dagster's own modules are imported late: see dagster_home.
-        from kpi_pipeline.services.execution import execute_rectangle
+        wanted = [client.workspace for client in clients_to_fill(app, workspace or [])]
+        dates = _dates(app, date_of(day))
+        dagster = stack.enter_context(dagster_instance(settings))
+        # Imported late, as it imports Dagster.
+        from kpi_pipeline.services.execution import execute_block
 
+        title = f"{min(dates)} … {max(dates)}"
         started = time.monotonic()
-        run_ids = execute_rectangle(app, instance, wanted, dates)
+        run_ids = execute_block(
+            app,
+            dagster,
+            wanted,
+            dates,
+            lambda run_id, clients: watching_run(app.engine, run_id, clients, title),
+        )
         with app.engine.connect() as connection:
             report = SyncReport(
                 entries=read_entries(connection, run_ids),
@@ -48,21 +53,26 @@ def sync(settings: Settings, day: date | None, workspaces: Sequence[str]) -> boo
             )
     print_report(report, out)
     if not report.complete:
-        err.print("Mend what is named above, and run the same command again.")
-    return report.complete
+        err.print("Correct what is named above, and run the same command again.")
+    exit_unless(report.complete)
 
 
-def _wanted(app: AppContext, workspaces: Sequence[str]) -> list[str]:
+def clients_to_fill(app: AppContext, workspaces: Sequence[str]) -> Sequence[Client]:
+    """The clients of these workspace keys, or all active ones.
+
+    Raises:
+        KpiError: for an unknown or inactive client, or if there is no client at all.
+    """
     with app.engine.connect() as connection:
         if workspaces:
-            picked = pick_clients(connection, dict.fromkeys(workspaces))
+            clients = pick_clients(connection, dict.fromkeys(workspaces))
         else:
-            picked = active_clients(connection)
-    if not picked:
+            clients = active_clients(connection)
+    if not clients:
         raise KpiError(
             "There are no active clients. Import some with `kpi clients import FILE.csv`."
         )
-    return [client.workspace for client in picked]
+    return clients
 
 
 def _dates(app: AppContext, day: date | None) -> list[date]:
@@ -72,15 +82,15 @@ def _dates(app: AppContext, day: date | None) -> list[date]:
     first = first_date(app.settings, today)
     if first > today:
         raise KpiError(
-            f"The grid has no dates yet: KPI_FIRST_DATE is {first}, and today is {today}. "
-            "Set it to a date that has passed."
+            f"There are no dates to fill yet: KPI_FIRST_DATE is {first}, and today is {today}. "
+            "Set it to a date in the past."
         )
     if day is None:
         start, end = nightly_dates(today)
         return days_between(max(start, first), end)
     if not first <= day <= today:
         raise KpiError(
-            f"{day} is outside the grid, which runs from {first} (KPI_FIRST_DATE) to today, "
-            f"{today}. Choose a date within it."
+            f"{day} is outside the dates from {first} (KPI_FIRST_DATE) to today, {today}. Choose "
+            "one of those."
         )
     return [day]

@@ -1,34 +1,36 @@
-"""`kpi up`: the pipeline against the configured Email Bison, until Ctrl-C."""
+"""`kpi up` and `kpi db upgrade`: run the pipeline against your Email Bison, and upgrade it."""
 
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from rich.markup import escape
+import typer
 
 from kpi_pipeline.app import AppContext, open_app
+from kpi_pipeline.cli.common import out, print_warning, some_of
 from kpi_pipeline.db.clients import active_clients
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.gateway.secrets import secret_setting, unknown_instances, without_secret
 from kpi_pipeline.instances import NO_INSTANCE
-from kpi_pipeline.services.console import err, out
-from kpi_pipeline.services.dagster_home import child_environment, update_grid
-from kpi_pipeline.services.database import ready_databases
+from kpi_pipeline.services.dagster_home import child_environment, dagster_instance, update_grid
+from kpi_pipeline.services.database import databases_to_upgrade, ready_databases
 from kpi_pipeline.services.processes import Child, require_free_port
 from kpi_pipeline.services.servers import dagster_servers, gateway_server
-from kpi_pipeline.settings import Settings
+from kpi_pipeline.settings import load_settings
 
-_LOOK_EVERY_SECONDS = 0.5
-_MOST_CLIENTS_NAMED = 5
+database_commands = typer.Typer(help="The databases.", no_args_is_help=True)
+
+_POLL_SECONDS = 0.5
+_CLIENTS_SHOWN = 5
 
 
-def run_up(settings: Settings) -> None:
-    """Start everything, and stay until Ctrl-C or until a process ends.
+def run() -> None:
+    """Run the pipeline against your Email Bison: database, Dagster's page and daemon, gateway.
 
-    Raises:
-        KpiError: if something is not configured, does not start, or ends by itself.
+    Stays up until Ctrl-C, or until one of its processes ends.
     """
+    settings = load_settings()
     if not settings.bison_instances:
         raise KpiError(f"{NO_INSTANCE} `kpi demo` shows the pipeline without one.")
     require_free_port(settings.web_port, "KPI_WEB_PORT")
@@ -40,66 +42,75 @@ def run_up(settings: Settings) -> None:
         update_grid(app, settings)
         for warning in (missing_instances(app), unknown_instances(settings)):
             if warning:
-                err.print(f"[yellow]Warning:[/yellow] {escape(warning)}", soft_wrap=True)
+                print_warning(warning)
         environment = child_environment(settings)
         children: list[Child] = []
-        # First, as it is there in a second: what Bison tells meanwhile is not lost.
+        # First, as it starts within a second: no event that Bison sends meanwhile is lost.
         if settings.webhook_secret:
             address, gateway = stack.enter_context(gateway_server(settings, environment))
             children.append(gateway)
-            out.print(f"Webhooks are taken at {address}/webhooks/bison/…", soft_wrap=True)
+            out.print(f"Webhooks are received at {address}/webhooks/bison/…", soft_wrap=True)
         if names := without_secret(settings):
-            out.print(_how_to_take_webhooks(names), soft_wrap=True)
+            out.print(_how_to_receive_webhooks(names), soft_wrap=True)
         page, dagster = stack.enter_context(dagster_servers(settings, environment))
-        out.print(f"Dagster is up at [link]{page.url}[/link]; its schedules run by themselves.")
+        out.print(f"Dagster runs at [link]{page.url}[/link], with its schedules and sensors.")
         stay_up([*children, *dagster])
 
 
-def missing_instances(app: AppContext) -> str | None:
-    """A sentence that names each instance that active clients need and nobody configured, if any.
+@database_commands.callback()
+def _group() -> None:
+    """The databases."""
 
-    Syncs fail for those clients alone, so it is no reason not to start.
+
+@database_commands.command("upgrade")
+def upgrade() -> None:
+    """Upgrade the KPI tables and Dagster's tables to this version; create what is missing."""
+    with databases_to_upgrade(load_settings()) as settings, dagster_instance(settings) as dagster:
+        dagster.upgrade()
+    out.print("Both databases are at this version.")
+
+
+def missing_instances(app: AppContext) -> str | None:
+    """A sentence naming each instance that active clients need and that is not configured, if any.
+
+    Only those clients' syncs fail, so the pipeline starts without it.
     """
     known = app.instances()
-    without: dict[str, list[str]] = defaultdict(list)
+    missing: dict[str, list[str]] = defaultdict(list)
     with app.engine.connect() as connection:
         for client in active_clients(connection):
             if client.instance not in known:
-                without[client.instance].append(client.workspace)
-    if not without:
+                missing[client.instance].append(client.workspace)
+    if not missing:
         return None
-    told = "; ".join(f"{name} ({_some(without[name])})" for name in sorted(without))
+    named = "; ".join(
+        f"{name} ({some_of(missing[name], _CLIENTS_SHOWN)})" for name in sorted(missing)
+    )
     return (
-        "Some active clients cannot be fetched until their instance stands in "
-        f"KPI_BISON_INSTANCES: {told}."
+        "Some active clients cannot be fetched until KPI_BISON_INSTANCES contains their instance: "
+        f"{named}."
     )
 
 
-def _how_to_take_webhooks(instances: Sequence[str]) -> str:
+def _how_to_receive_webhooks(instances: Sequence[str]) -> str:
     wanted = ", ".join(map(secret_setting, instances))
     return (
-        f"No webhooks are taken from {', '.join(instances)}: for that, set {wanted} to what "
-        "`kpi webhook-secret` prints."
+        f"No webhooks are received from {', '.join(instances)}: to receive them, set {wanted} to "
+        "what `kpi webhook-secret` prints."
     )
-
-
-def _some(workspaces: Sequence[str]) -> str:
-    more = len(workspaces) - _MOST_CLIENTS_NAMED
-    named = ", ".join(workspaces[:_MOST_CLIENTS_NAMED])
-    return f"{named} and {more} more" if more > 0 else named
 
 
 def stay_up(children: Sequence[Child]) -> None:
     """Wait until Ctrl-C.
 
     Raises:
-        KpiError: with the end of its log, if one of the processes ends by itself.
+        KpiError: with the end of its log, if one of the processes ends.
     """
     try:
         out.print("Ctrl-C stops everything.")
         while True:
             for child in children:
                 child.require_alive()
-            time.sleep(_LOOK_EVERY_SECONDS)
+            time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
         out.print("\nStopping …")

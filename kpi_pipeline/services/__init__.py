@@ -1,1 +1,1 @@
-"""Processes: start, watch and stop them; Dagster's home, its page and its backfills."""
+"""Processes: start, watch and stop them; Dagster's home, page and backfills."""

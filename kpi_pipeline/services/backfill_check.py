@@ -1,4 +1,4 @@
-"""Whether a backfill did what it was for: told by the rows in the tables, and by `sync_log`."""
+"""What a backfill left undone, by the rows of the tables and by `sync_log`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,16 +9,16 @@ from sqlalchemy import Connection
 from kpi_pipeline.db.facts import stored_days
 from kpi_pipeline.db.sync_log import SyncEntry, read_entries
 from kpi_pipeline.domain.calendar import consecutive_ranges
-from kpi_pipeline.services.backfill_page import BackfillTarget
+from kpi_pipeline.services.backfills import BackfillTarget
 
-_MOST_RANGES = 5
+_RANGES_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class BackfillCheck:
-    """What was found: for each client one entry over all its runs, and which rows are missing.
+    """For each client one log entry over all its runs, and the rows that are missing.
 
-    `missing` holds, for each table, the days of each client of which it has no row.
+    `missing` maps each table to the days of each client for which it has no row.
     """
 
     target: BackfillTarget
@@ -27,13 +27,13 @@ class BackfillCheck:
 
     @property
     def unreached(self) -> list[str]:
-        """The clients that no run was done with."""
+        """The clients that no run finished."""
         reached = {entry.workspace for entry in self.entries}
         return sorted(self.target.dates.keys() - reached)
 
     @property
     def gaps(self) -> dict[str, list[date]]:
-        """By client, the days of which at least one of the tables has no row."""
+        """By client, the days for which at least one of the tables has no row."""
         days: dict[str, set[date]] = {}
         for of_table in self.missing.values():
             for workspace, missing in of_table.items():
@@ -41,28 +41,28 @@ class BackfillCheck:
         return {workspace: sorted(days[workspace]) for workspace in sorted(days)}
 
     @property
-    def undone(self) -> list[str]:
-        """The clients for which something is left to do."""
+    def unfinished(self) -> list[str]:
+        """The clients that failed, were not reached, or lack rows."""
         failed = {entry.workspace for entry in self.entries if entry.error is not None}
         return sorted({*failed, *self.unreached, *self.gaps})
 
     def rows(self, table: str) -> int:
-        """How many of the rows that should be there `table` has."""
+        """How many of the wanted rows `table` has."""
         return self.target.partitions - sum(len(days) for days in self.missing[table].values())
 
 
 def check_backfill(
     connection: Connection, target: BackfillTarget, run_ids: Sequence[str]
 ) -> BackfillCheck:
-    """Look at what these runs left, in a query for each table and one of the log."""
-    every = [day for dates in target.dates.values() for day in dates]
+    """Check what these runs wrote, with one query for each table and one for the log."""
+    all_dates = [day for dates in target.dates.values() for day in dates]
     missing = {}
     for table in target.assets:
-        there = stored_days(connection, table, target.dates.keys(), min(every), max(every))
+        stored = stored_days(connection, table, target.dates.keys(), min(all_dates), max(all_dates))
         missing[table] = {
             workspace: absent
             for workspace, dates in target.dates.items()
-            if (absent := sorted(set(dates) - there.get(workspace, set())))
+            if (absent := sorted(set(dates) - stored.get(workspace, set())))
         }
     by_client: dict[str, list[SyncEntry]] = {}
     for entry in read_entries(connection, run_ids):
@@ -73,20 +73,20 @@ def check_backfill(
     return BackfillCheck(target, entries, missing)
 
 
-def in_ranges(days: Sequence[date]) -> str:
-    """Sorted days in words: as ranges of consecutive ones, the first few of them."""
+def format_ranges(days: Sequence[date]) -> str:
+    """Sorted days as text: ranges of consecutive days, the first five of them."""
     parts = [
         f"{first}" if first == last else f"{first} to {last}"
         for first, last in consecutive_ranges(days)
     ]
-    more = len(parts) - _MOST_RANGES
-    return ", ".join(parts[:_MOST_RANGES]) + (f" and {more} more times" if more > 0 else "")
+    more = len(parts) - _RANGES_SHOWN
+    return ", ".join(parts[:_RANGES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _merged(entries: Sequence[SyncEntry], dates: Sequence[date]) -> SyncEntry:
-    """One entry for a client: times and calls summed, and the latest error that was not mended.
+    """One entry for a client: seconds and calls summed, and the latest error that still counts.
 
-    A backfill may take a client's dates in several runs, and ask again for those that failed.
+    A backfill may cover a client's dates in several runs, and repeat those that failed.
     """
     done: set[date] = set()
     for entry in entries:
@@ -95,10 +95,10 @@ def _merged(entries: Sequence[SyncEntry], dates: Sequence[date]) -> SyncEntry:
     undone = sorted(set(dates) - done)
     error = None
     if undone:
-        told = [it.error for it in entries if it.error and _covers_one_of(it, undone)]
+        errors = [it.error for it in entries if it.error and _covers_one_of(it, undone)]
         workspace = entries[-1].workspace
-        unknown = f"{workspace}: no run was done with {in_ranges(undone)}; see the runs' logs"
-        error = told[-1] if told else unknown
+        unknown = f"{workspace}: no run finished {format_ranges(undone)}; see the runs' logs"
+        error = errors[-1] if errors else unknown
     return replace(
         entries[-1],
         error=error,

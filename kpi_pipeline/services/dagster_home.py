@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 def child_environment(settings: Settings) -> dict[str, str]:
     """This process's environment, with all that Dagster's processes need, settings included.
 
-    Needs the settings of `ready_databases`, in which both addresses stand. Places dagster.yaml in
-    the DAGSTER_HOME of the state folder.
+    Takes the settings of `ready_databases`, which have both addresses. Writes dagster.yaml to the
+    DAGSTER_HOME in the state folder.
     """
     home = settings.state_dir / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     configuration = files("kpi_pipeline") / "config" / "dagster.yaml"
     (home / "dagster.yaml").write_bytes(configuration.read_bytes())
     if settings.dagster_database_url is None:
-        raise ValueError("the settings name no database for Dagster")
+        raise ValueError("the settings have no database for Dagster")
     storage = parse_url(
         settings.dagster_database_url.get_secret_value(), "KPI_DAGSTER_DATABASE_URL"
     )
@@ -39,13 +39,13 @@ def child_environment(settings: Settings) -> dict[str, str]:
         dict(os.environ)
         | _as_variables(settings)
         | {
-            # Read in whole above, so a child must not read the file again from somewhere else.
+            # The variables above hold all settings: a child must not read another file.
             "KPI_ENV_FILE": "",
             "KPI_DAGSTER_STORAGE_URL": for_dagster(storage),
             "KPI_DAGSTER_FILES": str(home),
             "DAGSTER_HOME": str(home),
             "DAGSTER_DISABLE_TELEMETRY": "yes",
-            # Materializations of a large run are written in batches.
+            # The materializations of a large run are written in batches.
             "DAGSTER_EVENT_BATCH_SIZE": "500",
         }
     )
@@ -53,9 +53,9 @@ def child_environment(settings: Settings) -> dict[str, str]:
 
 @contextmanager
 def dagster_instance(settings: Settings) -> Iterator["DagsterInstance"]:
-    """Dagster's instance, in this process; its tables are created where they are missing.
+    """Dagster's instance in this process; missing tables are created.
 
-    The process has the environment of Dagster's own processes for as long as the block runs.
+    While the block runs, this process has the environment of Dagster's own processes.
 
     Raises:
         KpiError: if its database can't be reached.
@@ -72,8 +72,8 @@ def dagster_instance(settings: Settings) -> Iterator["DagsterInstance"]:
             instance = DagsterInstance.get()
         except (OperationalError, DagsterPostgresException):
             raise KpiError(
-                "Dagster's database cannot be reached. Check KPI_DAGSTER_DATABASE_URL, and run "
-                "`kpi db upgrade` if it was never made."
+                "Dagster's database is unreachable. Check KPI_DAGSTER_DATABASE_URL, and run "
+                "`kpi db upgrade` if it was never created."
             ) from None
         with instance:
             yield instance
@@ -83,7 +83,7 @@ def dagster_instance(settings: Settings) -> Iterator["DagsterInstance"]:
 
 
 def _as_variables(settings: Settings) -> dict[str, str]:
-    # What is None is unset, or else turned off.
+    # None means unset; where the default is another, it means off.
     values = {
         name: "off" if value is None and field.default is not None else value
         for name, field in type(settings).model_fields.items()
@@ -101,7 +101,7 @@ def _as_variables(settings: Settings) -> dict[str, str]:
 
 
 def _as_text(value: object) -> str:
-    """The value as `load_settings` reads it."""
+    """The value in the form that `load_settings` reads."""
     match value:
         case SecretStr():
             return value.get_secret_value()
@@ -116,11 +116,11 @@ def _as_text(value: object) -> str:
 
 
 def update_grid(app: AppContext, settings: Settings) -> list[str]:
-    """Show the active clients in Dagster's grid, without a run; return them in the grid's order."""
-    with dagster_instance(settings) as instance:
+    """Make the active clients Dagster's partitions; return them in the order of the partitions."""
+    with dagster_instance(settings) as opened:
         from kpi_pipeline.orchestration.partitions import WORKSPACE, sync_workspace_partitions
 
         with app.engine.connect() as connection:
             active = [client.workspace for client in active_clients(connection)]
-        sync_workspace_partitions(instance, active)
-        return list(instance.get_dynamic_partitions(WORKSPACE))
+        sync_workspace_partitions(opened, active)
+        return list(opened.get_dynamic_partitions(WORKSPACE))

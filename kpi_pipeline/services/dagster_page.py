@@ -1,4 +1,4 @@
-"""Dagster's web server as its page uses it: runs are launched and watched over GraphQL."""
+"""Dagster's web server, over the GraphQL API that its own page uses."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.orchestration.runtime.code_server import LOCATION
+from kpi_pipeline.orchestration.runtime import LOCATION
 
 _LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
@@ -27,11 +27,11 @@ query Status($run: ID!) {
 
 
 class PageSilentError(KpiError):
-    """The page does not answer, or something else does in its place."""
+    """The page does not answer, or another server does."""
 
 
 class RunStatus(StrEnum):
-    """How a run stands, as far as a waiting command cares."""
+    """The state of a run, as far as a waiting command needs it."""
 
     UNDER_WAY = "under way"
     SUCCESS = "success"
@@ -50,8 +50,8 @@ class DagsterPage:
         """The `data` of a GraphQL answer, which may take `timeout` seconds.
 
         Raises:
-            PageSilentError: if the page does not answer, or what answers speaks no GraphQL.
-            KpiError: if it refuses the query.
+            PageSilentError: if the page does not answer, or another server does.
+            KpiError: if it rejects the query.
         """
         try:
             response = httpx.post(
@@ -62,11 +62,11 @@ class DagsterPage:
             raise self._silent(type(error).__name__) from None
         match answer:
             case {"errors": [{"message": reason}, *_]}:
-                raise KpiError(f"Dagster refused a query: {reason}")
+                raise KpiError(f"Dagster rejected a query: {reason}")
             case {"data": dict(data)}:
                 return data
             case _:
-                raise self._silent("what answers there is no Dagster")
+                raise self._silent("another server answers there")
 
     def _silent(self, reason: str) -> PageSilentError:
         return PageSilentError(
@@ -79,10 +79,10 @@ class DagsterPage:
         tags: Mapping[str, str],
         checks: Sequence[tuple[str, str]] = (),
     ) -> str:
-        """Start a run that materializes `assets` and does `checks` (asset, name); return its id.
+        """Start a run of `assets` and `checks` (asset, name); return its id.
 
         Raises:
-            KpiError: with Dagster's reason, if it does not.
+            KpiError: with Dagster's reason, if it does not start.
         """
         params = {
             "selector": {
@@ -106,12 +106,12 @@ class DagsterPage:
         return str(answer["run"]["runId"])
 
     def status(self, run_id: str) -> RunStatus:
-        """How the run stands."""
+        """The state of the run."""
         status = self.query(_STATUS, {"run": run_id})["runOrError"].get("status")
         if status == "SUCCESS":
             return RunStatus.SUCCESS
         return RunStatus.FAILURE if status in ("FAILURE", "CANCELED") else RunStatus.UNDER_WAY
 
     def run_address(self, run_id: str) -> str:
-        """Where a person reads the run's log."""
+        """The address of the page with the run's log."""
         return f"{self.url}/runs/{run_id}"

@@ -1,4 +1,4 @@
-"""The two databases that a command works on, reachable and of the right version."""
+"""The two databases of an installation, reachable and at the version of the code."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,14 +16,14 @@ from kpi_pipeline.settings import Settings
 
 @contextmanager
 def ready_databases(settings: Settings, *, dagster_too: bool = True) -> Iterator[Settings]:
-    """The settings with both database addresses filled in, for as long as the block runs.
+    """The settings with both database addresses, valid while the block runs.
 
-    The embedded server is started, and its tables upgraded, where no address is configured. A
-    configured server is the operator's to upgrade. A command that works without Dagster says so
-    by `dagster_too`, and runs whether Dagster's database is up or not.
+    Without a configured address, the embedded server is started and its tables are upgraded. A
+    configured server is upgraded by its operator. With `dagster_too=False`, Dagster's database
+    may be down.
 
     Raises:
-        KpiError: if a database can't be reached, or a configured one is behind the code.
+        KpiError: if a database is unreachable, or a configured one is behind the code.
     """
     with ExitStack() as stack:
         embedded = settings.database_url is None
@@ -42,7 +42,7 @@ def ready_databases(settings: Settings, *, dagster_too: bool = True) -> Iterator
 
 @contextmanager
 def databases_to_upgrade(settings: Settings) -> Iterator[Settings]:
-    """Like `ready_databases`, but bring a configured server up to date as well."""
+    """Like `ready_databases`, but upgrade a configured server as well."""
     with ExitStack() as stack:
         kpi, dagster = _addresses(settings, stack)
         upgrade_databases(kpi, dagster)
@@ -50,10 +50,10 @@ def databases_to_upgrade(settings: Settings) -> Iterator[Settings]:
 
 
 def upgrade_databases(kpi: URL, dagster: URL) -> None:
-    """Create what is missing: both databases, and the KPI tables of this version.
+    """Create both databases where they are missing, and upgrade the KPI tables.
 
     Raises:
-        KpiError: if the server can't be reached, or this user may not create a database.
+        KpiError: if the server is unreachable, or this user may not create a database.
     """
     for url in (kpi, dagster):
         ensure_database(url)
@@ -66,13 +66,13 @@ def upgrade_databases(kpi: URL, dagster: URL) -> None:
 
 
 def _require_dagster(url: URL) -> None:
-    # Before anything is written, and with a sentence: Dagster itself tries for a while, and ends
-    # with a stack trace.
+    # Checked before anything is written: Dagster itself would retry for a while, and end with a
+    # stack trace.
     engine = open_engine(url)
     try:
         require_reachable(engine, "KPI_DAGSTER_DATABASE_URL")
     except KpiError as error:
-        raise KpiError(f"{error} If it was never made, run `kpi db upgrade`.") from None
+        raise KpiError(f"{error} If it was never created, run `kpi db upgrade`.") from None
     finally:
         engine.dispose()
 

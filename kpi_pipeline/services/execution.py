@@ -1,13 +1,11 @@
-"""Runs a block through Dagster within this process, whether its daemon is up or not."""
+"""Runs a block of clients × dates through Dagster within this process, without its daemon."""
 
-import threading
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import date
 
 import dagster as dg
-from sqlalchemy import Engine
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.db.clients import active_clients
@@ -18,53 +16,38 @@ from kpi_pipeline.orchestration.partitions import (
     contiguous_groups,
     sync_workspace_partitions,
 )
-from kpi_pipeline.services.progress import watch_run
 from kpi_pipeline.sync.scope import KpiAsset
 
 
-def execute_rectangle(
+def execute_block(
     app: AppContext,
-    instance: dg.DagsterInstance,
+    dagster_instance: dg.DagsterInstance,
     workspaces: Sequence[str],
     dates: Sequence[date],
+    watching: Callable[[str, int], AbstractContextManager[None]],
 ) -> list[str]:
     """Materialize the three assets for `workspaces` × `dates`; return the ids of the runs.
 
-    Clients that are not adjacent in the grid take a run each. The runs are recorded like any
-    other; how each client fared stands in `sync_log`.
+    Clients that are not adjacent in Dagster's partitions take a run each. The runs are recorded
+    like any other; `sync_log` holds the outcome of each client. Each run is carried out within
+    `watching(run_id, number of its clients)`.
     """
     with app.engine.connect() as connection:
         active = [client.workspace for client in active_clients(connection)]
-    sync_workspace_partitions(instance, active)
+    sync_workspace_partitions(dagster_instance, active)
     job = build_definitions(app.settings).resolve_implicit_global_asset_job_def()
     run_ids = []
-    for group in contiguous_groups(instance.get_dynamic_partitions(WORKSPACE), workspaces):
+    for group in contiguous_groups(dagster_instance.get_dynamic_partitions(WORKSPACE), workspaces):
         run_id = str(uuid.uuid4())
         run_ids.append(run_id)
-        title = f"{min(dates)} … {max(dates)}"
-        with _watched(app.engine, run_id, len(group), title):
+        with watching(run_id, len(group)):
             job.execute_in_process(
-                instance=instance,
+                instance=dagster_instance,
                 run_id=run_id,
-                asset_selection=[dg.AssetKey(step.value) for step in KpiAsset],
+                asset_selection=[dg.AssetKey(asset.value) for asset in KpiAsset],
                 tags=block_tags(group, dates),
-                # The report says what happened; the run's log is in Dagster's page.
+                # The command prints a report; Dagster's page shows the run's log.
                 run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
                 raise_on_error=False,
             )
     return run_ids
-
-
-@contextmanager
-def _watched(engine: Engine, run_id: str, clients: int, title: str) -> Iterator[None]:
-    """Draw the progress bar beside the block."""
-    over = threading.Event()
-    watcher = threading.Thread(
-        target=watch_run, args=(engine, run_id, clients, title, over.is_set), daemon=True
-    )
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()

@@ -1,13 +1,16 @@
-"""The pipeline on a stage of its own: an invented agency, Dagster's page and daemon, the gateway.
+"""The pipeline against an invented agency: sandbox, Dagster, and a gateway if it is wanted.
 
-The demo, the benchmarks and the end-to-end tests all play on it.
+Used by the demo, the benchmarks and the end-to-end tests.
 """
 
+import csv
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
+from itertools import repeat
 
 import httpx
 from pydantic import SecretStr
@@ -16,7 +19,6 @@ from kpi_pipeline.app import AppContext, open_app
 from kpi_pipeline.db.clients import import_clients
 from kpi_pipeline.db.clients_csv import parse
 from kpi_pipeline.instances import InstanceSetting
-from kpi_pipeline.services.console import err
 from kpi_pipeline.services.dagster_home import child_environment, update_grid
 from kpi_pipeline.services.dagster_page import DagsterPage
 from kpi_pipeline.services.database import ready_databases
@@ -25,13 +27,19 @@ from kpi_pipeline.services.servers import dagster_servers, gateway_server, sandb
 from kpi_pipeline.settings import Settings
 
 _INSTANCE = "main"
+# As hostile as the real webhooks: late, out of order, in either case, sometimes twice.
+_VARIANTS = {"event_casing": "mixed", "delivery_seconds": 0.5, "delivery_repeats": 0.1}
+_EVENTS = ["lead_interested"]
+_REGISTRATIONS_AT_ONCE = 8
+_TIMEOUT_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Playground:
-    """What is running, and where. `grid` holds the clients' keys in the order of Dagster's grid.
+    """What is running, and its addresses.
 
-    `gateway` is the address of the gateway, if there is one.
+    `grid` holds the workspace keys in the order of Dagster's partitions; `gateway` is the address
+    of the gateway, if there is one.
     """
 
     app: AppContext
@@ -49,17 +57,19 @@ def playground(
     targets_from: date,
     *,
     takes_webhooks: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Playground]:
     """Start everything and import the sandbox's clients; stop everything when the block ends.
 
-    `sandbox_options` are those of `kpi sandbox`, by name; calls are paced at the sandbox's rate.
-    With `takes_webhooks` there is a gateway and a secret of its own; nobody knows of it yet.
+    `sandbox_options` are those of `kpi sandbox`, by name; calls go at the sandbox's rate. With
+    `takes_webhooks` there is a gateway with a secret of its own, and no webhook is registered yet.
+    `say` gets sentences about what takes time.
 
     Raises:
         KpiError: if something does not start.
     """
     with ExitStack() as stack:
-        err.print("Starting PostgreSQL and a local Email Bison …")
+        say("Starting PostgreSQL and a local Email Bison …")
         settings = stack.enter_context(ready_databases(settings))
         address, sandbox = stack.enter_context(
             sandbox_server(settings, child_environment(settings), sandbox_options)
@@ -87,9 +97,34 @@ def playground(
         if takes_webhooks:
             gateway, child = stack.enter_context(gateway_server(settings, environment))
             children.append(child)
-        err.print("Starting Dagster …")
+        say("Starting Dagster …")
         page, dagster = stack.enter_context(dagster_servers(settings, environment))
         yield Playground(app, grid, address, gateway, page, [*children, *dagster])
+
+
+def register_webhooks(play: Playground) -> None:
+    """Register webhooks, with which the sandbox sends its events to the gateway.
+
+    Each workspace with a key of its own has a webhook, registered by Email Bison's own call, and
+    the whole instance has a parent hook: most events arrive twice, as in production.
+    """
+    (secret,) = play.app.settings.webhook_secret.values()
+    url = f"{play.gateway}/webhooks/bison/{secret.get_secret_value()}"
+    with httpx.Client(base_url=play.sandbox, timeout=_TIMEOUT_SECONDS) as sandbox:
+        sandbox.patch("/sandbox/variants", json=_VARIANTS).raise_for_status()
+        sandbox.post("/sandbox/parent-hook", json={"url": url}).raise_for_status()
+        table = sandbox.get("/sandbox/clients.csv").raise_for_status().text
+        api_keys = [row["api_key"] for row in csv.DictReader(table.splitlines()) if row["api_key"]]
+        with ThreadPoolExecutor(_REGISTRATIONS_AT_ONCE) as threads:
+            list(threads.map(_register, repeat(sandbox), api_keys, repeat(url)))
+
+
+def _register(sandbox: httpx.Client, api_key: str, url: str) -> None:
+    sandbox.post(
+        "/api/webhook-url",
+        headers={"Authorization": f"Bearer {api_key}"},
+        json={"name": "KPI pipeline", "url": url, "events": _EVENTS},
+    ).raise_for_status()
 
 
 def _import_clients(app: AppContext, address: str, targets_from: date) -> None:

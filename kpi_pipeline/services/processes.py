@@ -24,10 +24,10 @@ _SHOWN_LINES = 15
 
 
 def require_free_port(port: int, setting: str) -> None:
-    """Check that a server can listen on `port` of 127.0.0.1; 0 is always free.
+    """Check that a server can listen on `port` of 127.0.0.1; 0 means any free port.
 
     Raises:
-        KpiError: if something listens there already.
+        KpiError: if another program listens there.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -35,26 +35,26 @@ def require_free_port(port: int, setting: str) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise KpiError(
-                f"Port {port} on 127.0.0.1 is in use. Stop what listens there, or choose another "
-                f"with {setting}."
+                f"Port {port} on 127.0.0.1 is in use. Stop the program that listens there, or "
+                f"choose another port with {setting}."
             ) from None
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nothing listens at the moment."""
+    """A port of 127.0.0.1 on which no program listens at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _die_with_parent() -> None:
-    """Have Linux end this process when its parent is killed; other systems rely on `stop`."""
+    """Have Linux end this process when its parent is killed; elsewhere only `stop` ends it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Child:
-    """One child process, its output in a log file."""
+    """One child process; its output goes to a log file."""
 
     def __init__(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path
@@ -69,7 +69,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # Ctrl-C reaches the parent alone, which ends its children in order.
+                # Ctrl-C reaches only the parent, which ends its children in order.
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
@@ -97,15 +97,15 @@ class Child:
             raise KpiError(f"{self.name} ended with code {code}. {self.last_words()}")
 
     def last_words(self) -> str:
-        """Where its log is, and the last lines of it."""
+        """The path of its log, and the log's last lines."""
         lines = self.log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
         return f"The end of {self.log}:\n" + "\n".join(lines)
 
     def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
-        """Poll `ready` until it holds.
+        """Poll `ready` until it returns True.
 
         Raises:
-            KpiError: with the end of its log, if the process ends or the time passes before.
+            KpiError: with the end of its log, if the process ends or the time is over before.
         """
         deadline = time.monotonic() + seconds
         while not ready():
@@ -115,24 +115,24 @@ class Child:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End the process and all that it started: asked first, killed after ten seconds."""
+        """End the process and its descendants: SIGTERM first, SIGKILL after ten seconds."""
         with contextlib.suppress(psutil.NoSuchProcess):
             head = psutil.Process(self.pid)
             family = [head, *head.children(recursive=True)]
-            # The head first: it ends its own children in order, where it can.
+            # The head first: it ends its own children in order, if it can.
             head.terminate()
             _, alive = psutil.wait_procs(family, timeout=_GRACE_SECONDS)
             for process in alive:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-        # Whoever is left, orphans of a head that crashed included: they share its session.
+        # What is left, such as orphans of a head that crashed: they share its session.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
 
 def answers(url: str) -> bool:
-    """Whether a GET of `url` is answered with 200."""
+    """Whether `url` answers a GET with 200."""
     try:
         return httpx.get(url, timeout=5).status_code == httpx.codes.OK
     except httpx.TransportError:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from kpi_pipeline.orchestration.runtime.code_server import LOCATION
+from kpi_pipeline.orchestration.runtime import LOCATION
 from kpi_pipeline.services.dagster_page import DagsterPage
 from kpi_pipeline.services.processes import Child, answers, free_port, require_free_port
 from kpi_pipeline.settings import Settings
@@ -20,10 +20,10 @@ _START_SECONDS = 120.0
 def dagster_servers(
     settings: Settings, environment: Mapping[str, str]
 ) -> Iterator[tuple[DagsterPage, list[Child]]]:
-    """Dagster's code server, page and daemon, ready to work; stopped when the block ends.
+    """Dagster's code server, page and daemon, started; stopped when the block ends.
 
     Raises:
-        KpiError: if the page's port is taken, or one of them does not start.
+        KpiError: if the page's port is in use, or one of them does not start.
     """
     require_free_port(settings.web_port, "KPI_WEB_PORT")
     port = settings.web_port or free_port()
@@ -48,14 +48,14 @@ def dagster_servers(
 
 @contextmanager
 def code_server(environment: Mapping[str, str], logs: Path) -> Iterator[tuple[str, Child]]:
-    """The code server, and the workspace file that names it to the page and the daemon.
+    """The code server, and the workspace file with which the page and the daemon find it.
 
-    workspace.yaml has each of the two start one of its own, as `dagster dev` does.
+    With workspace.yaml each of the two would start a code server of its own.
 
     Raises:
         KpiError: if it does not start.
     """
-    # Not in the state folder: the path of a Unix socket is short, and nobody else may reach it.
+    # Not in the state folder: the path of a Unix socket must be short, and private to this user.
     with tempfile.TemporaryDirectory(prefix="kpi-code-") as folder:
         address, workspace = Path(folder) / "socket", Path(folder) / "workspace.yaml"
         server = {"socket": str(address), "location_name": LOCATION}
@@ -72,7 +72,7 @@ def code_server(environment: Mapping[str, str], logs: Path) -> Iterator[tuple[st
 
 
 def _accepts(address: Path) -> bool:
-    """Whether somebody listens on this Unix socket."""
+    """Whether a server listens on this Unix socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(str(address)) == 0
 
@@ -81,10 +81,10 @@ def _accepts(address: Path) -> bool:
 def gateway_server(
     settings: Settings, environment: Mapping[str, str]
 ) -> Iterator[tuple[str, Child]]:
-    """The gateway, and its address as this machine reaches it; stopped when the block ends.
+    """The gateway, and its address on this machine; stopped when the block ends.
 
     Raises:
-        KpiError: if its port is taken, or it does not start.
+        KpiError: if its port is in use, or it does not start.
     """
     require_free_port(settings.gateway_port, "KPI_GATEWAY_PORT")
     port = settings.gateway_port or free_port()
@@ -98,8 +98,8 @@ def gateway_server(
 
 
 def _reached_at(host: str) -> str:
-    """Where a server that listens on `host` answers, as the host of an address."""
-    # These two are every address of the machine.
+    """The host of an address at which a server that listens on `host` answers."""
+    # These two stand for every address of the machine.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound here
     return f"[{host}]" if ":" in host else host
 
@@ -110,7 +110,7 @@ def sandbox_server(
 ) -> Iterator[tuple[str, Child]]:
     """A sandbox on a free port, and its address; stopped when the block ends.
 
-    `options` are those of `kpi sandbox`, by name; True stands for one that takes no value.
+    `options` are those of `kpi sandbox`, by name; True is the value of a flag.
 
     Raises:
         KpiError: if it does not start.

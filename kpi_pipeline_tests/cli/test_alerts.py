@@ -37,7 +37,7 @@ def mutes(engine: Engine) -> dict[str, timedelta]:
         return {name: until - now for name, until in read_mutes(connection, now).items()}
 
 
-def test_a_test_message_goes_to_each_receiver_and_each_is_told_by_service_and_server(
+def test_a_test_message_goes_to_each_receiver_which_is_shown_by_service_and_server(
     kpi: Kpi, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = secrets.token_urlsafe(16)
@@ -48,11 +48,11 @@ def test_a_test_message_goes_to_each_receiver_and_each_is_told_by_service_and_se
 
     assert result.code == 1
     assert result.out.splitlines() == [
-        "json://127.0.0.1: ✓ took it",
-        "json://127.0.0.1 #2: ✗ did not take it; check its address, and that it can be reached "
+        "json://127.0.0.1: ✓ accepted it",
+        "json://127.0.0.1 #2: ✗ did not accept it; check its address, and that it is reachable "
         "from here",
-        "entry 3: ✗ is no address that apprise knows; see its list of services",
-        "1 of 3 receivers took the message.",
+        "entry 3: ✗ is not an address that apprise knows; see its list of services",
+        "1 of 3 receivers accepted the message.",
     ]
     assert secret not in result.out + result.err
     (message,) = receiver.received
@@ -60,18 +60,18 @@ def test_a_test_message_goes_to_each_receiver_and_each_is_told_by_service_and_se
     assert message.body["title"] == "A test of kpi_pipeline's alerts"
 
 
-def test_a_test_that_reaches_everybody_is_good(
+def test_a_test_that_reaches_every_receiver_succeeds(
     kpi: Kpi, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_ALERT_URLS", json_url(receiver.url))
-    assert kpi("alerts", "test").answer().endswith("1 of 1 receivers took the message.\n")
+    assert kpi("alerts", "test").answer().endswith("1 of 1 receivers accepted the message.\n")
 
 
 def test_a_test_without_receivers_is_refused(kpi: Kpi) -> None:
-    assert kpi("alerts", "test").refusal().startswith("KPI_ALERT_URLS names nobody.")
+    assert kpi("alerts", "test").refusal().startswith("KPI_ALERT_URLS has no receiver.")
 
 
-def test_the_list_shows_what_is_wrong_who_was_told_and_who_could_not_be_reached(
+def test_the_list_shows_problems_who_was_alerted_and_unreachable_receivers(
     kpi: Kpi, office: Office, receiver: Receiver
 ) -> None:
     urls = [json_url(receiver.url), f"xml://127.0.0.1:{closed_port()}"]
@@ -83,11 +83,11 @@ def test_the_list_shows_what_is_wrong_who_was_told_and_who_could_not_be_reached(
         *("freshness", "ERROR", "freshness of client_metrics", "1"),
         *("2026-03-18 15:00", "json://127.0.0.1"),
     ]
-    assert "Not reached: xml://127.0.0.1 has taken nothing since 2026-03-18 15:00" in screen
+    assert "Unreachable: xml://127.0.0.1 has accepted nothing since 2026-03-18 15:00" in screen
 
 
-def test_when_nothing_is_wrong_the_list_says_so(kpi: Kpi, office: Office) -> None:
-    assert kpi("alerts", "list").answer() == "Nothing is wrong that anybody is to be told of.\n"
+def test_the_list_says_that_there_is_no_problem(kpi: Kpi, office: Office) -> None:
+    assert kpi("alerts", "list").answer() == "There is no problem to alert about.\n"
 
 
 @pytest.mark.parametrize(
@@ -110,22 +110,22 @@ def test_a_client_or_a_check_is_muted_for_a_while_and_listed(
     assert kpi("alerts", "list").answer().count("Muted until ") == 2
 
 
-def test_what_is_unmuted_is_told_of_again(kpi: Kpi, office: Office) -> None:
+def test_alerts_are_sent_again_about_what_is_unmuted(kpi: Kpi, office: Office) -> None:
     kpi("alerts", "mute", "acme", "--for", "2d").answer()
-    assert kpi("alerts", "unmute", "acme").answer() == "acme is not muted any more.\n"
+    assert kpi("alerts", "unmute", "acme").answer() == "acme is no longer muted.\n"
     assert mutes(office.engine) == {}
     assert kpi("alerts", "unmute", "acme").refusal().startswith("acme is not muted.")
 
 
-def test_a_name_that_nobody_knows_is_not_muted(kpi: Kpi, office: Office) -> None:
+def test_an_unknown_name_is_not_muted(kpi: Kpi, office: Office) -> None:
     told = kpi("alerts", "mute", "acmee", "--for", "2d").refusal()
-    assert told.startswith("acmee is neither a client's key nor the name of a check or an alert.")
+    assert told.startswith(
+        "acmee is neither a client's workspace key nor the name of a check or an alert."
+    )
 
 
 @pytest.mark.parametrize("span", ["2", "d", "", "0h", "367d", "2 days", "-2d"])
-def test_a_span_that_is_none_is_refused_with_an_example(
-    kpi: Kpi, office: Office, span: str
-) -> None:
+def test_an_invalid_span_is_rejected_with_an_example(kpi: Kpi, office: Office, span: str) -> None:
     told = kpi("alerts", "mute", "acme", f"--for={span}").refusal()
     assert told.endswith("Write one such as 2d, 12h or 90m, 366d at most.")
     assert mutes(office.engine) == {}

@@ -1,4 +1,4 @@
-"""What `kpi backfill` refuses before it starts anything."""
+"""What `kpi backfill` rejects before it starts anything."""
 
 from pathlib import Path
 
@@ -23,17 +23,17 @@ def stocked(kpi: Kpi, configured: URL, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("words", [(), ("--from", "2026-03-01"), ("--to", "2026-03-01")])
 def test_both_dates_are_asked_for(kpi: Kpi, words: tuple[str, ...]) -> None:
     assert kpi("backfill", *words).refusal() == (
-        "Name the dates with --from and --to, as in `kpi backfill --from 2026-01-01 "
-        "--to 2026-01-31`, or a backfill to join with --follow."
+        "Give the dates with --from and --to, as in `kpi backfill --from 2026-01-01 "
+        "--to 2026-01-31`, or the id of a backfill with --follow."
     )
 
 
 @pytest.mark.parametrize(
     "words", [("--to", "2026-03-01"), ("-w", "heron-tide"), ("--only", "client_metrics")]
 )
-def test_a_backfill_is_joined_as_it_is(kpi: Kpi, words: tuple[str, ...]) -> None:
+def test_a_followed_backfill_takes_no_other_option(kpi: Kpi, words: tuple[str, ...]) -> None:
     refusal = kpi("backfill", "--follow", "abcdefgh", *words).refusal()
-    assert refusal == "--follow joins a backfill as it is: name its id, and nothing else."
+    assert refusal == "--follow takes the id of a backfill, and no other option beside it."
 
 
 def test_a_date_in_another_form_is_a_usage_error(kpi: Kpi) -> None:
@@ -45,19 +45,19 @@ def test_a_date_in_another_form_is_a_usage_error(kpi: Kpi) -> None:
 @pytest.mark.usefixtures("stocked")
 def test_dates_in_the_wrong_order_are_refused(kpi: Kpi) -> None:
     refusal = kpi("backfill", "--from", "2026-03-02", "--to", "2026-03-01").refusal()
-    assert refusal == "--from 2026-03-02 comes after --to 2026-03-01. Exchange the two."
+    assert refusal == "--from 2026-03-02 is after --to 2026-03-01. Exchange the two."
 
 
 @pytest.mark.usefixtures("stocked")
 @pytest.mark.parametrize(("first", "last", "named"), [(31, 5, 31), (5, -1, -1)])
-def test_dates_outside_the_grid_are_refused_with_its_bounds(
+def test_dates_outside_the_partitions_are_rejected_with_their_bounds(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch, first: int, last: int, named: int
 ) -> None:
     monkeypatch.setenv("KPI_FIRST_DATE", str(days_ago(30)))
     dates = ("--from", str(days_ago(first)), "--to", str(days_ago(last)))
     assert kpi("backfill", *dates).refusal() == (
-        f"{days_ago(named)} is outside the grid, which runs from {days_ago(30)} (KPI_FIRST_DATE) "
-        f"to today, {days_ago(0)}. Choose dates within it."
+        f"{days_ago(named)} is outside the dates from {days_ago(30)} (KPI_FIRST_DATE) to today, "
+        f"{days_ago(0)}. Choose some of those."
     )
 
 

@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 from kpi_pipeline.db.tables import client_metrics, kpi_projections, raw_bison_stats
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline_tests.bison_sandbox.running import Bison
-from kpi_pipeline_tests.cli.backfills import finished, launched
 from kpi_pipeline_tests.cli.running import Kpi, days_ago, kpi_in_a_process, rows_of
+from kpi_pipeline_tests.services.invented_backfills import finished, launched
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("imported")]
 
@@ -49,7 +49,7 @@ def test_what_a_backfill_starts_ends_with_it_and_an_interrupted_one_is_finished_
 
     assert (left.code, left.out) == (130, "")
     assert (
-        "The backfill goes on when Dagster runs again: start `kpi up`, or join it again with "
+        "The backfill continues when Dagster runs again: start `kpi up`, or follow it again with "
         f"`kpi backfill --follow {backfill_id}`."
     ) in left.err
     assert _at_work(tmp_path / "state") == []
@@ -61,7 +61,7 @@ def test_what_a_backfill_starts_ends_with_it_and_an_interrupted_one_is_finished_
     assert "2 of 2 clients ok in" in result.out
     assert "Best 2 of 2 clients by positive replies" in result.out
     assert result.out.splitlines()[-1] == (
-        "Every row is there: 4 in raw_bison_stats, 4 in kpi_projections, 4 in client_metrics."
+        "No row is missing: 4 in raw_bison_stats, 4 in kpi_projections, 4 in client_metrics."
     )
     assert "Dagster is not running; starting it" in result.err
     assert "4 of 4 partitions done, 0 left" in result.err

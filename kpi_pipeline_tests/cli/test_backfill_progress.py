@@ -3,38 +3,36 @@ import io
 import pytest
 from rich.console import Console
 
-from kpi_pipeline.services.backfill_progress import BackfillProgress, Pace, progress_line
-from kpi_pipeline_tests.cli.backfills import Clock, status
+from kpi_pipeline.cli.progress import BackfillProgress, Pace, progress_line
+from kpi_pipeline_tests.services.invented_backfills import Clock, status
 
 
-def test_the_line_tells_what_is_done_failed_and_left() -> None:
+def test_the_line_shows_what_is_done_failed_and_left() -> None:
     standing = status(targeted=1560, filled=1040, failed=20)
     assert progress_line(standing, 1234, 150) == (
         "1,040 of 1,560 partitions done, 20 failed, 500 left; 1,234 API calls; about 2 min left"
     )
 
 
-def test_the_line_keeps_still_about_failures_where_there_are_none_and_about_time_at_the_end() -> (
-    None
-):
+def test_the_line_has_no_failures_where_there_are_none_and_no_time_at_the_end() -> None:
     assert progress_line(status(filled=10), 8, 0) == "10 of 10 partitions done, 0 left; 8 API calls"
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (None, "time left not known yet"),
+        (None, "time left unknown"),
         (59, "less than a minute left"),
         (60, "about 1 min left"),
         (3570, "about 1 h 0 min left"),
         (9000, "about 2 h 30 min left"),
     ],
 )
-def test_the_time_left_is_told_in_words(seconds: float | None, words: str) -> None:
+def test_the_time_left_is_shown_in_words(seconds: float | None, words: str) -> None:
     assert progress_line(status(), 0, seconds).endswith(f"; {words}")
 
 
-def test_the_time_left_follows_from_what_was_done_since_the_first_look() -> None:
+def test_the_time_left_follows_from_what_was_done_since_the_first_status() -> None:
     clock = Clock()
     pace = Pace(clock.slept)
     # Joined late: how the first four were done in what time is not known.

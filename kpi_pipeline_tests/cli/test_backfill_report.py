@@ -5,17 +5,13 @@ from datetime import date, timedelta
 
 from rich.console import Console
 
-from kpi_pipeline.cli.backfill_report import (
-    BackfillReport,
-    command_for_the_rest,
-    print_backfill,
-)
+from kpi_pipeline.cli.backfill import BackfillReport, command_for_the_rest, print_backfill
 from kpi_pipeline.db.metrics import MetricRow
 from kpi_pipeline.db.sync_log import SyncEntry
 from kpi_pipeline.domain.calendar import days_between
-from kpi_pipeline.services.backfill_check import BackfillCheck, in_ranges
-from kpi_pipeline.services.backfill_page import BackfillTarget
-from kpi_pipeline_tests.cli.backfills import (
+from kpi_pipeline.services.backfill_check import BackfillCheck, format_ranges
+from kpi_pipeline.services.backfills import BackfillTarget
+from kpi_pipeline_tests.services.invented_backfills import (
     ASSETS,
     FIRST,
     LAST,
@@ -62,7 +58,7 @@ def test_a_complete_backfill_tells_clients_time_calls_rows_and_the_best() -> Non
     assert "Best 10 of 12 clients by positive replies, March 2026 to 2026-03-05" in screen
     assert "nobody-knows" not in screen
     assert screen.splitlines()[-1] == (
-        "Every row is there: 10 in raw_bison_stats, 10 in kpi_projections, 10 in client_metrics."
+        "No row is missing: 10 in raw_bison_stats, 10 in kpi_projections, 10 in client_metrics."
     )
 
 
@@ -83,7 +79,7 @@ def test_gaps_are_listed_by_client_and_make_it_incomplete() -> None:
     assert not report.complete
     assert _printed(report).splitlines()[3:] == [
         "✗ otter: GET /api/users was refused (401). Give it a key [of its own].",
-        "Rows are missing; there should be 10 in each table, and are 8 in raw_bison_stats, "
+        "Rows are missing: of 10 in each table there are 8 in raw_bison_stats, "
         "7 in kpi_projections, 10 in client_metrics:",
         "  otter: 2026-03-01 to 2026-03-02, 2026-03-05",
     ]
@@ -102,7 +98,9 @@ def test_a_client_that_failed_over_rows_from_before_is_no_gap_and_no_success() -
     check = _check(entry("heron"), entry("otter", "otter: its workspace is gone"))
     report = BackfillReport(DONE, check, [])
     assert not report.complete
-    assert "Every row is there, from before for the clients named above: 10 in" in _printed(report)
+    assert _printed(report).endswith(
+        "10 in client_metrics; the clients named above keep their earlier rows.\n"
+    )
 
 
 def test_clients_that_no_run_reached_are_named() -> None:
@@ -114,7 +112,7 @@ def test_clients_that_no_run_reached_are_named() -> None:
 def test_a_canceled_backfill_is_no_success_even_if_every_row_is_there() -> None:
     report = BackfillReport(status("CANCELED"), _check(entry("heron"), entry("otter")), [])
     assert not report.complete
-    assert "The backfill was canceled before its end.\n" in _printed(report)
+    assert "The backfill was canceled.\n" in _printed(report)
 
 
 def test_a_backfill_that_dagster_gave_up_tells_its_reason() -> None:
@@ -142,8 +140,8 @@ def test_the_command_for_the_rest_takes_all_clients_where_it_would_have_to_name_
 def test_days_are_told_as_ranges_of_which_five_are_shown() -> None:
     days = days_between(date(2026, 2, 27), date(2026, 3, 2))
     alone = [date(2026, 4, day) for day in range(1, 14, 2)]
-    assert in_ranges(days) == "2026-02-27 to 2026-03-02"
-    assert in_ranges([*days, *alone]) == (
-        "2026-02-27 to 2026-03-02, 2026-04-01, 2026-04-03, 2026-04-05, 2026-04-07 and 3 more times"
+    assert format_ranges(days) == "2026-02-27 to 2026-03-02"
+    assert format_ranges([*days, *alone]) == (
+        "2026-02-27 to 2026-03-02, 2026-04-01, 2026-04-03, 2026-04-05, 2026-04-07 and 3 more"
     )
-    assert in_ranges([]) == ""
+    assert format_ranges([]) == ""

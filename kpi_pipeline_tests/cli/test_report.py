@@ -48,9 +48,9 @@ def test_it_counts_clients_calls_and_keys() -> None:
     assert report.complete
 
 
-def test_time_of_waiting_and_time_in_calls_are_told_apart() -> None:
+def test_waiting_time_and_call_time_are_shown_separately() -> None:
     report = _report(_entry("heron"), _entry("otter"), clients=2)
-    line = "Summed over clients side by side: 1.5 s in calls, 3.0 s waiting for a turn"
+    line = "Summed over concurrent clients: 1.5 s in calls, 3.0 s waiting for a slot"
     assert _printed(report).splitlines()[2:] == [line]
 
 

@@ -31,7 +31,7 @@ ADVICE = (
         (
             "KPI_BISON_INSTANCES",
             "main bison.example",
-            "entry 1: its address is none, write it as https://HOST",
+            "entry 1: its address is not valid, write it as https://HOST",
         ),
         (
             "KPI_BISON_INSTANCES",
@@ -40,7 +40,7 @@ ADVICE = (
         ),
         ("KPI_BISON_ATTEMPTS", "0", "Input should be greater than or equal to 1"),
         ("KPI_FIRST_DATE", "1 March", "Input should be a valid date"),
-        ("KPI_BISON_INSTANCES", "East https://bison.example", "entry 1: its name does not fit"),
+        ("KPI_BISON_INSTANCES", "East https://bison.example", "entry 1: its name is not valid"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_named_with_what_it_should_hold(

@@ -1,4 +1,4 @@
-"""`kpi status`: what is fresh, how syncs went, what fails and what is late."""
+"""`kpi status`: freshness, the last syncs, failing checks, and late schedules and sensors."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.cli.status import report
+from kpi_pipeline.cli.status import print_status
 from kpi_pipeline.db.sync_log import SyncEntry, store_entry
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.services.database import ready_databases
@@ -52,7 +52,7 @@ def entry(run: str, workspace: str, error: str | None, minutes_ago: float) -> Sy
     )
 
 
-def test_it_tells_of_each_client_each_run_each_failing_check_and_what_never_ticked(
+def test_it_shows_each_client_each_run_each_failing_check_and_what_never_ticked(
     kpi: Kpi, engine: Engine, vault: Vault
 ) -> None:
     Office(engine, vault, []).check("complete", "acme", description="1 of 2 clients has rows.")
@@ -76,17 +76,17 @@ def test_it_fails_while_a_client_is_stale_and_says_for_how_long(
 ) -> None:
     with ready_databases(load_settings()) as settings:
         later = AppContext(settings, engine, vault, lambda: NOW + timedelta(hours=4))
-        assert not report(later)
+        assert not print_status(later)
     said = capsys.readouterr().out
     assert "0 of 2 clients fresh" in said
     assert "its numbers are 4 h 0 min old" in said
 
 
-def test_without_dagsters_database_it_tells_what_the_tables_hold_all_the_same(
+def test_without_dagsters_database_it_still_shows_what_the_tables_hold(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_DAGSTER_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
     result = kpi("status")
     assert "2 of 2 clients fresh" in result.out
-    assert "Dagster's database cannot be reached" in result.out
+    assert "Dagster's database is unreachable" in result.out
     assert result.code == 1

@@ -11,7 +11,7 @@ from kpi_pipeline.cli.up import missing_instances
 from kpi_pipeline_tests.cli.running import Kpi, ended, kpi_in_a_process, written
 from kpi_pipeline_tests.db.stocked import imported, record
 
-WITHOUT = "Some active clients cannot be fetched until their instance stands in KPI_BISON_INSTANCES"
+WITHOUT = "Some active clients cannot be fetched until KPI_BISON_INSTANCES contains their instance"
 
 
 def test_there_is_no_warning_while_every_active_client_has_its_instance(
@@ -46,8 +46,8 @@ def test_up_warns_of_a_missing_instance_and_starts_anyway(
     monkeypatch.setenv("KPI_WEB_PORT", "0")
     with kpi_in_a_process("up") as process:
         assert process.stdout is not None
-        assert process.stdout.readline().startswith("No webhooks are taken from main: ")
-        assert process.stdout.readline().startswith("Dagster is up at ")
+        assert process.stdout.readline().startswith("No webhooks are received from main: ")
+        assert process.stdout.readline().startswith("Dagster runs at ")
         assert process.stdout.readline() == "Ctrl-C stops everything.\n"
         process.send_signal(signal.SIGINT)
         result = ended(process)

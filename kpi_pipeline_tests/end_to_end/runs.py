@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kpi_pipeline.orchestration.automation.splitting import SPLIT_FROM
+
 from kpi_pipeline.orchestration.partitions import RANGE_END, RANGE_START
 from kpi_pipeline.services.dagster_page import DagsterPage
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.domain.columns import FACT_COUNTS
-from kpi_pipeline.services.backfill_page import BackfillTarget, launch_backfill, read_status
+from kpi_pipeline.services.backfills import BackfillTarget, launch_backfill, read_status
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 from kpi_pipeline_tests.end_to_end.observing import Key, Observer, observing, wrong
 from kpi_pipeline_tests.end_to_end.runs import (

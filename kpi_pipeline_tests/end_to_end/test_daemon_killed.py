@@ -10,7 +10,7 @@ import psutil
 import pytest
 from sqlalchemy import URL
 
-from kpi_pipeline.cli.status import report
+from kpi_pipeline.cli.status import print_status
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
@@ -51,7 +51,7 @@ def test_freshness_turns_503_at_the_set_time_and_status_says_what_is_late_and_fo
 
     capsys.readouterr()
     later = replace(agency.app, now=lambda: datetime.now(UTC) + timedelta(hours=3))
-    assert not report(later)
+    assert not print_status(later)
     said = capsys.readouterr().out
     # The one is due at half past each hour, the other every 15 minutes.
     assert re.search(r"schedule hourly_refresh is [23] h \d+ min late", said)

@@ -11,7 +11,7 @@ from sqlalchemy import URL, text
 from kpi_pipeline.db.clients import import_clients
 from kpi_pipeline.db.clients_csv import parse
 from kpi_pipeline.domain.calendar import days_between
-from kpi_pipeline.services.backfill_page import BackfillTarget, launch_backfill, read_status
+from kpi_pipeline.services.backfills import BackfillTarget, launch_backfill, read_status
 from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 from kpi_pipeline_tests.end_to_end.runs import under_way

@@ -47,14 +47,14 @@ def test_up_serves_page_and_webhooks_until_it_is_stopped_and_leaves_nothing_runn
         assert httpx.get(f"{url}/server_info", timeout=30).json()["dagster_version"]
         told = output.read_text()
         if secret:
-            found = re.search(r"Webhooks are taken at (http://\S+)/webhooks/bison/…", told)
+            found = re.search(r"Webhooks are received at (http://\S+)/webhooks/bison/…", told)
             assert found, told
             assert httpx.get(f"{found[1]}/readyz", timeout=30).status_code == 200
             answer = httpx.post(f"{found[1]}/webhooks/bison/{secret}", content=b"{}", timeout=30)
             assert answer.json()["status"] == "invalid"
             assert secret not in told
         else:
-            assert "No webhooks are taken from main: for that, set KPI_WEBHOOK_SECRET_MAIN" in told
+            assert "No webhooks are received from main: to receive them, set KPI_WEBHOOK_S" in told
         process.send_signal(stop)
         assert process.wait(timeout=180) == 0, output.read_text()
     finally:
@@ -65,7 +65,7 @@ def test_up_serves_page_and_webhooks_until_it_is_stopped_and_leaves_nothing_runn
 
 def _address(process: subprocess.Popen[bytes], output: Path) -> str:
     deadline = time.monotonic() + 300
-    while not (found := re.search(r"Dagster is up at (\S+);", output.read_text())):
+    while not (found := re.search(r"Dagster runs at (\S+),", output.read_text())):
         assert process.poll() is None, output.read_text()
         assert time.monotonic() < deadline, output.read_text()
         time.sleep(0.2)

@@ -78,7 +78,7 @@ def test_it_prints_its_url_without_the_secret_and_exits_with_code_0(
     with kpi_in_a_process("gateway", "--port", "0") as process:
         assert process.stdout is not None
         line = process.stdout.readline()
-        assert line.startswith("Webhooks are taken at http://127.0.0.1:")
+        assert line.startswith("Webhooks are received at http://127.0.0.1:")
         assert line.endswith("/webhooks/bison/…\n")
         port = int(line.split(":")[2].split("/")[0])
         assert httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=20).status_code == 200

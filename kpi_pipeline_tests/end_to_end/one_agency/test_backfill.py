@@ -10,9 +10,9 @@ from sqlalchemy import text
 
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.services.dagster_home import child_environment
-from kpi_pipeline_tests.cli.backfills import finished, launched
 from kpi_pipeline_tests.cli.running import kpi_in_a_process
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
+from kpi_pipeline_tests.services.invented_backfills import finished, launched
 
 pytestmark = pytest.mark.server
 
@@ -52,8 +52,8 @@ def test_a_backfill_that_is_left_goes_on_and_is_joined_again(agency: Agency) -> 
         left = finished(process)
 
     assert (left.code, left.out) == (130, "")
-    again = f"join it again with `kpi backfill --follow {backfill_id}`"
-    assert f"The backfill goes on in Dagster; {again}" in left.err
+    again = f"follow it again with `kpi backfill --follow {backfill_id}`"
+    assert f"The backfill continues in Dagster; {again}" in left.err
     assert told == (
         f"6 partitions of 3 clients, in {', '.join(ASSETS)}; {agency.page.url}/runs/b/{backfill_id}"
     )
@@ -63,7 +63,7 @@ def test_a_backfill_that_is_left_goes_on_and_is_joined_again(agency: Agency) -> 
 
     assert joined.code == 0, joined
     assert "3 of 3 clients ok in" in joined.out
-    assert "Every row is there: 6 in raw_bison_stats, 6 in kpi_projections, 6 in" in joined.out
+    assert "No row is missing: 6 in raw_bison_stats, 6 in kpi_projections, 6 in" in joined.out
     assert "Dagster is not running" not in joined.err
     assert agency.rows().keys() - before == {(key, day) for key in workspaces for day in dates}
 

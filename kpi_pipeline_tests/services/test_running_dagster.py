@@ -1,4 +1,4 @@
-"""Which Dagster a backfill joins, and when it starts one of its own."""
+"""Which Dagster a command joins, and when it starts one of its own."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,9 +21,9 @@ from kpi_pipeline.services.processes import Child
 from kpi_pipeline.services.running_dagster import RunningDagster
 from kpi_pipeline.settings import Settings
 from kpi_pipeline_tests.bison_sandbox.running import Stage
-from kpi_pipeline_tests.cli.backfills import LAUNCHED, Clock, launched_run
 from kpi_pipeline_tests.cli.running import closed_port
 from kpi_pipeline_tests.orchestration.installation import temporary_instance
+from kpi_pipeline_tests.services.invented_backfills import LAUNCHED, Clock, launched_run
 
 KINDS = ("BACKFILL", "QUEUED_RUN_COORDINATOR")
 
@@ -107,7 +107,9 @@ def _beat(instance: DagsterInstance, at: datetime) -> dict[str, float | None]:
 
 
 def _joined(settings: Settings, instance: DagsterInstance, clock: Clock) -> RunningDagster:
-    with running_dagster.running_dagster(settings, instance, clock.now, clock.sleep) as found:
+    with running_dagster.running_dagster(
+        settings, instance, clock.now, lambda _: None, clock.sleep
+    ) as found:
         return found
 
 
@@ -141,8 +143,8 @@ def test_a_page_whose_daemon_is_not_at_work_is_refused(
     with pytest.raises(KpiError) as refused:
         _joined(settings, instance, clock)
     assert str(refused.value) == (
-        f"Dagster's page at http://127.0.0.1:{settings.web_port} is up, but its daemon is not, so "
-        "nothing that is asked for would be done. Stop the page, and start both with `kpi up`."
+        f"Dagster's page at http://127.0.0.1:{settings.web_port} is running, but its daemon is "
+        "not, so no run would start. Stop the page, and start both with `kpi up`."
     )
     assert starts.ports == []
 
@@ -224,7 +226,7 @@ def test_no_second_daemon_is_started_beside_one_whose_page_is_somewhere_else(
     with pytest.raises(KpiError) as refused:
         _joined(Settings(web_port=0), instance, clock)
     assert str(refused.value) == (
-        "A Dagster daemon is at work on this installation's database, but its page was not found. "
+        "A Dagster daemon is running on this installation's database, but its page was not found. "
         "Set KPI_WEB_PORT (now 0) to the port of its page, or stop the daemon."
     )
     assert starts.ports == []
@@ -242,7 +244,9 @@ def test_what_was_started_leaves_no_sign_of_life_and_no_run_at_work(
     instance: DagsterInstance, starts: Starts, clock: Clock
 ) -> None:
     settings = Settings(web_port=0)
-    with running_dagster.running_dagster(settings, instance, clock.now, clock.sleep):
+    with running_dagster.running_dagster(
+        settings, instance, clock.now, lambda _: None, clock.sleep
+    ):
         _beat(instance, datetime.now(UTC))
         launched = launched_run(instance, {})
         queued = launched_run(instance, {}, DagsterRunStatus.QUEUED)

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from kpi_pipeline.cli.tables import cell, print_whole
+from kpi_pipeline.cli.common import cell, print_whole
 
 
 @pytest.mark.parametrize(

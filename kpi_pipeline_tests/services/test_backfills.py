@@ -3,7 +3,7 @@ from datetime import UTC, date, datetime
 import pytest
 
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.services.backfill_page import (
+from kpi_pipeline.services.backfills import (
     UnknownBackfillError,
     backfill_address,
     launch_backfill,
@@ -12,7 +12,8 @@ from kpi_pipeline.services.backfill_page import (
 )
 from kpi_pipeline.services.dagster_page import DagsterPage, PageSilentError
 from kpi_pipeline_tests.bison_sandbox.running import Stage
-from kpi_pipeline_tests.cli.backfills import (
+from kpi_pipeline_tests.cli.running import closed_port
+from kpi_pipeline_tests.services.invented_backfills import (
     ASSETS,
     NOT_FOUND,
     ToldPage,
@@ -20,7 +21,6 @@ from kpi_pipeline_tests.cli.backfills import (
     told,
     told_target,
 )
-from kpi_pipeline_tests.cli.running import closed_port
 
 
 def test_each_asset_and_each_pair_of_client_and_date_is_asked_for() -> None:
@@ -97,7 +97,7 @@ def test_a_target_is_read_back_with_the_dates_of_each_client() -> None:
 @pytest.mark.parametrize("partitions", [None, [], ["2026-03-01"]])
 def test_a_backfill_that_is_not_over_the_grid_is_refused(partitions: list[str] | None) -> None:
     page = ToldPage(told_target(ASSETS, partitions))
-    with pytest.raises(KpiError, match="cannot tell which clients and dates backfill abcdefgh"):
+    with pytest.raises(KpiError, match="cannot say which clients and dates backfill abcdefgh"):
         read_target(page, "abcdefgh")
 
 

@@ -10,9 +10,16 @@ from kpi_pipeline.db.sync_log import SyncEntry, store_entry
 from kpi_pipeline.db.tables import client_metrics, kpi_projections, raw_bison_stats
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.services.backfill_check import BackfillCheck, check_backfill
-from kpi_pipeline.services.backfill_page import BackfillTarget
-from kpi_pipeline_tests.cli.backfills import ASSETS, FIRST, LAST, LAUNCHED, entry, target
+from kpi_pipeline.services.backfills import BackfillTarget
 from kpi_pipeline_tests.db.stocked import imported, record, stock_facts
+from kpi_pipeline_tests.services.invented_backfills import (
+    ASSETS,
+    FIRST,
+    LAST,
+    LAUNCHED,
+    entry,
+    target,
+)
 
 MIDDLE = FIRST + timedelta(days=2)
 RUNS = ["a-run", "second-run", "third-run"]
@@ -49,7 +56,7 @@ def test_nothing_is_missing_and_nothing_left_when_each_client_was_done_and_has_i
     engine: Engine,
 ) -> None:
     check = _checked(engine, entry("heron"), entry("otter"))
-    assert (check.gaps, check.undone, check.unreached) == ({}, [], [])
+    assert (check.gaps, check.unfinished, check.unreached) == ({}, [], [])
     assert [check.rows(table) for table in ASSETS] == [10, 10, 10]
 
 
@@ -62,7 +69,7 @@ def test_a_row_that_is_missing_in_any_of_the_tables_is_a_gap(engine: Engine, tab
         connection.execute(of_otter.where(day.in_([FIRST, MIDDLE])))
     check = _checked(engine, entry("heron"), entry("otter"))
     assert check.gaps == {"otter": [FIRST, MIDDLE]}
-    assert check.undone == ["otter"]
+    assert check.unfinished == ["otter"]
     assert {it: check.rows(it) for it in ASSETS} == dict.fromkeys(ASSETS, 10) | {table.name: 8}
 
 
@@ -83,7 +90,7 @@ def test_only_the_tables_that_were_asked_for_are_looked_at(engine: Engine) -> No
         connection.execute(delete(client_metrics))
     of = BackfillTarget(["raw_bison_stats"], target("heron").dates)
     check = _checked(engine, entry("heron"), of=of)
-    assert check.undone == []
+    assert check.unfinished == []
     assert check.missing == {"raw_bison_stats": {}}
 
 
@@ -99,7 +106,7 @@ def test_a_client_with_days_of_its_own_is_held_to_those(engine: Engine) -> None:
 def test_a_client_that_failed_keeps_its_reason_though_its_rows_are_there(engine: Engine) -> None:
     check = _checked(engine, entry("heron"), entry("otter", "otter: its key was rejected"))
     assert check.gaps == {}
-    assert check.undone == ["otter"]
+    assert check.unfinished == ["otter"]
     assert _error(check, "otter") == "otter: its key was rejected"
 
 
@@ -111,7 +118,7 @@ def test_a_failure_that_a_later_run_mended_is_none(engine: Engine) -> None:
         entry("otter", "otter: a gateway did not answer", api_calls=5, seconds=4.0),
         entry("otter", run_id="second-run", finished_at=LAUNCHED + timedelta(seconds=30)),
     )
-    assert check.undone == []
+    assert check.unfinished == []
     (merged,) = [it for it in check.entries if it.workspace == "otter"]
     assert (merged.error, merged.api_calls, merged.seconds) == (None, 8, 6.5)
 
@@ -129,7 +136,7 @@ def test_a_failure_of_some_days_is_not_mended_by_a_success_on_others(engine: Eng
             finished_at=LAUNCHED + timedelta(seconds=30),
         ),
     )
-    assert check.undone == ["otter"]
+    assert check.unfinished == ["otter"]
     assert _error(check, "otter") == "otter: a gateway did not answer"
 
 
@@ -148,9 +155,9 @@ def test_the_latest_of_two_reasons_is_told(engine: Engine) -> None:
 @pytest.mark.usefixtures("filled")
 def test_days_with_which_no_run_was_done_are_named(engine: Engine) -> None:
     check = _checked(engine, entry("heron", last_date=MIDDLE), entry("otter"))
-    assert check.undone == ["heron"]
+    assert check.unfinished == ["heron"]
     assert _error(check, "heron") == (
-        "heron: no run was done with 2026-03-04 to 2026-03-05; see the runs' logs"
+        "heron: no run finished 2026-03-04 to 2026-03-05; see the runs' logs"
     )
 
 
@@ -159,7 +166,7 @@ def test_a_client_that_no_run_was_done_with_is_unreached(engine: Engine) -> None
     # What other runs did for it is not this backfill's work.
     check = _checked(engine, entry("heron"), entry("otter", run_id="a-nightly-run"))
     assert check.unreached == ["otter"]
-    assert check.undone == ["otter"]
+    assert check.unfinished == ["otter"]
 
 
 @pytest.mark.usefixtures("filled")

@@ -16,7 +16,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from kpi_pipeline.db.sync_log import SyncEntry
 from kpi_pipeline.domain.calendar import days_between
-from kpi_pipeline.services.backfill_page import BackfillStatus, BackfillTarget
+from kpi_pipeline.services.backfills import BackfillStatus, BackfillTarget
 from kpi_pipeline.services.dagster_page import DagsterPage
 from kpi_pipeline_tests.cli.running import Result
 
