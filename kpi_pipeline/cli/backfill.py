@@ -27,7 +27,7 @@ from kpi_pipeline.services.backfills import (
     backfill_address,
     launch_backfill,
     read_target,
-    wait_for_split_runs,
+    wait_for_retries,
     watch_backfill,
 )
 from kpi_pipeline.services.dagster_home import dagster_instance, update_grid
@@ -162,8 +162,8 @@ def _see_through(
         with BackfillProgress(err) as progress:
             status = watch_backfill(app, opened, dagster, backfill_id, progress.show)
         if status.failed:
-            err.print("Waiting for the runs that repeat what failed, a client each …")
-        settled = wait_for_split_runs(
+            err.print("Waiting for the runs that retry what failed …")
+        settled = wait_for_retries(
             opened,
             backfill_id,
             app.now,
@@ -176,7 +176,7 @@ def _see_through(
     print_backfill(report, out)
     if not settled:
         err.print(
-            "Some clients are still being repeated; check again with "
+            "Some clients are still being retried; check again with "
             f"`kpi backfill --follow {backfill_id}`."
         )
     if check.unfinished:

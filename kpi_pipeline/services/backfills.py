@@ -24,12 +24,10 @@ _LAUNCH_SECONDS = 600.0
 _POLL_SECONDS = 2.0
 _UNREACHABLE_AT_MOST = timedelta(seconds=60)
 _SILENCE_SECONDS_AT_MOST = 120.0
-_SPLIT_RUNS_AT_MOST = timedelta(minutes=5)
-# The sensor that starts them runs every 15 s, in a process that Dagster starts for it.
-_SPLIT_RUNS_START_IN = timedelta(seconds=45)
+_RETRIES_AT_MOST = timedelta(minutes=5)
+# The sensor that starts retries runs every 15 s, in a process that Dagster starts for it.
+_RETRIES_START_IN = timedelta(seconds=45)
 _ENDED = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
-# The tag that Dagster gives the runs of a backfill.
-_BACKFILL_TAG = "dagster/backfill"
 
 _LAUNCH = """
 mutation Launch($params: LaunchBackfillParams!) {
@@ -260,17 +258,19 @@ def launched_runs(dagster_instance: "DagsterInstance", backfill_id: str) -> Sequ
     """The ids of the runs that Dagster launched for the backfill."""
     from dagster import RunsFilter
 
-    return dagster_instance.get_run_ids(RunsFilter(tags={_BACKFILL_TAG: backfill_id}))
+    from kpi_pipeline.orchestration.runs import BACKFILL
+
+    return dagster_instance.get_run_ids(RunsFilter(tags={BACKFILL: backfill_id}))
 
 
 def all_runs(dagster_instance: "DagsterInstance", backfill_id: str) -> list[str]:
-    """The ids of the backfill's runs, and of the runs that repeat what failed in them."""
+    """The ids of the backfill's runs, and of the runs that retry what failed in them."""
     launched = launched_runs(dagster_instance, backfill_id)
-    repeats = _split_runs(dagster_instance, launched)
-    return [*launched, *(record.dagster_run.run_id for record in repeats)]
+    retries = _retries(dagster_instance, launched)
+    return [*launched, *(record.dagster_run.run_id for record in retries)]
 
 
-def wait_for_split_runs(
+def wait_for_retries(
     dagster_instance: "DagsterInstance",
     backfill_id: str,
     now: Callable[[], datetime],
@@ -278,12 +278,12 @@ def wait_for_split_runs(
     *,
     sensor_since: datetime | None = None,
 ) -> bool:
-    """Wait for the runs that repeat what failed, a client each; five minutes at most.
+    """Wait for the runs that retry what failed; five minutes at most.
 
-    A sensor starts them. `sensor_since` is when its Dagster was started, if that was after the
-    backfill began. Returns whether all of them have ended.
+    A sensor starts them, one for each failed run. `sensor_since` is when its Dagster was started,
+    if that was after the backfill began. Returns whether all of them have ended.
     """
-    deadline = now() + _SPLIT_RUNS_AT_MOST
+    deadline = now() + _RETRIES_AT_MOST
     while _more_to_come(dagster_instance, backfill_id, now(), sensor_since):
         if now() >= deadline:
             return False
@@ -299,36 +299,33 @@ def _more_to_come(
 ) -> bool:
     from dagster import DagsterRunStatus, RunsFilter
 
-    from kpi_pipeline.orchestration.automation.splitting import SPLIT_FROM
-    from kpi_pipeline.orchestration.partitions import WORKSPACE, range_of
+    from kpi_pipeline.orchestration.partitions import WORKSPACE, block_from_tags
+    from kpi_pipeline.orchestration.runs import BACKFILL, RETRY_OF
 
-    repeats = _split_runs(dagster_instance, launched_runs(dagster_instance, backfill_id))
-    if not all(record.dagster_run.is_finished for record in repeats):
+    retries = _retries(dagster_instance, launched_runs(dagster_instance, backfill_id))
+    if not all(record.dagster_run.is_finished for record in retries):
         return True
-    split = {record.dagster_run.tags[SPLIT_FROM] for record in repeats}
-    tags = {_BACKFILL_TAG: backfill_id}
+    retried = {record.dagster_run.tags[RETRY_OF] for record in retries}
     order = dagster_instance.get_dynamic_partitions(WORKSPACE)
     for record in dagster_instance.get_run_records(
-        RunsFilter(tags=tags, statuses=[DagsterRunStatus.FAILURE])
+        RunsFilter(tags={BACKFILL: backfill_id}, statuses=[DagsterRunStatus.FAILURE])
     ):
-        covered = range_of(record.dagster_run.tags, order)
-        # A failed run over one client is not repeated.
-        if covered is None or len(covered.workspaces) == 1 or record.dagster_run.run_id in split:
+        covered = block_from_tags(record.dagster_run.tags, order)
+        # A failed run over one client is not retried.
+        if covered is None or len(covered.workspaces) == 1 or record.dagster_run.run_id in retried:
             continue
         failed_at = datetime.fromtimestamp(record.end_time or 0, UTC)
-        if now < max(failed_at, sensor_since or failed_at) + _SPLIT_RUNS_START_IN:
+        if now < max(failed_at, sensor_since or failed_at) + _RETRIES_START_IN:
             return True
     return False
 
 
-def _split_runs(
-    dagster_instance: "DagsterInstance", run_ids: Sequence[str]
-) -> Sequence["RunRecord"]:
-    """The runs that repeat what failed in these."""
+def _retries(dagster_instance: "DagsterInstance", run_ids: Sequence[str]) -> Sequence["RunRecord"]:
+    """The runs that retry what failed in these."""
     from dagster import RunsFilter
 
-    from kpi_pipeline.orchestration.automation.splitting import SPLIT_FROM
+    from kpi_pipeline.orchestration.runs import RETRY_OF
 
     if not run_ids:
         return []
-    return dagster_instance.get_run_records(RunsFilter(tags={SPLIT_FROM: list(run_ids)}))
+    return dagster_instance.get_run_records(RunsFilter(tags={RETRY_OF: list(run_ids)}))

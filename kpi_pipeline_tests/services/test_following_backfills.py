@@ -1,4 +1,4 @@
-"""A backfill is followed to its end: its status, its runs, and those that repeat what failed."""
+"""A backfill is followed to its end: its status, its runs, and those that retry what failed."""
 
 import uuid
 from collections.abc import Iterator
@@ -7,19 +7,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._daemon.types import DaemonHeartbeat
-from kpi_pipeline.orchestration.automation.splitting import SPLIT_FROM
 from sqlalchemy.exc import OperationalError
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.db.sync_log import store_entry
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.partitions import block_tags, sync_workspace_partitions
+from kpi_pipeline.orchestration.runs import RETRY_OF
 from kpi_pipeline.services.backfills import (
     BackfillStatus,
     UnknownBackfillError,
     all_runs,
     launched_runs,
-    wait_for_split_runs,
+    wait_for_retries,
     watch_backfill,
 )
 from kpi_pipeline.services.dagster_page import PageSilentError
@@ -172,13 +172,13 @@ def _failed(instance: DagsterInstance, backfill_id: str, *workspaces: str) -> Da
     return run
 
 
-def test_the_runs_of_a_backfill_are_its_own_and_those_that_repeat_what_failed(
+def test_the_runs_of_a_backfill_are_its_own_and_those_that_retry_what_failed(
     instance: DagsterInstance, backfill_id: str
 ) -> None:
     own = _failed(instance, backfill_id, *GRID)
-    again = launched_run(instance, {SPLIT_FROM: own.run_id})
+    again = launched_run(instance, {RETRY_OF: own.run_id})
     _failed(instance, "another", *GRID)
-    launched_run(instance, {SPLIT_FROM: "another-run"})
+    launched_run(instance, {RETRY_OF: "another-run"})
 
     assert launched_runs(instance, backfill_id) == [own.run_id]
     assert all_runs(instance, backfill_id) == [own.run_id, again.run_id]
@@ -191,25 +191,25 @@ def test_there_is_nothing_to_wait_for_where_no_run_failed(
     tags = block_tags(GRID, [FIRST]) | {"dagster/backfill": backfill_id}
     launched_run(instance, tags, DagsterRunStatus.SUCCESS)
     waiting = _from_now()
-    assert wait_for_split_runs(instance, backfill_id, waiting.now, waiting.sleep)
+    assert wait_for_retries(instance, backfill_id, waiting.now, waiting.sleep)
     assert waiting.slept() == 0
 
 
-def test_a_failed_run_over_one_client_is_not_repeated(
+def test_a_failed_run_over_one_client_is_not_retried(
     instance: DagsterInstance, backfill_id: str
 ) -> None:
     _failed(instance, backfill_id, "lark")
     waiting = _from_now()
-    assert wait_for_split_runs(instance, backfill_id, waiting.now, waiting.sleep)
+    assert wait_for_retries(instance, backfill_id, waiting.now, waiting.sleep)
     assert waiting.slept() == 0
 
 
-def test_a_repeat_that_does_not_start_is_waited_for_less_than_a_minute(
+def test_a_retry_that_does_not_start_is_waited_for_less_than_a_minute(
     instance: DagsterInstance, backfill_id: str
 ) -> None:
     _failed(instance, backfill_id, *GRID)
     waiting = _from_now()
-    assert wait_for_split_runs(instance, backfill_id, waiting.now, waiting.sleep)
+    assert wait_for_retries(instance, backfill_id, waiting.now, waiting.sleep)
     assert 40 <= waiting.slept() < 60
 
 
@@ -219,7 +219,7 @@ def test_a_failure_of_long_ago_is_not_waited_for(
     _failed(instance, backfill_id, *GRID)
     waiting = _from_now()
     waiting.sleep(3600)
-    assert wait_for_split_runs(instance, backfill_id, waiting.now, waiting.sleep)
+    assert wait_for_retries(instance, backfill_id, waiting.now, waiting.sleep)
     assert waiting.slept() == 3600
 
 
@@ -230,17 +230,15 @@ def test_a_dagster_that_was_started_late_gets_the_time_to_start_them(
     waiting = _from_now()
     waiting.sleep(3600)
     started = waiting.now()
-    assert wait_for_split_runs(
-        instance, backfill_id, waiting.now, waiting.sleep, sensor_since=started
-    )
+    assert wait_for_retries(instance, backfill_id, waiting.now, waiting.sleep, sensor_since=started)
     assert 3640 <= waiting.slept() < 3660
 
 
-def test_repeats_are_waited_for_until_they_have_ended(
+def test_retries_are_waited_for_until_they_have_ended(
     instance: DagsterInstance, backfill_id: str
 ) -> None:
     own = _failed(instance, backfill_id, *GRID)
-    queued = launched_run(instance, {SPLIT_FROM: own.run_id}, DagsterRunStatus.QUEUED)
+    queued = launched_run(instance, {RETRY_OF: own.run_id}, DagsterRunStatus.QUEUED)
     waiting = _from_now()
 
     def end() -> None:
@@ -248,15 +246,15 @@ def test_repeats_are_waited_for_until_they_have_ended(
             instance.report_run_failed(queued)
 
     waiting.then = end
-    assert wait_for_split_runs(instance, backfill_id, waiting.now, waiting.sleep)
+    assert wait_for_retries(instance, backfill_id, waiting.now, waiting.sleep)
     assert waiting.slept() == 100
 
 
-def test_repeats_are_waited_for_five_minutes_at_most(
+def test_retries_are_waited_for_five_minutes_at_most(
     instance: DagsterInstance, backfill_id: str
 ) -> None:
     own = _failed(instance, backfill_id, *GRID)
-    launched_run(instance, {SPLIT_FROM: own.run_id})
+    launched_run(instance, {RETRY_OF: own.run_id})
     waiting = _from_now()
-    assert not wait_for_split_runs(instance, backfill_id, waiting.now, waiting.sleep)
+    assert not wait_for_retries(instance, backfill_id, waiting.now, waiting.sleep)
     assert waiting.slept() == 300

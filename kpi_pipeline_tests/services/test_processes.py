@@ -128,8 +128,8 @@ def test_a_port_in_use_is_refused_with_its_number_and_its_setting() -> None:
     with taken_port() as port, pytest.raises(KpiError) as refused:
         require_free_port(int(port), "KPI_WEB_PORT")
     assert str(refused.value) == (
-        f"Port {port} on 127.0.0.1 is in use. Stop what listens there, or choose another with "
-        "KPI_WEB_PORT."
+        f"Port {port} on 127.0.0.1 is in use. Stop the program that listens there, or choose "
+        "another port with KPI_WEB_PORT."
     )
 
 
