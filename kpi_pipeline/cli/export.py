@@ -165,12 +165,11 @@ def _write_workbook(frame: "pd.DataFrame", file: Path) -> None:
             f"A sheet of Excel holds {_SHEET_ROWS:,} rows, and the export has {len(frame):,}. "
             "Choose fewer dates or clients, or csv or parquet."
         )
-    # Excel knows no time zones.
-    instants = {
-        name: frame[name].dt.tz_localize(None) for name in frame.select_dtypes("datetimetz")
-    }
     labels = frame["display_name"].str.replace(_NOT_IN_XML, "", regex=True)
-    plain = frame.assign(**instants, display_name=labels)
+    plain = frame.assign(display_name=labels)
+    for name in plain.select_dtypes("datetimetz"):
+        # Excel knows no time zones.
+        plain[name] = plain[name].dt.tz_localize(None)
     # The path has no ending that pandas would take for a format.
     with file.open("wb") as opened, pd.ExcelWriter(opened, engine="openpyxl") as book:
         plain.to_excel(book, sheet_name="client_metrics", index=False, freeze_panes=(1, 1))
