@@ -1,81 +1,158 @@
-"""API keys at rest: encrypted, with a key that lives outside the database."""
+"""API keys at rest: encrypted under secret keys that live outside the database."""
 
 import os
 import tempfile
 from pathlib import Path
 
-from cryptography.fernet import Fernet, InvalidToken
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from pydantic import SecretStr
 
 from kpi_pipeline.errors import KpiError
 
 
 class Vault:
-    """Encrypts and decrypts API keys (Fernet)."""
+    """Encrypts API keys under the first of its secret keys, and decrypts them under any.
 
-    def __init__(self, secret_key: SecretStr, kept_in: Path | None = None) -> None:
-        try:
-            self._fernet = Fernet(secret_key.get_secret_value())
-        except ValueError:
-            remedy = (
-                "Make one with `kpi secret-key`, or leave the variable unset."
-                if kept_in is None
-                else "Restore the file from a backup; or delete it, and import all API keys again."
-            )
-            raise KpiError(
-                f"{kept_in or 'KPI_SECRET_KEY'} is no Fernet key: it must be 32 bytes in URL-safe "
-                f"base64 (44 characters). {remedy}"
-            ) from None
+    `secret_keys` are Fernet keys, newest first, separated by commas. Those that stand in the file
+    `kept_in` are read again where a token needs a newer one: `kpi secret-key rotate` changes the
+    file while other processes work.
+
+    Raises:
+        KpiError: if one is no Fernet key; the message shows none.
+    """
+
+    def __init__(self, secret_keys: SecretStr, kept_in: Path | None = None) -> None:
+        self._kept_in = kept_in
+        self._secret_keys = split_keys(secret_keys)
+        self._fernets = self._opened(self._secret_keys)
+
+    @property
+    def has_old_keys(self) -> bool:
+        """Whether there are secret keys beside the one that encrypts."""
+        return len(self._fernets) > 1
 
     def encrypt(self, api_key: SecretStr) -> bytes:
         """The token to store."""
-        return self._fernet.encrypt(api_key.get_secret_value().encode())
+        self._read_again()
+        return self._fernets[0].encrypt(api_key.get_secret_value().encode())
 
     def decrypt(self, token: bytes, workspace: str) -> SecretStr:
         """The API key behind a stored token.
 
         Raises:
-            KpiError: naming the client, if the token was made with another encryption key.
+            KpiError: naming the client, if the token was made with another secret key.
         """
         try:
-            return SecretStr(self._fernet.decrypt(token).decode())
+            try:
+                plain = MultiFernet(self._fernets).decrypt(token)
+            except InvalidToken:
+                self._read_again()
+                plain = MultiFernet(self._fernets).decrypt(token)
         except InvalidToken:
             raise KpiError(
                 f"The API key of {workspace} can't be decrypted: it was stored with another "
                 "encryption key. Set KPI_SECRET_KEY (or the file secret.key of the state folder) "
                 "to the one it was stored with, or import the client's API key again."
             ) from None
+        return SecretStr(plain.decode())
+
+    def is_current(self, token: bytes) -> bool:
+        """Whether the token is encrypted under the first secret key."""
+        try:
+            self._fernets[0].decrypt(token)
+        except InvalidToken:
+            return False
+        return True
+
+    def _read_again(self) -> None:
+        """Take over the secret keys of the file, and keep those that are known from before."""
+        if self._kept_in is None or not self._kept_in.exists():
+            return
+        found = split_keys(SecretStr(self._kept_in.read_text()))
+        keys = list(dict.fromkeys([*found, *self._secret_keys]))
+        self._fernets = self._opened(keys)
+        self._secret_keys = keys
+
+    def _opened(self, secret_keys: list[str]) -> list[Fernet]:
+        fernets = []
+        for place, secret_key in enumerate(secret_keys, start=1):
+            try:
+                fernets.append(Fernet(secret_key))
+            except ValueError:
+                which = f"Key {place} of " if len(secret_keys) > 1 else ""
+                remedy = (
+                    "Make one with `kpi secret-key`, or leave the variable unset."
+                    if self._kept_in is None
+                    else "Restore the file from a backup; or delete it, and import all API keys "
+                    "again."
+                )
+                raise KpiError(
+                    f"{which}{self._kept_in or 'KPI_SECRET_KEY'} is no Fernet key: it must be 32 "
+                    f"bytes in URL-safe base64 (44 characters). {remedy}"
+                ) from None
+        return fernets
 
 
-def open_vault(secret_key: SecretStr | None, state_dir: Path) -> Vault:
-    """The vault of this app; without a configured key one is generated and kept.
+def open_vault(secret_keys: SecretStr | None, state_dir: Path) -> Vault:
+    """The vault of this installation; without configured secret keys one is generated and kept.
 
-    The generated key stands in `secret.key` of the state folder, readable by its owner alone.
+    The generated one is in `secret.key` of the state folder, readable by its owner alone.
     """
-    if secret_key is not None:
-        return Vault(secret_key)
-    path = state_dir / "secret.key"
-    return Vault(_kept_key(path), kept_in=path)
+    if secret_keys is not None:
+        return Vault(secret_keys)
+    path = key_file(state_dir)
+    return Vault(_kept_keys(path), kept_in=path)
 
 
 def new_secret_key() -> str:
-    """A fresh encryption key, fit for KPI_SECRET_KEY."""
+    """A new secret key, fit for KPI_SECRET_KEY."""
     return Fernet.generate_key().decode()
 
 
-def _kept_key(path: Path) -> SecretStr:
+def split_keys(secret_keys: SecretStr) -> list[str]:
+    """The secret keys in a text of them, newest first. They are separated by commas."""
+    return [it.strip() for it in secret_keys.get_secret_value().split(",")]
+
+
+def key_file(state_dir: Path) -> Path:
+    """Where the generated secret key of a state folder is kept."""
+    return state_dir / "secret.key"
+
+
+def replace_kept_keys(path: Path, secret_keys: list[str]) -> None:
+    """Replace the contents of a key file. After a crash it holds the old ones or the new ones."""
+    draft = _draft(path, ",".join(secret_keys))
+    try:
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _kept_keys(path: Path) -> SecretStr:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written whole under a name of its own and then linked into place: of two processes that start
-    # together one wins, and no one ever reads half a key.
+    # together one wins, and neither ever reads half a key.
     if not path.exists():
-        # Readable by its owner alone, as mkstemp makes it.
-        descriptor, draft = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+        draft = _draft(path, new_secret_key())
         try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(new_secret_key())
             os.link(draft, path)
         except FileExistsError:
             pass
         finally:
-            Path(draft).unlink()
-    return SecretStr(path.read_text().strip())
+            draft.unlink()
+    return SecretStr(path.read_text())
+
+
+def _draft(path: Path, text: str) -> Path:
+    """A file beside `path` that holds the text, on disk, and readable by its owner alone."""
+    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return Path(name)

@@ -76,8 +76,9 @@ class Settings(BaseSettings):
     )
     secret_key: SecretStr | None = Field(
         default=None,
-        description="Fernet key that encrypts the API keys; unset: generated once as `secret.key` "
-        "under KPI_STATE_DIR.",
+        description="Fernet key that encrypts the API keys, or several, newest first and separated "
+        "by commas, while `kpi secret-key rotate` replaces one; unset: generated once as "
+        "`secret.key` under KPI_STATE_DIR.",
     )
     bison_instances: Annotated[tuple[InstanceSetting, ...], NoDecode] = Field(
         default=(),
