@@ -13,7 +13,7 @@ from kpi_pipeline.checks.freshness import Deadlines
 from kpi_pipeline.db.inbox import Receipt
 from kpi_pipeline.db.retry import is_away, retry_while_disconnected
 from kpi_pipeline.domain.events.event import EventSource
-from kpi_pipeline.domain.events.parse import understand
+from kpi_pipeline.domain.events.parse import parse_event
 from kpi_pipeline.gateway.batches import Arrival, Batches
 from kpi_pipeline.gateway.health import Health
 from kpi_pipeline.gateway.webhooks import Webhooks
@@ -37,7 +37,7 @@ def create_app(
 
     def take(arrivals: Sequence[Arrival]) -> list[Receipt]:
         events = [
-            understand(
+            parse_event(
                 it.body,
                 instance=it.instance,
                 source=EventSource.WEBHOOK,

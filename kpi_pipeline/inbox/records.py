@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from kpi_pipeline.domain.events.event import Event, EventSource, EventStatus
-from kpi_pipeline.domain.events.parse import understand
+from kpi_pipeline.domain.events.parse import parse_event
 from kpi_pipeline.inbox.ingest import Inbox, ingest, instances_at
 
 LARGEST_RECORD = 1024 * 1024
@@ -87,7 +87,7 @@ def _ingest_batch(
                 RejectedRecord(record.place, _one_line(record.body), str(problem))
             )
             continue
-        event = understand(
+        event = parse_event(
             record.body,
             instance=owner,
             source=EventSource.FILE,
@@ -106,7 +106,7 @@ def _ingest_batch(
 def _instance_of(inbox: Inbox, record: _Record) -> str | None:
     if len(inbox.instance_urls) == 1:
         return next(iter(inbox.instance_urls))
-    event = understand(
+    event = parse_event(
         record.body,
         instance="",
         source=EventSource.FILE,

@@ -19,7 +19,7 @@ from kpi_pipeline.db.inbox import (
 )
 from kpi_pipeline.db.locks import lock_client
 from kpi_pipeline.domain.events.event import EventStatus
-from kpi_pipeline.domain.events.parse import understand
+from kpi_pipeline.domain.events.parse import parse_event
 from kpi_pipeline.inbox.apply import apply_pending
 from kpi_pipeline.inbox.ingest import Inbox, of_its_instance
 
@@ -106,7 +106,7 @@ def purge(inbox: Inbox, *, older_than_days: int) -> int:
 
 def _parse_again(connection: Connection, inbox: Inbox, stored: StoredEvent) -> None:
     event = of_its_instance(
-        understand(
+        parse_event(
             stored.body or b"",
             instance=stored.instance,
             source=stored.source,

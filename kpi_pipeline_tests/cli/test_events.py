@@ -13,7 +13,7 @@ from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.domain.events.event import Event
 from kpi_pipeline_tests.cli.running import Kpi, address, calm_zone, cells, days_ago, written
 from kpi_pipeline_tests.db.stocked import imported, record
-from kpi_pipeline_tests.domain.bodies import content, understood
+from kpi_pipeline_tests.domain.bodies import content, parsed
 from kpi_pipeline_tests.inbox.support import Agency
 
 PERSONAL = ["Quill", "quill@lead.example", "Call me"]
@@ -43,7 +43,7 @@ def told(number: int, workspace_id: int = 101, **envelope: object) -> dict[str, 
 def arrived(number: int, workspace_id: int = 101, days: float = 0) -> Event:
     """It came in so many days ago."""
     moment = utc_now() - timedelta(days=days)
-    return understood(told(number, workspace_id), moment, tz=calm_zone())
+    return parsed(told(number, workspace_id), moment, tz=calm_zone())
 
 
 def test_the_list_shows_each_event_and_why_it_does_not_count_and_nothing_of_a_person(
@@ -52,7 +52,7 @@ def test_the_list_shows_each_event_and_why_it_does_not_count_and_nothing_of_a_pe
     ids = [
         it.event_id
         for it in agency.ingest(
-            arrived(1), arrived(2, 109), understood({"event": {"x": PERSONAL}}, utc_now())
+            arrived(1), arrived(2, 109), parsed({"event": {"x": PERSONAL}}, utc_now())
         )
     ]
     screen = kpi("events", "list").answer()

@@ -7,7 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from kpi_pipeline.domain.events.event import Event, EventSource
-from kpi_pipeline.domain.events.parse import understand
+from kpi_pipeline.domain.events.parse import parse_event
 
 CHICAGO = ZoneInfo("America/Chicago")
 ARRIVED = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
@@ -30,7 +30,7 @@ def body(*arguments: Any, **named: Any) -> bytes:
     return json.dumps(content(*arguments, **named)).encode()
 
 
-def understood(
+def parsed(
     told: bytes | Mapping[str, Any],
     arrived_at: datetime = ARRIVED,
     *,
@@ -39,7 +39,7 @@ def understood(
 ) -> Event:
     """The event, as it came in by a webhook."""
     raw = told if isinstance(told, bytes) else json.dumps(told).encode()
-    return understand(
+    return parse_event(
         raw, instance=instance, source=EventSource.WEBHOOK, arrived_at=arrived_at, tz=tz
     )
 
@@ -55,10 +55,10 @@ def lead(
     """Lead `number` of a workspace turned interested; its own time is not told."""
     data = {"lead": {"id": number}, "campaign": {"id": campaign}}
     told = content("LEAD_INTERESTED", data, workspace_id, **envelope)
-    return understood(told, arrived_at)
+    return parsed(told, arrived_at)
 
 
 def email_sent(number: int, sent_at: datetime, arrived_at: datetime = ARRIVED) -> Event:
     """Email `number` of workspace 101 was sent at `sent_at`."""
     data = {"scheduled_email": {"id": number, "sent_at": sent_at.isoformat()}}
-    return understood(content("EMAIL_SENT", data), arrived_at)
+    return parsed(content("EMAIL_SENT", data), arrived_at)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kpi_pipeline.domain.events.event import Event
 from kpi_pipeline_tests.db.stocked import AS_OF, TODAY
-from kpi_pipeline_tests.domain.bodies import content, email_sent, lead, understood
+from kpi_pipeline_tests.domain.bodies import content, email_sent, lead, parsed
 from kpi_pipeline_tests.inbox.support import LATER, Agency
 
 HOUR = timedelta(hours=1)
@@ -21,8 +21,8 @@ EVENTS = [
     email_sent(1, AS_OF - 24 * HOUR, LATER),
     email_sent(2, AS_OF - 500 * HOUR, LATER),
     lead(6, 109, LATER),
-    understood(content("email_opened"), LATER),
-    understood(b"no event", LATER),
+    parsed(content("email_opened"), LATER),
+    parsed(b"no event", LATER),
 ]
 
 

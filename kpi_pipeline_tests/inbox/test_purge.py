@@ -6,7 +6,7 @@ from kpi_pipeline.domain.events.event import Event, EventStatus
 from kpi_pipeline.inbox import replay as replaying
 from kpi_pipeline.inbox.replay import purge, replay
 from kpi_pipeline_tests.db.stocked import TODAY
-from kpi_pipeline_tests.domain.bodies import content, understood
+from kpi_pipeline_tests.domain.bodies import content, parsed
 from kpi_pipeline_tests.inbox.support import LATER, Agency
 
 DAYS = timedelta(days=1)
@@ -23,7 +23,7 @@ def personal(number: int, *, event_type: str = "LEAD_INTERESTED", workspace_id: 
         "reply": {"id": number, "text_body": words, "from_name": first},
     }
     told = content(event_type, data, workspace_id, name=f"{first} {last}")
-    return understood(told, LATER)
+    return parsed(told, LATER)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_nothing_of_a_person_is_left_of_an_event_whatever_became_of_it(stocked: 
         personal(2, event_type="email_opened"),
         personal(3, workspace_id=109),
         personal(4, event_type="email_sent"),
-        understood(b'{"hush": "%s"' % PERSONAL[2].encode(), LATER),
+        parsed(b'{"hush": "%s"' % PERSONAL[2].encode(), LATER),
     )
     assert {*stocked.events("status")} == {"applied", "ignored", "unmatched", "invalid"}
     stocked.at = LATER + DAYS

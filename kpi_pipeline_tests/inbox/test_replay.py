@@ -6,11 +6,11 @@ import pytest
 from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.inbox.replay import ReplayReport, replay
 from kpi_pipeline_tests.db.stocked import AS_OF, TODAY, imported, record
-from kpi_pipeline_tests.domain.bodies import content, email_sent, lead, understood
+from kpi_pipeline_tests.domain.bodies import content, email_sent, lead, parsed
 from kpi_pipeline_tests.inbox.support import LATER, Agency
 
 MONTH_SO_FAR = 3 * 18
-OPENED = understood(content("email_opened", {}), LATER)
+OPENED = parsed(content("email_opened", {}), LATER)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_what_was_not_understood_and_is_now_counts_from_now_on(
 
 
 def test_what_still_is_not_understood_or_counted_stays_as_it_is(stocked: Agency) -> None:
-    stocked.ingest(understood(b"no event", LATER), OPENED)
+    stocked.ingest(parsed(b"no event", LATER), OPENED)
     before = stocked.events("status", "reason", "idempotency_key")
     statuses = list(EventStatus)
     assert replay(stocked.inbox(), statuses=statuses) == ReplayReport(events=2, applied=0, left=2)

@@ -12,7 +12,7 @@ import pytest
 
 from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline_tests.db.stocked import AS_OF, TODAY, imported, record
-from kpi_pipeline_tests.domain.bodies import content, email_sent, lead, understood
+from kpi_pipeline_tests.domain.bodies import content, email_sent, lead, parsed
 from kpi_pipeline_tests.inbox.support import LATER, Agency
 
 DAY = timedelta(days=1)
@@ -119,7 +119,7 @@ def test_an_event_of_last_month_changes_last_month_and_not_this_one(agency: Agen
     agency.stock()
     marked = {"type": "lead_interested", "created_at": "2026-02-10T15:00:00Z"}
     data = {"lead": {"id": 1}, "campaign": {"id": 3}, "campaign_event": marked}
-    agency.ingest(understood(content(data=data), LATER))
+    agency.ingest(parsed(content(data=data), LATER))
     assert agency.number("positive_replies_mtd", day=date(2026, 2, 28)) == 3 * 28 + 1
     assert agency.number("positive_replies_last_month") == 3 * 28 + 1
     assert agency.number("positive_replies_mtd") == MONTH_SO_FAR
@@ -180,7 +180,7 @@ def test_an_ignored_and_an_invalid_event_are_stored_and_count_for_nothing(agency
     agency.stock(shown=[TODAY])
     before = agency.rows()
     opened = {"event": {"type": "email_opened", "workspace_id": 101}, "data": {}}
-    told = [understood(opened, LATER), understood(b"no event", LATER)]
+    told = [parsed(opened, LATER), parsed(b"no event", LATER)]
     assert [it.status for it in agency.ingest(*told)] == ["ignored", "invalid"]
     assert agency.events("body") == [event.body for event in told]
     assert agency.rows() == before
@@ -193,7 +193,7 @@ def test_the_workspace_of_another_instance_with_the_same_id_is_another_client(
     for workspace in ("harbor", "emea-harbor"):
         agency.stock(workspace)
     event = lead(1, arrived_at=LATER)
-    twin = understood(event.body, LATER, instance="emea")
+    twin = parsed(event.body, LATER, instance="emea")
     agency.ingest(event, lead(2, arrived_at=LATER), twin)
     assert agency.number("positive_replies_today") == 3 + 2
     assert agency.number("positive_replies_today", "emea-harbor") == 3 + 1

@@ -22,7 +22,7 @@ class _MalformedError(ValueError):
     """Why a body can't be understood, as a clause; it quotes nothing of the body's values."""
 
 
-def understand(
+def parse_event(
     body: bytes, *, instance: str, source: EventSource, arrived_at: datetime, tz: ZoneInfo
 ) -> Event:
     """Read a body that came in for `instance` at the aware instant `arrived_at`.

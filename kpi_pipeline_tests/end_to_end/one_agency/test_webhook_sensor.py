@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kpi_pipeline.domain.events.event import EventSource
-from kpi_pipeline.domain.events.parse import understand
+from kpi_pipeline.domain.events.parse import parse_event
 from kpi_pipeline.inbox.ingest import inbox_of, ingest
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.services.dagster_page import RunStatus
@@ -38,7 +38,7 @@ def drop(agency: Agency, *bodies: bytes) -> None:
 def store_alone(agency: Agency, *bodies: bytes) -> None:
     """Take the events in as the gateway does with KPI_REALTIME off."""
     events = [
-        understand(
+        parse_event(
             it,
             instance="main",
             source=EventSource.WEBHOOK,

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from kpi_pipeline.domain.events.event import EventStatus
-from kpi_pipeline_tests.domain.bodies import ARRIVED, CHICAGO, content, understood
+from kpi_pipeline_tests.domain.bodies import ARRIVED, CHICAGO, content, parsed
 
 EARLIER = datetime(2026, 3, 15, 17, 30, tzinfo=UTC)
 TOLD = "2026-03-15T17:30:00.000000Z"
@@ -39,7 +39,7 @@ def with_times(**members: dict[str, Any]) -> dict[str, Any]:
 def test_an_event_counts_on_the_day_that_its_own_time_tells(
     event_type: str, data: dict[str, Any]
 ) -> None:
-    event = understood(content(event_type, data))
+    event = parsed(content(event_type, data))
     assert (event.happened_at, event.business_date) == (EARLIER, date(2026, 3, 15))
 
 
@@ -68,7 +68,7 @@ def test_an_event_counts_on_the_day_that_its_own_time_tells(
 def test_a_lead_counts_when_it_turned_interested_and_not_when_it_replied(
     event_type: str, data: dict[str, Any]
 ) -> None:
-    event = understood(content(event_type, data))
+    event = parsed(content(event_type, data))
     assert (event.status, event.happened_at) == (EventStatus.RECEIVED, None)
     assert event.business_date == date(2026, 3, 18)
 
@@ -91,7 +91,7 @@ def test_a_lead_counts_when_it_turned_interested_and_not_when_it_replied(
     ],
 )
 def test_a_time_that_can_not_be_true_gives_way_to_the_arrival(value: object) -> None:
-    event = understood(content("lead_replied", with_times(reply={"date_received": value})))
+    event = parsed(content("lead_replied", with_times(reply={"date_received": value})))
     assert (event.status, event.happened_at) == (EventStatus.RECEIVED, None)
     assert event.business_date == date(2026, 3, 18)
 
@@ -101,12 +101,12 @@ def test_where_the_first_time_can_not_be_true_the_other_one_is_taken() -> None:
         reply={"date_received": "soon"},
         campaign_event={"type": "lead_replied", "created_at": TOLD},
     )
-    assert understood(content("lead_replied", data)).happened_at == EARLIER
+    assert parsed(content("lead_replied", data)).happened_at == EARLIER
 
 
 def test_a_clock_that_is_some_minutes_ahead_tells_of_the_arrival() -> None:
     ahead = (ARRIVED + timedelta(minutes=5)).isoformat()
-    event = understood(content("lead_replied", with_times(reply={"date_received": ahead})))
+    event = parsed(content("lead_replied", with_times(reply={"date_received": ahead})))
     assert event.happened_at == ARRIVED
 
 
@@ -122,10 +122,10 @@ def test_a_clock_that_is_some_minutes_ahead_tells_of_the_arrival() -> None:
 )
 def test_an_event_after_7_pm_counts_on_that_day_and_not_on_tomorrow(told: str, day: date) -> None:
     data = with_times(reply={"date_received": told})
-    assert understood(content("lead_replied", data)).business_date == day
+    assert parsed(content("lead_replied", data)).business_date == day
     # And by its arrival, where it tells nothing.
     arrived_at = datetime.fromisoformat(told)
-    assert understood(content("lead_replied", IDS), arrived_at).business_date == day
+    assert parsed(content("lead_replied", IDS), arrived_at).business_date == day
 
 
 @pytest.mark.parametrize(
@@ -138,4 +138,4 @@ def test_an_event_after_7_pm_counts_on_that_day_and_not_on_tomorrow(told: str, d
 )
 def test_the_day_is_that_of_the_business_time_zone(tz: ZoneInfo, day: date) -> None:
     for told in (content("lead_replied", IDS), content("email_opened"), b"no event"):
-        assert understood(told, tz=tz).business_date == day
+        assert parsed(told, tz=tz).business_date == day

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from kpi_pipeline.domain.events.event import Event, EventStatus
 from kpi_pipeline.domain.events.kinds import COUNTED, NOT_COUNTED
-from kpi_pipeline_tests.domain.bodies import ARRIVED, body, content, understood
+from kpi_pipeline_tests.domain.bodies import ARRIVED, body, content, parsed
 
 LARGEST = 2**63 - 1
 # All that a body of any counted type may be known by; each id is another.
@@ -41,7 +41,7 @@ def test_each_counted_type_raises_its_own_count_and_is_known_by_its_own_ids(
     event_type: str, expected: tuple[str, str]
 ) -> None:
     metric, key = expected
-    event = understood(content(event_type, EVERYTHING))
+    event = parsed(content(event_type, EVERYTHING))
     assert (event.status, event.metric, event.reason) == (EventStatus.RECEIVED, metric, None)
     assert (event.event_type, event.bison_workspace_id) == (event_type, 101)
     assert event.idempotency_key == f"main 101 {event_type} {key}"
@@ -54,7 +54,7 @@ def test_the_table_above_has_every_counted_type() -> None:
 @pytest.mark.parametrize("event_type", BY_ALL)
 def test_a_type_in_capitals_is_the_same_event_as_in_small_letters(event_type: str) -> None:
     small, capital, mixed = (
-        understood(content(spelt, EVERYTHING))
+        parsed(content(spelt, EVERYTHING))
         for spelt in (event_type, event_type.upper(), f" {event_type.title()} ")
     )
     assert small.idempotency_key == capital.idempotency_key == mixed.idempotency_key
@@ -73,7 +73,7 @@ def test_a_type_in_capitals_is_the_same_event_as_in_small_letters(event_type: st
 def test_an_event_that_lacks_its_first_ids_is_known_by_the_next(
     event_type: str, missing: list[str], key: str
 ) -> None:
-    event = understood(content(event_type, without(*missing)))
+    event = parsed(content(event_type, without(*missing)))
     assert event.idempotency_key == f"main 101 {event_type} {key}"
 
 
@@ -90,7 +90,7 @@ def test_an_event_that_lacks_its_first_ids_is_known_by_the_next(
 def test_an_event_that_can_not_be_told_from_others_is_invalid_and_says_what_it_lacks(
     event_type: str, missing: list[str]
 ) -> None:
-    event = understood(content(event_type, without(*missing)))
+    event = parsed(content(event_type, without(*missing)))
     assert (event.status, event.metric) == (EventStatus.INVALID, None)
     for name in missing:
         assert f"data.{name}.id" in str(event.reason)
@@ -101,19 +101,19 @@ def test_an_event_that_can_not_be_told_from_others_is_invalid_and_says_what_it_l
 def test_the_instance_the_workspace_and_each_id_tell_events_apart() -> None:
     one = content("lead_replied", {"reply": {"id": 3}})
     keys = {
-        understood(one).idempotency_key,
-        understood(one, instance="emea").idempotency_key,
-        understood(content("lead_replied", {"reply": {"id": 3}}, 102)).idempotency_key,
-        understood(content("lead_replied", {"reply": {"id": 4}})).idempotency_key,
-        understood(content("email_bounced", {"reply": {"id": 3}})).idempotency_key,
+        parsed(one).idempotency_key,
+        parsed(one, instance="emea").idempotency_key,
+        parsed(content("lead_replied", {"reply": {"id": 3}}, 102)).idempotency_key,
+        parsed(content("lead_replied", {"reply": {"id": 4}})).idempotency_key,
+        parsed(content("email_bounced", {"reply": {"id": 3}})).idempotency_key,
     }
     assert len(keys) == 5
 
 
 def test_an_id_in_digits_is_the_same_as_the_number() -> None:
-    as_number = understood(content("lead_replied", {"reply": {"id": LARGEST}}, 101))
-    as_digits = understood(content("lead_replied", {"reply": {"id": str(LARGEST)}}, "101"))
-    padded = understood(content("lead_replied", {"reply": {"id": str(LARGEST)}}, "0101"))
+    as_number = parsed(content("lead_replied", {"reply": {"id": LARGEST}}, 101))
+    as_digits = parsed(content("lead_replied", {"reply": {"id": str(LARGEST)}}, "101"))
+    padded = parsed(content("lead_replied", {"reply": {"id": str(LARGEST)}}, "0101"))
     assert as_number.status is EventStatus.RECEIVED
     assert as_number.idempotency_key == as_digits.idempotency_key == padded.idempotency_key
 
@@ -137,8 +137,8 @@ NO_IDS = [
 
 @pytest.mark.parametrize("value", [*NO_IDS, None, [1], {"id": 1}], ids=lambda it: repr(it)[:20])
 def test_what_is_no_id_makes_an_event_invalid(value: object) -> None:
-    of_reply = understood(content("lead_replied", {"reply": {"id": value}}))
-    of_workspace = understood(content("lead_replied", {"reply": {"id": 3}}, value))
+    of_reply = parsed(content("lead_replied", {"reply": {"id": value}}))
+    of_workspace = parsed(content("lead_replied", {"reply": {"id": 3}}, value))
     for event in (of_reply, of_workspace):
         assert (event.status, event.metric) == (EventStatus.INVALID, None)
     assert of_workspace.bison_workspace_id is None
@@ -147,18 +147,18 @@ def test_what_is_no_id_makes_an_event_invalid(value: object) -> None:
 
 def test_a_type_that_is_not_counted_is_kept_and_known_by_its_whole_body() -> None:
     for event_type in (*NOT_COUNTED, "lead_teleported"):
-        event, again = (understood(body(event_type, {"a": 1})) for _ in range(2))
-        other = understood(body(event_type, {"a": 2}))
+        event, again = (parsed(body(event_type, {"a": 1})) for _ in range(2))
+        other = parsed(body(event_type, {"a": 2}))
         assert (event.status, event.metric) == (EventStatus.IGNORED, None)
         assert event_type in str(event.reason)
         assert event.idempotency_key == again.idempotency_key != other.idempotency_key
         assert "sha256=" in event.idempotency_key
-    assert "not known to this version" in str(understood(content("lead_teleported")).reason)
+    assert "not known to this version" in str(parsed(content("lead_teleported")).reason)
 
 
 def test_control_characters_of_a_reply_are_taken_as_they_are() -> None:
     raw = b'{"event": {"type": "lead_replied", "workspace_id": 101}, "data": {"reply": {"id": 3, '
-    event = understood(raw + b'"text_body": "Hi\x00\x01\x0b\ttabs\r\nand lines\x1b[0m"}}}')
+    event = parsed(raw + b'"text_body": "Hi\x00\x01\x0b\ttabs\r\nand lines\x1b[0m"}}}')
     assert (event.status, event.metric) == (EventStatus.RECEIVED, "replied")
 
 
@@ -191,7 +191,7 @@ def test_a_malformed_body_is_kept_as_it_came_with_a_reason_that_quotes_nothing_o
     name: str,
 ) -> None:
     raw = MALFORMED[name]
-    event, again = understood(raw), understood(raw)
+    event, again = parsed(raw), parsed(raw)
     assert (event.status, event.metric, event.body) == (EventStatus.INVALID, None, raw)
     assert str(event.reason).startswith("The body can't be understood: ")
     for told in ("hush", "4711", "999"):
@@ -201,7 +201,7 @@ def test_a_malformed_body_is_kept_as_it_came_with_a_reason_that_quotes_nothing_o
 
 
 def test_no_other_malformed_body_is_taken_for_the_same() -> None:
-    assert len({understood(raw).idempotency_key for raw in MALFORMED.values()}) == len(MALFORMED)
+    assert len({parsed(raw).idempotency_key for raw in MALFORMED.values()}) == len(MALFORMED)
 
 
 def test_what_a_column_of_text_can_not_hold_never_reaches_one() -> None:
@@ -210,20 +210,20 @@ def test_what_a_column_of_text_can_not_hold_never_reaches_one() -> None:
         "https://mail\ud800.example",
         "https://m\u00e4il.example",
     ):
-        assert understood(content(instance_url=url)).instance_url is None
-    long = understood(content(instance_url="https://mail.example/" + "x" * 900)).instance_url
+        assert parsed(content(instance_url=url)).instance_url is None
+    long = parsed(content(instance_url="https://mail.example/" + "x" * 900)).instance_url
     assert long is not None
     assert len(long) == 200
     no_urls: list[object] = [{}, 7, None, "", "   "]
     for value in no_urls:
-        assert understood(content(instance_url=value)).instance_url is None
-    event = understood(content(workspace_name="H\x00\ud800", name="\x00"))
+        assert parsed(content(instance_url=value)).instance_url is None
+    event = parsed(content(workspace_name="H\x00\ud800", name="\x00"))
     assert event.status is EventStatus.RECEIVED
     assert all("\x00" not in text and text.encode() for text in stored_texts(event))
 
 
 def test_a_malformed_event_still_tells_of_its_instance() -> None:
-    event = understood(content("lead_replied", {}, instance_url="https://mail.example"))
+    event = parsed(content("lead_replied", {}, instance_url="https://mail.example"))
     assert (event.status, event.instance_url) == (EventStatus.INVALID, "https://mail.example")
 
 
@@ -254,7 +254,7 @@ _ALMOST = st.builds(
 @example(DEEP)
 @example(b"\xef\xbb\xbf{}")
 def test_nothing_that_arrives_raises(raw: bytes) -> None:
-    event = understood(raw)
+    event = parsed(raw)
     assert event.body == raw
     assert (event.metric is not None) == (event.status is EventStatus.RECEIVED)
     assert (event.reason is not None) == (event.status is not EventStatus.RECEIVED)
