@@ -37,6 +37,8 @@ OPTIONS = {
         *("--first-workspace-id", "--variant", "--fault", "--live", "--live-pace"),
     ],
     "secret-key": [],
+    "secret-key new": [],
+    "secret-key rotate": [],
     "summary": ["--date"],
     "status": [],
     "sync": ["--date", "--workspace", "-w"],
