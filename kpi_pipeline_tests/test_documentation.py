@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from kpi_pipeline.checks.outcome import Check
+from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline.settings import Settings
 from kpi_pipeline_tests import PROJECT_ROOT
 from kpi_pipeline_tests.test_layers import MAY_IMPORT
@@ -65,6 +67,21 @@ def test_the_architecture_has_the_rooms_and_what_each_may_import() -> None:
     assert documented == MAY_IMPORT
 
 
+def test_every_column_of_client_metrics_is_defined() -> None:
+    rows = re.findall(r"^\| (`.+?`) \| ", read("docs/numbers.md"), flags=re.MULTILINE)
+    documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(documented) == sorted(column.name for column in client_metrics.columns)
+
+
+def test_every_check_schedule_and_sensor_is_documented() -> None:
+    from kpi_pipeline.orchestration.automation import build_automation
+
+    automation = build_automation(Settings())
+    rows = re.findall(r"^\| `(\w+)` \| ", read("docs/operations.md"), flags=re.MULTILINE)
+    ticking = [it.name for it in (*automation.schedules, *automation.sensors)]
+    assert sorted(rows) == sorted([*Check, *ticking])
+
+
 def test_each_lesson_names_a_test_that_exists() -> None:
     lessons = re.findall(r"`(test_\w+)`", read("docs/lessons.md"))
     code = "\n".join(
@@ -81,5 +98,5 @@ def test_the_documents_name_only_commands_that_exist(document: Path) -> None:
     from kpi_pipeline.cli.main import commands
 
     known = set(get_command(commands).commands)  # type: ignore[attr-defined]
-    named = re.findall(r"(?:`|\$ )kpi (?:--demo )?([a-z-]+)", document.read_text())
+    named = re.findall(r"(?:`|\$ )kpi (?:--demo )?([a-z][a-z-]*)", document.read_text())
     assert set(named) - {"demo"} <= known
