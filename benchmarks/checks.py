@@ -8,7 +8,7 @@ from rich.table import Table
 from sqlalchemy import Engine, event, text
 
 from benchmarks.installation import installation, peak_memory, run_ended
-from kpi_pipeline.orchestration.asset_checks.check_run import done
+from kpi_pipeline.orchestration.asset_checks.execution import run_checks
 from kpi_pipeline.orchestration.asset_checks.specs import LIGHT_CHECKS
 from kpi_pipeline.services.dagster_home import dagster_instance
 from kpi_pipeline.services.dagster_page import RunStatus
@@ -49,7 +49,7 @@ def round_of_checks() -> Table:
         ):
             started = time.monotonic()
             names = {key.name for key in LIGHT_CHECKS}
-            results = list(done(play.app, names, instance))
+            results = list(run_checks(play.app, names, instance))
             alone = time.monotonic() - started
     table = Table(title=f"A round of {len(results)} checks, 1,000 clients × {_DAYS} days")
     table.title_justify = "left"

@@ -1,34 +1,33 @@
-"""What Dagster loads: the assets, the schedules, and how their runs are executed."""
+"""What Dagster loads: the assets and their checks, the schedules and sensors, the executor."""
 
 import dagster as dg
 
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.domain.clock import utc_now
-from kpi_pipeline.orchestration.asset_checks.events import webhook_event_checks
 from kpi_pipeline.orchestration.assets.client_kpis import build_client_kpis
 from kpi_pipeline.orchestration.assets.client_registry import client_registry
 from kpi_pipeline.orchestration.assets.resources import AppResource
-from kpi_pipeline.orchestration.assets.webhook_events import webhook_events
+from kpi_pipeline.orchestration.assets.webhook_events import webhook_event_checks, webhook_events
 from kpi_pipeline.orchestration.automation import build_automation
 from kpi_pipeline.orchestration.partitions import kpi_grid
 from kpi_pipeline.settings import Settings, load_settings
 
 
 def build_definitions(settings: Settings, app: AppResource | None = None) -> dg.Definitions:
-    """All of Dagster's part of the pipeline, for these settings.
+    """All definitions, for these settings.
 
-    `app` is what runs open; without one, it is what the environment describes.
+    `app` is the resource that runs open; the default opens what the environment describes.
     """
     grid = kpi_grid(settings, business_date(utc_now(), settings.timezone))
-    everything = build_automation(settings)
+    automation = build_automation(settings)
     return dg.Definitions(
         assets=[client_registry, webhook_events, build_client_kpis(grid, settings)],
         asset_checks=[webhook_event_checks],
-        schedules=everything.schedules,
-        sensors=everything.sensors,
+        schedules=automation.schedules,
+        sensors=automation.sensors,
         resources={"app": app or AppResource()},
-        # A run is one step that works side by side by itself; a process for the step would only
-        # add three seconds to each run.
+        # A run is one step, which works on its clients concurrently. A process for the step would
+        # only add three seconds to each run.
         executor=dg.in_process_executor,
     )
 

@@ -1,1 +1,1 @@
-"""Automations that knows Dagster."""
+"""The Dagster layer: assets, checks, schedules, sensors, partitions, and how Dagster runs."""

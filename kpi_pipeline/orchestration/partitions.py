@@ -1,4 +1,4 @@
-"""The grid: one partition for each date and workspace, and the blocks that runs cover."""
+"""The grid: one partition for each date and workspace, and the blocks of it that runs cover."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -8,15 +8,15 @@ from dagster import AssetExecutionContext, DagsterInstance
 
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.orchestration import runs
+from kpi_pipeline.orchestration.failures import failure
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.sync.scope import BackfillScope, PartitionBlock
+from kpi_pipeline.sync.scope import BackfillScope, KpiAsset, PartitionBlock
 
-# Dimensions stand in a key in the order of their names: "2026-03-04|acme".
+# A partition key names the dimensions in the order of their names: "2026-03-04|acme".
 DATE, WORKSPACE = "date", "workspace"
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
-_SINGLE = "dagster/partition"
-_BACKFILL = "dagster/backfill"
+
+GRID_ASSETS = [dg.AssetKey(asset.value) for asset in KpiAsset]
 
 workspace_partitions = dg.DynamicPartitionsDefinition(name=WORKSPACE)
 
@@ -24,8 +24,8 @@ workspace_partitions = dg.DynamicPartitionsDefinition(name=WORKSPACE)
 def first_date(settings: Settings, today: date) -> date:
     """The first date of the grid: as configured, else 1 January of last year.
 
-    It moves once a year, so that the grid stays well below the 100,000 partitions that Dagster
-    advises for an asset; rows of earlier dates stay in the database.
+    It moves once a year, and keeps the grid well below the 100,000 partitions that Dagster advises
+    for an asset. Rows of earlier dates stay in the database.
     """
     return settings.first_date or date(today.year - 1, 1, 1)
 
@@ -40,32 +40,33 @@ def kpi_grid(settings: Settings, today: date) -> dg.MultiPartitionsDefinition:
     return dg.MultiPartitionsDefinition({DATE: days, WORKSPACE: workspace_partitions})
 
 
-def sync_workspace_partitions(instance: DagsterInstance, active: Sequence[str]) -> None:
+def sync_workspace_partitions(dagster_instance: DagsterInstance, active: Sequence[str]) -> None:
     """Make the `workspace` partitions equal to the active clients."""
-    current = instance.get_dynamic_partitions(WORKSPACE)
+    current = dagster_instance.get_dynamic_partitions(WORKSPACE)
     missing = [key for key in active if key not in current]
     if missing:
-        instance.add_dynamic_partitions(WORKSPACE, missing)
+        dagster_instance.add_dynamic_partitions(WORKSPACE, missing)
     for key in set(current) - set(active):
-        instance.delete_dynamic_partition(WORKSPACE, key)
+        dagster_instance.delete_dynamic_partition(WORKSPACE, key)
 
 
 def block_tags(workspaces: Sequence[str], dates: Sequence[date]) -> dict[str, str]:
-    """The tags of a run over neighbouring workspaces × consecutive dates."""
+    """The tags of a run over workspaces that are adjacent in the grid × consecutive dates."""
+    first, last = min(dates).isoformat(), max(dates).isoformat()
     return {
-        RANGE_START: dg.MultiPartitionKey({DATE: min(dates).isoformat(), WORKSPACE: workspaces[0]}),
-        RANGE_END: dg.MultiPartitionKey({DATE: max(dates).isoformat(), WORKSPACE: workspaces[-1]}),
+        runs.RANGE_START: dg.MultiPartitionKey({DATE: first, WORKSPACE: workspaces[0]}),
+        runs.RANGE_END: dg.MultiPartitionKey({DATE: last, WORKSPACE: workspaces[-1]}),
     }
 
 
-def range_of(tags: Mapping[str, str], order: Sequence[str]) -> PartitionBlock | None:
-    """The range that a run's tags name, with the workspaces of `order` between its ends.
+def block_from_tags(tags: Mapping[str, str], order: Sequence[str]) -> PartitionBlock | None:
+    """The block that a run's tags name, with the workspaces of `order` between its ends.
 
-    None if they name no range, or one whose ends are no partitions any more.
+    None if they name no block, or one whose first or last workspace is no partition anymore.
     """
-    if RANGE_START not in tags or RANGE_END not in tags or _names_single_partitions(tags):
+    if not {runs.RANGE_START, runs.RANGE_END} <= tags.keys() or _names_single_partitions(tags):
         return None
-    start, end = _dimensions(tags[RANGE_START]), _dimensions(tags[RANGE_END])
+    start, end = _dimensions(tags[runs.RANGE_START]), _dimensions(tags[runs.RANGE_END])
     try:
         first, last = order.index(start[WORKSPACE]), order.index(end[WORKSPACE])
     except ValueError:
@@ -75,12 +76,12 @@ def range_of(tags: Mapping[str, str], order: Sequence[str]) -> PartitionBlock | 
 
 
 def contiguous_groups(
-    order: Sequence[str], wanted: Sequence[str], most: int | None = None
+    order: Sequence[str], wanted: Sequence[str], max_size: int | None = None
 ) -> Iterator[list[str]]:
-    """Cut `wanted` into groups that stand side by side in `order`, of at most `most` each.
+    """Cut `wanted` into groups that are contiguous in `order`, of at most `max_size` each.
 
-    A range of partitions runs from one workspace to another in the order in which the keys were
-    added, so clients that are not contiguous_groups need a run each.
+    A range of partitions goes from one workspace to another in the order in which the keys were
+    added, so workspaces that are not contiguous need a run each.
 
     Raises:
         KpiError: naming the workspaces that have no partition yet.
@@ -94,7 +95,7 @@ def contiguous_groups(
     for key in order:
         if key in wanted:
             group.append(key)
-        if group and (key not in wanted or len(group) == most):
+        if group and (key not in wanted or len(group) == max_size):
             yield group
             group = []
     if group:
@@ -106,32 +107,31 @@ def block_of(context: AssetExecutionContext) -> PartitionBlock:
 
     Raises:
         dg.Failure: if the run carries both a range and single partitions. A backfill started from
-            the page of a job does (dagster issue 28861); Dagster would work on the first partition
-            of each range and call all of them done.
+            the page of a job does (dagster issue 28861); Dagster would fill the first partition of
+            each range, and report all of them as materialized.
     """
-    _refuse_both_kinds(context.run.tags)
+    _require_one_kind(context.run.tags)
     keys = [dg.MultiPartitionKey(_dimensions(key)) for key in context.partition_keys]
     days = sorted({date.fromisoformat(key.keys_by_dimension[DATE]) for key in keys})
-    # A dict in place of a set keeps the order of the grid.
+    # A dict, unlike a set, keeps the order of the grid.
     workspaces = list(dict.fromkeys(key.keys_by_dimension[WORKSPACE] for key in keys))
     if len(keys) != len(days) * len(workspaces) or days != days_between(days[0], days[-1]):
-        raise dg.Failure(
+        raise failure(
             "The run's partitions are no block of workspaces × consecutive dates. "
-            "Start it from the asset's page, which cuts a selection into blocks.",
-            allow_retries=False,
+            "Start it from the asset's page, which cuts a selection into blocks."
         )
-    whole = whole_of(context)
-    if whole is not None and (whole.first, whole.last) == (days[0], days[-1]):
-        whole = None  # This run has all the dates of each of its clients.
-    return PartitionBlock(workspaces, days, whole)
+    backfill = _backfill_of(context)
+    if backfill is not None and (backfill.first, backfill.last) == (days[0], days[-1]):
+        backfill = None  # This run has all the dates of each of its clients.
+    return PartitionBlock(workspaces, days, backfill)
 
 
-def whole_of(context: AssetExecutionContext) -> BackfillScope | None:
-    """The backfill that the run is a part of; None for any other run, and for one that is repeated.
+def _backfill_of(context: AssetExecutionContext) -> BackfillScope | None:
+    """The backfill that the run belongs to; None for any other run, and for one that is retried.
 
-    Whoever starts a run again wants its facts to be fetched again.
+    A run that somebody starts again is to fetch its facts again.
     """
-    backfill_id = context.run.tags.get(_BACKFILL)
+    backfill_id = context.run.tags.get(runs.BACKFILL)
     if backfill_id is None or context.run.parent_run_id is not None:
         return None
     backfill = context.instance.get_backfill(backfill_id)
@@ -143,8 +143,8 @@ def whole_of(context: AssetExecutionContext) -> BackfillScope | None:
     }
     if not days:
         return None
-    asked_at = datetime.fromtimestamp(backfill.backfill_timestamp, UTC)
-    return BackfillScope(asked_at, date.fromisoformat(min(days)), date.fromisoformat(max(days)))
+    requested_at = datetime.fromtimestamp(backfill.backfill_timestamp, UTC)
+    return BackfillScope(requested_at, date.fromisoformat(min(days)), date.fromisoformat(max(days)))
 
 
 def _dimensions(key: str) -> dict[str, str]:
@@ -153,13 +153,12 @@ def _dimensions(key: str) -> dict[str, str]:
 
 
 def _names_single_partitions(tags: Mapping[str, str]) -> bool:
-    return any(name == _SINGLE or name.startswith(f"{_SINGLE}/") for name in tags)
+    return any(it == runs.PARTITION or it.startswith(f"{runs.PARTITION}/") for it in tags)
 
 
-def _refuse_both_kinds(tags: Mapping[str, str]) -> None:
-    if RANGE_START in tags and _names_single_partitions(tags):
-        raise dg.Failure(
-            "This run names a range of partitions and single partitions at once, so which of them "
-            "it should fill can't be told. Start the backfill from the asset's page.",
-            allow_retries=False,
+def _require_one_kind(tags: Mapping[str, str]) -> None:
+    if runs.RANGE_START in tags and _names_single_partitions(tags):
+        raise failure(
+            "This run names both a range of partitions and single partitions, so it is unclear "
+            "which of them to fill. Start the backfill from the asset's page."
         )

@@ -13,7 +13,7 @@ from sqlalchemy import URL, make_url, text
 
 from kpi_pipeline.db.clients import all_clients
 from kpi_pipeline.domain.calendar import business_date, days_between
-from kpi_pipeline.orchestration.runtime.code_server import LOCATION
+from kpi_pipeline.orchestration.runtime import LOCATION
 from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline.services.playground import Playground
 from kpi_pipeline_tests.expected import Row, expected_rows

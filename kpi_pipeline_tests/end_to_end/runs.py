@@ -4,9 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kpi_pipeline.orchestration.automation.splitting import SPLIT_FROM
-
-from kpi_pipeline.orchestration.partitions import RANGE_END, RANGE_START
+from kpi_pipeline.orchestration.runs import RANGE_END, RANGE_START, RETRY_OF
 from kpi_pipeline.services.dagster_page import DagsterPage
 
 _RUNS = """query ($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 500) {
@@ -41,7 +39,7 @@ class Run:
         return (
             self.status == "FAILURE"
             and self.last_workspace != self.first_workspace
-            and SPLIT_FROM not in self.tags
+            and RETRY_OF not in self.tags
             and self.tags.get("dagster/will_retry") != "true"
         )
 
@@ -76,7 +74,7 @@ def under_way(page: DagsterPage) -> list[Run]:
 
 def at_rest(page: DagsterPage) -> bool:
     """Whether all is over: what failed has been asked for again, and that is over, too."""
-    asked_again = {run.tags.get(SPLIT_FROM) for run in runs(page)}
+    asked_again = {run.tags.get(RETRY_OF) for run in runs(page)}
     return not under_way(page) and all(
         run.id in asked_again for run in runs(page, ["FAILURE"]) if run.is_to_be_split
     )

@@ -7,7 +7,7 @@ import dagster as dg
 from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
 
-from kpi_pipeline.orchestration.automation.alerts import look_for_trouble
+from kpi_pipeline.orchestration.automation.alerts import evaluate_alerts
 from kpi_pipeline_tests.alerts.support import Office, json_url, titles
 from kpi_pipeline_tests.bison_sandbox.receiver import Receiver
 from kpi_pipeline_tests.orchestration.installation import Installation
@@ -33,7 +33,7 @@ class Desk:
         with dg.build_sensor_context(
             instance=self.instance, cursor=self.cursor, repository_def=self.repository
         ) as context:
-            result = look_for_trouble(context, app)
+            result = evaluate_alerts(context, app)
         self.cursor = result.cursor
         assert result.skip_reason is not None
         return str(result.skip_reason.skip_message)

@@ -11,8 +11,8 @@ from sqlalchemy import text
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.domain.events.event import Event, EventSource, EventStatus
 from kpi_pipeline.inbox.ingest import inbox_of, ingest
-from kpi_pipeline.orchestration.automation.webhook_events import look_for_events
-from kpi_pipeline.orchestration.partitions import WORKSPACE, range_of
+from kpi_pipeline.orchestration.automation.webhook_events import evaluate_events
+from kpi_pipeline.orchestration.partitions import WORKSPACE, block_from_tags
 from kpi_pipeline_tests.orchestration.installation import Installation
 
 Request = tuple[list[str], date, date]
@@ -59,13 +59,13 @@ def look(
 ) -> dg.SensorResult:
     """One look of the sensor, with a clock of the test's own if it gives an app."""
     with dg.build_sensor_context(instance=installation.instance, cursor=cursor) as context:
-        return look_for_events(context, app or installation.agency.app)
+        return evaluate_events(context, app or installation.agency.app)
 
 
 def asked(installation: Installation, result: dg.SensorResult) -> list[Request]:
     """The clients and the first and last date of each requested run."""
     order = installation.instance.get_dynamic_partitions(WORKSPACE)
-    ranges = [range_of(request.tags, order) for request in result.run_requests or ()]
+    ranges = [block_from_tags(request.tags, order) for request in result.run_requests or ()]
     return [(list(it.workspaces), it.dates[0], it.dates[-1]) for it in ranges if it is not None]
 
 

@@ -8,8 +8,8 @@ from sqlalchemy.exc import OperationalError
 
 from kpi_pipeline.db.retry import retry_on_disconnect
 from kpi_pipeline.orchestration.automation import alerts
-from kpi_pipeline.orchestration.automation.event_runs import EVENTS_TAG
 from kpi_pipeline.orchestration.partitions import block_tags
+from kpi_pipeline.orchestration.runs import EVENTS_TAG
 from kpi_pipeline_tests.alerts.support import START, json_url, raising
 from kpi_pipeline_tests.orchestration.desk import Desk
 from kpi_pipeline_tests.orchestration.installation import temporary_instance
@@ -24,12 +24,12 @@ def test_a_client_that_fails_in_a_run_is_told_unless_it_is_soon_done_well(desk: 
         installation.agency.revoke(client)
     dates = installation.days_ago(1)
     failed = installation.run(block_tags(installation.workspaces, dates), checks=False)
-    assert "told" not in desk.look(0), "the failed clients are asked for again"
+    assert "notified" not in desk.look(0), "the failed clients are asked for again"
 
     # What the split would have asked for; one of them has a key again.
     desk.office.passed = datetime.now(UTC) - START
     desk.office.sync(good)
-    assert desk.look(6).endswith("told json://127.0.0.1 of 1.")
+    assert desk.look(6).endswith("notified json://127.0.0.1 of 1.")
     desk.look(7)
 
     (message,) = desk.receiver.received
@@ -85,11 +85,11 @@ def test_what_dagster_starts_again_and_events_that_are_asked_for_again_are_not_t
     desk.run(False, "client_metrics", dagster__will_retry="true")
     desk.run(False, "client_metrics", **{EVENTS_TAG.replace("/", "__"): "waiting"})
     desk.look(1)
-    assert desk.look(9) == "0 troubles."
+    assert desk.look(9) == "0 problems."
     # Nor does a run of events make good what a sync left undone.
     desk.run(False, "client_metrics")
     desk.run(True, "client_metrics", **{EVENTS_TAG.replace("/", "__"): "waiting"})
-    assert desk.look(10) == "1 trouble."
+    assert desk.look(10) == "1 problem."
 
 
 def test_a_schedule_whose_ticks_fail_is_told_until_one_is_good(desk: Desk) -> None:
@@ -129,10 +129,10 @@ def test_a_receiver_that_is_down_is_a_reason_of_the_tick_and_no_failure(desk: De
     desk.receiver.answer = lambda path, before: 500
     desk.office.check("freshness", "acme")
     said = desk.look(0)
-    assert said.startswith("1 trouble. json://127.0.0.1 could not be reached since ")
+    assert said.startswith("1 problem. json://127.0.0.1 has failed since ")
     assert said.endswith(": see `kpi alerts test`.")
     desk.receiver.answer = lambda path, before: 200
-    assert desk.look(1).endswith("told json://127.0.0.1 of 1.")
+    assert desk.look(1).endswith("notified json://127.0.0.1 of 1.")
 
 
 def test_the_sensor_itself_looks_with_the_settings_of_the_environment(
@@ -150,15 +150,15 @@ def test_the_sensor_itself_looks_with_the_settings_of_the_environment(
         resources=definitions.resources,
     ) as context:
         tick = sensor.evaluate_tick(context)
-        assert tick.skip_message == "1 trouble; told json://127.0.0.1 of 1."
+        assert tick.skip_message == "1 problem; notified json://127.0.0.1 of 1."
         assert "http://127.0.0.1:3456/assets/" in desk.receiver.received[0].body["message"]
 
         monkeypatch.setattr(
             alerts,
-            "look_for_trouble",
+            "evaluate_alerts",
             raising(OperationalError("SELECT 1", {}, Exception("server closed the connection"))),
         )
-        with pytest.raises(dg.Failure, match="The database went away") as failure:
+        with pytest.raises(dg.Failure, match="The database became unreachable") as failure:
             sensor(context)
     assert failure.value.__suppress_context__
 
@@ -172,7 +172,7 @@ def test_while_the_database_is_away_a_tick_fails_with_a_sentence(
     )
     from kpi_pipeline.orchestration.assets.resources import AppResource
 
-    sensor = alerts.build_alerts()
+    sensor = alerts.build_alert_sensor()
     with (
         temporary_instance() as instance,
         dg.build_sensor_context(instance=instance, resources={"app": AppResource()}) as context,

@@ -10,8 +10,8 @@ from dagster import DagsterInstance
 
 from kpi_pipeline.definitions import build_definitions
 from kpi_pipeline.orchestration.automation import summary
-from kpi_pipeline.orchestration.automation.summary import SUMMARY_OF
 from kpi_pipeline.orchestration.partitions import block_tags
+from kpi_pipeline.orchestration.runs import SUMMARY_OF
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.alerts.support import json_url, titles
 from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, receiving
@@ -102,8 +102,8 @@ def test_a_receiver_that_stays_away_fails_the_run_by_name_and_the_others_have_it
     result = send(alerted, date(2026, 3, 17))
     assert not result.success
     assert alerted.failure(result) == (
-        "1 of 2 receivers of KPI_ALERT_URLS took no summary: json://127.0.0.1 #2. `kpi alerts "
-        "test` tries them; the others have it."
+        "1 of 2 receivers of KPI_ALERT_URLS did not accept the summary: json://127.0.0.1 #2. "
+        "`kpi alerts test` tries them; the others have it."
     )
     assert titles(receiver.at("/one")) == ["KPIs of Tuesday, 17 March 2026"]
 

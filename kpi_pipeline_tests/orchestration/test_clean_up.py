@@ -190,7 +190,7 @@ def test_a_run_that_was_started_again_stays_for_as_long_as_the_other(
     again = light(old, **{f"dagster__{relation}": attempt})
     old.let_pass(91)
 
-    assert "1 were started again by a run that is there" in old.clean_up()
+    assert "1 were retried by a run that is kept" in old.clean_up()
     assert old.present() == {attempt, again}
 
     last = light(old)
@@ -212,7 +212,7 @@ def test_the_run_that_the_catalogue_names_as_an_assets_last_stays(old: OldRuns) 
 def test_more_runs_than_are_deleted_at_once_all_go(
     old: OldRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clean_up, "_RUNS_AT_ONCE", 2)
+    monkeypatch.setattr(clean_up, "_BATCH_SIZE", 2)
     *_, last = (light(old) for _ in range(6))
     old.let_pass(91)
 
@@ -250,8 +250,9 @@ def test_elsewhere_than_in_postgresql_the_job_fails_with_a_sentence() -> None:
     data = failed.step_failure_data.user_failure_data
     assert data is not None
     assert data.description == (
-        "Old runs are cleaned up only where Dagster's tables are in PostgreSQL, as the project's "
-        "dagster.yaml has it. Start Dagster by `kpi up`."
+        "Old runs are deleted only where Dagster's tables are in PostgreSQL, as the project's "
+        "dagster.yaml has it. Start Dagster with `kpi up`, or with `dagster dev` in the folder of "
+        "that file."
     )
 
 

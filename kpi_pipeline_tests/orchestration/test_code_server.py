@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kpi_pipeline.orchestration.runtime.code_server import DEFINITIONS, LOCATION
+from kpi_pipeline.orchestration.runtime import DEFINITIONS, LOCATION
 from kpi_pipeline.services.servers import code_server
 from kpi_pipeline_tests import PROJECT_ROOT
 from kpi_pipeline_tests.cli.running import is_gone, wait_until
@@ -18,10 +18,8 @@ from kpi_pipeline_tests.orchestration.installation import Installation, counts
 
 # The tables of the run are filled, and the modules that it alone has imported are printed.
 _A_RUN = """
-import importlib, json, os, sys
-from kpi_pipeline.orchestration.runtime.code_server import FOR_RUNS
-for name in FOR_RUNS:
-    importlib.import_module(name)
+import json, os, sys
+import kpi_pipeline.orchestration.runtime.preload
 before = set(sys.modules)
 threads = len(os.listdir("/proc/self/task"))
 read = []

@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from kpi_pipeline.orchestration.partitions import RANGE_END, RANGE_START, block_tags
+from kpi_pipeline.orchestration.partitions import block_tags
+from kpi_pipeline.orchestration.runs import RANGE_END, RANGE_START
 from kpi_pipeline.sync.scope import KpiAsset
 from kpi_pipeline_tests.orchestration.installation import ASSETS, Installation, cells, counts
 from kpi_pipeline_tests.sync.support import differences
@@ -175,7 +176,7 @@ def test_a_run_that_names_a_range_and_single_partitions_at_once_is_refused(
     assert {RANGE_START, RANGE_END, *single} <= result.dagster_run.tags.keys()
     assert not result.success
     said = installation.failure(result)
-    assert "names a range of partitions and single partitions at once" in said
+    assert "names both a range of partitions and single partitions" in said
     assert "Start the backfill from the asset's page" in said
     assert counts(installation) == dict.fromkeys(ASSETS, 0)
     assert installation.agency.calls() == {}

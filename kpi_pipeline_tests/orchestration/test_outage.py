@@ -31,7 +31,7 @@ def ask_for_totals(installation: Installation) -> None:
 
 
 def asked_again(installation: Installation) -> list[dg.RunRequest]:
-    """What the schedule `ask_bison_again` requests."""
+    """What the schedule `retry_unanswered_checks` requests."""
     definitions = installation.definitions
     with dg.build_schedule_context(
         instance=installation.instance,
@@ -39,7 +39,7 @@ def asked_again(installation: Installation) -> list[dg.RunRequest]:
         repository_def=definitions.get_repository_def(),
         resources={"app": AppResource()},
     ) as context:
-        tick = definitions.resolve_schedule_def("ask_bison_again").evaluate_tick(context)
+        tick = definitions.resolve_schedule_def("retry_unanswered_checks").evaluate_tick(context)
     return list(tick.run_requests or [])
 
 

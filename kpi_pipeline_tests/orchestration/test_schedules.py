@@ -15,8 +15,9 @@ from dagster._utils.schedules import schedule_execution_time_iterator
 from kpi_pipeline.checks.automation import SYNC_SCHEDULES
 from kpi_pipeline.definitions import build_definitions
 from kpi_pipeline.domain.calendar import days_between
-from kpi_pipeline.orchestration.automation.schedules import build_schedules
-from kpi_pipeline.orchestration.partitions import RANGE_END, RANGE_START, WORKSPACE, kpi_grid
+from kpi_pipeline.orchestration.automation.schedules import build_sync_schedules
+from kpi_pipeline.orchestration.partitions import WORKSPACE, kpi_grid
+from kpi_pipeline.orchestration.runs import RANGE_END, RANGE_START
 from kpi_pipeline.settings import load_settings
 
 CHICAGO = ZoneInfo("America/Chicago")
@@ -218,7 +219,7 @@ def test_without_clients_the_nightly_sync_still_refreshes_the_registry(
 def test_both_schedules_are_on_from_the_first_start() -> None:
     definitions = build_definitions(load_settings())
 
-    schedules = {it.name: it for it in build_schedules(load_settings())}
+    schedules = {it.name: it for it in build_sync_schedules(load_settings())}
     assert schedules.keys() == {"daily_kpi_sync", "hourly_refresh"}
     assert schedules.keys() == set(SYNC_SCHEDULES), "alerts know them by these names"
     for name in schedules:

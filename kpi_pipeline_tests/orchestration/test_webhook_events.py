@@ -171,7 +171,7 @@ def test_the_check_names_each_event_that_does_not_count_and_what_to_do(
     assert not evaluation.passed
     assert {
         row["id"]: (row["trouble"], row["client"])
-        for row in rows_of(evaluation.metadata["offenders"])
+        for row in rows_of(evaluation.metadata["problems"])
     } == {
         waiting: ("waiting", first),
         stranger: ("of no client", "main 9999"),
@@ -181,7 +181,7 @@ def test_the_check_names_each_event_that_does_not_count_and_what_to_do(
     assert {patient, fresh_stranger, old_stranger, old_invalid, stopped} <= set(
         statuses(installation)
     )
-    counts = {name: it.value for name, it in evaluation.metadata.items() if name != "offenders"}
+    counts = {name: it.value for name, it in evaluation.metadata.items() if name != "problems"}
     assert counts == {"waiting": 1, "of_no_client": 1, "invalid": 1, "set_aside": 1}
     description = evaluation.description or ""
     for remedy in ("kpi events list", "kpi events replay", "kpi clients import"):
@@ -218,7 +218,7 @@ def test_a_poisonous_event_is_set_aside_and_named_and_its_clients_numbers_recove
 
     assert statuses(installation)[poison] == "set_aside"
     assert asked(installation, look(installation)) == []
-    (row,) = rows_of(check(installation).metadata["offenders"])
+    (row,) = rows_of(check(installation).metadata["problems"])
     assert (row["id"], row["client"], row["trouble"]) == (poison, bad, "set aside")
     assert "failed" in str(row["reason"])
     # The next sync works again, and so does what arrives later; only the one event is left out.
@@ -259,7 +259,7 @@ def test_bodies_are_deleted_when_their_time_is_over_and_the_numbers_stay(
         ),
     )
     before = statuses(installation)
-    job = installation.definitions.resolve_job_def("reduce_old_events")
+    job = installation.definitions.resolve_job_def("delete_old_event_bodies")
 
     assert job.execute_in_process(instance=installation.instance).success
 

@@ -167,7 +167,7 @@ def test_a_client_without_a_partition_is_named_and_stops_no_other(stocked: Insta
     both = look(stocked)
 
     assert alone.skip_reason is not None
-    assert f"Events of {first} wait" in str(alone.skip_reason.skip_message)
+    assert f"Events of {first} are pending" in str(alone.skip_reason.skip_message)
     assert asked(stocked, alone) == []
     assert asked(stocked, both) == [([second], stocked.today, stocked.today)]
 
@@ -209,7 +209,7 @@ def test_trouble_with_the_folder_of_files_is_told_and_stops_nothing_else(
     store_leads(stocked, stocked.workspaces[0], stocked.today)
 
     assert alone.skip_reason is not None
-    assert "The files of KPI_EVENT_DROP_DIR could not be taken up" in str(
+    assert "The files of KPI_EVENT_DROP_DIR could not be ingested" in str(
         alone.skip_reason.skip_message
     )
     assert len(asked(stocked, look(stocked, troubled))) == 1

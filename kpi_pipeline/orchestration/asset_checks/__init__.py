@@ -1,1 +1,1 @@
-"""Asset checks, by what they look after: each asks the database about every client at once."""
+"""The asset checks: each reads the database about every client at once."""

@@ -1,4 +1,4 @@
-"""The checks as Dagster's catalogue shows them: what each means, and where it stands."""
+"""The specs of the asset checks: the asset and the meaning of each."""
 
 from collections.abc import Mapping
 
@@ -28,23 +28,23 @@ _MEANINGS = {
     Check.COMPLETE: "Every active client has a row for each of the last 62 closed days.",
     Check.PLAUSIBLE: "No row is negative, contradicts its own windows or falls within its month; "
     "no two clients have the same totals; mail gets through, and brings replies.",
-    Check.AUTOMATION_ALIVE: "All schedules and sensors tick, Dagster's daemon lives, and no run "
-    "takes longer than its limit.",
+    Check.AUTOMATION_ALIVE: "All schedules and sensors are on time, Dagster's daemon runs, and no "
+    "run takes longer than its limit.",
     Check.NO_MISSING_DAYS: "No day is missing among an active client's facts, from its first to "
     "yesterday.",
-    Check.TOTALS_MATCH_BISON: "The month's sums are what Email Bison's own totals say. Asks Email "
-    "Bison: once a day, or by hand.",
-    Check.WEBHOOKS_DELIVERED: "Webhooks told of each lead that Email Bison counted in the last "
-    "seven closed days, and are not silent.",
-    Check.EVENTS_APPLIED: "No event is set aside, invalid or without a client, or waits for longer "
-    "than 15 minutes to be worked into the numbers.",
-    Check.REGISTRY_MATCHES_BISON: "Each client is a workspace that Email Bison lists, and its key "
-    "is good. Asks Email Bison: with each refresh of the registry.",
+    Check.TOTALS_MATCH_BISON: "The month's sums equal Email Bison's own totals. Calls Email Bison: "
+    "once a day, or by hand.",
+    Check.WEBHOOKS_DELIVERED: "Webhooks reported each lead that Email Bison counted in the last "
+    "seven closed days, and still arrive.",
+    Check.EVENTS_APPLIED: "No event is set aside, invalid or without a client, and none has waited "
+    "longer than 15 minutes to be applied.",
+    Check.REGISTRY_MATCHES_BISON: "Each client is a workspace that Email Bison lists, and its API "
+    "key is valid. Calls Email Bison: with each refresh of the registry.",
 }
 
 
 def check_key(check: Check) -> dg.AssetCheckKey:
-    """Dagster's key of a check."""
+    """The Dagster key of a check."""
     return dg.AssetCheckKey(ASSET_OF[check], check.value)
 
 
@@ -58,5 +58,5 @@ def specs_of(*assets: dg.AssetKey) -> list[dg.AssetCheckSpec]:
 
 
 TOTALS_CHECK = check_key(Check.TOTALS_MATCH_BISON)
-# These ask the database alone, and no Email Bison.
+# These read the database alone; the others call Email Bison.
 LIGHT_CHECKS = [check_key(check) for check in Check if check not in ASKING_BISON]

@@ -1,1 +1,1 @@
-"""The software-defined assets: thin wrappers of the room `sync`."""
+"""The assets: thin wrappers around the packages `sync` and `inbox`."""

@@ -1,27 +1,26 @@
 """The assets raw_bison_stats → kpi_projections → client_metrics and their checks, in one step.
 
-One step, because a client's rows of all three are one transaction; and because Dagster skips what
-is downstream of a step that failed: as steps of their own, one client's rejected key would keep
+One step, because a client's rows of all three are one transaction, and because Dagster skips what
+is downstream of a failed step: in steps of their own, one client's rejected API key would keep
 every other client's numbers from the dashboard. When some clients fail, the partitions of the
 others turn green, those of the failed ones red, and the run fails and names them.
 
-The checks are part of the step, as one of their own would be skipped whenever a client fails; a
-round of checks is a run of this step that fills nothing.
+The checks are part of the step, too: Dagster would skip them whenever a client fails. A run that
+only checks executes this step without filling anything.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.storage.tags import BACKFILL_ID_TAG
 
-from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.asset_checks.specs import TOTALS_CHECK, specs_of
 from kpi_pipeline.orchestration.assets.heartbeat import heartbeat
-from kpi_pipeline.orchestration.assets.materializations import PartitionNumbers, record_partitions
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.assets.specs import kpi_specs
-from kpi_pipeline.orchestration.partitions import DATE, WORKSPACE, block_of
+from kpi_pipeline.orchestration.dagster_private import log_materializations
+from kpi_pipeline.orchestration.partitions import DATE, GRID_ASSETS, WORKSPACE, block_of
+from kpi_pipeline.orchestration.runs import BACKFILL
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.sync.scope import KpiAsset
 
@@ -35,12 +34,12 @@ def build_client_kpis(
 ) -> dg.AssetsDefinition:
     """The three assets over `grid`; any of them, and any block, can be materialized alone.
 
-    What was filled is recorded as it is, and no result of Dagster's own tells of it.
+    The step logs the materializations itself, and yields no result for an asset.
     """
 
     @dg.multi_asset(
         specs=kpi_specs(settings),
-        check_specs=specs_of(*(dg.AssetKey(step.value) for step in KpiAsset)),
+        check_specs=specs_of(*GRID_ASSETS),
         partitions_def=grid,
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -50,12 +49,9 @@ def build_client_kpis(
         context: dg.AssetExecutionContext, app: AppResource
     ) -> Iterator[dg.AssetCheckResult]:
         with heartbeat(context.run):
-            try:
-                with app.opened() as opened:
-                    failed = _fill(context, opened) if context.selected_asset_keys else None
-                    yield from _checked(context, opened)
-            except KpiError as error:
-                raise dg.Failure(str(error), allow_retries=False) from None
+            with app.opened() as opened:
+                failed = _fill(context, opened) if context.selected_asset_keys else None
+                yield from _check(context, opened)
             if failed is not None:
                 raise failed
 
@@ -63,58 +59,66 @@ def build_client_kpis(
 
 
 def _fill(context: dg.AssetExecutionContext, app: "AppContext") -> dg.Failure | None:
-    """Fill the run's partitions and record them; the failure, if there is one to be raised."""
-    # Imported late, with pandas and all: whoever only loads the definitions needs none of it.
+    """Fill the run's partitions and log their materializations; return the failure to raise."""
+    # Imported late: loading the definitions needs none of it.
     from kpi_pipeline.sync.run import run_sync
 
     block = block_of(context)
-    steps = [step for step in KpiAsset if dg.AssetKey(step.value) in context.selected_asset_keys]
+    assets = [it for it in KpiAsset if dg.AssetKey(it.value) in context.selected_asset_keys]
 
     def report(outcome: "ClientOutcome") -> None:
         if outcome.error is None:
-            context.log.info(_line(outcome))
+            context.log.info(_log_line(outcome))
         else:
             context.log.error(outcome.error)
 
-    outcomes = run_sync(app, block, steps, run_id=context.run.run_id, on_done=report)
-    for step in steps:
-        record_partitions(context, step.value, _filled(step, outcomes))
+    outcomes = run_sync(app, block, assets, run_id=context.run.run_id, on_done=report)
+    # Dagster logs materializations when a step ends, and those of a failed step not at all; and
+    # `context.add_asset_metadata` reads the whole range for each partition: 2,808 took 23 s.
+    for asset in assets:
+        log_materializations(context, _materializations(asset, outcomes))
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     return _failure(outcomes, failed) if failed else None
 
 
-def _checked(context: dg.AssetExecutionContext, app: "AppContext") -> Iterator[dg.AssetCheckResult]:
-    """Do the checks that are selected: Dagster plans all of them with what is materialized.
+def _check(context: dg.AssetExecutionContext, app: "AppContext") -> Iterator[dg.AssetCheckResult]:
+    """Do the selected checks: Dagster selects all of them with what is materialized.
 
-    A run that fills partitions asks for no totals, as no sync may cost a call more than its facts.
-    One of the many runs of a backfill does none: half of its rows are still to come, and a round
-    follows when all are over.
+    A run that fills partitions reads no totals from Email Bison: a sync makes no calls but those
+    for its facts. A run of a backfill does no check: half of the backfill's rows are still to come,
+    and a run of checks follows when all are written.
     """
-    from kpi_pipeline.orchestration.asset_checks.check_run import as_found, done, totals_now
+    from kpi_pipeline.orchestration.asset_checks.execution import (
+        check_totals,
+        last_results,
+        run_checks,
+    )
 
     names = {key.name for key in context.selected_asset_check_keys}
     fills = bool(context.selected_asset_keys)
-    if fills and BACKFILL_ID_TAG in context.run.tags:
-        yield from as_found(app, names)
+    if fills and BACKFILL in context.run.tags:
+        yield from last_results(app, names)
         return
-    yield from done(app, names, context.instance)
+    yield from run_checks(app, names, context.instance)
     if TOTALS_CHECK.name in names:
-        yield from as_found(app, [TOTALS_CHECK.name]) if fills else totals_now(app)
+        yield from last_results(app, [TOTALS_CHECK.name]) if fills else check_totals(app)
 
 
-def _line(outcome: "ClientOutcome") -> str:
+def _log_line(outcome: "ClientOutcome") -> str:
     if outcome.key_used is None:
         return f"{outcome.workspace}: {outcome.seconds:.1f} s"
     return (
         f"{outcome.workspace}: {outcome.key_used} key, {outcome.api_calls} calls, "
-        f"{outcome.seconds:.1f} s ({outcome.waiting_seconds:.1f} s waiting for a turn, "
+        f"{outcome.seconds:.1f} s ({outcome.waiting_seconds:.1f} s waiting for a slot, "
         f"{outcome.calling_seconds:.1f} s in calls)"
     )
 
 
-def _filled(step: KpiAsset, outcomes: Sequence["ClientOutcome"]) -> PartitionNumbers:
-    """Each partition that the healthy clients' work filled, with the numbers that Dagster plots."""
-    filled: dict[dg.MultiPartitionKey, dict[str, Any]] = {}
+def _materializations(
+    asset: KpiAsset, outcomes: Sequence["ClientOutcome"]
+) -> list[dg.AssetMaterialization]:
+    """One for each partition that was filled, with the numbers that Dagster plots."""
+    filled = []
     for outcome in outcomes:
         if outcome.error is not None:
             continue
@@ -125,7 +129,7 @@ def _filled(step: KpiAsset, outcomes: Sequence["ClientOutcome"]) -> PartitionNum
                 "positive_replies": numbers.positive_replies,
                 "seconds": outcome.seconds,
             }
-            if step is KpiAsset.FACTS:
+            if asset is KpiAsset.FACTS:
                 metadata |= {
                     "api_calls": outcome.api_calls,
                     "key_used": outcome.key_used,
@@ -137,8 +141,15 @@ def _filled(step: KpiAsset, outcomes: Sequence["ClientOutcome"]) -> PartitionNum
                     "positive_replies_mtd": numbers.positive_replies_mtd,
                     "projection_positive_replies_eom": numbers.projection_positive_replies_eom,
                 }
-            key = dg.MultiPartitionKey({DATE: day.isoformat(), WORKSPACE: outcome.workspace})
-            filled[key] = {name: value for name, value in metadata.items() if value is not None}
+            filled.append(
+                dg.AssetMaterialization(
+                    asset.value,
+                    partition=dg.MultiPartitionKey(
+                        {DATE: day.isoformat(), WORKSPACE: outcome.workspace}
+                    ),
+                    metadata={name: it for name, it in metadata.items() if it is not None},
+                )
+            )
     return filled
 
 

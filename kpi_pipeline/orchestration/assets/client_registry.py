@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from kpi_pipeline.checks.bison import registry_matches_bison
-from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.asset_checks.specs import specs_of
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.assets.specs import REGISTRY, registry_spec
+from kpi_pipeline.orchestration.failures import failure
 from kpi_pipeline.orchestration.partitions import sync_workspace_partitions
 
 if TYPE_CHECKING:
@@ -27,25 +27,22 @@ if TYPE_CHECKING:
 def client_registry(
     context: dg.AssetExecutionContext, app: AppResource
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
-    """Compare the registry with Email Bison, and bring the grid in line with it.
+    """Compare the registry with Email Bison, and update the partitions of the grid.
 
-    The check says what the comparison found; by itself, it compares all the same.
+    A run of the check alone does the same: the check reports what the comparison found.
     """
-    from kpi_pipeline.orchestration.asset_checks.check_run import stored
+    from kpi_pipeline.orchestration.asset_checks.execution import store_results
     from kpi_pipeline.sync.registry import refresh_registry
 
-    try:
-        with app.opened() as opened:
-            report = asyncio.run(refresh_registry(opened))
-            found = registry_matches_bison(_findings(report), report.active, report.listed)
-            said = list(stored(opened, [found]))
-    except KpiError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+    with app.opened() as opened:
+        report = asyncio.run(refresh_registry(opened))
+        outcome = registry_matches_bison(_findings(report), report.active, report.listed)
+        results = list(store_results(opened, [outcome]))
     sync_workspace_partitions(context.instance, report.active)
     if context.selected_asset_check_keys:
-        yield from said
+        yield from results
     if not_compared := [*report.unread, *report.unanswered]:
-        raise dg.Failure("\n".join(not_compared), allow_retries=False)
+        raise failure("\n".join(not_compared))
     for line in chain.from_iterable((*_findings(report).values(), report.not_listed)):
         context.log.warning(line)
     if REGISTRY in context.selected_asset_keys:
@@ -53,7 +50,7 @@ def client_registry(
 
 
 def _findings(report: "RegistryReport") -> dict[str, list[str]]:
-    """What the comparison found, by its kind; what is no trouble is left out."""
+    """The problems that the comparison found, by kind."""
     return {
         "unserved": report.unserved,
         "bad_keys": report.bad_keys,
@@ -68,7 +65,7 @@ def _findings(report: "RegistryReport") -> dict[str, list[str]]:
 
 def _metadata(report: "RegistryReport") -> dict[str, int | dg.MarkdownMetadataValue]:
     lists = {**_findings(report), "not_listed": report.not_listed}
-    # Where a list is unread, there is no materialization that could say so.
+    # Where a list was not read, nothing is materialized.
     del lists["unread"], lists["unanswered"]
     numbers = {"active_clients": len(report.active), "listed_workspaces": report.listed}
     counts = {f"{name}_count": len(lines) for name, lines in lists.items()}

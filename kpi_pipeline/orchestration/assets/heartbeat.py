@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dagster import DagsterRun
-from dagster._core.storage.tags import SCHEDULE_NAME_TAG
 
+from kpi_pipeline.orchestration.runs import SCHEDULE
 from kpi_pipeline.settings import load_settings
 
 
@@ -13,12 +13,12 @@ from kpi_pipeline.settings import load_settings
 def heartbeat(run: DagsterRun) -> Iterator[None]:
     """Ping when a scheduled run starts, and again when it succeeds or fails.
 
-    Runs without a schedule ping nothing: the switch waits for the scheduled ones only.
+    Other runs ping nothing: the switch waits for the scheduled ones only.
     """
-    if SCHEDULE_NAME_TAG not in run.tags:
+    if SCHEDULE not in run.tags:
         yield
         return
-    # Imported late, so that loading the definitions imports no HTTP client.
+    # Imported late: loading the definitions imports no HTTP client.
     from kpi_pipeline.alerts.heartbeat import Beat, ping
 
     url = load_settings().heartbeat_url

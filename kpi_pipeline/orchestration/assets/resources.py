@@ -1,4 +1,4 @@
-"""What the assets are handed: the app, opened for as long as a step runs."""
+"""The resource `app`: what a run or a tick needs of the installation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from kpi_pipeline.orchestration.failures import kpi_errors_as_failures
 from kpi_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
@@ -17,9 +18,17 @@ class AppResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @contextmanager
     def opened(self) -> Iterator["AppContext"]:
-        """Settings, database, vault and clock, until the block ends."""
+        """Settings, database, vault and clock, until the block ends.
+
+        Raises:
+            dg.Failure: in place of any KpiError, of the opening or of the block.
+        """
         # Imported late: Dagster's page and daemon load these definitions, and never do the work.
         from kpi_pipeline.app import open_app
+        from kpi_pipeline.orchestration.runtime.databases import with_database
 
-        with open_app(load_settings(), patient=True) as app:
+        with (
+            kpi_errors_as_failures(),
+            open_app(with_database(load_settings()), patient=True) as app,
+        ):
             yield app

@@ -1,4 +1,4 @@
-"""How the assets present themselves in Dagster's catalogue."""
+"""The specs of the assets: what Dagster's catalogue shows of them."""
 
 from datetime import timedelta
 
@@ -41,14 +41,14 @@ def table_metadata(table: Table) -> dict[str, dg.TableSchema | str]:
 def kpi_specs(settings: Settings) -> list[dg.AssetSpec]:
     """The three assets over date × workspace, upstream first.
 
-    They are skippable, as their step records what it filled by itself: see `catalogue`. None
+    They are skippable, as their step logs its materializations itself: see client_kpis.py. None
     depends on client_registry or webhook_events: the one is refreshed every night, the other gets
     events all day, and Dagster would call each row of the past "unsynced" from then on, though
-    none of them changes. It goes by the time of the events here, as partitions that `catalogue`
-    records carry no data versions; and an asset that is only ever observed is "a new input".
+    none of them changes. Dagster compares the times of the events here, as materializations that a
+    step logs carry no data versions; and an asset that is only ever observed is "a new input".
 
-    The badge of freshness goes by the last materialization of any partition, so it sees less than
-    the check `freshness`; their windows are the same.
+    The freshness badge goes by the last materialization of any partition, so it sees less than the
+    check `freshness`; their windows are the same.
     """
     # Dagster takes no shorter one.
     window = max(settings.stale_after, timedelta(minutes=1))
@@ -60,8 +60,8 @@ def kpi_specs(settings: Settings) -> list[dg.AssetSpec]:
             kinds={"api", "postgres"},
             owners=OWNERS,
             description="Daily facts of each client: what Email Bison counted on each day. One "
-            "call of the daily series brings all the days that the numbers of the chosen dates are "
-            f"worked out from. A day runs from midnight to midnight in {settings.timezone.key}.",
+            "call of the daily series returns all days that the numbers of the chosen dates are "
+            f"computed from. A day runs from midnight to midnight in {settings.timezone.key}.",
             metadata=table_metadata(raw_bison_stats),
             freshness_policy=badge,
             skippable=True,
@@ -70,10 +70,10 @@ def kpi_specs(settings: Settings) -> list[dg.AssetSpec]:
             KpiAsset.PROJECTIONS.value,
             deps=[KpiAsset.FACTS.value],
             group_name="kpis",
-            kinds={"pandas", "postgres"},
+            kinds={"postgres"},
             owners=OWNERS,
             description="Month to date, the last 7, 14 and 30 days, the projection of the month's "
-            "end and the progress towards the target, worked out anew from the facts.",
+            "end and the progress towards the target, recomputed from the facts.",
             metadata=table_metadata(kpi_projections),
             freshness_policy=badge,
             skippable=True,
@@ -84,8 +84,8 @@ def kpi_specs(settings: Settings) -> list[dg.AssetSpec]:
             group_name="kpis",
             kinds={"postgres", "table"},
             owners=OWNERS,
-            description="What dashboards read: one row for each client and date, with its labels, "
-            "numbers, target and today's sending plan.",
+            description="The table that dashboards read: one row for each client and date, with "
+            "labels, numbers, target and today's sending plan.",
             metadata=table_metadata(client_metrics),
             freshness_policy=badge,
             skippable=True,
@@ -94,30 +94,30 @@ def kpi_specs(settings: Settings) -> list[dg.AssetSpec]:
 
 
 def registry_spec() -> dg.AssetSpec:
-    """The unpartitioned asset that the grid's rows come from."""
+    """The unpartitioned asset whose active clients are the `workspace` partitions."""
     return dg.AssetSpec(
         REGISTRY,
         group_name="bison",
         kinds={"api", "postgres"},
         owners=OWNERS,
-        description="Who the clients are. Compares the registry with Email Bison's own list of "
-        "workspaces, takes over names, checks whom each API key belongs to, and keeps the "
+        description="The clients. Compares the registry with Email Bison's own list of workspaces, "
+        "adopts their names, checks the workspace that each API key belongs to, and keeps the "
         "`workspace` partitions equal to the active clients.",
         metadata=table_metadata(clients),
     )
 
 
 def webhook_events_spec() -> dg.AssetSpec:
-    """The unpartitioned asset of what came in by itself."""
+    """The unpartitioned asset of the webhook inbox."""
     return dg.AssetSpec(
         WEBHOOK_EVENTS,
         group_name="bison",
         kinds={"webhook", "postgres"},
         owners=OWNERS,
-        description="Every event that Email Bison sent, or that came in as a file, and what became "
-        "of it. Events count on top of the facts until a later fetch holds them: the numbers are "
-        "worked out from both. Applied events are reported here once a minute at most; "
-        "materializing it takes up dropped files, and events of workspaces that are a client's by "
-        "now.",
+        description="The webhook inbox: every event that Email Bison sent or that a file brought, "
+        "and its status. Events count on top of the facts until a later fetch includes them: the "
+        "numbers are computed from both. Applied events are reported here once a minute at most; "
+        "materializing the asset ingests dropped files, and matches events whose workspace has "
+        "become a client's.",
         metadata=table_metadata(webhook_events),
     )

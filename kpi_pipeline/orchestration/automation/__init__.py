@@ -1,33 +1,36 @@
-"""Every schedule and sensor; they live in code and are on by default."""
+"""Every schedule and sensor; all are defined in code, and on by default."""
 
-from kpi_pipeline.orchestration.automation.alerts import build_alerts
-from kpi_pipeline.orchestration.automation.alive import Automations
-from kpi_pipeline.orchestration.automation.check_runs import build_ask_bison_again, build_rounds
-from kpi_pipeline.orchestration.automation.clean_up import build_clean_up
-from kpi_pipeline.orchestration.automation.event_retention import build_event_retention
-from kpi_pipeline.orchestration.automation.schedules import build_schedules
-from kpi_pipeline.orchestration.automation.splitting import build_splitting
-from kpi_pipeline.orchestration.automation.summary import build_summary
-from kpi_pipeline.orchestration.automation.webhook_events import build_webhook_events
+from kpi_pipeline.orchestration.automation.alerts import build_alert_sensor
+from kpi_pipeline.orchestration.automation.check_runs import (
+    build_check_schedules,
+    build_check_sensor,
+    build_retry_schedule,
+)
+from kpi_pipeline.orchestration.automation.clean_up import build_clean_up_schedule
+from kpi_pipeline.orchestration.automation.event_retention import build_event_retention_schedule
+from kpi_pipeline.orchestration.automation.retry_clients import build_retry_sensor
+from kpi_pipeline.orchestration.automation.schedules import build_sync_schedules
+from kpi_pipeline.orchestration.automation.state import SchedulesAndSensors
+from kpi_pipeline.orchestration.automation.summary import build_summary_schedules
+from kpi_pipeline.orchestration.automation.webhook_events import build_webhook_event_sensor
 from kpi_pipeline.settings import Settings
 
 
-def build_automation(settings: Settings) -> Automations:
+def build_automation(settings: Settings) -> SchedulesAndSensors:
     """All schedules and sensors, for these settings."""
-    rounds, after_sync = build_rounds(settings)
-    return Automations(
+    return SchedulesAndSensors(
         schedules=[
-            *build_schedules(settings),
-            *rounds,
-            build_ask_bison_again(settings),
-            build_clean_up(settings),
-            build_event_retention(settings),
-            *build_summary(settings),
+            *build_sync_schedules(settings),
+            *build_check_schedules(settings),
+            build_retry_schedule(settings),
+            build_clean_up_schedule(settings),
+            build_event_retention_schedule(settings),
+            *build_summary_schedules(settings),
         ],
         sensors=[
-            build_splitting(settings),
-            build_webhook_events(),
-            after_sync,
-            build_alerts(),
+            build_retry_sensor(settings),
+            build_webhook_event_sensor(),
+            build_check_sensor(),
+            build_alert_sensor(),
         ],
     )

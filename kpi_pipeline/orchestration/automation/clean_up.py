@@ -1,55 +1,58 @@
-"""Every week: old runs are deleted, but for those that the page still needs.
+"""Every week: deletes old runs, except those that Dagster's page still needs.
 
-Dagster keeps runs and their events for ever. Deleting a run deletes its events too, and a partition
-whose latest events go turns grey, whatever its rows hold. So a run goes only when later ones have
-superseded all that it tells of any partition. Clients' rows and `sync_log` are never touched.
+Dagster keeps runs and their events forever. Deleting a run deletes its events, and a partition
+whose latest events are gone turns grey, whatever its rows hold. So a run is deleted only when later
+ones have superseded its events of every partition. Clients' rows and `sync_log` are never touched.
 
-What a sensor reports to the catalogue belongs to no run, and would stay for ever, too.
+The materializations that a sensor reports belong to no run, and would stay forever as well.
 """
 
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance
-from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
-from dagster._core.instance import RUNLESS_RUN_ID
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
-from dagster._core.storage.event_log.schema import (
-    AssetCheckExecutionsTable,
-    AssetEventTagsTable,
-    AssetKeyTable,
-    SqlEventLogStorageTable,
-)
-from dagster._core.storage.runs.schema import BulkActionsTable, RunsTable, RunTagsTable
-from dagster._core.storage.tags import (
-    BACKFILL_ID_TAG,
-    PARENT_RUN_ID_TAG,
-    ROOT_RUN_ID_TAG,
-    SCHEDULE_NAME_TAG,
-    SENSOR_NAME_TAG,
-)
-from dagster._core.utils import is_valid_run_id
 from sqlalchemy import Connection, Select, Subquery, delete, func, literal, select, union_all
 
 from kpi_pipeline.domain.clock import utc_now
+from kpi_pipeline.orchestration.dagster_private import (
+    BULK_ACTION_TERMINAL_STATUSES,
+    RUNLESS_RUN_ID,
+    AssetCheckExecutionsTable,
+    AssetEventTagsTable,
+    AssetKeyTable,
+    BulkActionsTable,
+    RunsTable,
+    RunTagsTable,
+    SqlEventLogStorageTable,
+)
+from kpi_pipeline.orchestration.failures import failure
+from kpi_pipeline.orchestration.runs import (
+    BACKFILL,
+    FINISHED,
+    PARENT_RUN,
+    ROOT_RUN,
+    SCHEDULE,
+    SENSOR,
+)
 from kpi_pipeline.orchestration.runtime.storage import PooledEventLogStorage
 from kpi_pipeline.settings import Settings
 
-_RUNS_AT_ONCE = 1000
+_BATCH_SIZE = 1000
 
 _events, _runs, _tags = SqlEventLogStorageTable.c, RunsTable.c, RunTagsTable.c
 
 
-def build_clean_up(settings: Settings) -> dg.ScheduleDefinition:
+def build_clean_up_schedule(settings: Settings) -> dg.ScheduleDefinition:
     """The weekly schedule `clean_up_runs`, with its job."""
 
-    @dg.op(description="Deletes old runs that tell nothing any more of any partition.")
+    @dg.op(description="Deletes old runs whose events later runs have superseded.")
     def delete_superseded_runs(context: dg.OpExecutionContext) -> None:
         ended_before = utc_now() - timedelta(days=settings.run_retention_days)
         context.log.info(delete_runs(context.instance, ended_before))
 
-    # A named job, but one without assets: a backfill from its page has nothing to fill.
-    @dg.job(description="Deletes runs that ended long ago, but for those that the page needs.")
+    # A named job without assets: a backfill from its page has nothing to fill.
+    @dg.job(description="Deletes runs that ended long ago, except those that the page needs.")
     def clean_up_runs() -> None:
         delete_superseded_runs()
 
@@ -64,34 +67,35 @@ def build_clean_up(settings: Settings) -> dg.ScheduleDefinition:
     )
 
 
-def delete_runs(instance: DagsterInstance, ended_before: datetime) -> str:
-    """Delete the superseded runs of `instance` that ended before this instant.
+def delete_runs(dagster_instance: DagsterInstance, ended_before: datetime) -> str:
+    """Delete the superseded runs that ended before this instant.
 
     Returns a sentence: how many were deleted, and how many were kept, and why.
 
     Raises:
-        dg.Failure: if Dagster's tables are not in the PostgreSQL that dagster.yaml names.
+        dg.Failure: if Dagster's tables are not in PostgreSQL.
     """
-    storage = instance.event_log_storage
+    storage = dagster_instance.event_log_storage
     if not isinstance(storage, PooledEventLogStorage):
-        raise dg.Failure(
-            "Old runs are cleaned up only where Dagster's tables are in PostgreSQL, as the "
-            "project's dagster.yaml has it. Start Dagster by `kpi up`.",
-            allow_retries=False,
+        raise failure(
+            "Old runs are deleted only where Dagster's tables are in PostgreSQL, as the project's "
+            "dagster.yaml has it. Start Dagster with `kpi up`, or with `dagster dev` in the folder "
+            "of that file."
         )
     deleted = 0
     while True:
-        # Asked anew for each batch: events arrive, and a run that was started again may go once the
-        # runs that name it are gone.
+        # Read again for each batch: events arrive, and a run that was retried may go once the runs
+        # that name it are gone.
         with storage.index_connection() as connection:
-            batch = superseded_runs(connection, ended_before, _RUNS_AT_ONCE)
+            batch = superseded_runs(connection, ended_before, _BATCH_SIZE)
         if not batch:
             break
         for run_id in batch:
-            # What a run printed is a folder of its name, which is a path if somebody chose it so.
-            if is_valid_run_id(run_id):
-                instance.compute_log_manager.delete_logs(prefix=[run_id])
-            instance.delete_run(run_id)
+            # What a run printed is in a folder of its name. Somebody may have chosen the run's id,
+            # and an id with a path in it must not delete another folder.
+            if _is_uuid(run_id):
+                dagster_instance.compute_log_manager.delete_logs(prefix=[run_id])
+            dagster_instance.delete_run(run_id)
         deleted += len(batch)
     with storage.index_connection() as connection:
         kept = kept_runs(connection, ended_before)
@@ -99,51 +103,52 @@ def delete_runs(instance: DagsterInstance, ended_before: datetime) -> str:
         evaluations = delete_evaluations(connection, ended_before)
     why = "".join(f"; {count} {reason}" for reason, count in kept.items())
     day = f"{ended_before.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    told = f"Runs that ended before {day}: {deleted} deleted, {sum(kept.values())} kept{why}."
+    summary = f"Runs that ended before {day}: {deleted} deleted, {sum(kept.values())} kept{why}."
     more = {"reports of sensors": reports, "results of checks": evaluations}
     return " ".join(
-        [told, *(f"Older {what}: {count} deleted." for what, count in more.items() if count)]
+        [summary, *(f"Older {what}: {count} deleted." for what, count in more.items() if count)]
     )
 
 
-def superseded_runs(connection: Connection, ended_before: datetime, most: int) -> list[str]:
-    """The ids of runs that ended before this instant and that nothing needs, the oldest first."""
+def superseded_runs(connection: Connection, ended_before: datetime, limit: int) -> list[str]:
+    """The ids of runs that ended before this instant and that nothing needs, oldest first."""
     old = _old_runs(ended_before)
     free = select(old.c.run_id).where(old.c.reason.is_(None))
-    return list(connection.scalars(free.order_by(old.c.id).limit(most)))
+    return list(connection.scalars(free.order_by(old.c.id).limit(limit)))
 
 
 def kept_runs(connection: Connection, ended_before: datetime) -> dict[str, int]:
-    """How many runs that ended before this instant are needed, by the first reason that holds."""
+    """How many runs that ended before this instant are needed, by the first reason that applies."""
     old = _old_runs(ended_before)
     counts = select(old.c.reason, func.count()).where(old.c.reason.is_not(None))
     rows = connection.execute(counts.group_by(old.c.reason).order_by(old.c.reason))
     reasons = list(_needed())
-    return {reasons[place]: count for place, count in rows}
+    return {reasons[number]: count for number, count in rows}
 
 
 def delete_reports(connection: Connection, before: datetime) -> int:
-    """Delete what was told of an asset before this instant, outside of any run; how many.
+    """Delete the materializations before this instant that belong to no run; return their number.
 
-    The latest of each asset stays, and so does what was told of a partition: it would turn grey.
+    The latest of each asset stays, and so do those of a partition: it would turn grey.
     """
-    told = (
+    runless = (
         _events.run_id == RUNLESS_RUN_ID,
         _events.dagster_event_type == DagsterEventType.ASSET_MATERIALIZATION.value,
         _events.partition.is_(None),
     )
-    latest = select(func.max(_events.id)).where(*told).group_by(_events.asset_key)
-    # Dagster's clock there is in UTC, and says so nowhere.
+    latest = select(func.max(_events.id)).where(*runless).group_by(_events.asset_key)
+    # The column is in UTC, without a time zone.
     passed = _events.timestamp < before.astimezone(UTC).replace(tzinfo=None)
-    old = select(_events.id).where(*told, passed, _events.id.not_in(latest))
+    old = select(_events.id).where(*runless, passed, _events.id.not_in(latest))
     connection.execute(delete(AssetEventTagsTable).where(AssetEventTagsTable.c.event_id.in_(old)))
     return connection.execute(delete(SqlEventLogStorageTable).where(_events.id.in_(old))).rowcount
 
 
 def delete_evaluations(connection: Connection, before: datetime) -> int:
-    """Delete what checks found before this instant, but for the latest of each check; how many.
+    """Delete the results of checks before this instant, except each check's latest.
 
-    Dagster leaves it when the run goes that did the check: some hundred a day.
+    Dagster keeps them when it deletes the run of the check. There are some hundred a day. Returns
+    the number deleted.
     """
     table = AssetCheckExecutionsTable.c
     latest = select(func.max(table.id)).group_by(table.asset_key, table.check_name)
@@ -153,11 +158,11 @@ def delete_evaluations(connection: Connection, before: datetime) -> int:
 
 
 def _old_runs(ended_before: datetime) -> Subquery:
-    """Each run that ended before this instant, with the place of the first reason to keep it."""
+    """Each run that ended before this instant, with the number of the first reason to keep it."""
     needed = union_all(
         *(
-            runs.add_columns(literal(place).label("reason"))
-            for place, runs in enumerate(_needed().values())
+            runs.add_columns(literal(number).label("reason"))
+            for number, runs in enumerate(_needed().values())
         )
     ).subquery()
     first = (
@@ -165,7 +170,7 @@ def _old_runs(ended_before: datetime) -> Subquery:
         .group_by(needed.c.run_id)
         .subquery()
     )
-    finished = [status.value for status in FINISHED_STATUSES]
+    finished = [status.value for status in FINISHED]
     return (
         select(_runs.id, _runs.run_id, first.c.reason)
         .outerjoin_from(RunsTable, first, _runs.run_id == first.c.run_id)
@@ -175,20 +180,20 @@ def _old_runs(ended_before: datetime) -> Subquery:
 
 
 def _needed() -> dict[str, Select[str]]:
-    """The runs that must stay, however old, by the reason why."""
+    """The runs that must stay, however old, by reason."""
     return {
         "hold the latest event of a partition or an asset": _holding_a_latest_event(),
         "are the catalogue's last run of an asset": _last_of_each_asset(),
         "belong to an unfinished backfill": _of_unfinished_backfills(),
         "are the last of a schedule or sensor": _last_of_each_automation(),
-        "were started again by a run that is there": _started_again(),
+        "were retried by a run that is kept": _retried(),
     }
 
 
 def _holding_a_latest_event() -> Select[str]:
-    # Materialized is a partition that has a materialization. Failed is one whose latest "planned"
-    # event is of a failed run and has no materialization after it. So the latest of both stay.
-    # Ids first, as Dagster itself asks: each grouping is answered from an index alone.
+    # A partition is materialized if it has a materialization. It is failed if its latest "planned"
+    # event is of a failed run, without a materialization after it. So the latest of both stay.
+    # Ids first, as in Dagster's own queries: an index alone answers each grouping.
     asset = (_events.asset_key, _events.dagster_event_type)
     kinds = _events.dagster_event_type.in_(
         [
@@ -212,25 +217,31 @@ def _last_of_each_asset() -> Select[str]:
 def _of_unfinished_backfills() -> Select[str]:
     finished = [status.value for status in BULK_ACTION_TERMINAL_STATUSES]
     unfinished = select(BulkActionsTable.c.key).where(BulkActionsTable.c.status.not_in(finished))
-    return select(_tags.run_id).where(_tags.key == BACKFILL_ID_TAG, _tags.value.in_(unfinished))
+    return select(_tags.run_id).where(_tags.key == BACKFILL, _tags.value.in_(unfinished))
 
 
 def _last_of_each_automation() -> Select[str]:
-    # The page shows them. That the keys (`run_key`) of deleted runs are forgotten does no harm: a
+    # The page shows them. Dagster forgets the run keys of deleted runs, which does no harm: a run
     # key is used again only if its own tick is evaluated again, and Dagster makes up the last five
     # ticks of a schedule at most, not those of months ago. Even then, a run over the same dates
     # would only fetch them once more.
     last = (
         select(func.max(_runs.id))
         .join_from(RunTagsTable, RunsTable, _tags.run_id == _runs.run_id)
-        .where(_tags.key.in_([SCHEDULE_NAME_TAG, SENSOR_NAME_TAG]))
+        .where(_tags.key.in_([SCHEDULE, SENSOR]))
         .group_by(_tags.key, _tags.value)
     )
     return select(_runs.run_id).where(_runs.id.in_(last))
 
 
-def _started_again() -> Select[str]:
-    # The page refuses to show a run whose first attempt is gone.
-    return select(_tags.value.label("run_id")).where(
-        _tags.key.in_([ROOT_RUN_ID_TAG, PARENT_RUN_ID_TAG])
-    )
+def _retried() -> Select[str]:
+    # The page shows no run whose first attempt is gone.
+    return select(_tags.value.label("run_id")).where(_tags.key.in_([ROOT_RUN, PARENT_RUN]))
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""The two schedules: the nightly sync, and the hourly refresh."""
+"""The schedules of the syncs: nightly, and hourly."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
@@ -9,32 +9,30 @@ from dagster import RunRequest, ScheduleEvaluationContext, SkipReason
 from kpi_pipeline.domain.calendar import business_date, days_between, nightly_dates
 from kpi_pipeline.orchestration.assets.specs import REGISTRY
 from kpi_pipeline.orchestration.partitions import (
+    GRID_ASSETS,
     WORKSPACE,
     block_tags,
     contiguous_groups,
     first_date,
 )
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.sync.scope import KpiAsset
-
-_GRID_ASSETS = [dg.AssetKey(step.value) for step in KpiAsset]
 
 
-def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """Both schedules, in the business time zone; one, where KPI_HOURLY_REFRESH is off.
+def build_sync_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """`daily_kpi_sync`, and `hourly_refresh` unless KPI_HOURLY_REFRESH is off.
 
-    They are no named jobs: a backfill from the page of a job fills the wrong partitions (dagster
-    issue 28861). Ticks that were missed while Dagster was down are made up when it is back.
+    They have no named jobs: a backfill from the page of a job fills the wrong partitions (dagster
+    issue 28861). Ticks that were missed while Dagster was down are made up later.
     """
 
     @dg.schedule(
         name="daily_kpi_sync",
         cron_schedule="1 0 * * *",
         execution_timezone=settings.timezone.key,
-        target=[REGISTRY, *_GRID_ASSETS],
+        target=[REGISTRY, *GRID_ASSETS],
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Every night: all active clients × the last 7 closed days and today. Bison "
-        "revises recent days, so they are fetched and worked out again.",
+        "revises recent days, so they are fetched and recomputed.",
     )
     def daily_kpi_sync(context: ScheduleEvaluationContext) -> Iterator[RunRequest]:
         yield RunRequest(
@@ -47,13 +45,13 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         name="hourly_refresh",
         cron_schedule="30 * * * *",
         execution_timezone=settings.timezone.key,
-        target=_GRID_ASSETS,
+        target=GRID_ASSETS,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Every hour: all active clients × yesterday and today.",
     )
     def hourly_refresh(context: ScheduleEvaluationContext) -> list[RunRequest] | SkipReason:
         requests = _requests(context, settings, lambda today: nightly_dates(today, closed_days=1))
-        # Dagster takes a reason or requests: a tick with both is an error.
+        # Dagster accepts a reason or requests: a tick with both is an error.
         return list(requests) or SkipReason(
             "There are no active clients: `kpi clients import FILE.csv` adds them."
         )
@@ -66,7 +64,7 @@ def _requests(
     settings: Settings,
     dates_of: Callable[[date], tuple[date, date]],
 ) -> Iterator[RunRequest]:
-    """One run for each group of neighbouring clients.
+    """One run for each group of contiguous clients.
 
     The dates come from the tick, never from the clock: a tick made up late covers its own days.
     """
@@ -80,8 +78,8 @@ def _requests(
     for group in contiguous_groups(order, order, settings.workspaces_per_run):
         yield RunRequest(
             run_key=f"{tick.isoformat()} {group[0]}..{group[-1]}",
-            asset_selection=_GRID_ASSETS,
-            # A round of checks follows when all are over.
+            asset_selection=GRID_ASSETS,
+            # A run of checks follows when all syncs have ended.
             asset_check_keys=[],
             tags=block_tags(group, dates),
         )

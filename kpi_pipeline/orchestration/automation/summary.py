@@ -1,4 +1,4 @@
-"""The schedule `daily_summary`: yesterday's numbers, to whoever is told of trouble."""
+"""The schedule `daily_summary`: yesterday's numbers, to the receivers of alerts."""
 
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -9,18 +9,17 @@ from dagster import RunRequest, ScheduleEvaluationContext
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.assets.resources import AppResource
+from kpi_pipeline.orchestration.runs import SUMMARY_OF
 from kpi_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from kpi_pipeline.app import AppContext
 
-SUMMARY_OF = "kpi/summary_of"
-
-# A run waits for a receiver that is away for as long as a restart or a deploy of it takes.
+# A failing receiver is retried for as long as a restart or a deployment of it takes.
 _PAUSES_SECONDS = (15.0, 60.0, 120.0, 300.0)
 
 
-def build_summary(settings: Settings) -> list[dg.ScheduleDefinition]:
+def build_summary_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     """The schedule with its job `send_summary`; none where KPI_SUMMARY_AT is off."""
     at = settings.summary_at
     if at is None:
@@ -28,16 +27,12 @@ def build_summary(settings: Settings) -> list[dg.ScheduleDefinition]:
 
     @dg.op(description="Sends the summary of yesterday, or of the date in the tag kpi/summary_of.")
     def send_summary_op(context: dg.OpExecutionContext, app: AppResource) -> None:
-        try:
-            with app.opened() as opened:
-                day = context.run.tags.get(SUMMARY_OF)
-                yesterday = opened.today() - timedelta(days=1)
-                note = send_summary(opened, date.fromisoformat(day) if day else yesterday)
-        except KpiError as error:
-            raise dg.Failure(str(error), allow_retries=False) from None
-        context.log.info(note)
+        with app.opened() as opened:
+            day = context.run.tags.get(SUMMARY_OF)
+            yesterday = opened.today() - timedelta(days=1)
+            context.log.info(send_summary(opened, date.fromisoformat(day) if day else yesterday))
 
-    # A named job, but one without assets: a backfill from its page has nothing to fill.
+    # A named job without assets: a backfill from its page has nothing to fill.
     @dg.job(name="send_summary", description="Sends the daily summary.")
     def job() -> None:
         send_summary_op()
@@ -48,11 +43,11 @@ def build_summary(settings: Settings) -> list[dg.ScheduleDefinition]:
         cron_schedule=f"{at.minute} {at.hour} * * *",
         execution_timezone=settings.timezone.key,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Every day: yesterday's emails, replies and leads by client, and who is ahead "
-        "of the month's target, on track and behind.",
+        description="Every day: yesterday's emails, replies and leads by client, and which clients "
+        "are ahead of the month's target, on track and behind.",
     )
     def daily_summary(context: ScheduleEvaluationContext) -> RunRequest:
-        # The date comes from the tick: one that is made up late tells of its own yesterday.
+        # The date comes from the tick: one that is made up late reports its own yesterday.
         tick = context.scheduled_execution_time
         yesterday = business_date(tick, settings.timezone) - timedelta(days=1)
         return RunRequest(run_key=yesterday.isoformat(), tags={SUMMARY_OF: yesterday.isoformat()})
@@ -61,7 +56,7 @@ def build_summary(settings: Settings) -> list[dg.ScheduleDefinition]:
 
 
 def send_summary(app: "AppContext", day: date) -> str:
-    """Send the summary of `day` to each receiver; a sentence that says to how many.
+    """Send the summary of `day` to each receiver; return a sentence that says to how many.
 
     Raises:
         KpiError: naming the receivers that could not be reached.
@@ -71,16 +66,13 @@ def send_summary(app: "AppContext", day: date) -> str:
 
     receivers = receivers_of(app.settings.alert_urls)
     if not receivers:
-        return (
-            "KPI_ALERT_URLS names nobody to whom the summary could be sent; `kpi summary` prints "
-            "it."
-        )
+        return "KPI_ALERT_URLS names no receivers; `kpi summary` prints the summary."
     with app.engine.connect() as connection:
         message = summary_text(read_summary(connection, day), app.timezone)
     missed = deliver(receivers, message, _PAUSES_SECONDS)
     if missed:
         raise KpiError(
-            f"{len(missed)} of {len(receivers)} receivers of KPI_ALERT_URLS took no summary: "
-            f"{', '.join(missed)}. `kpi alerts test` tries them; the others have it."
+            f"{len(missed)} of {len(receivers)} receivers of KPI_ALERT_URLS did not accept the "
+            f"summary: {', '.join(missed)}. `kpi alerts test` tries them; the others have it."
         )
     return f"The summary of {day} went to {len(receivers)} receivers."

@@ -1,8 +1,8 @@
-"""The sensor that brings into the numbers whatever came in and is not applied.
+"""The sensor that applies events which the gateway stored without applying them.
 
-The gateway applies an event as it arrives. What is left for the sensor is what came in otherwise,
-as a file or by the database's own function, and what could not be applied at once: because the
-client's rows were held, because it was no client's yet, or because KPI_REALTIME is off.
+The gateway applies an event as it arrives. Left for the sensor are events of dropped files and of
+the database's own function, and those that could not be applied at once: the client's rows were
+locked, the workspace was no client's yet, or KPI_REALTIME is off.
 """
 
 import logging
@@ -22,24 +22,28 @@ from kpi_pipeline.db.retry import retry_on_disconnect
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.assets.webhook_events import applied_report
-from kpi_pipeline.orchestration.automation.event_runs import EVENT_ASSETS, covered_now, event_runs
+from kpi_pipeline.orchestration.automation.event_runs import (
+    EVENT_ASSETS,
+    event_runs,
+    workspaces_in_runs,
+)
 from kpi_pipeline.orchestration.partitions import WORKSPACE, first_date
 
 if TYPE_CHECKING:
     from kpi_pipeline.app import AppContext
-    from kpi_pipeline.inbox.ingest import Inbox, inbox_of
+    from kpi_pipeline.inbox.ingest import Inbox
 
 _log = logging.getLogger(__name__)
 
-# A look is cut off after 60 s; opening the app has waited for 30 s at most.
-_PATIENCE_SECONDS = 15.0
+# Dagster ends an evaluation after 60 s; opening the app has waited for 30 s at most.
+_RETRY_SECONDS = 15.0
 _REPORT_EVERY = timedelta(minutes=1)
-_FIRST_REPORT_GOES_BACK = timedelta(hours=1)
-# A transaction notes the time at which it began to apply, and is seen a moment later.
-_SETTLED_AFTER = timedelta(seconds=10)
+_FIRST_PERIOD = timedelta(hours=1)
+# A transaction notes the time at which it began to apply, and is visible a moment later.
+_OVERLAP = timedelta(seconds=10)
 
 
-def build_webhook_events() -> dg.SensorDefinition:
+def build_webhook_event_sensor() -> dg.SensorDefinition:
     """The sensor `webhook_event_sensor`."""
 
     @dg.sensor(
@@ -47,33 +51,31 @@ def build_webhook_events() -> dg.SensorDefinition:
         target=EVENT_ASSETS,
         minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Takes up dropped files of events, asks for runs over the rows that stored "
-        "events change and that nobody has worked out yet, and reports applied events to the "
-        "catalogue, once a minute at most.",
+        description="Ingests dropped files of events, requests runs over the rows that stored "
+        "events change and that are not recomputed yet, and reports applied events as "
+        "materializations, once a minute at most.",
     )
     def webhook_event_sensor(context: SensorEvaluationContext, app: AppResource) -> dg.SensorResult:
-        try:
-            with app.opened() as opened:
-                # All of it can be done twice.
-                look = partial(look_for_events, context, opened)
-                return retry_on_disconnect(look, seconds=_PATIENCE_SECONDS)
-        except KpiError as error:
-            raise dg.Failure(str(error), allow_retries=False) from None
+        with app.opened() as opened:
+            # All of it can be done twice.
+            evaluation = partial(evaluate_events, context, opened)
+            return retry_on_disconnect(evaluation, seconds=_RETRY_SECONDS)
 
     return webhook_event_sensor
 
 
-def look_for_events(context: SensorEvaluationContext, app: "AppContext") -> dg.SensorResult:
-    """One look of the sensor.
+def evaluate_events(context: SensorEvaluationContext, app: "AppContext") -> dg.SensorResult:
+    """One evaluation of the sensor.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: if the database goes away meanwhile.
+        sqlalchemy.exc.DBAPIError: if the database becomes unreachable meanwhile.
     """
+    from kpi_pipeline.inbox.ingest import inbox_of
     from kpi_pipeline.inbox.replay import match_and_date
 
-    # Storing alone: the rows are worked out in runs, and not in the process that serves Dagster.
+    # It only stores: rows are recomputed in runs, not in the process that serves Dagster.
     inbox = inbox_of(app, realtime=False)
-    files_note = _take_up_files(inbox, app)
+    files_note = _ingest_files(inbox, app)
     match_and_date(inbox)
     requests, grid_note = _requests(context, app)
     reports, cursor = _report(app, context.cursor)
@@ -83,15 +85,15 @@ def look_for_events(context: SensorEvaluationContext, app: "AppContext") -> dg.S
             context.log.warning(note)
     return dg.SensorResult(
         run_requests=requests,
-        # Dagster takes a reason or requests: a tick with both is an error.
+        # Dagster accepts a reason or requests: a tick with both is an error.
         skip_reason=dg.SkipReason(" ".join(notes)) if notes and not requests else None,
         cursor=cursor,
         asset_events=reports,
     )
 
 
-def _take_up_files(inbox: "Inbox", app: "AppContext") -> str | None:
-    """Store what was dropped; a sentence if that can't be done, which stops nothing else."""
+def _ingest_files(inbox: "Inbox", app: "AppContext") -> str | None:
+    """Store dropped files; a sentence if that fails, which stops nothing else."""
     from kpi_pipeline.inbox.files import DONE, REJECTED, ingest_files
 
     folder = app.settings.drop_dir
@@ -101,16 +103,17 @@ def _take_up_files(inbox: "Inbox", app: "AppContext") -> str | None:
         report = ingest_files(inbox, folder, list(inbox.instance_urls))
     except DBAPIError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever a file may do, the rest goes on
-        _log.exception("Dropped files could not be taken up")
+    except Exception as error:  # noqa: BLE001 - whatever a file causes, the other events go on
+        _log.exception("Dropped files could not be ingested")
         reason = str(error) if isinstance(error, OSError | KpiError) else type(error).__name__
         return (
-            f"The files of KPI_EVENT_DROP_DIR could not be taken up: {reason}. See that Dagster "
-            "may read and write that folder; the other events are looked after all the same."
+            f"The files of KPI_EVENT_DROP_DIR could not be ingested: {reason}. Check that Dagster "
+            "may read and write that folder; the other events are processed all the same."
         )
     if report.rejected:
         return (
-            f"{report.rejected} records of dropped files stand in `{REJECTED}`, with the reasons."
+            f"{report.rejected} records of dropped files were rejected; `{REJECTED}` in "
+            "KPI_EVENT_DROP_DIR has them, with the reasons."
         )
     return None
 
@@ -118,7 +121,7 @@ def _take_up_files(inbox: "Inbox", app: "AppContext") -> str | None:
 def _requests(
     context: SensorEvaluationContext, app: "AppContext"
 ) -> tuple[list[dg.RunRequest], str | None]:
-    """The runs that apply what waits and is due, and a sentence on what can't be applied."""
+    """The runs that apply the pending events that are due, and a sentence on those without one."""
     now, today = app.now(), app.today()
     with app.engine.connect() as connection:
         pending = pending_events(connection, now)
@@ -126,7 +129,7 @@ def _requests(
             return [], None
         dates = affected_dates(connection, [it.workspace for it in pending], today)
     order = context.instance.get_dynamic_partitions(WORKSPACE)
-    busy = covered_now(context.instance, order)
+    busy = workspaces_in_runs(context.instance, order)
     due = [it for it in pending if it.workspace in order and it.workspace not in busy]
     grid_start = first_date(app.settings, today)
     in_grid = {
@@ -137,7 +140,7 @@ def _requests(
         due,
         in_grid,
         order,
-        most_workspaces=app.settings.workspaces_per_run,
+        max_workspaces=app.settings.workspaces_per_run,
         now=now,
     )
     return requests, _without_partition(
@@ -146,7 +149,7 @@ def _requests(
 
 
 def _apply_here(app: "AppContext", workspaces: Sequence[str]) -> None:
-    """Settle events that change no row of the grid, so that there is no run that could do it."""
+    """Apply events that change no row of the grid: no run could."""
     from kpi_pipeline.inbox.apply import apply_pending
 
     if not workspaces:
@@ -160,19 +163,20 @@ def _without_partition(workspaces: Sequence[str]) -> str | None:
     if not workspaces:
         return None
     return (
-        f"Events of {', '.join(workspaces)} wait, as there is no partition for them: materialize "
-        "the asset client_registry, and see by `kpi clients list` that the client is active."
+        f"Events of {', '.join(workspaces)} are pending, because they have no partition: "
+        "materialize the asset client_registry, and check with `kpi clients list` that the client "
+        "is active."
     )
 
 
 def _report(app: "AppContext", cursor: str | None) -> tuple[list[dg.AssetMaterialization], str]:
-    """What the catalogue is to be told of events applied since the cursor; and the new cursor.
+    """The materialization that reports the events applied since the cursor; and the new cursor.
 
-    The cursor is the instant up to which it was told. Where nothing was applied, it stays.
+    The cursor is the instant up to which events are reported. It stays while none is applied.
     """
     now = app.now()
-    since = datetime.fromisoformat(cursor) if cursor else now - _FIRST_REPORT_GOES_BACK
-    until = now - _SETTLED_AFTER
+    since = datetime.fromisoformat(cursor) if cursor else now - _FIRST_PERIOD
+    until = now - _OVERLAP
     if until - since >= _REPORT_EVERY:
         with app.engine.connect() as connection:
             applied = applied_between(connection, since, until)

@@ -1,21 +1,13 @@
-"""Dagster's daemon, as `kpi up` runs it: one that looks at backfills every few seconds.
+"""Dagster's daemon, as `kpi up` runs it: it evaluates backfills every five seconds.
 
-Dagster's own looks twice a minute, which no setting changes: it needs two looks to see that a
-backfill of five partitions is over, and a minute goes by.
+Dagster's own evaluates them twice a minute, and needs two evaluations to finish a backfill: one of
+five partitions takes a minute.
 """
 
-from dagster._daemon import controller
-from dagster._daemon.cli import main
+from kpi_pipeline.orchestration.dagster_private import run_daemon, set_backfill_interval
 
-_LOOK_EVERY_SECONDS = 5
-
-
-def look_often() -> None:
-    """Have the daemon of this process look at backfills every five seconds."""
-    # The one thing of Dagster's that is replaced; it is read anew when the daemon's loop begins.
-    controller.DEFAULT_DAEMON_INTERVAL_SECONDS = _LOOK_EVERY_SECONDS
-
+BACKFILL_INTERVAL_SECONDS = 5
 
 if __name__ == "__main__":
-    look_often()
-    main()
+    set_backfill_interval(BACKFILL_INTERVAL_SECONDS)
+    run_daemon()

@@ -1,12 +1,14 @@
-"""Dagster's three storages in PostgreSQL, as those of dagster-postgres, but for two things.
+"""Dagster's three storages in PostgreSQL: those of dagster-postgres, with three differences.
 
-They bear with a server that is restarted: dagster-postgres tries for eleven seconds to connect, and
-what breaks in the middle it never does again. An event that could not be written fails the step
-that it tells of, and its partitions turn red though their rows are there.
+They retry while the server restarts. dagster-postgres tries for eleven seconds to connect, and
+never repeats a statement that broke: an event that could not be written fails its step, and the
+partitions turn red although their rows are written.
 
-And the event log keeps its connections. dagster-postgres opens two fresh ones for every event, and
-writes the "planned" events of a run one by one; a run over 936 partitions of 3 assets plans 2,808
-before it starts.
+The event log pools its connections, and writes events in batches. dagster-postgres opens two
+connections for every event, and writes the "planned" events of a run one by one: a run over 936
+partitions of 3 assets plans 2,808 before it starts.
+
+Their configuration may be empty: the address then comes from the settings.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,11 +16,7 @@ from contextlib import contextmanager
 from functools import partial, wraps
 from typing import Any, Self, TypeVar, cast
 
-from dagster import DagsterEventType
-from dagster._core.events.log import EventLogEntry
-from dagster._core.storage.config import pg_config
-from dagster._core.storage.event_log import SqlEventLogStorageTable
-from dagster._serdes import ConfigurableClassData
+from dagster import DagsterEventType, EventLogEntry
 from dagster_postgres import (
     PostgresEventLogStorage,
     PostgresRunStorage,
@@ -27,14 +25,18 @@ from dagster_postgres import (
 from dagster_postgres.utils import (
     DagsterPostgresException,
     create_pg_engine,
+    pg_config,
     pg_url_from_config,
     set_pg_statement_timeout,
 )
 from sqlalchemy import Connection, Engine, event
 
 from kpi_pipeline.db.retry import retry_while_disconnected
+from kpi_pipeline.orchestration.dagster_private import SqlEventLogStorageTable
+from kpi_pipeline.orchestration.runtime.databases import storage_address
+from kpi_pipeline.settings import load_settings
 
-# Events of one kind alone; Dagster's batches are like that.
+# Dagster's batches hold events of one type. These two are stored in one INSERT.
 _BATCHED = (
     {DagsterEventType.ASSET_MATERIALIZATION_PLANNED},
     {DagsterEventType.ASSET_MATERIALIZATION},
@@ -46,45 +48,44 @@ _INSERT = SqlEventLogStorageTable.insert().returning(
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
 
-def _repeated(method: MethodT) -> MethodT:
-    """The method, done again as long as the server is away; it may be done twice.
+def _retried(method: MethodT) -> MethodT:
+    """The method, repeated while the server is unreachable. It may be done twice.
 
-    It is for what is read, for what is set to a value, and for events: one that is written twice
-    says the same twice, and one that is lost leaves the grid wrong.
+    For reads, for setting a value, and for events: an event that is written twice says the same
+    twice, while a lost one leaves the grid wrong.
     """
 
     @wraps(method)
-    def patient(*args: Any, **kwargs: Any) -> Any:
+    def retried(*args: Any, **kwargs: Any) -> Any:
         return retry_while_disconnected(partial(method, *args, **kwargs))
 
-    return cast(MethodT, patient)
+    return cast(MethodT, retried)
 
 
-class _Patient:
-    """What the three have in common: they wait for the server, and are built by their own name."""
+class _RetryingStorage:
+    """What the three share: they retry to connect, and are built from the settings or by name."""
 
     postgres_url: str
     _engine: Engine
 
     @classmethod
     def config_type(cls) -> Any:
-        """The same configuration as that of dagster-postgres."""
+        """The configuration of dagster-postgres."""
         return pg_config()
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> Self:
-        """Build this class, as soon as the server answers: the base class builds itself by name."""
+    def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> Self:
+        """Build this class once the server answers; the base class would build itself, by name."""
         build: Callable[..., Any] = cls
-        url = pg_url_from_config(config_value)
+        configured = "postgres_url" in config_value or "postgres_db" in config_value
+        url = pg_url_from_config(config_value) if configured else storage_address(load_settings())
         create_tables = config_value.get("should_autocreate_tables", True)
 
         def built() -> Any:
             try:
                 return build(url, create_tables, inst_data)
             except DagsterPostgresException as error:
-                # That it gave up is all that this one tells.
+                # It says only that dagster-postgres gave up; its cause says why.
                 raise error.__cause__ or error from None
 
         return cast(Self, retry_while_disconnected(built))
@@ -92,9 +93,9 @@ class _Patient:
     def optimize_for_webserver(
         self, statement_timeout: int, pool_recycle: int, max_overflow: int
     ) -> None:
-        """Keep a connection for the page, which is tried before it is used.
+        """Keep a connection for the page, and test it before each use.
 
-        As it is in dagster-postgres, the page's first queries after a restart fail.
+        dagster-postgres does not test it: the page's first queries after a restart fail.
         """
         self._engine.dispose()
         self._engine = create_pg_engine(
@@ -112,35 +113,35 @@ class _Patient:
         event.listen(self._engine, "connect", limit)
 
     @contextmanager
-    def _patient_connection(self) -> Iterator[Connection]:
+    def _retried_connection(self) -> Iterator[Connection]:
         with retry_while_disconnected(self._engine.connect) as connection:
             yield connection
 
 
-class RetryingRunStorage(_Patient, PostgresRunStorage):
-    """The runs of dagster-postgres, for a server that may be restarted. Named in dagster.yaml."""
+class RetryingRunStorage(_RetryingStorage, PostgresRunStorage):
+    """The run storage of dagster-postgres that survives a restart. Named in dagster.yaml."""
 
     def connect(self) -> Any:
-        """A connection, as soon as the server answers."""
-        return self._patient_connection()
+        """A connection, once the server answers."""
+        return self._retried_connection()
 
-    # All that is read of runs goes through the first two.
-    fetchall = _repeated(PostgresRunStorage.fetchall)
-    fetchone = _repeated(PostgresRunStorage.fetchone)
-    handle_run_event = _repeated(PostgresRunStorage.handle_run_event)
-    add_run_tags = _repeated(PostgresRunStorage.add_run_tags)
+    # All reads of runs go through the first two.
+    fetchall = _retried(PostgresRunStorage.fetchall)
+    fetchone = _retried(PostgresRunStorage.fetchone)
+    handle_run_event = _retried(PostgresRunStorage.handle_run_event)
+    add_run_tags = _retried(PostgresRunStorage.add_run_tags)
 
 
-class RetryingScheduleStorage(_Patient, PostgresScheduleStorage):
-    """The ticks of dagster-postgres, for a server that may be restarted. Named in dagster.yaml."""
+class RetryingScheduleStorage(_RetryingStorage, PostgresScheduleStorage):
+    """The schedule storage of dagster-postgres that survives a restart. Named in dagster.yaml."""
 
     def connect(self, run_id: str | None = None) -> Any:  # noqa: ARG002 - as the base class has it
-        """A connection, as soon as the server answers."""
-        return self._patient_connection()
+        """A connection, once the server answers."""
+        return self._retried_connection()
 
 
-class PooledEventLogStorage(_Patient, PostgresEventLogStorage):
-    """The event log of dagster-postgres with a pool, and events in batches.
+class PooledEventLogStorage(_RetryingStorage, PostgresEventLogStorage):
+    """The event log of dagster-postgres with a connection pool and events in batches.
 
     Named in dagster.yaml.
     """
@@ -149,7 +150,7 @@ class PooledEventLogStorage(_Patient, PostgresEventLogStorage):
         self,
         postgres_url: str,
         should_autocreate_tables: bool = True,
-        inst_data: ConfigurableClassData | None = None,
+        inst_data: Any = None,
     ) -> None:
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
         self._engine = create_pg_engine(
@@ -157,32 +158,32 @@ class PooledEventLogStorage(_Patient, PostgresEventLogStorage):
             isolation_level="AUTOCOMMIT",
             pool_size=2,
             max_overflow=20,
-            # A restart of the server, or a firewall's silence, must not cost an event.
+            # A restart of the server, or a firewall that drops idle connections, costs no event.
             pool_pre_ping=True,
             pool_recycle=600,
         )
 
     def _connect(self) -> Any:
-        return self._patient_connection()
+        return self._retried_connection()
 
-    # What a step reads and writes: where that fails, the step fails for good.
-    has_dynamic_partition = _repeated(PostgresEventLogStorage.has_dynamic_partition)
-    get_dynamic_partitions = _repeated(PostgresEventLogStorage.get_dynamic_partitions)
-    store_event = _repeated(PostgresEventLogStorage.store_event)
+    # What a step reads and writes: an error here fails the step for good.
+    has_dynamic_partition = _retried(PostgresEventLogStorage.has_dynamic_partition)
+    get_dynamic_partitions = _retried(PostgresEventLogStorage.get_dynamic_partitions)
+    store_event = _retried(PostgresEventLogStorage.store_event)
 
-    @_repeated
+    @_retried
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store a batch in a few statements.
 
-        The base class does so for materializations alone, and has SQLAlchemy compile a statement
-        for all rows of each batch anew, a tenth of the processor time of a run.
+        The base class does so for materializations alone, and has SQLAlchemy compile one statement
+        over all rows of each batch: a tenth of the CPU time of a run.
         """
         if {event.get_dagster_event().event_type for event in events} not in _BATCHED:
             super().store_event_batch(events)
             return
         with self._connect() as connection:
             ids = connection.scalars(_INSERT, [self._event_to_row(event) for event in events]).all()
-        # The last event of each asset is what the catalogue shows of it.
+        # The catalogue shows the last event of each asset.
         latest = {
             event.get_dagster_event().asset_key: (event, event_id)
             for event, event_id in zip(events, ids, strict=True)

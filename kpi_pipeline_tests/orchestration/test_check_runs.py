@@ -151,7 +151,7 @@ def test_the_totals_are_asked_for_by_hand_and_by_no_run_that_fills_partitions(
     said = found(again, Check.TOTALS_MATCH_BISON)
     assert said.passed
     assert said.description is not None
-    assert "(As found " in said.description
+    assert "(As of " in said.description
     assert stats_calls(installation) == 26
 
 
@@ -172,7 +172,7 @@ def test_the_runs_of_a_backfill_say_what_was_found_last_and_do_no_check(
     said = found(installation.run(part), Check.COMPLETE)
     assert said.passed
     assert said.description is not None
-    assert "(As found " in said.description
+    assert "(As of " in said.description
 
 
 @pytest.mark.runs
@@ -186,7 +186,7 @@ def test_a_run_in_which_a_client_fails_does_its_checks_all_the_same(
     fresh = found(failed, Check.FRESHNESS)
     assert not fresh.passed
     assert fresh.metadata["fresh"].value == 25
-    assert bad in str(fresh.metadata["offenders"].value)
+    assert bad in str(fresh.metadata["problems"].value)
 
 
 @pytest.mark.runs

@@ -12,7 +12,7 @@ from dagster._daemon.types import DaemonHeartbeat
 
 from kpi_pipeline.checks.automation import AutomationState, TickState
 from kpi_pipeline.orchestration.automation import build_automation
-from kpi_pipeline.orchestration.automation.alive import read_automation
+from kpi_pipeline.orchestration.automation.state import read_automation
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.orchestration.installation import instance_in_files
 from kpi_pipeline_tests.orchestration.ticks import leave_tick

@@ -1,4 +1,4 @@
-"""Does the checks, stores what they found, and says it to Dagster."""
+"""Does the checks, stores their results, and reports them to Dagster."""
 
 import asyncio
 from collections.abc import Collection, Iterator, Sequence
@@ -19,17 +19,17 @@ from kpi_pipeline.gateway.secrets import secrets_of_instances
 from kpi_pipeline.orchestration.asset_checks.specs import ASSET_OF
 
 
-def done(
-    app: AppContext, checks: Collection[str], instance: DagsterInstance
+def run_checks(
+    app: AppContext, checks: Collection[str], dagster_instance: DagsterInstance
 ) -> Iterator[dg.AssetCheckResult]:
-    """Do the checks that ask the database alone, of those named, and store what they found."""
+    """Do those of the named checks that read the database alone, and store their results."""
     names = [check for check in Check if check in checks and check not in ASKING_BISON]
-    outcomes = retry_on_disconnect(partial(_ask, app, names, instance))
-    yield from stored(app, outcomes)
+    outcomes = retry_on_disconnect(partial(_outcomes, app, names, dagster_instance))
+    yield from store_results(app, outcomes)
 
 
-def stored(app: AppContext, outcomes: Sequence[Outcome]) -> Iterator[dg.AssetCheckResult]:
-    """Store what checks found, for whoever reads it without Dagster; then say it to Dagster."""
+def store_results(app: AppContext, outcomes: Sequence[Outcome]) -> Iterator[dg.AssetCheckResult]:
+    """Store outcomes in the database, for alerts and commands; then report them to Dagster."""
     now = app.now()
     rows = [
         StoredOutcome(
@@ -54,57 +54,59 @@ def stored(app: AppContext, outcomes: Sequence[Outcome]) -> Iterator[dg.AssetChe
     yield from map(_result, outcomes)
 
 
-def totals_now(app: AppContext) -> Iterator[dg.AssetCheckResult]:
-    """Ask Email Bison for its own totals, compare, and store what came of it."""
+def check_totals(app: AppContext) -> Iterator[dg.AssetCheckResult]:
+    """Read Email Bison's own totals, compare ours with them, and store the result."""
     from kpi_pipeline.sync.totals import ask_for_totals
 
     first, last = bison.period_to_compare(app.today())
-    asked = asyncio.run(ask_for_totals(app, first, last))
-    told = {
+    answers = asyncio.run(ask_for_totals(app, first, last))
+    totals = {
         workspace: {
             "sent": it.emails_sent,
             "interested": it.interested,
             "bounced": it.bounced,
             "unsubscribed": it.unsubscribed,
         }
-        for workspace, it in asked.stats.items()
+        for workspace, it in answers.stats.items()
     }
 
     def compare() -> Outcome:
         with app.engine.connect() as connection:
             return bison.totals_match_bison(
-                connection, told, asked.unasked, asked.unanswered, first, last
+                connection, totals, answers.unasked, answers.unanswered, first, last
             )
 
-    yield from stored(app, [retry_on_disconnect(compare)])
+    yield from store_results(app, [retry_on_disconnect(compare)])
 
 
-def as_found(app: AppContext, checks: Collection[str]) -> Iterator[dg.AssetCheckResult]:
-    """What these checks found last, said again; nothing is asked, and nobody is called."""
+def last_results(app: AppContext, checks: Collection[str]) -> Iterator[dg.AssetCheckResult]:
+    """The stored results of these checks, reported to Dagster again; nothing is checked."""
 
     def read() -> list[StoredOutcome]:
         with app.engine.connect() as connection:
             return read_outcomes(connection, checks)
 
     for it in retry_on_disconnect(read):
-        found = Outcome(
+        outcome = Outcome(
             Check(it.name),
-            f"{it.description} (As found {it.checked_at:%Y-%m-%d %H:%M} UTC.)",
+            f"{it.description} (As of {it.checked_at:%Y-%m-%d %H:%M} UTC.)",
             Severity(it.severity),
-            [_as_offender(row) for row in it.offenders],
+            [_problem_row(row) for row in it.offenders],
             it.more,
             it.clients,
         )
-        yield _result(found)
+        yield _result(outcome)
 
 
-def _ask(app: AppContext, checks: Sequence[Check], instance: DagsterInstance) -> list[Outcome]:
+def _outcomes(
+    app: AppContext, checks: Sequence[Check], dagster_instance: DagsterInstance
+) -> list[Outcome]:
     with app.engine.connect() as connection:
-        return [_outcome(check, connection, app, instance) for check in checks]
+        return [_outcome(check, connection, app, dagster_instance) for check in checks]
 
 
 def _outcome(
-    check: Check, connection: Connection, app: AppContext, instance: DagsterInstance
+    check: Check, connection: Connection, app: AppContext, dagster_instance: DagsterInstance
 ) -> Outcome:
     now, zone, settings = app.now(), app.timezone, app.settings
     deadlines = freshness.Deadlines.of(settings)
@@ -129,39 +131,39 @@ def _outcome(
                 troubled_events(connection, now, webhook_events.MAX_PER_KIND)
             )
         case Check.AUTOMATION_ALIVE:
-            return _automation(app, instance)
+            return _automation(app, dagster_instance)
         case _:
-            raise ValueError(f"{check} is not one that asks the database alone")
+            raise ValueError(f"{check} does not read the database alone")
 
 
-def _automation(app: AppContext, instance: DagsterInstance) -> Outcome:
+def _automation(app: AppContext, dagster_instance: DagsterInstance) -> Outcome:
     # Imported late: the schedules name the checks that they start.
     from kpi_pipeline.orchestration.automation import build_automation
-    from kpi_pipeline.orchestration.automation.alive import read_automation
+    from kpi_pipeline.orchestration.automation.state import read_automation
 
-    everything = build_automation(app.settings)
-    return automation.automation_alive(read_automation(instance, everything), app.now())
+    state = read_automation(dagster_instance, build_automation(app.settings))
+    return automation.automation_alive(state, app.now())
 
 
-def _result(found: Outcome) -> dg.AssetCheckResult:
-    metadata: dict[str, Any] = dict(found.numbers)
-    if found.problems:
-        metadata["offenders"] = _table(found.problems)
-    if found.more:
-        metadata["more_offenders"] = found.more
+def _result(outcome: Outcome) -> dg.AssetCheckResult:
+    metadata: dict[str, Any] = dict(outcome.numbers)
+    if outcome.problems:
+        metadata["problems"] = _table(outcome.problems)
+    if outcome.more:
+        metadata["more_problems"] = outcome.more
     return dg.AssetCheckResult(
-        passed=found.passed,
-        asset_key=ASSET_OF[found.check],
-        check_name=found.check.value,
-        severity=dg.AssetCheckSeverity[found.severity.value],
-        description=found.description,
+        passed=outcome.passed,
+        asset_key=ASSET_OF[outcome.check],
+        check_name=outcome.check.value,
+        severity=dg.AssetCheckSeverity[outcome.severity.value],
+        description=outcome.description,
         metadata=metadata,
     )
 
 
-def _table(offenders: Sequence[ProblemRow]) -> dg.TableMetadataValue:
-    names = list(dict.fromkeys(name for row in offenders for name in row))
-    records = [dg.TableRecord({name: _cell(row.get(name)) for name in names}) for row in offenders]
+def _table(problems: Sequence[ProblemRow]) -> dg.TableMetadataValue:
+    names = list(dict.fromkeys(name for row in problems for name in row))
+    records = [dg.TableRecord({name: _cell(row.get(name)) for name in names}) for row in problems]
     return dg.MetadataValue.table(
         records, dg.TableSchema(columns=[dg.TableColumn(name) for name in names])
     )
@@ -171,5 +173,5 @@ def _cell(value: str | int | float | None) -> str | int | float:
     return "–" if value is None else value
 
 
-def _as_offender(row: Any) -> ProblemRow:
+def _problem_row(row: Any) -> ProblemRow:
     return dict(row)

@@ -7,8 +7,8 @@ import pytest
 from dagster import DagsterInstance
 from sqlalchemy import text
 
-from kpi_pipeline.orchestration.automation.splitting import SPLIT_FROM
-from kpi_pipeline.orchestration.partitions import WORKSPACE, block_tags, range_of
+from kpi_pipeline.orchestration.partitions import WORKSPACE, block_from_tags, block_tags
+from kpi_pipeline.orchestration.runs import RETRY_OF
 from kpi_pipeline_tests.orchestration.installation import ASSETS, Installation, cells
 
 pytestmark = pytest.mark.runs
@@ -18,7 +18,7 @@ def look(
     installation: Installation, cursor: str | None = None
 ) -> tuple[list[dg.RunRequest], str | None]:
     """One look of the sensor; its requests, and its cursor."""
-    sensor = installation.definitions.resolve_sensor_def("split_failed_runs")
+    sensor = installation.definitions.resolve_sensor_def("retry_failed_clients")
     with dg.build_sensor_context(
         instance=installation.instance,
         cursor=cursor,
@@ -32,7 +32,7 @@ def look(
 def asked(installation: Installation, requests: Sequence[dg.RunRequest]) -> list[list[str]]:
     """The clients of each request, in the order of the grid."""
     order = installation.instance.get_dynamic_partitions(WORKSPACE)
-    ranges = [range_of(request.tags, order) for request in requests]
+    ranges = [block_from_tags(request.tags, order) for request in requests]
     return [list(found.workspaces) for found in ranges if found is not None]
 
 
@@ -55,9 +55,9 @@ def test_each_client_that_failed_is_asked_for_alone_and_the_healthy_not_again(
 
     assert asked(installation, requests) == [[slug] for slug in bad]
     for request in requests:
-        assert request.tags[SPLIT_FROM] == failed.run_id
+        assert request.tags[RETRY_OF] == failed.run_id
         assert {key.to_user_string() for key in request.asset_selection or ()} == set(ASSETS)
-        found = range_of(request.tags, installation.workspaces)
+        found = block_from_tags(request.tags, installation.workspaces)
         assert found is not None
         assert list(found.dates) == dates
 

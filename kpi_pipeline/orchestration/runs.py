@@ -1,0 +1,26 @@
+"""The tags of runs, Dagster's and ours, and the states of a run."""
+
+from dagster import DagsterRunStatus
+
+# Dagster's own, as its documentation and its page show them.
+BACKFILL = "dagster/backfill"
+PARENT_RUN = "dagster/parent_run_id"
+PARTITION = "dagster/partition"
+PRIORITY = "dagster/priority"
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+ROOT_RUN = "dagster/root_run_id"
+SCHEDULE = "dagster/schedule_name"
+SENSOR = "dagster/sensor_name"
+# "true" on a failed run that Dagster itself retries, because its process died.
+WILL_RETRY = "dagster/will_retry"
+
+# On a run that applies stored events.
+EVENTS_TAG = "kpi/events"
+# On a run that retries what a failed one left undone; its value is the id of that run.
+RETRY_OF = "kpi/retry_of"
+# On a run that sends the daily summary; its value is the date.
+SUMMARY_OF = "kpi/summary_of"
+
+FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
+NOT_FINISHED = [status for status in DagsterRunStatus if status not in FINISHED]

@@ -1,0 +1,30 @@
+"""Importing this imports all that a run needs, and reads what every run would read from disk.
+
+The code server's fork server imports it once, before it forks a run. It starts no thread and opens
+no connection.
+"""
+
+from importlib import import_module
+
+from kpi_pipeline.db.migrate import revisions
+from kpi_pipeline.orchestration.dagster_private import RUN_MODULES
+from kpi_pipeline.orchestration.runtime import DEFINITIONS
+from kpi_pipeline.settings import zone_names
+
+_MODULES = (
+    DEFINITIONS,
+    "kpi_pipeline.orchestration.runtime.storage",
+    "kpi_pipeline.sync.run",
+    "kpi_pipeline.orchestration.asset_checks.execution",
+    "kpi_pipeline.orchestration.automation.state",
+    "upath.implementations.local",
+    "psycopg",
+    "httpcore",
+    "certifi",
+    *RUN_MODULES,
+)
+
+for name in _MODULES:
+    import_module(name)
+zone_names()
+revisions()
