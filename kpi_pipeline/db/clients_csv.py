@@ -1,30 +1,106 @@
-"""The CSV of clients: each fault named by line and column, before anything is written."""
+"""The CSV of clients: every problem is named by line and column before anything is written."""
 
 import csv
 import io
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Annotated, TypeVar
 
-from pydantic import SecretStr
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+)
 
 from kpi_pipeline.db.clients import ClientRecord
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import API_KEY_FORM, is_api_key
 
-COLUMNS = (
-    "instance",
-    "bison_workspace_id",
-    "name",
-    "display_name",
-    "active",
-    "monthly_kpi_target",
-    "monthly_sending_target",
-    "api_key",
-)
-_REQUIRED = ("instance", "bison_workspace_id", "name")
-_YES_NO = {"": True, "yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-_MOST_FAULTS_SHOWN = 20
+_YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+_MOST_PROBLEMS_SHOWN = 20
+
+T = TypeVar("T")
+
+
+def _text(cell: str) -> str:
+    if not cell:
+        raise ValueError("it is empty")
+    if any(ord(character) < 32 for character in cell):
+        raise ValueError("it holds a control character")
+    return cell
+
+
+def _instance(cell: str, info: ValidationInfo) -> str:
+    known: Collection[str] = info.context or ()
+    if _text(cell) not in known:
+        raise ValueError(f"{_shown(cell)} is not configured; known: {', '.join(sorted(known))}")
+    return cell
+
+
+def _count(cell: str) -> int:
+    if not cell:
+        raise ValueError("it is empty")
+    if not (re.fullmatch("[0-9]{1,10}", cell) and int(cell) < 2**31):
+        raise ValueError(f"{_shown(cell)} is no whole number from 0 to {2**31 - 1}")
+    return int(cell)
+
+
+def _yes_no(cell: str) -> bool:
+    if (value := _YES_NO.get(cell.lower())) is None:
+        raise ValueError(f"{_shown(cell)} is neither yes nor no")
+    return value
+
+
+def _api_key(cell: str) -> str:
+    if not is_api_key(cell):
+        raise ValueError(f"it is not of the form {API_KEY_FORM}")
+    return cell
+
+
+def _unless_blank(read: Callable[[str], T]) -> BeforeValidator:
+    return BeforeValidator(lambda cell: read(cell) if cell else None)
+
+
+class ClientRow(BaseModel):
+    """One row of the CSV, from its trimmed cells by column.
+
+    A blank cell is None. The field of a column that the file does not have is None as well, but
+    is missing in `model_fields_set`. The context of the validation are the known instances.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    instance: Annotated[str, BeforeValidator(_instance)]
+    bison_workspace_id: Annotated[int, BeforeValidator(_count)]
+    name: Annotated[str, BeforeValidator(_text)]
+    display_name: Annotated[str | None, _unless_blank(_text)] = None
+    active: Annotated[bool | None, _unless_blank(_yes_no)] = None
+    monthly_kpi_target: Annotated[int | None, _unless_blank(_count)] = None
+    monthly_sending_target: Annotated[int | None, _unless_blank(_count)] = None
+    api_key: Annotated[SecretStr | None, _unless_blank(_api_key)] = None
+
+    def record(self) -> ClientRecord:
+        """The client to import: `active` if the row does not say, and without a target or API key
+        that it does not give.
+        """
+        return ClientRecord(
+            instance=self.instance,
+            bison_workspace_id=self.bison_workspace_id,
+            name=self.name,
+            display_name=self.display_name,
+            active=self.active is not False,
+            monthly_kpi_target=self.monthly_kpi_target,
+            monthly_sending_target=self.monthly_sending_target,
+            api_key=self.api_key,
+        )
+
+
+COLUMNS = tuple(ClientRow.model_fields)
+_REQUIRED = [name for name, field in ClientRow.model_fields.items() if field.is_required()]
 
 TEMPLATE = (
     ",".join(COLUMNS)
@@ -38,10 +114,10 @@ def read_file(path: Path, instances: Collection[str]) -> list[ClientRecord]:
     """The clients in the CSV file at `path`.
 
     Raises:
-        KpiError: if the file can't be read, or any row has a fault.
+        KpiError: if the file can't be read, or any row has a problem.
     """
     try:
-        # Excel starts its UTF-8 files with a mark that must not become part of a column's name.
+        # Excel starts its UTF-8 files with a byte order mark, which is no part of a column's name.
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise KpiError(f"{path} can't be read: {error.strerror}. Check the name.") from None
@@ -53,56 +129,67 @@ def read_file(path: Path, instances: Collection[str]) -> list[ClientRecord]:
 
 
 def parse(text: str, instances: Collection[str], source: str) -> list[ClientRecord]:
-    """The clients in a CSV text; `source` names it in messages.
+    """The clients in a CSV text, as `parse_rows` reads it."""
+    return [row.record() for row in parse_rows(text, instances, source)]
 
-    Names are trimmed. A blank `active` means yes; a blank target means no target; a blank
-    `api_key` leaves the client to the master key, or to the key that it has already.
+
+def parse_rows(text: str, instances: Collection[str], source: str) -> list[ClientRow]:
+    """The rows of a CSV text; `source` names it in messages.
 
     Raises:
-        KpiError: with every fault, by line and column. A fault of an API key never shows the key.
+        KpiError: with every problem, by line and column. No message ever shows an API key.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    problems: list[str] = []
+    rows: list[ClientRow] = []
+    line_of: dict[tuple[str, int], int] = {}
     try:
         header = [name.strip() for name in next(reader, [])]
         _check_header(header, source)
-        faults: list[str] = []
-        records: list[ClientRecord] = []
-        seen: dict[tuple[str, int], int] = {}
         line_after = reader.line_num + 1
-        for row in reader:
+        for cells in reader:
             # A quoted cell can hold line breaks: a row is known by the line on which it starts.
             line, line_after = line_after, reader.line_num + 1
-            if not row:
+            if not cells:
                 continue
-            if len(row) != len(header):
-                faults.append(f"line {line}: it does not have {len(header)} columns")
+            if len(cells) != len(header):
+                problems.append(f"line {line}: it does not have {len(header)} columns")
                 continue
-            record = _Row(dict(zip(header, row, strict=True)), line, faults).record(instances)
-            if record is None:
+            by_column = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+            try:
+                row = ClientRow.model_validate(by_column, context=instances)
+            except ValidationError as error:
+                problems += [f"line {line}, {problem}" for problem in _problems_of(error)]
                 continue
-            identity = (record.instance, record.bison_workspace_id)
-            if identity in seen:
-                faults.append(
-                    f"line {line}, bison_workspace_id: {record.bison_workspace_id} of "
-                    f"{record.instance} stands in line {seen[identity]} already"
+            first = line_of.setdefault((row.instance, row.bison_workspace_id), line)
+            if first != line:
+                problems.append(
+                    f"line {line}, bison_workspace_id: line {first} has {row.bison_workspace_id} "
+                    f"of {row.instance} already"
                 )
-            seen.setdefault(identity, line)
-            records.append(record)
+            rows.append(row)
     except csv.Error as error:
         raise KpiError(
-            f"{source} is no well-formed CSV: line {reader.line_num}: {error}. "
+            f"{source} is not well-formed CSV: line {reader.line_num}: {error}. "
             "Compare it with `kpi clients template`."
         ) from None
-    if faults:
-        more = len(faults) - _MOST_FAULTS_SHOWN
-        listed = "\n".join(f"  {fault}" for fault in faults[:_MOST_FAULTS_SHOWN])
+    if problems:
+        more = len(problems) - _MOST_PROBLEMS_SHOWN
+        listed = "\n".join(f"  {problem}" for problem in problems[:_MOST_PROBLEMS_SHOWN])
         tail = f"\n  and {more} more" if more > 0 else ""
         raise KpiError(
-            f"{source} was not imported. Mend these and import it again:\n{listed}{tail}"
+            f"{source} was not imported. Correct these and import it again:\n{listed}{tail}"
         )
-    if not records:
+    if not rows:
         raise KpiError(f"{source} holds no clients. Compare it with `kpi clients template`.")
-    return records
+    return rows
+
+
+def _problems_of(error: ValidationError) -> list[str]:
+    return [
+        f"{it['loc'][0]}: {it['msg'].removeprefix('Value error, ')}"
+        for it in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
 
 
 def _check_header(header: list[str], source: str) -> None:
@@ -127,75 +214,6 @@ def _check_header(header: list[str], source: str) -> None:
         )
 
 
-class _Row:
-    """One row of the CSV; collects its faults."""
-
-    def __init__(self, cells: Mapping[str, str], line: int, faults: list[str]) -> None:
-        self._cells = {name: cell.strip() for name, cell in cells.items()}
-        self._line = line
-        self._faults = faults
-
-    def record(self, instances: Collection[str]) -> ClientRecord | None:
-        """The client of this row, or None if it has a fault."""
-        before = len(self._faults)
-        instance = self._text("instance")
-        if instance and instance not in instances:
-            known = ", ".join(sorted(instances))
-            self._fault("instance", f"{_shown(instance)} is not configured; known: {known}")
-        workspace_id = self._count("bison_workspace_id", required=True)
-        name = self._text("name")
-        display_name = self._plain("display_name")
-        active = _YES_NO.get(self._cell("active").lower())
-        if active is None:
-            self._fault("active", f"{_shown(self._cell('active'))} is neither yes nor no")
-        kpi_target = self._count("monthly_kpi_target")
-        sending_target = self._count("monthly_sending_target")
-        api_key = self._cell("api_key")
-        if api_key and not is_api_key(api_key):
-            self._fault("api_key", f"it is not of the form {API_KEY_FORM}")
-        if len(self._faults) > before or workspace_id is None or active is None:
-            return None
-        return ClientRecord(
-            instance=instance,
-            bison_workspace_id=workspace_id,
-            name=name,
-            display_name=display_name or None,
-            active=active,
-            monthly_kpi_target=kpi_target,
-            monthly_sending_target=sending_target,
-            api_key=SecretStr(api_key) if api_key else None,
-        )
-
-    def _cell(self, column: str) -> str:
-        return self._cells.get(column, "")
-
-    def _fault(self, column: str, what: str) -> None:
-        self._faults.append(f"line {self._line}, {column}: {what}")
-
-    def _text(self, column: str) -> str:
-        cell = self._plain(column)
-        if not cell:
-            self._fault(column, "it is empty")
-        return cell
-
-    def _plain(self, column: str) -> str:
-        cell = self._cell(column)
-        if any(ord(character) < 32 for character in cell):
-            self._fault(column, "it holds a control character")
-        return cell
-
-    def _count(self, column: str, *, required: bool = False) -> int | None:
-        cell = self._cell(column)
-        if not cell:
-            if required:
-                self._fault(column, "it is empty")
-            return None
-        if not (re.fullmatch("[0-9]{1,10}", cell) and int(cell) < 2**31):
-            self._fault(column, f"{_shown(cell)} is no whole number from 0 to {2**31 - 1}")
-            return None
-        return int(cell)
-
-
 def _shown(cell: str) -> str:
-    """A cell as a message may show it: an API key strays into other columns, too."""
+    """A cell as a message may show it: an API key can be in a wrong column."""
     return "what looks like an API key" if "|" in cell else repr(cell)

@@ -88,7 +88,7 @@ def test_a_file_with_faults_is_refused_whole_and_each_fault_is_named(
         "west,104,Quiet Vale Roofing,,yes,,,",
     )
     refusal = kpi("clients", "import", path).refusal().splitlines()
-    assert refusal[0] == f"{path} was not imported. Mend these and import it again:"
+    assert refusal[0] == f"{path} was not imported. Correct these and import it again:"
     assert [line.strip() for line in refusal[1:]] == [
         "line 3, bison_workspace_id: it is empty",
         "line 4, active: 'perhaps' is neither yes nor no",

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import Engine
 
 from kpi_pipeline.db.clients import ClientRecord
-from kpi_pipeline.db.clients_csv import COLUMNS, TEMPLATE, parse, read_file
+from kpi_pipeline.db.clients_csv import COLUMNS, TEMPLATE, parse, parse_rows, read_file
 from kpi_pipeline.db.tables import clients
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.errors import KpiError
@@ -44,6 +44,14 @@ def test_blank_cells_mean_active_without_targets_without_a_key() -> None:
 def test_optional_columns_may_be_absent() -> None:
     expected = record(101, "Harbor Analytics", monthly_kpi_target=None)
     assert parsed(SHORT + "main,101,Harbor Analytics\n") == [expected]
+
+
+def test_a_row_tells_an_absent_column_from_a_blank_cell() -> None:
+    [blank] = parse_rows(f"{SHORT.strip()},active\nmain,101,Harbor,\n", ["main"], "clients.csv")
+    [absent] = parse_rows(SHORT + "main,101,Harbor\n", ["main"], "clients.csv")
+    assert (blank.active, absent.active) == (None, None)
+    assert blank.model_fields_set - absent.model_fields_set == {"active"}
+    assert absent.model_fields_set == {"instance", "bison_workspace_id", "name"}
 
 
 def test_columns_may_stand_in_any_order() -> None:
@@ -132,9 +140,9 @@ def test_a_file_that_cannot_be_read_is_named(
     file = tmp_path / "clients.csv"
     file.touch()
     spoil(file)
-    with pytest.raises(KpiError) as refusal:
+    with pytest.raises(KpiError) as error:
         read_file(file, ["main"])
-    assert str(refusal.value) == f"{file} {sentence}"
+    assert str(error.value) == f"{file} {sentence}"
 
 
 def test_a_half_wrong_file_writes_nothing(engine: Engine, vault: Vault, tmp_path: Path) -> None:
@@ -149,7 +157,7 @@ def test_a_half_wrong_file_writes_nothing(engine: Engine, vault: Vault, tmp_path
         assert rows_of(connection, clients) == before
 
 
-def test_a_file_that_was_mended_is_written_whole(
+def test_a_file_that_was_corrected_is_written_whole(
     engine: Engine, vault: Vault, tmp_path: Path
 ) -> None:
     file = tmp_path / "clients.csv"
@@ -157,3 +165,156 @@ def test_a_file_that_was_mended_is_written_whole(
     assert imported(engine, vault, *read_file(file, ["main"])) == ["harbor", "quay"]
     with engine.connect() as connection:
         assert [row["name"] for row in rows_of(connection, clients)] == ["Harbor", "Quay"]
+
+
+GOOD = "main,100,Harbor,,yes,60,,\n"
+
+
+def message(text: str) -> str:
+    with pytest.raises(KpiError) as error:
+        parse(text, ["main", "second"], "clients.csv")
+    return str(error.value)
+
+
+def problems(text: str) -> list[str]:
+    first, *listed = message(text).split("\n")
+    assert first == "clients.csv was not imported. Correct these and import it again:"
+    return [line.strip() for line in listed]
+
+
+NO_COUNT = "is no whole number from 0 to 2147483647"
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (",101,Quay,,,,,", "instance: it is empty"),
+        ("third,101,Quay,,,,,", "instance: 'third' is not configured; known: main, second"),
+        ("main,,Quay,,,,,", "bison_workspace_id: it is empty"),
+        ("main,1e3,Quay,,,,,", f"bison_workspace_id: '1e3' {NO_COUNT}"),
+        ("main,-1,Quay,,,,,", f"bison_workspace_id: '-1' {NO_COUNT}"),
+        ("main,2147483648,Quay,,,,,", f"bison_workspace_id: '2147483648' {NO_COUNT}"),
+        ("main,٣,Quay,,,,,", f"bison_workspace_id: '٣' {NO_COUNT}"),
+        ("main,101,  ,,,,,", "name: it is empty"),
+        ("main,101,Qu\tay,,,,,", "name: it holds a control character"),
+        ("main,101,Quay,Qu\x00ay,,,,", "display_name: it holds a control character"),
+        ("main,101,Quay,,perhaps,,,", "active: 'perhaps' is neither yes nor no"),
+        ("main,101,Quay,,,many,,", f"monthly_kpi_target: 'many' {NO_COUNT}"),
+        ("main,101,Quay,,,,2.5,", f"monthly_sending_target: '2.5' {NO_COUNT}"),
+        (
+            "main,101,Quay,,,,,nonsense",
+            "api_key: it is not of the form NUMBER|LETTERS-AND-DIGITS",
+        ),
+    ],
+)
+def test_a_problem_is_named_by_line_and_column(row: str, problem: str) -> None:
+    assert problems(f"{HEADER}{GOOD}{row}\n") == [f"line 3, {problem}"]
+
+
+@pytest.mark.parametrize("row", ["main,101,Quay", "main,101,Quay,,,,,,", "main"])
+def test_a_row_of_another_width_is_named(row: str) -> None:
+    assert problems(f"{HEADER}{GOOD}{row}\n") == ["line 3: it does not have 8 columns"]
+
+
+def test_a_number_of_thousands_of_digits_is_a_problem_like_any_other() -> None:
+    [problem] = problems(f"{HEADER}main,{'9' * 5000},Quay,,,,,\n")
+    assert problem.startswith("line 2, bison_workspace_id: '999")
+
+
+def test_all_problems_of_a_file_are_reported_together() -> None:
+    rows = "third,x,Quay,,,,,\n" + GOOD + "main,102,,,,,,\n"
+    assert [problem.partition(":")[0] for problem in problems(HEADER + rows)] == [
+        "line 2, instance",
+        "line 2, bison_workspace_id",
+        "line 4, name",
+    ]
+
+
+def test_a_long_list_of_problems_is_cut_and_the_rest_counted() -> None:
+    listed = problems(HEADER + "main,x,Quay,,,,,\n" * 23)
+    assert len(listed) == 21
+    assert listed[19].startswith("line 21,")
+    assert listed[20] == "and 3 more"
+
+
+def test_exactly_twenty_problems_are_all_shown() -> None:
+    assert len(problems(HEADER + "main,x,Quay,,,,,\n" * 20)) == 20
+
+
+def test_a_duplicate_names_both_lines() -> None:
+    rows = GOOD + "main,101,Quay,,,,,\n" + "main,100,Harbor again,,,,,\n"
+    assert problems(HEADER + rows) == ["line 4, bison_workspace_id: line 2 has 100 of main already"]
+
+
+def test_cells_over_several_lines_and_blank_lines_shift_no_line_number() -> None:
+    long_cell = 'main,101,Quay,"Quay\nand\nPier",,,,\n'
+    rows = long_cell + "\n" + GOOD + "main,x,Sloop,,,,,\n"
+    assert [problem.partition(":")[0] for problem in problems(HEADER + rows)] == [
+        "line 2, display_name",
+        "line 7, bison_workspace_id",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name\nHarbor\n", "line 1: the header lacks 'instance', 'bison_workspace_id'."),
+        (
+            "instance,bison_workspace_id,name,Target\n",
+            "line 1: the header has unknown 'Target'.",
+        ),
+        (
+            "instance,bison_workspace_id,name,name,active,active\n",
+            "line 1: the header has twice 'active', 'name'.",
+        ),
+        (
+            "instance,name,goal\n",
+            "line 1: the header lacks 'bison_workspace_id'; has unknown 'goal'.",
+        ),
+    ],
+)
+def test_a_wrong_header_says_what_is_wrong(text: str, sentence: str) -> None:
+    assert message(text) == f"clients.csv, {sentence} Compare it with `kpi clients template`."
+
+
+@pytest.mark.parametrize("text", ["", "\n", "instance;bison_workspace_id;name\nmain;101;Harbor\n"])
+def test_a_text_without_a_header_says_so(text: str) -> None:
+    assert message(text) == (
+        "clients.csv, line 1: there is no header of column names, separated by commas. "
+        "Compare it with `kpi clients template`."
+    )
+
+
+def test_a_header_alone_holds_no_clients() -> None:
+    assert message(HEADER) == (
+        "clients.csv holds no clients. Compare it with `kpi clients template`."
+    )
+
+
+def test_a_quote_that_is_never_closed_is_named_by_line() -> None:
+    told = message(f'{HEADER}{GOOD}main,101,"Quay,,,,,\n')
+    assert told.startswith("clients.csv is not well-formed CSV: line 3: ")
+
+
+SECRET = api_key(7).get_secret_value()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{HEADER}main,101,Quay,,,,,{SECRET}!\n",
+        f"{HEADER}main,101,Quay,,,,,{SECRET.partition('|')[2]}\n",
+        f"{HEADER}main,101,Quay,,,,{SECRET},\n",
+        f"{HEADER}main,{SECRET},Quay,,,,,\n",
+        f"{HEADER}main,101,Quay,,{SECRET},,,\n",
+        f"{HEADER}{SECRET},101,Quay,,,,,\n",
+        f"{HEADER}main,101,Quay,,,,,,{SECRET}\n",
+        f"main,101,Quay,,yes,60,,{SECRET}\n",
+        f'{HEADER}main,101,Quay,,,,,"{SECRET}\n',
+        f"{HEADER}main,101,Quay,,,,,{SECRET}\nmain,101,Quay,,,,,{SECRET}\n",
+    ],
+)
+def test_no_message_ever_shows_an_api_key(text: str) -> None:
+    told = message(text)
+    assert told.startswith("clients.csv")
+    assert "Abcdefgh12" not in told
