@@ -72,7 +72,7 @@ def _late(app: AppContext) -> list[str]:
     """One line for each schedule, sensor or daemon that is late or off."""
     # Imported late, as they import Dagster: the tables above are read without it.
     from kpi_pipeline.orchestration.automation import build_automation
-    from kpi_pipeline.orchestration.automation.alive import read_automation
+    from kpi_pipeline.orchestration.automation.state import read_automation
 
     try:
         with dagster_instance(app.settings) as opened:
