@@ -1,1 +1,1 @@
-"""Pure functions and words: calendar, numbers, columns, events, formatting. No I/O."""
+"""Pure functions and types: calendar, metrics, columns, events, formatting. No I/O."""

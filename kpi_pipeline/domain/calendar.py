@@ -73,17 +73,17 @@ def days_between(first: date, last: date) -> list[date]:
 
 
 def consecutive_ranges(days: Sequence[date]) -> Iterator[tuple[date, date]]:
-    """Yield the first and last of each stretch of consecutive days among sorted ones."""
-    # Along consecutive days, a day and its place move on together.
+    """Yield the first and last day of each range of consecutive days among sorted days."""
+    # Along consecutive days, the ordinal minus the position stays the same.
     for _, group in groupby(enumerate(days), lambda it: it[1].toordinal() - it[0]):
-        stretch = [day for _, day in group]
-        yield stretch[0], stretch[-1]
+        days_in_range = [day for _, day in group]
+        yield days_in_range[0], days_in_range[-1]
 
 
 def fetch_period(first: date, last: date) -> tuple[date, date]:
-    """Return the first and last day to fetch, so that every number of `first`…`last` can be told.
+    """Return the first and last day to fetch for every number of `first` … `last` to be known.
 
-    The longest window ends on its own day and has 30 days; "last month" is the whole month before.
+    The longest window has 30 days and ends on its own day; "last month" is the whole month before.
     """
     longest_window = first - timedelta(days=_LONGEST_WINDOW_DAYS - 1)
     return min(longest_window, first_of_previous_month(first)), last
@@ -92,8 +92,8 @@ def fetch_period(first: date, last: date) -> tuple[date, date]:
 def nightly_dates(today: date, closed_days: int = 7) -> tuple[date, date]:
     """Return the first and last day of a nightly sync: the last closed days, and today.
 
-    Bison revises recent days after the fact (late replies, re-marking; observed live), so they are
-    fetched and computed again.
+    Bison revises recent days (late replies, re-marking; observed live), so these are fetched and
+    computed again.
     """
     return today - timedelta(days=closed_days), today
 

@@ -1,8 +1,8 @@
-"""The clock of production; everything that needs one is handed it."""
+"""The system clock, injected wherever time is needed."""
 
 from datetime import UTC, datetime
 
 
 def utc_now() -> datetime:
-    """The instant, in UTC."""
+    """Return the current instant, in UTC."""
     return datetime.now(UTC)

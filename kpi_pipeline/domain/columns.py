@@ -1,6 +1,6 @@
-"""The names of the counted facts, and the names and meanings of the numbers made of them."""
+"""Names of the counts in the facts; names and meanings of the numbers computed from them."""
 
-# What Bison counts on a day, and a number is made of.
+# The daily counts of Bison from which the numbers are computed.
 FACT_COUNTS = ("sent", "replied", "interested", "bounced", "unsubscribed")
 
 COUNTS = (
@@ -31,7 +31,7 @@ METRIC_COLUMNS = (*COUNTS, *PERCENTAGES)
 
 _WINDOW = "{what} of the {days} days that end on the metric date"
 
-# What a reader of the catalogue is told; the definitions themselves are in `metrics`.
+# Column descriptions for Dagster's asset catalog; `metrics` holds the definitions.
 MEANINGS = {
     "emails_sent_mtd": "emails sent from the first of the month to the metric date",
     "positive_replies_mtd": "positive replies from the first of the month to the metric date",
@@ -56,9 +56,9 @@ MEANINGS = {
     "projection_replies_progress": "the projected positive replies in percent of the target",
     "last_week_vs_week_before_progress": "growth of positive replies in 7 days, in percent",
     "monthly_kpi_target": "the month's target, in positive replies",
-    "emails_scheduled_today": "emails that Bison planned for the metric date, asked on that day",
-    "emails_scheduled_tomorrow": "emails that Bison planned for the day after, asked on that day",
+    "emails_scheduled_today": "emails that Bison plans for the metric date, asked on that date",
+    "emails_scheduled_tomorrow": "emails that Bison plans for the next day, asked the day before",
     "as_of": "when Bison was asked for the facts of the day",
-    "source": "what worked the row out last: sync or webhook",
+    "source": "what computed the row last: sync or webhook",
     "updated_at": "when the row was written last",
 }

@@ -1,4 +1,4 @@
-"""How moments, spans and lists are said to people, in alerts, checks and on the command line."""
+"""Text for people in alerts, checks and commands: instants, durations, periods, counts, lists."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
@@ -8,19 +8,19 @@ _MOST_NAMED = 7
 
 
 def listed(names: Sequence[str], most: int = _MOST_NAMED) -> str:
-    """The first few names, and how many there are beside them."""
+    """The first `most` names, and how many more there are."""
     shown = ", ".join(names[:most])
     left = len(names) - most
     return f"{shown}, … and {left} more" if left > 0 else shown
 
 
 def moment(instant: datetime, timezone: ZoneInfo) -> str:
-    """An instant as people of that time zone say it."""
+    """An instant in that time zone, with its weekday."""
     return f"{instant.astimezone(timezone):%a %d %b %Y, %H:%M %Z}"
 
 
 def duration(passed: timedelta) -> str:
-    """How long it was, in the two largest units."""
+    """A duration in its two largest units; seconds are left out."""
     minutes = int(passed.total_seconds()) // 60
     days, hours = minutes // 1440, minutes // 60 % 24
     if days:
@@ -29,7 +29,7 @@ def duration(passed: timedelta) -> str:
 
 
 def period(first: date, last: date) -> str:
-    """A stretch of days, or the one day that it is."""
+    """A range of days, or its one day."""
     return f"{first}" if first == last else f"{first} to {last}"
 
 

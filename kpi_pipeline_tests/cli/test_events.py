@@ -62,7 +62,7 @@ def test_the_list_shows_each_event_and_why_it_does_not_count_and_nothing_of_a_pe
     assert stranger[3:6] == ["main 109", today, "unmatched"]
     assert "No client has this workspace" in stranger[-1]
     assert invalid[2:6] == ["–", "main –", "–", "invalid"]
-    assert "event.type is no name of a type" in invalid[-1]
+    assert "event.type is no type name" in invalid[-1]
     assert screen.splitlines()[-1] == "3 of 3 events"
     assert [it for it in PERSONAL if it in screen] == []
 

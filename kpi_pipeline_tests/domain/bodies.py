@@ -1,4 +1,4 @@
-"""Bodies of events, as small as they may be, and what is understood of them."""
+"""Minimal bodies of events, and the events parsed from them."""
 
 import json
 from collections.abc import Mapping
@@ -19,26 +19,26 @@ def content(
     workspace_id: object = 101,
     **envelope: object,
 ) -> dict[str, Any]:
-    """What Email Bison tells: by default of lead 7 of campaign 3, that turned interested."""
+    """A body of Email Bison: by default, lead 7 of campaign 3 became interested."""
     if data is None:
         data = {"lead": {"id": 7}, "campaign": {"id": 3}}
     return {"event": {"type": event_type, "workspace_id": workspace_id, **envelope}, "data": data}
 
 
 def body(*arguments: Any, **named: Any) -> bytes:
-    """`content` as it comes over the wire."""
+    """`content` as bytes."""
     return json.dumps(content(*arguments, **named)).encode()
 
 
 def parsed(
-    told: bytes | Mapping[str, Any],
+    sent: bytes | Mapping[str, Any],
     arrived_at: datetime = ARRIVED,
     *,
     instance: str = "main",
     tz: ZoneInfo = CHICAGO,
 ) -> Event:
-    """The event, as it came in by a webhook."""
-    raw = told if isinstance(told, bytes) else json.dumps(told).encode()
+    """The event, as if it arrived by a webhook."""
+    raw = sent if isinstance(sent, bytes) else json.dumps(sent).encode()
     return parse_event(
         raw, instance=instance, source=EventSource.WEBHOOK, arrived_at=arrived_at, tz=tz
     )
@@ -52,10 +52,9 @@ def lead(
     campaign: int = 3,
     **envelope: object,
 ) -> Event:
-    """Lead `number` of a workspace turned interested; its own time is not told."""
+    """Lead `number` of a workspace became interested; the body has no time."""
     data = {"lead": {"id": number}, "campaign": {"id": campaign}}
-    told = content("LEAD_INTERESTED", data, workspace_id, **envelope)
-    return parsed(told, arrived_at)
+    return parsed(content("LEAD_INTERESTED", data, workspace_id, **envelope), arrived_at)
 
 
 def email_sent(number: int, sent_at: datetime, arrived_at: datetime = ARRIVED) -> Event:

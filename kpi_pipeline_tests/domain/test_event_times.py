@@ -1,4 +1,4 @@
-"""On which day an event counts: told by its body where that fits, else by its arrival."""
+"""The day on which an event counts: by the time in its body if that fits, else by its arrival."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -10,7 +10,7 @@ from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline_tests.domain.bodies import ARRIVED, CHICAGO, content, parsed
 
 EARLIER = datetime(2026, 3, 15, 17, 30, tzinfo=UTC)
-TOLD = "2026-03-15T17:30:00.000000Z"
+TIME = "2026-03-15T17:30:00.000000Z"
 IDS: dict[str, Any] = {
     "lead": {"id": 1},
     "campaign": {"id": 2},
@@ -27,18 +27,16 @@ def with_times(**members: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("event_type", "data"),
     [
-        ("email_sent", with_times(scheduled_email={"sent_at": TOLD})),
-        ("lead_replied", with_times(reply={"date_received": TOLD})),
-        ("email_bounced", with_times(reply={"date_received": TOLD})),
+        ("email_sent", with_times(scheduled_email={"sent_at": TIME})),
+        ("lead_replied", with_times(reply={"date_received": TIME})),
+        ("email_bounced", with_times(reply={"date_received": TIME})),
         *(
-            (name, with_times(campaign_event={"type": name.upper(), "created_at": TOLD}))
+            (name, with_times(campaign_event={"type": name.upper(), "created_at": TIME}))
             for name in ("email_sent", "lead_replied", "lead_interested", "lead_unsubscribed")
         ),
     ],
 )
-def test_an_event_counts_on_the_day_that_its_own_time_tells(
-    event_type: str, data: dict[str, Any]
-) -> None:
+def test_an_event_counts_on_the_day_of_its_own_time(event_type: str, data: dict[str, Any]) -> None:
     event = parsed(content(event_type, data))
     assert (event.happened_at, event.business_date) == (EARLIER, date(2026, 3, 15))
 
@@ -46,26 +44,26 @@ def test_an_event_counts_on_the_day_that_its_own_time_tells(
 @pytest.mark.parametrize(
     ("event_type", "data"),
     [
-        ("lead_interested", with_times(reply={"date_received": TOLD})),
-        ("lead_interested", with_times(scheduled_email={"sent_at": TOLD})),
+        ("lead_interested", with_times(reply={"date_received": TIME})),
+        ("lead_interested", with_times(scheduled_email={"sent_at": TIME})),
         (
             "lead_interested",
             with_times(
-                reply={"date_received": TOLD},
-                campaign_event={"type": "replied", "created_at": TOLD},
+                reply={"date_received": TIME},
+                campaign_event={"type": "replied", "created_at": TIME},
             ),
         ),
         (
             "lead_interested",
-            with_times(campaign_event={"type": "lead_replied", "created_at": TOLD}),
+            with_times(campaign_event={"type": "lead_replied", "created_at": TIME}),
         ),
-        ("lead_interested", with_times(campaign_event={"created_at": TOLD})),
-        ("lead_interested", with_times(campaign_event={"type": ["x"], "created_at": TOLD})),
-        ("lead_unsubscribed", with_times(scheduled_email={"sent_at": TOLD})),
-        ("email_bounced", with_times(scheduled_email={"sent_at": TOLD})),
+        ("lead_interested", with_times(campaign_event={"created_at": TIME})),
+        ("lead_interested", with_times(campaign_event={"type": ["x"], "created_at": TIME})),
+        ("lead_unsubscribed", with_times(scheduled_email={"sent_at": TIME})),
+        ("email_bounced", with_times(scheduled_email={"sent_at": TIME})),
     ],
 )
-def test_a_lead_counts_when_it_turned_interested_and_not_when_it_replied(
+def test_a_lead_counts_when_it_became_interested_and_not_when_it_replied(
     event_type: str, data: dict[str, Any]
 ) -> None:
     event = parsed(content(event_type, data))
@@ -87,31 +85,31 @@ def test_a_lead_counts_when_it_turned_interested_and_not_when_it_replied(
         "2026-02-30T10:00:00Z",
         1_773_595_800,
         None,
-        {"date": TOLD},
+        {"date": TIME},
     ],
 )
-def test_a_time_that_can_not_be_true_gives_way_to_the_arrival(value: object) -> None:
+def test_an_implausible_time_is_replaced_by_the_arrival(value: object) -> None:
     event = parsed(content("lead_replied", with_times(reply={"date_received": value})))
     assert (event.status, event.happened_at) == (EventStatus.RECEIVED, None)
     assert event.business_date == date(2026, 3, 18)
 
 
-def test_where_the_first_time_can_not_be_true_the_other_one_is_taken() -> None:
+def test_the_second_time_is_taken_if_the_first_is_implausible() -> None:
     data = with_times(
         reply={"date_received": "soon"},
-        campaign_event={"type": "lead_replied", "created_at": TOLD},
+        campaign_event={"type": "lead_replied", "created_at": TIME},
     )
     assert parsed(content("lead_replied", data)).happened_at == EARLIER
 
 
-def test_a_clock_that_is_some_minutes_ahead_tells_of_the_arrival() -> None:
+def test_a_time_that_is_some_minutes_ahead_becomes_the_arrival() -> None:
     ahead = (ARRIVED + timedelta(minutes=5)).isoformat()
     event = parsed(content("lead_replied", with_times(reply={"date_received": ahead})))
     assert event.happened_at == ARRIVED
 
 
 @pytest.mark.parametrize(
-    ("told", "day"),
+    ("time", "day"),
     [
         ("2026-03-16T04:59:59Z", date(2026, 3, 15)),
         ("2026-03-16T05:00:00Z", date(2026, 3, 16)),
@@ -120,11 +118,11 @@ def test_a_clock_that_is_some_minutes_ahead_tells_of_the_arrival() -> None:
         ("2026-03-16T14:30:00+14:00", date(2026, 3, 15)),
     ],
 )
-def test_an_event_after_7_pm_counts_on_that_day_and_not_on_tomorrow(told: str, day: date) -> None:
-    data = with_times(reply={"date_received": told})
+def test_an_event_after_7_pm_counts_on_that_day_and_not_on_tomorrow(time: str, day: date) -> None:
+    data = with_times(reply={"date_received": time})
     assert parsed(content("lead_replied", data)).business_date == day
-    # And by its arrival, where it tells nothing.
-    arrived_at = datetime.fromisoformat(told)
+    # And by its arrival, if it has no time.
+    arrived_at = datetime.fromisoformat(time)
     assert parsed(content("lead_replied", IDS), arrived_at).business_date == day
 
 
@@ -137,5 +135,5 @@ def test_an_event_after_7_pm_counts_on_that_day_and_not_on_tomorrow(told: str, d
     ],
 )
 def test_the_day_is_that_of_the_business_time_zone(tz: ZoneInfo, day: date) -> None:
-    for told in (content("lead_replied", IDS), content("email_opened"), b"no event"):
-        assert parsed(told, tz=tz).business_date == day
+    for sent in (content("lead_replied", IDS), content("email_opened"), b"no event"):
+        assert parsed(sent, tz=tz).business_date == day

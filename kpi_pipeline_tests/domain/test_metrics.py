@@ -152,7 +152,7 @@ def test_windows_that_begin_before_the_first_fact_are_null() -> None:
     assert row["positive_replies_last_7_days"] == 7
 
 
-def test_one_workspace_never_lends_its_days_to_another() -> None:
+def test_days_of_one_workspace_never_count_for_another() -> None:
     june = days_between(date(2026, 6, 1), date(2026, 6, 30))
     facts = [
         *facts_of(june, "birch-co"),

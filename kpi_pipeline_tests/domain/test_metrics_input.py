@@ -20,7 +20,7 @@ def test_a_day_that_is_in_the_facts_twice_is_refused() -> None:
         row_of(facts, DAY)
 
 
-def test_the_same_day_of_two_workspaces_is_no_duplicate() -> None:
+def test_the_same_day_in_two_workspaces_is_no_duplicate() -> None:
     facts = [*facts_of([DAY], "acorn-labs"), *facts_of([DAY], "birch-co")]
     assert len(computed(facts, [DAY])) == 2
 

@@ -16,7 +16,7 @@ from kpi_pipeline.domain import calendar, columns
 from kpi_pipeline.domain.metrics import DailyFact, Target, compute
 from kpi_pipeline_tests.domain.facts import CHICAGO
 
-TELLING_DAYS = [
+BOUNDARY_DAYS = [
     date(2024, 2, 29),
     date(2024, 3, 1),
     date(2025, 11, 2),
@@ -45,7 +45,7 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    anchor = draw(st.sampled_from(TELLING_DAYS))
+    anchor = draw(st.sampled_from(BOUNDARY_DAYS))
     # Hypothesis draws what decides between cases; mere counts come from a seed, for speed.
     chance = random.Random(draw(st.integers(0, 2**32)))
     most = draw(st.sampled_from([1, 3, 20_000]))

@@ -35,7 +35,7 @@ def test_events_raise_their_own_count_of_their_own_client_and_day() -> None:
     ]
 
 
-def test_the_facts_that_were_passed_in_stay_as_they_are() -> None:
+def test_the_facts_that_were_passed_in_are_not_changed() -> None:
     row = facts(TODAY, sent=10)
     overlaid([row], CountedEvents("harbor", TODAY, "sent", 3))
     assert row.sent == 10
@@ -52,7 +52,7 @@ def test_a_closed_day_without_facts_stays_missing_whatever_its_events() -> None:
     assert overlaid([], CountedEvents("harbor", TODAY, "sent", 1), open_day=None) == []
 
 
-def test_the_open_day_stands_on_zeros_as_of_its_first_instant() -> None:
+def test_events_of_the_open_day_are_added_to_zeros_as_of_its_first_instant() -> None:
     counted = [
         CountedEvents("harbor", TODAY, "interested", 2),
         CountedEvents("harbor", TODAY, "replied", 1),

@@ -9,7 +9,7 @@ from kpi_pipeline.domain.events.kinds import COUNTED, NOT_COUNTED
 from kpi_pipeline_tests.domain.bodies import ARRIVED, body, content, parsed
 
 LARGEST = 2**63 - 1
-# All that a body of any counted type may be known by; each id is another.
+# Every member that can identify an event of a counted type, each with its own id.
 EVERYTHING: dict[str, Any] = {
     "lead": {"id": 1},
     "campaign": {"id": 2},
@@ -31,13 +31,13 @@ def without(*names: str) -> dict[str, Any]:
 
 
 def stored_texts(event: Event) -> list[str]:
-    """What goes into a column of text."""
+    """The values of text columns."""
     texts = (event.idempotency_key, event.reason, event.event_type, event.instance_url)
     return [it for it in texts if it is not None]
 
 
 @pytest.mark.parametrize(("event_type", "expected"), BY_ALL.items())
-def test_each_counted_type_raises_its_own_count_and_is_known_by_its_own_ids(
+def test_each_counted_type_raises_its_own_count_and_is_identified_by_its_own_ids(
     event_type: str, expected: tuple[str, str]
 ) -> None:
     metric, key = expected
@@ -70,7 +70,7 @@ def test_a_type_in_capitals_is_the_same_event_as_in_small_letters(event_type: st
         ("lead_unsubscribed", ["campaign_event"], "scheduled_email.id=4"),
     ],
 )
-def test_an_event_that_lacks_its_first_ids_is_known_by_the_next(
+def test_an_event_that_lacks_its_first_ids_is_identified_by_the_next(
     event_type: str, missing: list[str], key: str
 ) -> None:
     event = parsed(content(event_type, without(*missing)))
@@ -87,18 +87,18 @@ def test_an_event_that_lacks_its_first_ids_is_known_by_the_next(
         ("lead_unsubscribed", ["campaign_event", "scheduled_email"]),
     ],
 )
-def test_an_event_that_can_not_be_told_from_others_is_invalid_and_says_what_it_lacks(
+def test_an_event_without_an_identity_is_invalid_and_says_what_it_lacks(
     event_type: str, missing: list[str]
 ) -> None:
     event = parsed(content(event_type, without(*missing)))
     assert (event.status, event.metric) == (EventStatus.INVALID, None)
     for name in missing:
         assert f"data.{name}.id" in str(event.reason)
-    # The row tells whose it seems to be, and what.
+    # The row still has the workspace and the type.
     assert (event.event_type, event.bison_workspace_id) == (event_type, 101)
 
 
-def test_the_instance_the_workspace_and_each_id_tell_events_apart() -> None:
+def test_the_instance_the_workspace_and_each_id_distinguish_events() -> None:
     one = content("lead_replied", {"reply": {"id": 3}})
     keys = {
         parsed(one).idempotency_key,
@@ -136,7 +136,7 @@ NO_IDS = [
 
 
 @pytest.mark.parametrize("value", [*NO_IDS, None, [1], {"id": 1}], ids=lambda it: repr(it)[:20])
-def test_what_is_no_id_makes_an_event_invalid(value: object) -> None:
+def test_a_value_that_is_no_id_makes_an_event_invalid(value: object) -> None:
     of_reply = parsed(content("lead_replied", {"reply": {"id": value}}))
     of_workspace = parsed(content("lead_replied", {"reply": {"id": 3}}, value))
     for event in (of_reply, of_workspace):
@@ -145,7 +145,7 @@ def test_what_is_no_id_makes_an_event_invalid(value: object) -> None:
     assert "event.workspace_id" in str(of_workspace.reason)
 
 
-def test_a_type_that_is_not_counted_is_kept_and_known_by_its_whole_body() -> None:
+def test_a_type_that_is_not_counted_is_kept_and_identified_by_its_whole_body() -> None:
     for event_type in (*NOT_COUNTED, "lead_teleported"):
         event, again = (parsed(body(event_type, {"a": 1})) for _ in range(2))
         other = parsed(body(event_type, {"a": 2}))
@@ -156,7 +156,7 @@ def test_a_type_that_is_not_counted_is_kept_and_known_by_its_whole_body() -> Non
     assert "not known to this version" in str(parsed(content("lead_teleported")).reason)
 
 
-def test_control_characters_of_a_reply_are_taken_as_they_are() -> None:
+def test_control_characters_in_a_reply_are_accepted() -> None:
     raw = b'{"event": {"type": "lead_replied", "workspace_id": 101}, "data": {"reply": {"id": 3, '
     event = parsed(raw + b'"text_body": "Hi\x00\x01\x0b\ttabs\r\nand lines\x1b[0m"}}}')
     assert (event.status, event.metric) == (EventStatus.RECEIVED, "replied")
@@ -194,17 +194,17 @@ def test_a_malformed_body_is_kept_as_it_came_with_a_reason_that_quotes_nothing_o
     event, again = parsed(raw), parsed(raw)
     assert (event.status, event.metric, event.body) == (EventStatus.INVALID, None, raw)
     assert str(event.reason).startswith("The body can't be understood: ")
-    for told in ("hush", "4711", "999"):
-        assert told not in " ".join(stored_texts(event)).split("sha256=")[0]
-        assert told not in str(event.reason)
+    for secret in ("hush", "4711", "999"):
+        assert secret not in " ".join(stored_texts(event)).split("sha256=")[0]
+        assert secret not in str(event.reason)
     assert event.idempotency_key == again.idempotency_key
 
 
-def test_no_other_malformed_body_is_taken_for_the_same() -> None:
+def test_each_malformed_body_has_its_own_idempotency_key() -> None:
     assert len({parsed(raw).idempotency_key for raw in MALFORMED.values()}) == len(MALFORMED)
 
 
-def test_what_a_column_of_text_can_not_hold_never_reaches_one() -> None:
+def test_text_that_postgresql_can_not_store_is_dropped() -> None:
     for url in (
         "https://mail\x00.example",
         "https://mail\ud800.example",
@@ -222,7 +222,7 @@ def test_what_a_column_of_text_can_not_hold_never_reaches_one() -> None:
     assert all("\x00" not in text and text.encode() for text in stored_texts(event))
 
 
-def test_a_malformed_event_still_tells_of_its_instance() -> None:
+def test_a_malformed_event_still_names_its_instance() -> None:
     event = parsed(content("lead_replied", {}, instance_url="https://mail.example"))
     assert (event.status, event.instance_url) == (EventStatus.INVALID, "https://mail.example")
 
@@ -253,7 +253,7 @@ _ALMOST = st.builds(
 @given(st.binary() | _JSON.map(lambda it: body(data=it)) | _ALMOST)
 @example(DEEP)
 @example(b"\xef\xbb\xbf{}")
-def test_nothing_that_arrives_raises(raw: bytes) -> None:
+def test_no_body_raises(raw: bytes) -> None:
     event = parsed(raw)
     assert event.body == raw
     assert (event.metric is not None) == (event.status is EventStatus.RECEIVED)

@@ -1,1 +1,1 @@
-"""What Email Bison's events mean: pure functions, from a body as it arrived to what it counts."""
+"""Email Bison's events, from the body as it arrived to the counts that it raises. No I/O."""

@@ -1,4 +1,4 @@
-"""An event as it arrived and as it is understood: what a row of the inbox holds."""
+"""An event as it arrived and as it was parsed: the content of a row of the inbox."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -6,24 +6,24 @@ from enum import StrEnum
 
 
 class EventStatus(StrEnum):
-    """Where an event stands on its way into the numbers."""
+    """How far an event is on its way into the numbers."""
 
     RECEIVED = "received"
-    """Stored and understood; its client's rows are not worked out anew yet."""
+    """Stored and parsed; the rows of its client do not include it yet."""
     APPLIED = "applied"
-    """The rows of its client were worked out with it."""
+    """The rows of its client include it."""
     IGNORED = "ignored"
-    """Of a type that no number is made of."""
+    """Of a type that is not counted."""
     UNMATCHED = "unmatched"
-    """Of a workspace that is no active client's; taken up when it becomes one's."""
+    """Of a workspace that belongs to no active client; counted once it does."""
     INVALID = "invalid"
-    """It can't be understood."""
+    """Its body can't be understood."""
     SET_ASIDE = "set_aside"
-    """Working the rows out with it failed again and again; it counts no more."""
+    """Computing the rows with it failed repeatedly; it is not counted any more."""
 
 
 class EventSource(StrEnum):
-    """How an event came in."""
+    """How an event arrived."""
 
     WEBHOOK = "webhook"
     FILE = "file"
@@ -33,11 +33,11 @@ class EventSource(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """One event of an instance, understood as far as its body allows.
+    """One event of an instance, parsed as far as its body allows.
 
-    `status` is RECEIVED, IGNORED or INVALID, with the `reason` of the last two; whom it belongs to
-    is not known yet. `metric` names the daily count that it raises by one. `happened_at` is what
-    the body says, or None; `business_date` is the day on which it counts, fixed here once.
+    `status` is RECEIVED, IGNORED or INVALID, the last two with a `reason`; the client is not known
+    yet. `metric` names the daily count that the event raises by one. `happened_at` is the time in
+    the body, or None; `business_date`, the day on which the event counts, never changes.
     """
 
     instance: str

@@ -1,7 +1,7 @@
-"""The types of event that Email Bison sends, and what each says of the numbers.
+"""The types of event that Email Bison sends, and which count each raises.
 
-Types, members and keys are those of the vendor's document and of what was observed live: bodies
-carry no id of the event, so it is known by the things it tells of.
+Types, members and keys are from the vendor's documentation and from live observation. A body has
+no id of the event itself, so the ids of what it is about identify it.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ class Kind:
     """How the events of one type count.
 
     `metric` is the daily count that an event raises by one, a name of `columns.FACT_COUNTS`.
-    `keys` are the members of `data` that tell two events apart: the first group of which all are
-    there. `happened_at` is the member that says when it happened, where one does; a
-    `campaign_event` of the very same type says so for any type.
+    `keys` are the members of `data` that tell two events apart: the first group that is complete.
+    `happened_at` is the member with the time of the event, if the type has one; for any type, a
+    `campaign_event` of the same type has it as well.
     """
 
     metric: str
@@ -25,8 +25,8 @@ class Kind:
 COUNTED = {
     "email_sent": Kind("sent", (("scheduled_email.id",),), "scheduled_email.sent_at"),
     "lead_replied": Kind("replied", (("reply.id",),), "reply.date_received"),
-    # A lead counts once in a campaign. `reply.date_received` is when the mail came, hours before
-    # anybody marked it, so it does not say when the lead turned interested.
+    # A lead counts once in a campaign. `reply.date_received` is when the reply arrived, hours
+    # before anybody marked it, so it is not the time at which the lead became interested.
     "lead_interested": Kind("interested", (("lead.id", "campaign.id"), ("reply.id",))),
     "email_bounced": Kind(
         "bounced", (("scheduled_email.id",), ("reply.id",)), "reply.date_received"
@@ -34,7 +34,7 @@ COUNTED = {
     "lead_unsubscribed": Kind("unsubscribed", (("campaign_event.id",), ("scheduled_email.id",))),
 }
 
-# Documented, and of no meaning for the numbers: stored, not counted.
+# Documented types that do not affect the numbers: stored, not counted.
 NOT_COUNTED = frozenset(
     {
         "manual_email_sent",

@@ -1,4 +1,4 @@
-"""From the bytes of a body to an `Event`. Nothing that arrives makes this raise."""
+"""Parses the bytes of a body into an `Event`. No body makes it raise."""
 
 import json
 import re
@@ -12,38 +12,38 @@ from kpi_pipeline.domain.events.event import Event, EventSource, EventStatus
 from kpi_pipeline.domain.events.kinds import COUNTED, NOT_COUNTED, Kind
 
 _LARGEST_ID = 2**63 - 1
-# Clocks differ by some seconds; what lies further ahead is no time at which it happened.
+# Clocks differ by some seconds; a time further ahead of the arrival is not believed.
 _CLOCKS_DIFFER = timedelta(minutes=5)
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _LONGEST_URL = 200
 
 
 class _MalformedError(ValueError):
-    """Why a body can't be understood, as a clause; it quotes nothing of the body's values."""
+    """Why a body can't be understood, as a clause that quotes no value of the body."""
 
 
 def parse_event(
     body: bytes, *, instance: str, source: EventSource, arrived_at: datetime, tz: ZoneInfo
 ) -> Event:
-    """Read a body that came in for `instance` at the aware instant `arrived_at`.
+    """Parse a body that arrived for `instance` at the aware instant `arrived_at`.
 
-    Its business date, in `tz`, is that of the time at which it happened, where the body holds one
-    that fits its type, else that of its arrival. A malformed body gives an INVALID event with the
-    reason; one of a type that no number is made of, an IGNORED one.
+    The business date, in `tz`, is that of the time of the event, if the body has one that fits the
+    type, else that of the arrival. A malformed body gives an INVALID event with the reason, and a
+    type that is not counted an IGNORED one.
     """
     digest = f"sha256={sha256(body).hexdigest()}"
     event_type: str | None = None
     workspace_id: int | None = None
     instance_url: str | None = None
     try:
-        envelope, data = _parts(body)
-        instance_url = _url_of(envelope)
-        event_type = _type_of(envelope)
-        workspace_id = _id_at(envelope, "workspace_id")
+        envelope, data = _parse_body(body)
+        instance_url = _parse_url(envelope)
+        event_type = _parse_type(envelope)
+        workspace_id = _parse_id(envelope, "workspace_id")
         if workspace_id is None:
-            raise _MalformedError("event.workspace_id is no number of a workspace")
+            raise _MalformedError("event.workspace_id is no id of a workspace")
         kind = COUNTED.get(event_type)
-        known_by = digest if kind is None else _known_by(kind, data)
+        identity = digest if kind is None else _identity(kind, data)
     except _MalformedError as error:
         return Event(
             instance=instance,
@@ -64,7 +64,7 @@ def parse_event(
         source=source,
         arrived_at=arrived_at,
         body=body,
-        idempotency_key=f"{instance} {workspace_id} {event_type} {known_by}",
+        idempotency_key=f"{instance} {workspace_id} {event_type} {identity}",
         status=EventStatus.IGNORED if kind is None else EventStatus.RECEIVED,
         business_date=business_date(happened_at or arrived_at, tz),
         reason=_why_ignored(event_type) if kind is None else None,
@@ -76,8 +76,8 @@ def parse_event(
     )
 
 
-def _parts(body: bytes) -> tuple[Mapping[str, object], Mapping[str, object]]:
-    """The envelope, and what it tells of."""
+def _parse_body(body: bytes) -> tuple[Mapping[str, object], Mapping[str, object]]:
+    """The members `event` and `data`."""
     try:
         # Replies hold raw control characters, which strict JSON forbids.
         content = json.loads(body.decode(), strict=False)
@@ -91,26 +91,26 @@ def _parts(body: bytes) -> tuple[Mapping[str, object], Mapping[str, object]]:
     return envelope, data if isinstance(data, dict) else {}
 
 
-def _type_of(envelope: Mapping[str, object]) -> str:
-    """The type in lower case: subscribed to in one case, sent in the other, and seen in both."""
+def _parse_type(envelope: Mapping[str, object]) -> str:
+    """The type in lower case: the vendor writes types in both cases."""
     value = envelope.get("type")
     found = value.strip().lower() if isinstance(value, str) else ""
     if not re.fullmatch(r"[a-z0-9_.-]{1,64}", found, re.ASCII):
-        raise _MalformedError("event.type is no name of a type")
+        raise _MalformedError("event.type is no type name")
     return found
 
 
-def _known_by(kind: Kind, data: Mapping[str, object]) -> str:
+def _identity(kind: Kind, data: Mapping[str, object]) -> str:
     for group in kind.keys:
-        found = [(path, _id_at(data, path)) for path in group]
+        found = [(path, _parse_id(data, path)) for path in group]
         if all(number is not None for _, number in found):
             return " ".join(f"{path}={number}" for path, number in found)
     wanted = " or ".join(" and ".join(f"data.{path}" for path in group) for group in kind.keys)
-    raise _MalformedError(f"it lacks {wanted}, by which such events are told apart")
+    raise _MalformedError(f"it lacks {wanted}, which identifies such an event")
 
 
-def _id_at(content: Mapping[str, object], path: str) -> int | None:
-    """The id at a path, as a number or in digits, or None."""
+def _parse_id(content: Mapping[str, object], path: str) -> int | None:
+    """The id at a path, which may be a number or a string of digits, or None."""
     value = _at(content, path)
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}", value, re.ASCII):
         value = int(value)
@@ -122,20 +122,20 @@ def _id_at(content: Mapping[str, object], path: str) -> int | None:
 def _happened_at(
     event_type: str, kind: Kind, data: Mapping[str, object], arrived_at: datetime
 ) -> datetime | None:
-    """The time that the body gives, if it fits the type and can be true."""
+    """The time in the body, if it fits the type and is plausible."""
     candidates = [] if kind.happened_at is None else [_at(data, kind.happened_at)]
-    told = _at(data, "campaign_event.type")
-    if isinstance(told, str) and told.strip().lower() == event_type:
+    named = _at(data, "campaign_event.type")
+    if isinstance(named, str) and named.strip().lower() == event_type:
         candidates.append(_at(data, "campaign_event.created_at"))
     for value in candidates:
-        moment = _instant(value)
+        moment = _parse_instant(value)
         if moment is not None and _EARLIEST <= moment <= arrived_at + _CLOCKS_DIFFER:
             return min(moment, arrived_at)
     return None
 
 
-def _instant(value: object) -> datetime | None:
-    """An ISO time with its offset, in UTC. Without one it can't be known which day it means."""
+def _parse_instant(value: object) -> datetime | None:
+    """An ISO time with an offset, in UTC, or None: without one, its day is not known."""
     if not isinstance(value, str):
         return None
     try:
@@ -152,7 +152,7 @@ def _at(content: Mapping[str, object], path: str) -> object:
     return value
 
 
-def _url_of(envelope: Mapping[str, object]) -> str | None:
+def _parse_url(envelope: Mapping[str, object]) -> str | None:
     value = envelope.get("instance_url")
     if isinstance(value, str) and value.isascii() and value.isprintable():
         return value.strip()[:_LONGEST_URL] or None
@@ -161,5 +161,5 @@ def _url_of(envelope: Mapping[str, object]) -> str | None:
 
 def _why_ignored(event_type: str) -> str:
     if event_type in NOT_COUNTED:
-        return f"No number is made of {event_type}."
-    return f"The type {event_type} is not known to this version."
+        return f"Events of the type {event_type} are not counted."
+    return f"The event type {event_type} is not known to this version."
