@@ -1,10 +1,14 @@
+import asyncio
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import anyio
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from kpi_pipeline.db.locks import lock_client
+from kpi_pipeline.db.locks import finish_in_thread, lock_client
+from kpi_pipeline_tests.db.side_by_side import run
 
 # Read from pg_locks, which is never cached; pg_stat_activity stands still within a transaction.
 WAITING = text(
@@ -61,3 +65,93 @@ def test_a_failed_transaction_frees_its_client(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = '2s'"))
         lock_client(connection, "harbor")
+
+
+class Work:
+    """Work in a thread that ends when it is let go."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.started = threading.Event()
+        self.let_go = threading.Event()
+        self.ended = False
+        self._error = error
+
+    def __call__(self) -> str:
+        self.started.set()
+        assert self.let_go.wait(60)
+        self.ended = True
+        if self._error:
+            raise self._error
+        return "done"
+
+    async def until_started(self) -> None:
+        while not self.started.is_set():
+            await asyncio.sleep(0.001)
+
+    async def steps_later_let_go(self) -> None:
+        """Let the work go once the event loop had the time to cut it short."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+        self.let_go.set()
+
+
+@pytest.mark.parametrize("error", [None, ValueError("lost in favour of the cancellation")])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_task_that_is_cancelled_ends_after_its_thread(
+    times: int, error: ValueError | None
+) -> None:
+    async def work() -> bool:
+        working = Work(error)
+        task = asyncio.create_task(finish_in_thread(working))
+        await working.until_started()
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+        await working.steps_later_let_go()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return working.ended
+
+    assert run(work())
+
+
+def test_a_scope_that_is_cancelled_ends_after_its_thread() -> None:
+    async def work() -> tuple[bool, bool]:
+        working, went_on = Work(), False
+        async with anyio.create_task_group() as group:
+
+            async def call() -> None:
+                nonlocal went_on
+                await finish_in_thread(working)
+                await anyio.sleep(0)
+                went_on = True
+
+            group.start_soon(call)
+            await working.until_started()
+            group.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await working.steps_later_let_go()
+        return working.ended, went_on
+
+    assert run(work()) == (True, False)
+
+
+def test_work_begins_even_in_a_scope_that_is_cancelled_already() -> None:
+    async def work() -> bool:
+        working = Work()
+        working.let_go.set()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await finish_in_thread(working)
+        return working.ended
+
+    assert run(work())
+
+
+def test_the_result_and_the_error_of_a_thread_come_back_as_they_are() -> None:
+    def fail() -> str:
+        raise KeyError("harbor")
+
+    assert run(finish_in_thread(lambda: "done")) == "done"
+    with pytest.raises(KeyError, match="harbor"):
+        run(finish_in_thread(fail))
