@@ -170,7 +170,7 @@ def test_the_check_names_each_event_that_does_not_count_and_what_to_do(
 
     assert not evaluation.passed
     assert {
-        row["id"]: (row["trouble"], row["client"])
+        row["id"]: (row["problem"], row["client"])
         for row in rows_of(evaluation.metadata["problems"])
     } == {
         waiting: ("waiting", first),
@@ -219,7 +219,7 @@ def test_a_poisonous_event_is_set_aside_and_named_and_its_clients_numbers_recove
     assert statuses(installation)[poison] == "set_aside"
     assert asked(installation, look(installation)) == []
     (row,) = rows_of(check(installation).metadata["problems"])
-    assert (row["id"], row["client"], row["trouble"]) == (poison, bad, "set aside")
+    assert (row["id"], row["client"], row["problem"]) == (poison, bad, "set aside")
     assert "failed" in str(row["reason"])
     # The next sync works again, and so does what arrives later; only the one event is left out.
     agency.synced([today], [bad])

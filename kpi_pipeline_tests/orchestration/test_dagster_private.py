@@ -1,0 +1,343 @@
+"""Each private name of Dagster's exists, and behaves as the pipeline assumes.
+
+When a test here turns red under a new version of Dagster, its message names what to adapt in
+dagster_private.py or runtime/storage.py.
+"""
+
+import inspect
+import logging
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import pytest
+from dagster import DagsterEvent, DagsterInstance, DagsterRunStatus, EventLogEntry
+from dagster._core.events import StepMaterializationData
+from dagster._core.storage import tags
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
+from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
+from sqlalchemy import create_engine, select
+
+from kpi_pipeline.orchestration import dagster_private, runs
+from kpi_pipeline.orchestration.runtime import DEFINITIONS
+from kpi_pipeline.orchestration.runtime.daemon import BACKFILL_INTERVAL_SECONDS
+from kpi_pipeline_tests.orchestration.installation import instance_in_files, temporary_instance
+from kpi_pipeline_tests.orchestration.ticks import leave_tick
+
+InstigatorType = dagster_private.InstigatorType
+
+
+@pytest.fixture(scope="module")
+def in_files() -> Iterator[DagsterInstance]:
+    with instance_in_files() as instance:
+        yield instance
+
+
+def column_types(table: Any, *names: str) -> list[type]:
+    return [table.c[name].type.python_type for name in names]
+
+
+# The clean-up of old runs.
+
+
+def test_the_event_log_has_the_columns_that_the_clean_up_reads() -> None:
+    events = dagster_private.SqlEventLogStorageTable
+    names = ("id", "run_id", "dagster_event_type", "asset_key", "partition", "timestamp")
+    assert column_types(events, *names) == [int, str, str, str, str, datetime]
+    assert column_types(dagster_private.AssetEventTagsTable, "event_id") == [int]
+    assert column_types(dagster_private.AssetKeyTable, "last_run_id") == [str]
+    checks = dagster_private.AssetCheckExecutionsTable
+    names = ("id", "asset_key", "check_name", "create_timestamp")
+    assert column_types(checks, *names) == [int, str, str, datetime]
+
+
+def test_the_run_storage_has_the_columns_that_the_clean_up_reads() -> None:
+    names = ("id", "run_id", "status", "end_time")
+    assert column_types(dagster_private.RunsTable, *names) == [int, str, str, float]
+    assert column_types(dagster_private.RunTagsTable, "run_id", "key", "value") == [str] * 3
+    assert column_types(dagster_private.BulkActionsTable, "key", "status") == [str, str]
+
+
+def test_a_materialization_outside_of_a_run_has_the_run_id_of_no_run() -> None:
+    with temporary_instance() as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization("news"))
+        event = instance.get_latest_materialization_event(dg.AssetKey("news"))
+    assert event is not None
+    assert event.run_id == dagster_private.RUNLESS_RUN_ID
+
+
+def test_a_backfill_is_finished_in_these_states_and_unfinished_in_all_others() -> None:
+    finished = {status.value for status in dagster_private.BULK_ACTION_TERMINAL_STATUSES}
+    assert finished == {
+        *("COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"),
+    }
+    (kind,) = {type(status) for status in dagster_private.BULK_ACTION_TERMINAL_STATUSES}
+    assert {status.value for status in kind} - finished == {"REQUESTED", "CANCELING", "FAILING"}
+
+
+# The states of schedules and sensors.
+
+
+@pytest.mark.parametrize("kind", ["SCHEDULE", "SENSOR"])
+def test_the_instance_returns_states_and_ticks_of_the_types_that_we_read(
+    in_files: DagsterInstance, kind: str
+) -> None:
+    name = f"a {kind.lower()}"
+    leave_tick(in_files, name, kind=InstigatorType(kind), good=False)
+
+    (state,) = [it for it in in_files.all_instigator_state() if it.instigator_name == name]
+    (tick,) = in_files.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)
+
+    assert isinstance(state, dagster_private.InstigatorState)
+    assert state.is_running
+    assert state.instigator_type is InstigatorType[kind]
+    assert tick.status is dagster_private.TickStatus.FAILURE
+    assert {it.value for it in dagster_private.TickStatus} >= {"SUCCESS", "SKIPPED", "FAILURE"}
+    storage = in_files.schedule_storage
+    assert storage is not None
+    found = storage.get_batch_ticks([state.selector_id], limit=1)
+    assert [it.timestamp for it in found[state.selector_id]] == [tick.timestamp]
+
+
+def test_a_schedules_data_tells_when_it_was_turned_on_and_a_sensors_data_does() -> None:
+    schedule = dagster_private.ScheduleInstigatorData("1 0 * * *", start_timestamp=5.0)
+    sensor = dagster_private.SensorInstigatorData(last_sensor_start_timestamp=7.0)
+    assert (schedule.start_timestamp, sensor.last_sensor_start_timestamp) == (5.0, 7.0)
+
+
+def test_a_cron_line_is_due_from_the_given_moment_on_and_once_where_clocks_change() -> None:
+    chicago = ZoneInfo("America/Chicago")
+    since = datetime(2026, 3, 7, 2, 30, tzinfo=chicago)
+    times = dagster_private.cron_times("30 2 * * *", chicago.key, since.timestamp())
+    found = [f"{it.astimezone(chicago):%d %H:%M}" for it in islice(times, 3)]
+    # 2:30 does not exist on 8 March.
+    assert found == ["07 02:30", "08 03:00", "09 02:30"]
+
+
+# Tags and states of runs, which are written out in runs.py.
+
+
+def test_the_tags_are_those_of_dagster() -> None:
+    ours = {name: it for name, it in vars(runs).items() if str(it).startswith("dagster/")}
+    assert ours == {
+        "BACKFILL": tags.BACKFILL_ID_TAG,
+        "PARENT_RUN": tags.PARENT_RUN_ID_TAG,
+        "PARTITION": tags.PARTITION_NAME_TAG,
+        "PRIORITY": tags.PRIORITY_TAG,
+        "RANGE_START": tags.ASSET_PARTITION_RANGE_START_TAG,
+        "RANGE_END": tags.ASSET_PARTITION_RANGE_END_TAG,
+        "ROOT_RUN": tags.ROOT_RUN_ID_TAG,
+        "SCHEDULE": tags.SCHEDULE_NAME_TAG,
+        "SENSOR": tags.SENSOR_NAME_TAG,
+        "WILL_RETRY": tags.WILL_RETRY_TAG,
+    }
+    assert tags.MULTIDIMENSIONAL_PARTITION_PREFIX.startswith(f"{runs.PARTITION}/")
+
+
+def test_a_run_is_finished_in_the_states_in_which_dagster_says_so() -> None:
+    assert set(runs.FINISHED) == set(FINISHED_STATUSES)
+    # Managed runs are another product's; in any other state, the two agree.
+    assert set(runs.NOT_FINISHED) - {DagsterRunStatus.MANAGED} == set(NOT_FINISHED_STATUSES)
+
+
+# Materializations in batches.
+
+
+def test_materializations_are_logged_in_batches_and_stay_when_the_step_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "500")
+    keys = ["a", "b", "c"]
+
+    @dg.asset(
+        partitions_def=dg.StaticPartitionsDefinition(keys),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def beacon(context: dg.AssetExecutionContext) -> None:
+        dagster_private.log_materializations(
+            context, [dg.AssetMaterialization("beacon", partition=key) for key in keys[:2]]
+        )
+        raise dg.Failure("as the test asked", allow_retries=False)
+
+    with temporary_instance() as instance:
+        batches: list[int] = []
+        store = instance.event_log_storage.store_event_batch
+        monkeypatch.setattr(
+            instance.event_log_storage,
+            "store_event_batch",
+            lambda events: (batches.append(len(events)), store(events)),
+        )
+        result = dg.materialize(
+            [beacon],
+            instance=instance,
+            tags={runs.RANGE_START: "a", runs.RANGE_END: "c"},
+            raise_on_error=False,
+        )
+
+        assert not result.success
+        assert instance.get_materialized_partitions(dg.AssetKey("beacon")) == {"a", "b"}
+        assert 2 in batches, "both in one batch"
+
+
+# The daemon.
+
+
+def test_the_loop_over_backfills_waits_as_long_as_it_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from dagster._daemon import controller
+    from dagster._daemon.backfill import execute_backfill_iteration_loop
+
+    monkeypatch.setattr(controller, "DEFAULT_DAEMON_INTERVAL_SECONDS", 30)
+    dagster_private.set_backfill_interval(BACKFILL_INTERVAL_SECONDS)
+    waits: list[float] = []
+    ending: Any = SimpleNamespace(wait=waits.append)
+    with temporary_instance() as instance:
+        context: Any = SimpleNamespace(instance=instance)
+        for _ in execute_backfill_iteration_loop(context, logging.getLogger("daemon"), ending):
+            if len(waits) == 2:
+                break
+
+    assert BACKFILL_INTERVAL_SECONDS == 5
+    assert all(0 < seconds <= 5 for seconds in waits)
+
+
+def test_the_daemons_command_is_the_one_that_we_run() -> None:
+    from dagster._daemon.cli import main
+
+    (command,) = [it for it in dg_scripts() if it.name == "dagster-daemon"]
+    assert command.load() is main
+
+
+def dg_scripts() -> Sequence[Any]:
+    from importlib.metadata import distribution
+
+    return [it for it in distribution("dagster").entry_points if it.group == "console_scripts"]
+
+
+# The code server.
+
+
+def test_the_code_server_serves_the_module_and_starts_its_runs_through_our_processes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from dagster._grpc import server
+
+    served: list[Mapping[str, Any]] = []
+
+    class Recording:
+        def __init__(self, **given: Any) -> None:
+            served.append(given)
+
+        def serve(self) -> None:
+            pass
+
+    monkeypatch.setattr(server, "DagsterGrpcServer", Recording)
+    ended, processes = threading.Event(), multiprocessing.get_context("forkserver")
+    try:
+        dagster_private.serve_code(
+            DEFINITIONS,
+            "a location",
+            tmp_path / "socket",
+            ended=ended,
+            processes=processes,
+            threads=2,
+        )
+        api = served[0]["dagster_api_servicer"]
+        assert served[0]["socket"] == str(tmp_path / "socket")
+        assert set(api._loaded_repositories.definitions_by_name) == {"__repository__"}
+        assert api._mp_ctx is processes
+        # The attribute is what starts a run, and nothing else does.
+        source = inspect.getsource(server.DagsterApiServer)
+        assert "self._mp_ctx.Process(" in source
+        assert "multiprocessing.Process(" not in source
+    finally:
+        ended.set()
+
+
+@pytest.mark.parametrize("name", dagster_private.RUN_MODULES)
+def test_what_is_imported_before_runs_are_forked_exists(name: str) -> None:
+    assert import_module(name).__name__ == name
+
+
+# What runtime/storage.py overrides and calls.
+
+
+class Connected(Exception):  # noqa: N818 - no error, but a sign
+    """Raised by the method that ours overrides, in place of a connection."""
+
+
+def with_our_method(base: type[Any], method: str) -> Any:
+    """A storage of dagster-postgres without a database, whose `method` is overridden."""
+
+    def connected(*_: object) -> None:
+        raise Connected
+
+    storage = base.__new__(type("Ours", (base,), {method: connected}))
+    storage._engine = create_engine("postgresql+psycopg2://127.0.0.1:1/none")
+    return storage
+
+
+@pytest.mark.parametrize(
+    ("base", "method", "query"),
+    [
+        (PostgresRunStorage, "connect", lambda it: it.fetchall(select(1))),
+        (PostgresRunStorage, "connect", lambda it: it.fetchone(select(1))),
+        (PostgresRunStorage, "fetchall", lambda it: it.get_runs()),
+        (PostgresRunStorage, "connect", lambda it: it.add_run_tags("a run", {"a": "b"})),
+        (PostgresScheduleStorage, "connect", lambda it: it.all_instigator_state()),
+        (PostgresEventLogStorage, "_connect", lambda it: it.index_connection()),
+        (PostgresEventLogStorage, "_connect", lambda it: it.get_maximum_record_id()),
+        (PostgresEventLogStorage, "_connect", lambda it: it.has_dynamic_partition("a", "b")),
+        (PostgresEventLogStorage, "_connect", lambda it: it.get_dynamic_partitions("a")),
+    ],
+)
+def test_the_storages_connect_through_the_methods_that_ours_override(
+    base: type[Any], method: str, query: Callable[[Any], object]
+) -> None:
+    with pytest.raises(Connected):
+        query(with_our_method(base, method))
+
+
+def test_the_event_log_has_the_steps_of_storing_a_batch() -> None:
+    event = DagsterEvent(
+        "ASSET_MATERIALIZATION",
+        "a job",
+        event_specific_data=StepMaterializationData(
+            dg.AssetMaterialization("beacon", partition="a", tags={"a": "b"})
+        ),
+    )
+    entry = EventLogEntry(  # type: ignore[no-untyped-call]
+        error_info=None,
+        level=10,
+        user_message="",
+        run_id="a run",
+        timestamp=0.0,
+        dagster_event=event,
+    )
+    storage = with_our_method(PostgresEventLogStorage, "_connect")
+
+    row = storage._event_to_row(entry)
+
+    assert {name: row[name] for name in ("run_id", "dagster_event_type", "partition")} == {
+        "run_id": "a run",
+        "dagster_event_type": "ASSET_MATERIALIZATION",
+        "partition": "a",
+    }
+    columns = dagster_private.SqlEventLogStorageTable.c
+    assert row.keys() <= {column.name for column in columns}
+    # test_event_log.py compares what these two write with what the base class writes.
+    for name, arguments in {
+        "_store_asset_event_tags": ["self", "conn", "events", "event_ids"],
+        "_store_asset_event": ["self", "conn", "event", "event_id"],
+    }.items():
+        method = getattr(PostgresEventLogStorage, name)
+        assert list(inspect.signature(method).parameters) == arguments, name
