@@ -1,3 +1,5 @@
+"""The log of calls, and what slows calls down: the shared bottleneck and each call's latency."""
+
 import math
 import re
 import time
@@ -19,8 +21,8 @@ _KEY_LIKE = re.compile(r"(\d+)(\||%7C)\w{20,}", re.IGNORECASE)
 class Call:
     """One call of the API.
 
-    `status` and `answered_at` are None while it is under way; `answered_at` is when the last of
-    the answer was sent, or when the call ended without one. `fault` is the kind that struck it.
+    `status` and `answered_at` are None while it is under way; `answered_at` is the time of the last
+    byte of the answer, or of the end without one. `fault` is the kind of fault that it met.
     """
 
     at: datetime
@@ -36,36 +38,36 @@ class Call:
 
 
 class CallLog:
-    """The calls since the last reset, in the order of their arrival; the last 50,000 are kept."""
+    """The calls since the last reset, in order of arrival; the last 50,000 are kept."""
 
     def __init__(self) -> None:
         self.total = 0
         self._calls: deque[Call] = deque(maxlen=_KEPT)
 
     def add(self, call: Call) -> None:
-        """Keep a call that has just arrived."""
+        """Add a new call."""
         call.path, call.query = without_secrets(call.path), without_secrets(call.query)
         self.total += 1
         self._calls.append(call)
 
     def calls(self) -> list[Call]:
-        """The calls that are kept, first come first."""
+        """The kept calls, oldest first."""
         return list(self._calls)
 
     def reset(self) -> None:
-        """Forget all calls."""
+        """Drop all calls."""
         self.total = 0
         self._calls.clear()
 
 
 def key_id_of(token: str) -> int | None:
-    """The part of a token before its pipe, which is no secret; None where there is none."""
+    """The part of a token before its pipe, which is not secret; None without one."""
     found = _KEY_ID.match(token)
     return int(found[1]) if found else None
 
 
 def without_secrets(text: str) -> str:
-    """The text with the secret of anything that looks like a key left out."""
+    """The text without the secrets of anything that looks like an API key."""
     return _KEY_LIKE.sub(r"\1\2…", text)
 
 
@@ -76,18 +78,18 @@ _SPREAD = 0.5
 
 
 class QueueTooLongError(Exception):
-    """The queue before the bottleneck is too long; `retry_after` is in whole seconds."""
+    """Too many calls wait for the bottleneck; `retry_after` is in whole seconds."""
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__(f"the bottleneck is taken for {retry_after} s")
+        super().__init__(f"the bottleneck is busy for {retry_after} s")
         self.retry_after = retry_after
 
 
 class Bottleneck:
-    """What all calls of the instance share: it lets through so many a second, evenly.
+    """The rate limit that all calls of the instance share, spread evenly.
 
     Observed live: a sync of many clients never ran faster than about 9.5 calls a second, however
-    many it made side by side. `calls_per_second` 0 is no limit; `clock` counts seconds.
+    many calls it made concurrently. `calls_per_second` 0 is no limit; `clock` counts seconds.
     """
 
     def __init__(
@@ -97,19 +99,19 @@ class Bottleneck:
         self._clock = clock
         self._next_free = -math.inf
 
-    def take_turn(self) -> float:
-        """Join the queue; gives the seconds to wait. Raises QueueTooLongError beyond 10 of them."""
+    def reserve_slot(self) -> float:
+        """Reserve the next slot; return the seconds until it. Raises QueueTooLongError above 10."""
         now = self._clock()
-        turn = max(now, self._next_free)
-        wait = turn - now
+        slot = max(now, self._next_free)
+        wait = slot - now
         if wait > LONGEST_WAIT:
             raise QueueTooLongError(math.ceil(wait))
-        self._next_free = turn + self._interval
+        self._next_free = slot + self._interval
         return wait
 
 
 class Latency:
-    """Seconds that a call takes beside the bottleneck: log-normal around a mean, from a seed."""
+    """Seconds that a call takes besides the bottleneck: log-normal around a mean, from a seed."""
 
     def __init__(self, mean: float, seed: int) -> None:
         self._mean = mean

@@ -1,20 +1,21 @@
-"""Events on their way to the addresses that are to hear of them, over real HTTP."""
+"""Delivers events to webhook addresses, over real HTTP and with the vendor's retries."""
 
 import asyncio
 import json
 import logging
+import ssl
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
-from bison_sandbox.background import Background
 from bison_sandbox.variants import Variants
 from bison_sandbox.world.clock import utc_now
 
@@ -41,7 +42,7 @@ EVENT_TYPES = (
 
 @dataclass
 class WebhookUrl:
-    """Where a workspace wants to hear of some types of event."""
+    """A workspace's webhook: an address, and the types of event that it subscribes to."""
 
     id: int
     workspace_id: int
@@ -53,7 +54,7 @@ class WebhookUrl:
 
 
 class WebhookUrls:
-    """The webhooks of all workspaces, in the order in which they were made."""
+    """The webhooks of all workspaces, in order of creation."""
 
     def __init__(self) -> None:
         self._last_id = 0
@@ -62,7 +63,7 @@ class WebhookUrls:
     def add(
         self, workspace_id: int, name: str, url: str, events: list[str], now: datetime
     ) -> WebhookUrl:
-        """Register a webhook; an id is never used twice."""
+        """Register a webhook; ids are never reused."""
         self._last_id += 1
         hook = WebhookUrl(self._last_id, workspace_id, name, url, events, now, now)
         self._all[hook.id] = hook
@@ -73,15 +74,15 @@ class WebhookUrls:
         return [hook for hook in self._all.values() if hook.workspace_id == workspace_id]
 
     def subscribed(self, workspace_id: int, event: str) -> list[str]:
-        """The addresses that are to hear of a type of event in one workspace."""
+        """The addresses of one workspace that subscribe to a type of event."""
         return [hook.url for hook in self.of(workspace_id) if event in hook.events]
 
     def get(self, hook_id: int) -> WebhookUrl | None:
-        """The webhook with this id, in whatever workspace."""
+        """The webhook with this id, in any workspace."""
         return self._all.get(hook_id)
 
     def remove(self, hook_id: int) -> None:
-        """Forget a webhook."""
+        """Remove a webhook."""
         del self._all[hook_id]
 
 
@@ -90,11 +91,11 @@ _KEPT = 50_000
 
 @dataclass
 class Delivery:
-    """An event on its way to an address.
+    """The delivery of one event to one address.
 
-    `url` holds the receiver's secret, so it shows in no repr. `delay` is by how many seconds the
-    delivery is late by itself. Times are real ones, even where the sandbox's clock stands still:
-    they tell of traffic. `last_status` is None where the last try got no answer.
+    `url` contains the receiver's secret, so no repr shows it. `delay` is in seconds, before the
+    first try. Times are real ones even while the sandbox's clock is frozen, since they describe
+    traffic. `last_status` is None if the last try got no answer.
     """
 
     url: str = field(repr=False)
@@ -117,22 +118,19 @@ class Delivery:
 
 
 class DeliveryLog:
-    """The deliveries since the last reset, in the order in which they were asked for.
-
-    The last 50,000 are kept; the counts are of all of them.
-    """
+    """The deliveries since the last reset, in order; the last 50,000 are kept, all are counted."""
 
     def __init__(self) -> None:
         self.pending = self.delivered = self.given_up = 0
         self._deliveries: deque[Delivery] = deque(maxlen=_KEPT)
 
     def add(self, delivery: Delivery) -> None:
-        """Keep a delivery that has just been asked for."""
+        """Add a new delivery."""
         self.pending += 1
         self._deliveries.append(delivery)
 
     def end(self, delivery: Delivery, delivered_at: datetime | None) -> None:
-        """Note that a delivery arrived, or, without a time, that it is given up."""
+        """Record that a delivery arrived, or, without a time, that it is given up."""
         delivery.delivered_at = delivered_at
         delivery.given_up = delivered_at is None
         delivery.content = b""
@@ -141,23 +139,23 @@ class DeliveryLog:
         self.given_up += delivered_at is None
 
     def newest(self, limit: int | None) -> Iterator[Delivery]:
-        """The last so many of those that are kept, all without a limit; first come first."""
+        """The last `limit` deliveries that are kept, or all of them, oldest first."""
         skipped = 0 if limit is None else max(0, len(self._deliveries) - limit)
         return (each for place, each in enumerate(self._deliveries) if place >= skipped)
 
     def reset(self) -> None:
-        """Forget all that have ended; those under way stay, and are counted when they end."""
+        """Drop the ended deliveries; pending ones stay, and are counted when they end."""
         self.delivered = self.given_up = 0
         self._deliveries = deque((each for each in self._deliveries if each.is_pending), _KEPT)
 
 
 def host_of(url: str) -> str:
-    """Host and port of an address, without a name or a password that stand before them."""
+    """Host and port of an address, without user name and password."""
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def shown_url(url: str) -> str:
-    """Host and path of an address, but for the last part of the path, which is secret."""
+    """Host and path of an address without the last part of the path, which is secret."""
     path, _, _ = urlsplit(url).path.rstrip("/").rpartition("/")
     return f"{host_of(url)}{path}/…"
 
@@ -165,47 +163,47 @@ def shown_url(url: str) -> str:
 MOST_RETRIES = 5
 _TIMEOUT_SECONDS = 10.0
 _KEEP_ALIVE_SECONDS = 2.0
-"""Less than servers grant: a connection that they close as it is used again is a lost try."""
+"""Shorter than servers keep a connection open: reusing one that they close costs a try."""
 
 _AT_ONCE_TO_A_HOST = 50
 _AT_ONCE_TO_AN_ADDRESS = 25
-"""So that an address that answers slowly leaves room for the others of its host."""
+"""Fewer than per host: a slow address leaves room for the others of its host."""
 
 _sends: ContextVar[bool] = ContextVar("sends", default=False)
 
 
-class _NothingOfDeliveries(logging.Filter):
-    """Keeps the addresses out of the log: httpx would tell of each, with the secret in its path."""
+class _NoDeliveries(logging.Filter):
+    """Keeps deliveries out of httpx's log, which would show the secret in the address's path."""
 
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - the base class's name
         return not _sends.get()
 
 
-_FILTER = _NothingOfDeliveries()
+_FILTER = _NoDeliveries()
 
 
 class Deliveries:
-    """Sends events, each by itself, and logs how that went.
+    """Sends events, each one separately, and logs the results.
 
-    An answer 2xx is a delivery; after any other, or none, it is sent again, five times at most,
-    each wait twice as long as the one before. `variants` tells those of the moment.
+    An answer 2xx ends a delivery; after any other answer, or none, it is sent again, up to five
+    times, each wait twice as long as the one before. `variants` returns the current ones.
     """
 
     def __init__(self, seed: int, variants: Callable[[], Variants]) -> None:
         self.log = DeliveryLog()
-        self._manners = variants
+        self._variants = variants
         self._chance = Random(f"{seed} deliveries")  # noqa: S311 - delays, not secrets
         self._waiting: asyncio.Queue[Delivery] = asyncio.Queue()
-        self._background = Background(self._work)
+        self._task: asyncio.Task[None] | None = None
         self._lanes = _Lanes()
 
     def send(self, url: str, event: Mapping[str, Any]) -> None:
-        """Send the body of an event to an address, by the variants once or twice; returns at once.
+        """Queue an event for an address, once or twice as the variants say; does not wait.
 
-        To be called from within the event loop.
+        Must be called from within the event loop.
         """
-        variants, chance = self._manners(), self._chance
-        # All drawn in any case: a variant that is changed moves nobody else's chances.
+        variants, chance = self._variants(), self._chance
+        # Draw all in any case: changing a variant must not change the draws of later deliveries.
         draws = [(chance.random(), chance.expovariate(1.0)) for _ in range(2)]
         twice = chance.random() < variants.delivery_repeats
         for draw, lateness in draws if twice else draws[:1]:
@@ -226,19 +224,24 @@ class Deliveries:
             )
             self.log.add(delivery)
             self._waiting.put_nowait(delivery)
-        self._background.start()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        """Give up sending; what is pending is lost."""
-        await self._background.stop()
+        """Stop sending; pending deliveries are lost."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
     async def _work(self) -> None:
         logging.getLogger("httpx").addFilter(_FILTER)
         _sends.set(True)
-        # No limit of its own: each delivery waits for its lane, and never for another host's.
+        # No limit here: each delivery waits for its own lane only.
         limits = httpx.Limits(max_connections=None, keepalive_expiry=_KEEP_ALIVE_SECONDS)
         async with (
-            httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, limits=limits, trust_env=False) as client,
+            httpx.AsyncClient(
+                timeout=_TIMEOUT_SECONDS, limits=limits, trust_env=False, verify=_tls()
+            ) as client,
             asyncio.TaskGroup() as under_way,
         ):
             while True:
@@ -261,11 +264,17 @@ class Deliveries:
             if delivery.tries > MOST_RETRIES:
                 self.log.end(delivery, None)
                 return
-            await asyncio.sleep(self._manners().delivery_retry_seconds * 2 ** (delivery.tries - 1))
+            await asyncio.sleep(self._variants().delivery_retry_seconds * 2 ** (delivery.tries - 1))
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for all sandboxes of a process: loading the certificates takes 50 ms."""
+    return httpx.create_ssl_context()
 
 
 class _Lanes:
-    """How many deliveries may be under way at once: to an address, and to a host."""
+    """Limits the concurrent deliveries, per address and per host."""
 
     def __init__(self) -> None:
         self.of_address = defaultdict[str, asyncio.Semaphore](
@@ -277,13 +286,13 @@ class _Lanes:
 
 
 async def _status_of(client: httpx.AsyncClient, delivery: Delivery) -> int | None:
-    """Send once; the answer's status, or None without an answer in time."""
+    """Send once; return the status, or None without an answer in time."""
     headers = {"Content-Type": "application/json"}
     try:
-        # The client's own limit is one of silence: an answer that trickles in never meets it.
+        # httpx's time-out is for each read: an answer that trickles in never exceeds it.
         async with asyncio.timeout(_TIMEOUT_SECONDS):
             answer = await client.post(delivery.url, content=delivery.content, headers=headers)
     except (httpx.HTTPError, OSError, ValueError):
-        # TimeoutError is an OSError. A ValueError is a name that no host can have.
+        # TimeoutError is an OSError. A ValueError comes from an invalid host name.
         return None
     return answer.status_code

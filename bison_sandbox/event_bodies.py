@@ -1,7 +1,7 @@
-"""What the vendor's webhooks tell, as far as public material shows their bodies.
+"""Bodies of the vendor's webhooks, as far as public material shows them.
 
-The envelope holds no id of the event, no time and no signature: a receiver knows an event by the
-things that it tells of.
+The envelope holds no event id, no time and no signature: a receiver can identify an event only by
+the ids of the records in it.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from bison_sandbox.world.workspaces import Campaign
 _TITLES = words("Founder Owner CFO COO Partner")
 _SENDERS = 4
 _NULL_ADDRESS, _NO_ADDRESS, _NO_UUID, _NO_VARIABLES = 0.05, 0.10, 0.12, 0.3
-"""Chances, the second one counted from the first: observed live, without a figure."""
+"""Cumulative chances; observed live, without figures."""
 
 
 def interested_event(
@@ -28,11 +28,11 @@ def interested_event(
     zone: ZoneInfo,
     instance_url: str | None,
 ) -> dict[str, Any]:
-    """The body that tells of a lead that turned interested.
+    """The body of the event that a lead turned interested.
 
-    `zone` is the one of the workspace's days, and `instance_url` None leaves that member out. Some
-    leads have null for an address and some none, and some replies have no uuid. No time in it is
-    that of the marking: all tell of the mail and of the reply, hours before.
+    `zone` is the one of the workspace's days; without an `instance_url` that member is missing.
+    Some leads have a null address or none, and some replies have no uuid. No time in the body is
+    that of the marking: all are of the mail and the reply, hours before.
     """
     reply = mark.reply
     chance = uniforms(seed, mark.workspace_id, "event", reply.id)

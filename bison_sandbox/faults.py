@@ -1,4 +1,4 @@
-"""What can go wrong with a call, kind by kind, and which calls it is to strike."""
+"""Faults: what can go wrong with a call, and which calls a fault applies to."""
 
 import copy
 import re
@@ -17,13 +17,13 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from bison_sandbox.requests import VERBATIM, InvalidError, refused
+from bison_sandbox.requests import VERBATIM, InvalidError, invalid_fields
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class NoSuchPlaceError(Exception):
-    """The document has nothing at the pointer that could be changed so."""
+    """The document has no such place, or one that can't be changed in that way."""
 
 
 def with_value(document: Any, pointer: str, value: object) -> Any:
@@ -57,7 +57,7 @@ def with_twice(document: Any, pointer: str) -> Any:
 
 
 def _parent(document: Any, pointer: str) -> tuple[Any, str]:
-    """What holds the place, and by which name it does."""
+    """The object or array that holds the place, and the place's name in it."""
     *above, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
     for part in above:
         document = _child(document, part)
@@ -87,12 +87,12 @@ _HEADER_TEXT = re.compile(r"[\x20-\x7e]+")
 
 
 class Fault(BaseModel):
-    """Something that goes wrong with certain calls; a kind each below.
+    """Something that goes wrong with certain calls; the kinds are below.
 
-    It strikes the calls that all of its selectors fit: `path` is a part of the path, `workspace_id`
-    the workspace that a call would be answered for (for a switch or a new key: the one it names),
-    `key` the sort of key it came with. It lets `after` such calls pass first and strikes `times` of
-    them, for ever where that is None.
+    It applies to calls that match all selectors: `path` is a part of the path, `workspace_id` the
+    workspace that the call acts in (for a switch or a new key: the one it names), `key` the sort of
+    API key. `after` matching calls pass first, then it applies to `times` of them, or to all if
+    that is None.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -105,15 +105,15 @@ class Fault(BaseModel):
     after: Annotated[int, Field(ge=0)] = 0
     times: Annotated[int, Field(ge=1)] | None = None
 
-    def told(self) -> dict[str, object]:
-        """Its kind, and the options that were given."""
+    def as_json(self) -> dict[str, object]:
+        """Its kind and the given options."""
         return {"kind": self.kind, **self.model_dump(exclude_unset=True)}
 
 
 class Status(Fault):
     """An answer with that status, in the vendor's words or as a proxy's page.
 
-    `retry_after` is seconds or a text such as an HTTP date, False for no such header, and None for
+    `retry_after` is in seconds or a text such as an HTTP date; False is no such header, and None is
     what the variant says.
     """
 
@@ -156,13 +156,13 @@ class Empty(Fault):
 
 
 class Html(Fault):
-    """HTTP 200 with a page in place of an answer."""
+    """HTTP 200 with an HTML page."""
 
     kind = "html"
 
 
 class Cut(Fault):
-    """The first half of the real answer, as if that were all of it."""
+    """The first half of the real answer, with a Content-Length that fits it."""
 
     kind = "cut"
 
@@ -231,7 +231,7 @@ KINDS: Mapping[str, type[Fault]] = {
 
 
 def fault_from(values: Mapping[str, object]) -> Fault:
-    """A fault from its `kind` and its options. Raises InvalidError, which names the field."""
+    """A fault from its `kind` and options. Raises InvalidError, which names the field."""
     options = dict(values)
     kind = KINDS.get(str(options.pop("kind", "")))
     if kind is None:
@@ -240,12 +240,12 @@ def fault_from(values: Mapping[str, object]) -> Fault:
     try:
         return kind.model_validate(options)
     except ValidationError as error:
-        raise refused(error, kind.model_fields) from error
+        raise invalid_fields(error, kind.model_fields) from error
 
 
 @dataclass
-class Standing:
-    """A fault that is in force: how many calls it let pass, and how many it has struck."""
+class ActiveFault:
+    """A fault in force, with the numbers of calls that passed and that it struck."""
 
     id: int
     fault: Fault
@@ -254,51 +254,51 @@ class Standing:
 
 
 class Faults:
-    """The faults in force, in the order in which they were made; the first that fits strikes.
+    """The faults in force, in order of creation; the first one that matches a call strikes it.
 
-    A call that one fault has struck is not seen by those behind it.
+    A call that one fault strikes does not count for the later ones.
     """
 
     def __init__(self) -> None:
         self._last_id = 0
-        self._all: dict[int, Standing] = {}
+        self._all: dict[int, ActiveFault] = {}
 
-    def add(self, fault: Fault) -> Standing:
-        """Put a fault in force; an id is never used twice."""
+    def add(self, fault: Fault) -> ActiveFault:
+        """Put a fault in force; ids are never reused."""
         self._last_id += 1
-        standing = Standing(self._last_id, fault)
-        self._all[standing.id] = standing
-        return standing
+        active = ActiveFault(self._last_id, fault)
+        self._all[active.id] = active
+        return active
 
-    def all(self) -> list[Standing]:
-        """Those in force, and those that have struck often enough."""
+    def all(self) -> list[ActiveFault]:
+        """All faults, including those that have struck `times` calls."""
         return list(self._all.values())
 
     def remove(self, fault_id: int) -> bool:
-        """Forget one; says whether there was one."""
+        """Remove one; return whether it existed."""
         return self._all.pop(fault_id, None) is not None
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all."""
         self._all.clear()
 
     def strike(
         self, method: str, path: str, workspace_id: int | None, *, master: bool
-    ) -> Standing | None:
-        """The fault that strikes this call, counted; None where it is spared."""
-        for standing in self._all.values():
-            fault = standing.fault
+    ) -> ActiveFault | None:
+        """The fault that strikes this call, which counts for it; None if no fault does."""
+        for active in self._all.values():
+            fault = active.fault
             fits = (
                 fault.path in path
                 and fault.method in (None, method)
                 and fault.workspace_id in (None, workspace_id)
                 and fault.key in (None, "master" if master else "workspace")
             )
-            if not fits or standing.struck == fault.times:
+            if not fits or active.struck == fault.times:
                 continue
-            if standing.passed < fault.after:
-                standing.passed += 1
+            if active.passed < fault.after:
+                active.passed += 1
                 continue
-            standing.struck += 1
-            return standing
+            active.struck += 1
+            return active
         return None

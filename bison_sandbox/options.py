@@ -1,8 +1,14 @@
-from dataclasses import dataclass, field
+"""What a sandbox is started with, as an object and as words of a command line."""
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from zoneinfo import ZoneInfo
 
-from bison_sandbox.faults import Fault
+from bison_sandbox.faults import KINDS, Fault, fault_from
+from bison_sandbox.requests import InvalidError
 from bison_sandbox.variants import Variants
 
 MOST_CLIENTS = 10_000
@@ -18,14 +24,16 @@ class SandboxError(Exception):
 class SandboxOptions:
     """What a sandbox is started with.
 
-    `port` 0 takes any free one. `clients` is the number of workspaces at the start, and with
-    `seed` fixes the whole estate. `calls_per_second` is what the one bottleneck of the instance
-    lets through, 0 for no limit; `latency` is the mean of the seconds that a call takes beside
-    it, 0 for none. `today` is the day that the sandbox takes for today when it starts, at the
-    real time of day; None is the real date. `timezone` bounds a day. With a `first_workspace_id`
-    the ids are that one and those that follow it; None draws ids with gaps. `variants` and
-    `faults` are those at the start. A `live` sandbox marks leads interested by itself, `live_pace`
-    times as many as in a real agency of its size.
+    - `port`: 0 takes any free one.
+    - `clients`: the number of workspaces at the start; with `seed` it determines all data.
+    - `calls_per_second`: the limit that all calls of the instance share; 0 for no limit.
+    - `latency`: mean duration of a call in seconds, besides that limit; 0 for none.
+    - `today`: the sandbox's date when it starts, at the real time of day; None for the real date.
+    - `timezone`: where a day begins and ends.
+    - `first_workspace_id`: workspace ids count up from it; None draws ids with gaps.
+    - `variants`, `faults`: those in force at the start.
+    - `live`: leads turn interested while it runs, `live_pace` times as many as in a real agency of
+      its size.
 
     Raises SandboxError for a value out of range.
     """
@@ -71,3 +79,81 @@ class SandboxOptions:
                 f"There is no time zone {self.timezone!r}: give one as Area/City, for example "
                 "America/Chicago."
             ) from error
+
+
+def variants_from_words(words: Sequence[str]) -> Variants:
+    """Variants from texts `NAME=VALUE`; later ones win.
+
+    Raises SandboxError, which names the allowed values.
+    """
+    variants = Variants()
+    defaults = asdict(variants)
+    for word in words:
+        values = {
+            name: _like(defaults.get(name), text) for name, text in _pairs([word], word).items()
+        }
+        try:
+            variants = variants.changed(values)
+        except InvalidError as error:
+            raise _sandbox_error(word, error) from error
+    return variants
+
+
+def fault_from_words(text: str) -> Fault:
+    """A fault from a text `KIND name=value …`, quoted as for a shell.
+
+    A value is parsed as JSON if the option is no text and the value is valid JSON. Raises
+    SandboxError, which names what is allowed.
+    """
+    try:
+        kind, *words = shlex.split(text) or [""]
+    except ValueError as error:
+        raise SandboxError(f"The sandbox can't read {text!r}: its quotes don't match.") from error
+    values = {
+        name: value if name in _text_options(kind) else _json_or_text(value)
+        for name, value in _pairs(words, text).items()
+    }
+    try:
+        return fault_from({**values, "kind": kind})
+    except InvalidError as error:
+        raise _sandbox_error(text, error) from error
+
+
+def _pairs(words: Iterable[str], text: str) -> Mapping[str, str]:
+    pairs = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign:
+            raise SandboxError(f"The sandbox can't read {text!r}: {word!r} is not NAME=VALUE.")
+        pairs[name] = value
+    return pairs
+
+
+def _sandbox_error(text: str, error: InvalidError) -> SandboxError:
+    sentences = [sentence for each in (error.errors or {}).values() for sentence in each]
+    return SandboxError(f"The sandbox can't read {text!r}. {' '.join(sentences)}")
+
+
+def _like(default: object, text: str) -> object:
+    """A text converted to the type of a variant's default; the text itself if that fails."""
+    if isinstance(default, bool):
+        return {"true": True, "false": False}.get(text, text)
+    if isinstance(default, float):
+        try:
+            return float(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _text_options(kind: str) -> set[str]:
+    fields = KINDS.get(kind, Fault).model_fields
+    return {name for name, field in fields.items() if field.annotation in (str, str | None)}
+
+
+def _json_or_text(text: str) -> object:
+    try:
+        value: object = json.loads(text)
+    except ValueError:
+        return text
+    return value

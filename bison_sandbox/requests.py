@@ -1,4 +1,4 @@
-"""Reading what a request brought, with the vendor's words for what is wrong with it."""
+"""Reads requests, and raises errors in the vendor's words."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 
 class ApiError(Exception):
-    """An answer that says what is wrong; `errors` names the fields of a 422."""
+    """An error answer; `errors` has the messages by field, for a 422."""
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class ApiError(Exception):
 
 
 class NotFoundError(ApiError):
-    """There is no such record, or no more."""
+    """The record does not exist (any more)."""
 
     def __init__(self) -> None:
         super().__init__(404, "record_not_found")
 
 
 class ForbiddenError(ApiError):
-    """The key is good, but not for this; the sentence was observed live."""
+    """The API key is valid, but not for this; the sentence was observed live."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -56,7 +56,7 @@ class ForbiddenError(ApiError):
 
 
 class UnauthenticatedError(ApiError):
-    """The key is unknown or revoked. The body may come without the wrapping of other errors."""
+    """The API key is unknown or revoked. The body may lack the wrapping of other errors."""
 
     def __init__(self, *, wrapped: bool, message: str = "Unauthenticated.") -> None:
         super().__init__(401, message)
@@ -68,7 +68,7 @@ class UnauthenticatedError(ApiError):
 
 
 class TooManyAttemptsError(ApiError):
-    """The caller is to wait, for as long as Retry-After says where the answer has it."""
+    """The caller must wait, for as long as Retry-After says if the answer has it."""
 
     def __init__(self, retry_after: int | str | None, message: str = "Too Many Attempts.") -> None:
         headers = None if retry_after is None else {"Retry-After": str(retry_after)}
@@ -83,14 +83,14 @@ class InvalidError(ApiError):
 
 
 async def answer_api_error(_: Request, error: Exception) -> Response:
-    """Starlette's handler of a ApiError."""
+    """Starlette's handler of an ApiError."""
     if not isinstance(error, ApiError):
         raise error
     return error.response()
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
-    """Starlette's handler of what its own routing refuses: an unknown path, a wrong method."""
+    """Starlette's handler of its own errors: an unknown path, a wrong method."""
     if not isinstance(error, HTTPException):
         raise error
     path = request.url.path.lstrip("/")
@@ -104,13 +104,13 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
 
 
 VERBATIM = "verbatim"
-"""The type of a custom error whose message is a whole sentence already."""
+"""The type of a custom error whose message is a complete sentence."""
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
-def refused(error: ValidationError, known: Iterable[str]) -> InvalidError:
-    """A 422 that names each field at fault; `known` are the names that there are."""
+def invalid_fields(error: ValidationError, known: Iterable[str]) -> InvalidError:
+    """A 422 that names each invalid field; `known` are the names of all fields."""
     errors: dict[str, list[str]] = {}
     for each in error.errors(include_url=False, include_input=False):
         field = str(each["loc"][0]) if each["loc"] else "body"
@@ -133,7 +133,7 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 async def json_body(request: Request) -> dict[str, object]:
-    """The body as a JSON object; an empty one for no body, or for one that is no object."""
+    """The body as a JSON object; empty if there is no body or no object."""
     try:
         body = json.loads(await request.body() or b"{}")
     except ValueError:
@@ -174,7 +174,7 @@ def integer_field(body: dict[str, object], field: str) -> int:
 
 
 def is_url(text: str) -> bool:
-    """Whether a text is an address that something can be sent to."""
+    """Whether a text is a URL that a request can be sent to."""
     try:
         parts, port = urlsplit(text), urlsplit(text).port
         host = httpx.URL(text).host

@@ -1,3 +1,5 @@
+"""The sandbox as an ASGI application, and as an HTTP server that runs until a signal."""
+
 import errno
 import logging
 import signal
@@ -21,17 +23,16 @@ from bison_sandbox.state import Sandbox
 
 
 def create_app(options: SandboxOptions) -> Starlette:
-    """A local Email Bison as an ASGI application, with a fresh estate of its own.
+    """A local Email Bison as an ASGI application, with a fresh agency of its own.
 
-    Its lifespan is what it does by itself: a live sandbox marks leads for as long as that lasts,
-    and deliveries that are pending at its end are lost.
+    During its lifespan a live sandbox marks leads; deliveries that are pending at the end are lost.
 
-    Raises SandboxError for a fault that names a workspace which is not in it.
+    Raises SandboxError for a fault that names a workspace that does not exist.
     """
     sandbox = Sandbox(options)
 
     @asynccontextmanager
-    async def at_work(_: Starlette) -> AsyncGenerator[None]:
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
         sandbox.start()
         try:
             yield
@@ -45,7 +46,7 @@ def create_app(options: SandboxOptions) -> Starlette:
             Middleware(Gate, sandbox),
             Middleware(Faulty, sandbox),
         ],
-        lifespan=at_work,
+        lifespan=lifespan,
         exception_handlers={ApiError: answer_api_error, HTTPException: answer_http_error},
     )
     app.router.redirect_slashes = False
@@ -54,9 +55,9 @@ def create_app(options: SandboxOptions) -> Starlette:
 
 
 def serve(options: SandboxOptions) -> None:
-    """Serve until SIGINT or SIGTERM; prints one line with the address once it listens.
+    """Serve until SIGINT or SIGTERM; print one line with the address once it listens.
 
-    Raises SandboxError where the address can't be had, or for a fault that fits no workspace.
+    Raises SandboxError if the address can't be used, or for a fault without a workspace.
     """
     with _listening_socket(options) as listener:
         port = listener.getsockname()[1]
@@ -87,7 +88,7 @@ class _Server(uvicorn.Server):
         print(self._line, flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # Calls that still wait for their turn are cut off, and uvicorn would log each of them.
+        # Calls that still wait are cut off, and uvicorn would log an error for each of them.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
         super().handle_exit(sig, frame)
 
@@ -96,7 +97,7 @@ class _Server(uvicorn.Server):
 def _stopping_on_signals(server: _Server) -> Generator[None]:
     """Keep uvicorn from ending the process with the signal that stopped it.
 
-    It raises the signal again for whoever handled it before; so these handlers stand there.
+    It raises the signal again for the handler that was there before; this one ignores it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

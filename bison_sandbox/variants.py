@@ -1,4 +1,4 @@
-"""How the instance answers in general: what public material leaves open, each variant a value."""
+"""Variants of the instance's behaviour, where public material leaves open which one is real."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -9,7 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
-from bison_sandbox.requests import VERBATIM, refused
+from bison_sandbox.requests import VERBATIM, invalid_fields
 
 _WORKSPACE_ZONES = (
     "America/New_York",
@@ -35,33 +35,32 @@ def _zone_name(name: str) -> str:
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class Variants:
-    """How the sandbox answers; the defaults are the vendor's document.
+    """How the sandbox answers; the defaults follow the vendor's document.
 
-    `counts`: stats are texts, series and plans integers (`documented`), or all are of one kind.
-    `empty_days`: a day without any event stands in the series as zeros, under no label
-    (`omitted`), or each label leaves out its own zero days (`omitted_by_label`).
-    `labels`: the lines of the series in the vendor's order, in another fixed one, without
-    "Interested", or behind an unknown line "Auto Replies".
-    `day_zone`: which zone bounds a day: "" is the sandbox's own, `workspace` one for each.
-    `wrapped_401`: whether a 401 has the body of the other errors.
-    `retry_after`: whether a 429 carries that header.
-    `empty_plan`: nothing planned is an error 400, or an empty list.
-    `paging`: pages only, a cursor on demand, a cursor only, all rows in one answer, or a change
-    from pages to a cursor after the first answer of a walk.
-    `switch_seconds`: how long a switch of the master key takes until it acts.
-    `restless_user`: the chance, before each call with the master key, that its user switches to
-    another workspace in the vendor's own pages.
-    `control_characters`: raw ones stand in names and in replies, as no strict JSON has them.
-    `extra_fields`: every object of an answer holds fields that no document knows.
-    `event_casing`: the type of a delivered event is in upper case, in lower case, or in either by
-    the chance of each delivery (`mixed`).
-    `event_instance_url`: whether an event tells the instance's address.
-    `delivery_seconds`: the mean of the seconds by which a delivery is late, each by a chance of its
-    own, so that they overtake each other.
-    `delivery_repeats`: the share of the deliveries that are made twice, as deliveries of their own.
-    `delivery_retry_seconds`: the wait before a failed delivery's first retry, doubled each time.
+    - `counts`: stats are texts, series and plans integers (`documented`), or all are of one kind.
+    - `empty_days`: a day without events is a zero in the series, missing everywhere (`omitted`), or
+      each label leaves out its own zero days (`omitted_by_label`).
+    - `labels`: the lines of the series in the vendor's order, in another fixed one, without
+      "Interested", or after an unknown line "Auto Replies".
+    - `day_zone`: the zone that bounds a day: "" is the sandbox's, `workspace` one per workspace.
+    - `wrapped_401`: whether a 401 has the body of the other errors.
+    - `retry_after`: whether a 429 has that header.
+    - `empty_plan`: an empty sending plan is an error 400, or an empty list.
+    - `paging`: pages only, a cursor on request, a cursor only, all rows in one answer, or a change
+      from pages to a cursor after the first answer.
+    - `switch_seconds`: how long a switch of the master key takes to act.
+    - `restless_user`: the chance, before each call with the master key, that its user switches to
+      another workspace in the vendor's own pages.
+    - `control_characters`: names and replies contain raw ones, which strict JSON forbids.
+    - `extra_fields`: every object of an answer has undocumented fields.
+    - `event_casing`: the type of a delivered event is in upper case, in lower case, or random for
+      each delivery (`mixed`).
+    - `event_instance_url`: whether an event has the instance's address.
+    - `delivery_seconds`: mean delay of a delivery; the delays are random, so events overtake.
+    - `delivery_repeats`: the share of deliveries that are made twice, independently.
+    - `delivery_retry_seconds`: the wait before a failed delivery's first retry, doubled each time.
 
-    Raises pydantic's ValidationError for a value that is none of these.
+    Raises pydantic's ValidationError for any other value.
     """
 
     counts: Literal["documented", "text", "integers"] = "documented"
@@ -83,14 +82,14 @@ class Variants:
     delivery_retry_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
 
     def changed(self, values: Mapping[str, object]) -> "Variants":
-        """These variants with some of them changed. Raises InvalidError, and then changes none."""
+        """A copy with these values changed. Raises InvalidError if one of them is invalid."""
         try:
             return Variants(**{**asdict(self), **values})
         except ValidationError as error:
-            raise refused(error, names()) from error
+            raise invalid_fields(error, names()) from error
 
     def zone_of(self, workspace_id: int) -> ZoneInfo | None:
-        """The zone that bounds a workspace's days; None for the sandbox's own."""
+        """The zone that bounds a workspace's days; None for the sandbox's own zone."""
         if not self.day_zone:
             return None
         return (
@@ -101,7 +100,7 @@ class Variants:
 
 
 def workspace_zone(workspace_id: int) -> ZoneInfo:
-    """The zone of its own that a workspace has with `day_zone` `workspace`, fixed by its id."""
+    """The workspace's zone with `day_zone` `workspace`; its id determines it."""
     return ZoneInfo(_WORKSPACE_ZONES[workspace_id % len(_WORKSPACE_ZONES)])
 
 

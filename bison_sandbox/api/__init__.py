@@ -1,4 +1,4 @@
-"""The endpoints of Email Bison, one file a topic, behind one gate."""
+"""The endpoints of Email Bison, one file per topic."""
 
 from starlette.routing import BaseRoute
 

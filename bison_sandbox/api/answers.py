@@ -1,12 +1,16 @@
+"""The form of the vendor's answers: their wrapping, and lists by page, by cursor, or whole."""
+
+import base64
+import binascii
 import json
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from urllib.parse import urlencode
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.responses import JSONResponse, Response
 
+from bison_sandbox.requests import InvalidError, base_url
 from bison_sandbox.state import sandbox_of
 
 _UNDOCUMENTED = {"undocumented_flag": True, "undocumented": {"since": 3, "note": "new"}}
@@ -15,12 +19,12 @@ _SHORT = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r"}
 
 
 def answer(request: Request, data: object, status: int = 200) -> JSONResponse:
-    """Data in the wrapping that every answer of the vendor has."""
+    """Data in the vendor's usual wrapping."""
     return whole_answer(request, {"data": data}, status)
 
 
 def whole_answer(request: Request, content: object, status: int = 200) -> JSONResponse:
-    """An answer with all that stands around its data, as the sandbox's variants have it."""
+    """An answer with its complete content, changed as the sandbox's variants say."""
     variants = sandbox_of(request).variants
     if variants.extra_fields:
         content = _with_undocumented(content)
@@ -28,15 +32,15 @@ def whole_answer(request: Request, content: object, status: int = 200) -> JSONRe
 
 
 def text(request: Request, value: str, number: int) -> str:
-    """A text field; by the variant, with control characters in it that belong to this number."""
+    """A text field; one variant adds control characters, chosen by `number`."""
     if not sandbox_of(request).variants.control_characters:
         return value
-    # Every one of the 32 by some number, and a bare line break and tab in each.
+    # Each of the 32 comes with some number; a bare line break and tab come in every text.
     return f"{value[:1]}{chr(number % 32)}{value[1:]}\n\t\x01\x0b"
 
 
 def raw_json(content: object) -> bytes:
-    """JSON with its control characters as they are, which is no strict JSON any more."""
+    """JSON with raw control characters, which strict parsers refuse."""
     strict = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return _ESCAPE.sub(_unescaped, strict).encode()
 
@@ -61,41 +65,111 @@ def _with_undocumented(content: object) -> object:
     return content
 
 
-@dataclass(frozen=True)
-class WholeAnswer:
-    """An answer as the application gave it, before any of it is sent."""
+PER_PAGE = 15
+LAST_PAGE_SERVED = 1_000
 
-    start: Message
-    body: bytes
+Rows = Callable[[int, int], list[dict[str, object]]]
 
-    @classmethod
-    async def of(cls, app: ASGIApp, scope: Scope, receive: Receive) -> "WholeAnswer":
-        """What the application answers to a call."""
-        messages: list[Message] = []
 
-        async def keep(message: Message) -> None:
-            messages.append(message)
+def list_answer(request: Request, total: int, rows: Rows) -> Response:
+    """The requested part of a list of `total` rows; `rows(start, stop)` returns some of them.
 
-        await app(scope, receive, keep)
-        start, *rest = messages
-        return cls(start, b"".join(message.get("body", b"") for message in rest))
+    15 rows per page whatever `per_page` says, and no page past 1,000: both observed live.
+    """
+    paging = sandbox_of(request).variants.paging
+    asked = request.query_params
+    if paging == "whole":
+        return whole_answer(request, {"data": rows(0, total)})
+    by_cursor = paging == "cursor" or (
+        paging == "offer_cursor" and (asked.get("pagination_type") == "cursor" or "cursor" in asked)
+    )
+    # After the first page, the same list continues by cursor.
+    changed = paging == "changing" and ("cursor" in asked or _page_number(request) > 1)
+    if by_cursor or changed:
+        return _by_cursor(request, total, rows)
+    return _by_page(request, total, rows)
 
-    def with_body(self, body: bytes) -> "WholeAnswer":
-        """The same with another body, and with a Content-Length that fits it."""
-        headers = MutableHeaders(raw=list(self.start["headers"]))
-        headers["content-length"] = str(len(body))
-        return replace(self, start={**self.start, "headers": headers.raw}, body=body)
 
-    def half(self) -> bytes:
-        """The first half of the body."""
-        return self.body[: len(self.body) // 2]
+def _by_page(request: Request, total: int, rows: Rows) -> Response:
+    page = _page_number(request)
+    if page > LAST_PAGE_SERVED:
+        raise InvalidError(
+            {"page": [f"The page field must not be greater than {LAST_PAGE_SERVED}."]}
+        )
+    start = (page - 1) * PER_PAGE
+    data = rows(start, min(start + PER_PAGE, total))
+    last_page = max(1, -(-total // PER_PAGE))
+    path = _path(request)
 
-    async def send(self, send: Send) -> None:
-        """Send all of it."""
-        await send(self.start)
-        await send({"type": "http.response.body", "body": self.body})
+    def link(number: int) -> str | None:
+        if not 1 <= number <= last_page:
+            return None
+        asked = request.query_params.multi_items()
+        kept = [(name, value) for name, value in asked if name != "page"]
+        return f"{path}?{urlencode([*kept, ('page', str(number))])}"
 
-    async def send_half(self, send: Send) -> None:
-        """Send its head, which promises all of it, and the first half of its body."""
-        await send(self.start)
-        await send({"type": "http.response.body", "body": self.half(), "more_body": True})
+    links = {
+        "first": link(1),
+        "last": link(last_page),
+        "prev": link(page - 1),
+        "next": link(page + 1),
+    }
+    meta = {
+        "current_page": page,
+        "from": start + 1 if data else None,
+        "last_page": last_page,
+        "path": path,
+        "per_page": PER_PAGE,
+        "to": start + len(data) if data else None,
+        "total": total,
+    }
+    return whole_answer(request, {"data": data, "links": links, "meta": meta})
+
+
+def _by_cursor(request: Request, total: int, rows: Rows) -> Response:
+    """The rows from a cursor on. The links drop the caller's filters: observed live."""
+    cursor = request.query_params.get("cursor")
+    start = _start_of(cursor, request.url.path) if cursor else 0
+    stop = min(start + PER_PAGE, total)
+    path = _path(request)
+    following = _cursor(request.url.path, stop) if stop < total else None
+    preceding = _cursor(request.url.path, max(0, start - PER_PAGE)) if start else None
+
+    def link(cursor: str | None) -> str | None:
+        return None if cursor is None else f"{path}?{urlencode({'cursor': cursor})}"
+
+    links = {"first": None, "last": None, "prev": link(preceding), "next": link(following)}
+    meta = {
+        "path": path,
+        "per_page": PER_PAGE,
+        "next_cursor": following,
+        "prev_cursor": preceding,
+    }
+    return whole_answer(request, {"data": rows(start, stop), "links": links, "meta": meta})
+
+
+def _path(request: Request) -> str:
+    return f"{base_url(request)}{request.url.path}"
+
+
+def _page_number(request: Request) -> int:
+    """The requested page; anything but a page number means the first, as live."""
+    text = request.query_params.get("page", "")
+    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 10 else 1
+
+
+def _cursor(path: str, start: int) -> str:
+    """An opaque text for a position in the list at this path."""
+    return base64.urlsafe_b64encode(f"{path} {start}".encode()).decode().rstrip("=")
+
+
+def _start_of(cursor: str, path: str) -> int:
+    """The position of a cursor. Raises InvalidError for another list's cursor, or no cursor."""
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, ValueError):
+        text = ""
+    of, _, start = text.rpartition(" ")
+    if of != path or not (start.isascii() and start.isdigit() and len(start) < 10):
+        raise InvalidError({"cursor": ["The selected cursor is invalid."]})
+    return int(start)

@@ -1,12 +1,13 @@
+"""Endpoints of sending schedules and replies."""
+
 from datetime import timedelta
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from bison_sandbox.api.answers import answer, text
+from bison_sandbox.api.answers import answer, list_answer, text
 from bison_sandbox.api.gate import acting_workspace
-from bison_sandbox.api.pages import list_answer
 from bison_sandbox.requests import ApiError, InvalidError, json_body
 from bison_sandbox.state import sandbox_of
 from bison_sandbox.world.replies import Reply, reply_row
@@ -25,10 +26,10 @@ def routes() -> list[BaseRoute]:
 
 
 async def show_schedules(request: Request) -> Response:
-    """Mails planned for today or one of the two days after, one row a campaign.
+    """Mails planned for today or one of the next two days, one row per campaign.
 
-    `day` comes in the JSON body, as the vendor's document has it, or in the query, which works
-    too live. A day without a plan, as at weekends, is a 400, observed live, or an empty list.
+    `day` is in the JSON body, as the vendor's document says, or in the query, which works live,
+    too. A day without a plan, such as a weekend, is a 400, observed live, or an empty list.
     """
     sandbox = sandbox_of(request)
     workspace = acting_workspace(request)
@@ -61,7 +62,7 @@ async def show_schedules(request: Request) -> Response:
 
 
 def _shares(mails: int, campaigns: int) -> list[int]:
-    """The mails of a day, spread over campaigns of which each is smaller than the one before."""
+    """The mails of a day, spread over campaigns, each with a smaller share than the one before."""
     weights = range(campaigns, 0, -1)
     shares = [mails * weight // sum(weights) for weight in weights]
     shares[0] += mails - sum(shares)
@@ -72,10 +73,10 @@ _FOLDERS_WITH_ALL = ("", "all", "inbox")
 
 
 async def list_replies(request: Request) -> Response:
-    """Replies of the last 60 days, newest first; all of them lie in the inbox.
+    """Replies of the last 60 days, newest first; all of them are in the inbox.
 
-    There is no filter of dates: parameters other than `status`, `folder` and those of paging are
-    ignored in silence, as live.
+    There is no filter by date: parameters other than `status`, `folder` and those of paging are
+    ignored silently, as live.
     """
     sandbox = sandbox_of(request)
     profile = acting_workspace(request).profile

@@ -1,17 +1,19 @@
-"""What a fault does to a connection: wait on it, and end it before the answer is whole."""
+"""Middleware that carries out faults: other answers, edited ones, delays, broken connections."""
 
 import asyncio
 import json
 import logging
 import re
 from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bison_sandbox.api.answers import WholeAnswer, raw_json
+from bison_sandbox.api.answers import raw_json
 from bison_sandbox.api.gate import Visit
 from bison_sandbox.faults import (
     Cut,
@@ -51,7 +53,7 @@ _PAGE = (
 
 
 def broken_answer(fault: Status | SuccessFalse | Empty | Html, variants: Variants) -> Response:
-    """The answer in place of the real one."""
+    """The answer that replaces the real one."""
     match fault:
         case SuccessFalse():
             data = {"success": fault.value, "message": fault.message}
@@ -64,9 +66,9 @@ def broken_answer(fault: Status | SuccessFalse | Empty | Html, variants: Variant
 
 
 def edited(fault: Edit, body: bytes, variants: Variants) -> bytes:
-    """A body with the fault's one change. Raises ApiError, a 500, where there is no such place."""
+    """A body with the fault's change. Raises ApiError, a 500, if the body has no such place."""
     try:
-        # Not strict: by another variant, the body may hold raw control characters.
+        # Not strict: with another variant, the body holds raw control characters.
         document = json.loads(body, strict=False)
         if fault.remove:
             document = without(document, fault.pointer)
@@ -123,25 +125,25 @@ def _phrase(status: int) -> str:
 _ends_early: ContextVar[bool] = ContextVar("ends_early", default=False)
 
 
-class _NothingOfCallsThatEndEarly(logging.Filter):
+class _NoEarlyEnds(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - the base class's name
         return not _ends_early.get()
 
 
-_FILTER = _NothingOfCallsThatEndEarly()
+_FILTER = _NoEarlyEnds()
 
 
 def end_early() -> None:
-    """Let the call that this task serves end without a whole answer, and nothing be logged of it.
+    """Let the call of this task end without a complete answer, and without a line in the log.
 
-    The server takes such an end for an error of ours and closes the connection, as it should.
+    The server takes that for an error of the application and closes the connection, as intended.
     """
     logging.getLogger("uvicorn.error").addFilter(_FILTER)
     _ends_early.set(True)
 
 
 async def has_left_within(seconds: float, receive: Receive) -> bool:
-    """Wait so long, or until the caller has left; whether it has. The body was read before."""
+    """Wait until the caller leaves or the time is over; return whether it left."""
     try:
         async with asyncio.timeout(seconds):
             while (await receive())["type"] != "http.disconnect":
@@ -149,13 +151,13 @@ async def has_left_within(seconds: float, receive: Receive) -> bool:
     except TimeoutError:
         return False
     except asyncio.CancelledError:
-        end_early()  # The server stops.
+        end_early()  # The server is stopping.
         raise
     return True
 
 
 async def whole_body(receive: Receive) -> bytes | None:
-    """All that the caller sends; None if it leaves before that."""
+    """The complete body of the request; None if the caller leaves before that."""
     body = b""
     while True:
         message = await receive()
@@ -168,17 +170,57 @@ async def whole_body(receive: Receive) -> bytes | None:
 
 
 def replayed(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that tells a body that was read before, and then what really comes."""
-    told = False
+    """A `receive` that returns a body that was read before, and then the real messages."""
+    replayed_already = False
 
     async def receive_again() -> Message:
-        nonlocal told
-        if told:
+        nonlocal replayed_already
+        if replayed_already:
             return await receive()
-        told = True
+        replayed_already = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive_again
+
+
+@dataclass(frozen=True)
+class WholeAnswer:
+    """An answer of the application, before any of it is sent."""
+
+    start: Message
+    body: bytes
+
+    @classmethod
+    async def of(cls, app: ASGIApp, scope: Scope, receive: Receive) -> "WholeAnswer":
+        """The application's answer to a call."""
+        messages: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            messages.append(message)
+
+        await app(scope, receive, keep)
+        start, *rest = messages
+        return cls(start, b"".join(message.get("body", b"") for message in rest))
+
+    def with_body(self, body: bytes) -> "WholeAnswer":
+        """The same with another body, and with a Content-Length that fits it."""
+        headers = MutableHeaders(raw=list(self.start["headers"]))
+        headers["content-length"] = str(len(body))
+        return replace(self, start={**self.start, "headers": headers.raw}, body=body)
+
+    def half(self) -> bytes:
+        """The first half of the body."""
+        return self.body[: len(self.body) // 2]
+
+    async def send(self, send: Send) -> None:
+        """Send all of it."""
+        await send(self.start)
+        await send({"type": "http.response.body", "body": self.body})
+
+    async def send_half(self, send: Send) -> None:
+        """Send the headers, with the full Content-Length, and the first half of the body."""
+        await send(self.start)
+        await send({"type": "http.response.body", "body": self.half(), "more_body": True})
 
 
 _SWITCH = "/api/workspaces/v1.1/switch-workspace"
@@ -186,7 +228,7 @@ _NEW_KEY = re.compile(r"/api/workspaces/v1\.1/(\d{1,18})/api-tokens")
 
 
 class Faulty:
-    """Middleware between the gate and the endpoints, where faults strike; other calls just pass."""
+    """Middleware between the gate and the endpoints; calls without a fault pass unchanged."""
 
     def __init__(self, app: ASGIApp, sandbox: Sandbox) -> None:
         self._app = app
@@ -203,14 +245,14 @@ class Faulty:
             return
         request = Request(scope, replayed(body, receive))
         workspace_id = await self._workspace_id(request, visit)
-        standing = self._sandbox.faults.strike(
+        active = self._sandbox.faults.strike(
             scope["method"], scope["path"], workspace_id, master=visit.with_master_key
         )
         again = replayed(body, receive)
-        if standing is None:
+        if active is None:
             await self._app(scope, again, send)
             return
-        fault = standing.fault
+        fault = active.fault
         visit.call.fault = fault.kind
         if isinstance(fault, Status | SuccessFalse | Empty | Html):
             visit.call.workspace_id = workspace_id
@@ -226,7 +268,7 @@ class Faulty:
             await self._spoil(fault, answer, receive, send)
 
     async def _workspace_id(self, request: Request, visit: Visit) -> int | None:
-        """The workspace that a call would be answered for, as the log would name it."""
+        """The workspace that the call acts in, as the log shows it."""
         path = request.url.path
         if visit.with_master_key and path == _SWITCH:
             team_id = (await json_body(request)).get("team_id")
@@ -236,10 +278,10 @@ class Faulty:
         return visit.key.workspace_id or self._sandbox.user.current_workspace_id
 
     async def _spoil(self, fault: Fault, answer: WholeAnswer, receive: Receive, send: Send) -> None:
-        """Do to the real answer what the fault does to it."""
+        """Send the real answer as the fault changes it."""
         match fault:
             case MoveUser():
-                # Before the caller has the answer, so that its next call can't overtake the user.
+                # Move before sending the answer, or the caller's next call could come first.
                 self._move_user(fault)
                 await answer.send(send)
             case Edit():

@@ -1,4 +1,4 @@
-"""What every call of the API passes: the log, the bottleneck, its own latency, and its key."""
+"""Middleware of every API call: the log, the bottleneck, the latency, and the API key."""
 
 import asyncio
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _SLOW_PATHS = ("/api/workspaces/v1.1/stats", "/api/workspaces/v1.1/line-area-cha
 
 @dataclass(frozen=True)
 class Visit:
-    """A call that was let in: with which key, and its line in the log."""
+    """An authenticated call: its API key, and its entry in the log."""
 
     key: Key
     call: Call
@@ -37,7 +37,7 @@ class Visit:
 
 
 class Gate:
-    """Middleware around the whole application; it lets anything but /api through untouched."""
+    """Middleware around the whole application; paths outside /api pass unchanged."""
 
     def __init__(self, app: ASGIApp, sandbox: Sandbox) -> None:
         self._app = app
@@ -73,7 +73,7 @@ class Gate:
         else:
             kind = "rejected" if token else "none"
         query = scope["query_string"].decode("latin-1")
-        # The real time, even where the sandbox's clock is frozen: the log tells of traffic.
+        # The real time, even while the sandbox's clock is frozen: the log describes traffic.
         call = Call(utc_now(), scope["method"], scope["path"], query, kind, key_id_of(token))
         self._sandbox.calls.add(call)
         return call
@@ -81,10 +81,10 @@ class Gate:
     async def _admit(self, call: Call, key: Key | None) -> Key:
         sandbox = self._sandbox
         try:
-            wait = sandbox.bottleneck.take_turn()
+            wait = sandbox.bottleneck.reserve_slot()
         except QueueTooLongError as error:
-            told = error.retry_after if sandbox.variants.retry_after else None
-            raise TooManyAttemptsError(told) from error
+            seconds = error.retry_after if sandbox.variants.retry_after else None
+            raise TooManyAttemptsError(seconds) from error
         await _pause(wait)
         if key is None:
             await _pause(sandbox.latency.draw(slow_tail=False))
@@ -95,18 +95,18 @@ class Gate:
         if key.workspace_id is not None and sandbox.workspaces.get(key.workspace_id) is None:
             raise NotFoundError
         if key.workspace_id is None:
-            sandbox.let_the_user_roam()
+            sandbox.maybe_move_user()
         return key
 
 
 def acting_workspace(request: Request) -> Workspace:
-    """The workspace that a call is answered for: the key's own, or the user's current one.
+    """The workspace that a call acts in: the API key's own, or the user's current one.
 
-    Raises NotFoundError where that is gone.
+    Raises NotFoundError if it does not exist any more.
     """
     sandbox, visit = sandbox_of(request), visit_of(request)
-    # The current workspace as it is now, after the waiting: a switch by a call beside this one
-    # counts, as it does live.
+    # The current workspace of this moment, after the waiting: a switch by a concurrent call counts,
+    # as it does live.
     workspace = sandbox.workspaces.get(visit.key.workspace_id or sandbox.user.current_workspace_id)
     if workspace is None:
         raise NotFoundError
@@ -121,7 +121,7 @@ def require_master(request: Request) -> None:
 
 
 def visit_of(request: Request) -> Visit:
-    """What the gate knows of a call."""
+    """The API key and log entry of a call."""
     visit: Visit = request.state.visit
     return visit
 

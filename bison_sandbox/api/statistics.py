@@ -1,3 +1,5 @@
+"""Endpoints of counts: totals of a period, and the daily series."""
+
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -22,16 +24,16 @@ _LINES = (
     ("Interested", "#22c55e", "interested"),
     ("Unique Opens", "#eab308", "unique_opens"),
 )
-"""Labels in the vendor's order, with a colour each, and the count that they show."""
+"""Label in the vendor's order, colour, and the count that it shows."""
 
 _SHUFFLED = (5, 2, 6, 0, 1, 4, 3)
 _UNKNOWN_LINE = ("Auto Replies", "#0ea5e9", "replied")
 _UNKNOWN_MORE = 3
-"""So many more automatic replies than replies there are on each day: never none."""
+"""Added to each day's replies, so the unknown line has no zero."""
 
 
 def routes() -> list[BaseRoute]:
-    """The counts of a period: as one sum, and day by day."""
+    """The endpoints of this file."""
     return [
         Route(f"{_BASE}/stats", show_stats, methods=["GET"]),
         Route(f"{_BASE}/line-area-chart-stats", show_series, methods=["GET"]),
@@ -39,16 +41,16 @@ def routes() -> list[BaseRoute]:
 
 
 async def show_stats(request: Request) -> Response:
-    """Sums over the period, each a text as in the vendor's document, or an integer."""
+    """Totals of the period, as texts as in the vendor's document, or as integers."""
     days, _ = _days(request)
     as_integers = sandbox_of(request).variants.counts == "integers"
     return answer(request, _stats(total(days), int if as_integers else str))
 
 
 async def show_series(request: Request) -> Response:
-    """One line a label, with a point for each day of the period; a day without mail is a zero.
+    """One line per label, with a point for each day of the period; a day without mail is a zero.
 
-    The variants may change the lines, leave out days, and make the counts texts.
+    Variants change the lines, leave out days, or make the counts texts.
     """
     variants = sandbox_of(request).variants
     as_count = str if variants.counts == "text" else int

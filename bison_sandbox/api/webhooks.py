@@ -1,10 +1,11 @@
+"""Endpoints of webhooks and event types."""
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from bison_sandbox.api.answers import answer
+from bison_sandbox.api.answers import answer, list_answer
 from bison_sandbox.api.gate import acting_workspace
-from bison_sandbox.api.pages import list_answer
 from bison_sandbox.deliveries import EVENT_TYPES, WebhookUrl
 from bison_sandbox.requests import (
     ForbiddenError,
@@ -19,7 +20,7 @@ from bison_sandbox.world.clock import timestamp
 
 
 def routes() -> list[BaseRoute]:
-    """A workspace's webhooks, and the types of event there are."""
+    """The endpoints of this file."""
     one = "/api/webhook-url/{hook_id:int}"
     return [
         Route("/api/webhook-url", list_webhooks, methods=["GET"]),
@@ -32,7 +33,7 @@ def routes() -> list[BaseRoute]:
 
 
 async def list_webhooks(request: Request) -> Response:
-    """Those of the workspace that the call is answered for."""
+    """The webhooks of the workspace that the call acts in."""
     workspace = acting_workspace(request)
     hooks = sandbox_of(request).webhook_urls.of(workspace.id)
 
@@ -43,7 +44,7 @@ async def list_webhooks(request: Request) -> Response:
 
 
 async def create_webhook(request: Request) -> Response:
-    """Register one; answers 201."""
+    """Register a webhook; answers 201."""
     sandbox = sandbox_of(request)
     workspace = acting_workspace(request)
     name, url, events = await _fields(request)
@@ -53,12 +54,12 @@ async def create_webhook(request: Request) -> Response:
 
 
 async def show_webhook(request: Request) -> Response:
-    """One of the workspace's own."""
+    """Show one of the workspace's own webhooks."""
     return answer(request, _row(_own(request)))
 
 
 async def replace_webhook(request: Request) -> Response:
-    """Replace name, address and the whole set of events."""
+    """Replace name, address and all event types."""
     hook = _own(request)
     hook.name, hook.url, hook.events = await _fields(request)
     hook.updated_at = sandbox_of(request).clock.now()
@@ -66,13 +67,13 @@ async def replace_webhook(request: Request) -> Response:
 
 
 async def delete_webhook(request: Request) -> Response:
-    """Remove one of the workspace's own."""
+    """Delete one of the workspace's own webhooks."""
     sandbox_of(request).webhook_urls.remove(_own(request).id)
     return answer(request, {"success": True, "message": "Webhook URL deleted."})
 
 
 async def list_event_types(request: Request) -> Response:
-    """Names, and the ids to subscribe with."""
+    """All event types, with the ids to subscribe with."""
     acting_workspace(request)
     return answer(
         request,

@@ -1,10 +1,11 @@
+"""Endpoints of the user, the workspaces, and new API keys."""
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from bison_sandbox.api.answers import answer, text
+from bison_sandbox.api.answers import answer, list_answer, text
 from bison_sandbox.api.gate import acting_workspace, require_master, visit_of
-from bison_sandbox.api.pages import list_answer
 from bison_sandbox.requests import NotFoundError, integer_field, json_body, text_field
 from bison_sandbox.state import sandbox_of
 from bison_sandbox.world.clock import timestamp
@@ -22,7 +23,7 @@ def routes() -> list[BaseRoute]:
 
 
 async def show_user(request: Request) -> Response:
-    """The user, with the workspace that the key acts in as `team`."""
+    """The user, with the workspace that the API key acts in as `team`."""
     user = sandbox_of(request).user
     team = workspace_row(request, acting_workspace(request))
     name = text(request, user.name, user.id)
@@ -33,7 +34,7 @@ _BASE = "/api/workspaces/v1.1"
 
 
 async def list_workspaces(request: Request) -> Response:
-    """All workspaces for a master key, its own for a workspace key."""
+    """All workspaces for a master key, its own one for a workspace key."""
     if visit_of(request).with_master_key:
         workspaces = sandbox_of(request).workspaces.present()
     else:
@@ -46,7 +47,7 @@ async def list_workspaces(request: Request) -> Response:
 
 
 async def switch_workspace(request: Request) -> Response:
-    """Move the user, and so the master key, to another workspace. The answer holds no id."""
+    """Move the user, and so the master key, to another workspace. The answer has no id."""
     require_master(request)
     sandbox = sandbox_of(request)
     team_id = integer_field(await json_body(request), "team_id")
@@ -59,7 +60,7 @@ async def switch_workspace(request: Request) -> Response:
 
 
 async def create_token(request: Request) -> Response:
-    """Make a workspace key; the one answer that ever shows its secret."""
+    """Create a workspace key; only this answer ever shows its secret."""
     require_master(request)
     sandbox = sandbox_of(request)
     workspace = sandbox.workspaces.get(request.path_params["team_id"])

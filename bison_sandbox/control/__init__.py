@@ -1,4 +1,4 @@
-"""The sandbox's own switches, which the vendor doesn't have: for tests, demos and drills."""
+"""The sandbox's own endpoints under /sandbox, which the vendor does not have."""
 
 from starlette.routing import BaseRoute
 

@@ -1,4 +1,4 @@
-"""The agency itself: how to begin, its list of clients, its clock, and its workspaces."""
+"""Control of the agency: setup, its list of clients, the clock, and its workspaces."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ from bison_sandbox.world.workspaces import Workspace
 
 
 class LoopbackOnly:
-    """Middleware that answers /sandbox to callers on this machine alone: it hands out keys."""
+    """Middleware that answers /sandbox only to this machine, since it hands out API keys."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -66,7 +66,7 @@ _CSV_HEADER = (
 
 
 def routes() -> list[BaseRoute]:
-    """What a client needs to begin, the clock, and the workspaces."""
+    """The endpoints of this file."""
     one = "/sandbox/workspaces/{workspace_id:int}"
     return [
         Route("/sandbox/setup", show_setup, methods=["GET"]),
@@ -80,7 +80,7 @@ def routes() -> list[BaseRoute]:
 
 
 async def show_setup(request: Request) -> Response:
-    """What a client needs to begin."""
+    """What a client needs first: the address, the master key, the date and the zone."""
     sandbox = sandbox_of(request)
     return JSONResponse(
         {
@@ -93,7 +93,7 @@ async def show_setup(request: Request) -> Response:
 
 
 async def show_clients_csv(request: Request) -> Response:
-    """The agency's own list of its clients, with their keys and targets."""
+    """The agency's own list of its clients, with their API keys and targets."""
     sandbox = sandbox_of(request)
     instance = request.query_params.get("instance", "main")
     text = io.StringIO()
@@ -119,13 +119,13 @@ async def set_clock(request: Request) -> Response:
     """Freeze the clock at `now`, an ISO instant with its offset; null lets it run again."""
     body = await json_body(request)
     clock = sandbox_of(request).clock
-    wanted = body.get("now", "")
-    clock.freeze(None if wanted is None else _instant(wanted))
+    now = body.get("now", "")
+    clock.freeze(None if now is None else _instant(now))
     return JSONResponse({"now": clock.now().isoformat(), "today": clock.today().isoformat()})
 
 
 async def add_workspace(request: Request) -> Response:
-    """Add a workspace that starts today, without a key of its own and without targets."""
+    """Add a workspace that starts today, without an own API key and without targets."""
     sandbox = sandbox_of(request)
     name = text_field(await json_body(request), "name")
     workspace = sandbox.workspaces.add(name, sandbox.clock.now(), sandbox.clock.today())
@@ -133,7 +133,7 @@ async def add_workspace(request: Request) -> Response:
 
 
 async def delete_workspace(request: Request) -> Response:
-    """Delete a workspace; the user leaves it if need be."""
+    """Delete a workspace; if the user is in it, move the user to another one."""
     workspace = present_workspace(request, request.path_params["workspace_id"])
     workspace.deleted = True
     sandbox_of(request).leave(workspace.id)
@@ -141,7 +141,7 @@ async def delete_workspace(request: Request) -> Response:
 
 
 async def restore_workspace(request: Request) -> Response:
-    """Bring a deleted workspace back, with its keys and numbers."""
+    """Restore a deleted workspace, with its API keys and numbers."""
     workspace = sandbox_of(request).workspaces.get_deleted(request.path_params["workspace_id"])
     if workspace is None:
         raise NotFoundError
@@ -150,7 +150,7 @@ async def restore_workspace(request: Request) -> Response:
 
 
 async def rename_workspace(request: Request) -> Response:
-    """Give a workspace another name, taken as it is."""
+    """Rename a workspace; the name is taken as it is."""
     workspace = present_workspace(request, request.path_params["workspace_id"])
     workspace.name = text_field(await json_body(request), "name")
     workspace.updated_at = sandbox_of(request).clock.now()
@@ -158,7 +158,7 @@ async def rename_workspace(request: Request) -> Response:
 
 
 def present_workspace(request: Request, workspace_id: int) -> Workspace:
-    """A workspace that is there. Raises NotFoundError."""
+    """A workspace that exists. Raises NotFoundError."""
     workspace = sandbox_of(request).workspaces.get(workspace_id)
     if workspace is None:
         raise NotFoundError

@@ -1,4 +1,4 @@
-"""Leads that turn interested on demand, and what became of the events that tell of them."""
+"""Control of events: leads marked on demand, parent hooks, and the logs of calls and deliveries."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -35,13 +35,13 @@ def routes() -> list[BaseRoute]:
 
 
 async def show_calls(request: Request) -> Response:
-    """The calls of the API since the last reset; no key's secret is among them."""
+    """The calls of the API since the last reset, without secrets."""
     log = sandbox_of(request).calls
     return JSONResponse({"total": log.total, "calls": [_call_row(call) for call in log.calls()]})
 
 
 async def reset_calls(request: Request) -> Response:
-    """Begin the log anew."""
+    """Clear the log."""
     sandbox_of(request).calls.reset()
     return Response(status_code=204)
 
@@ -55,10 +55,10 @@ _MOST_LEADS = 1_000
 
 
 async def mark_interested(request: Request) -> Response:
-    """Let `leads` leads of a workspace turn interested now, and deliver their events; answers 201.
+    """Mark `leads` leads of a workspace interested now, and deliver their events; answers 201.
 
-    The answer holds the body of each event, its type in upper case. With `deliver` false nothing
-    is sent.
+    The answer has the body of each event, its type in upper case. With `deliver` false nothing is
+    sent.
     """
     body = {"leads": 1, "deliver": True} | await json_body(request)
     workspace = present_workspace(request, integer_field(body, "workspace_id"))
@@ -74,7 +74,7 @@ async def mark_interested(request: Request) -> Response:
 
 
 async def add_parent_hook(request: Request) -> Response:
-    """Let an address hear of the events of all workspaces, besides their own hooks; answers 201."""
+    """Send the events of all workspaces to an address, besides their own webhooks; answers 201."""
     sandbox = sandbox_of(request)
     url = text_field(await json_body(request), "url")
     if not is_url(url):
@@ -85,15 +85,15 @@ async def add_parent_hook(request: Request) -> Response:
 
 
 async def remove_parent_hooks(request: Request) -> Response:
-    """Forget all parent hooks; what is on its way to them still goes there."""
+    """Remove all parent hooks; pending deliveries to them continue."""
     sandbox_of(request).parent_hooks.clear()
     return Response(status_code=204)
 
 
 async def show_deliveries(request: Request) -> Response:
-    """The deliveries since the last reset; no address's secret is among them.
+    """The deliveries since the last reset, without secrets.
 
-    `?last=N` shows no more than the last N; the counts are of all.
+    `?last=N` shows only the last N; the counts are of all.
     """
     log = sandbox_of(request).deliveries.log
     last = request.query_params.get("last", "")
@@ -109,7 +109,7 @@ async def show_deliveries(request: Request) -> Response:
 
 
 async def reset_deliveries(request: Request) -> Response:
-    """Begin the log anew, with those that are still under way."""
+    """Clear the log, except for pending deliveries."""
     sandbox_of(request).deliveries.log.reset()
     return Response(status_code=204)
 
@@ -120,13 +120,13 @@ def _row(delivery: Delivery) -> dict[str, object]:
         "event_type": delivery.event_type,
         "workspace_id": delivery.workspace_id,
         "lead_id": delivery.lead_id,
-        "marked_at": _told(delivery.marked_at),
-        "first_sent_at": _told(delivery.first_sent_at),
-        "delivered_at": _told(delivery.delivered_at),
+        "marked_at": _iso(delivery.marked_at),
+        "first_sent_at": _iso(delivery.first_sent_at),
+        "delivered_at": _iso(delivery.delivered_at),
         "tries": delivery.tries,
         "last_status": delivery.last_status,
     }
 
 
-def _told(instant: datetime | None) -> str | None:
+def _iso(instant: datetime | None) -> str | None:
     return None if instant is None else instant.isoformat()

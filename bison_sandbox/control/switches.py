@@ -1,4 +1,4 @@
-"""Who may act where: the keys, and the user whom the master key follows."""
+"""Switches of faults, variants, API keys, and of the user whose workspace the master key uses."""
 
 from dataclasses import asdict
 
@@ -38,29 +38,29 @@ def routes() -> list[BaseRoute]:
 
 
 async def show_faults(request: Request) -> Response:
-    """The faults in force, as they were given, and how often each has struck."""
+    """All faults, as they were given, and how many calls each has struck."""
     faults = [
-        {"id": standing.id, **standing.fault.told(), "struck": standing.struck}
-        for standing in sandbox_of(request).faults.all()
+        {"id": active.id, **active.fault.as_json(), "struck": active.struck}
+        for active in sandbox_of(request).faults.all()
     ]
     return JSONResponse({"faults": faults})
 
 
 async def add_fault(request: Request) -> Response:
     """Put a fault in force; answers 201."""
-    standing = sandbox_of(request).add_fault(fault_from(await json_object(request)))
-    return JSONResponse({"id": standing.id}, 201)
+    active = sandbox_of(request).add_fault(fault_from(await json_object(request)))
+    return JSONResponse({"id": active.id}, 201)
 
 
 async def remove_fault(request: Request) -> Response:
-    """Take one fault out of force."""
+    """Remove one fault."""
     if not sandbox_of(request).faults.remove(request.path_params["fault_id"]):
         raise NotFoundError
     return Response(status_code=204)
 
 
 async def remove_faults(request: Request) -> Response:
-    """Take all faults out of force."""
+    """Remove all faults."""
     sandbox_of(request).faults.clear()
     return Response(status_code=204)
 
@@ -71,47 +71,47 @@ async def show_variants(request: Request) -> Response:
 
 
 async def change_variants(request: Request) -> Response:
-    """Change the variants that the body names, all of them or none; shows all."""
+    """Change the variants in the body, all of them or none; show all."""
     sandbox = sandbox_of(request)
     sandbox.variants = sandbox.variants.changed(await json_object(request))
     return await show_variants(request)
 
 
 async def reset_variants(request: Request) -> Response:
-    """Take every variant back to its default; shows all."""
+    """Reset every variant to its default; show all."""
     sandbox_of(request).variants = Variants()
     return await show_variants(request)
 
 
 async def revoke_keys(request: Request) -> Response:
-    """Make every key that a workspace has now answer 401."""
+    """Revoke every API key of a workspace: it answers 401."""
     return await _set_revoked(request, revoked=True)
 
 
 async def restore_keys(request: Request) -> Response:
-    """Make a workspace's revoked keys work again."""
+    """Restore a workspace's revoked API keys."""
     return await _set_revoked(request, revoked=False)
 
 
 async def move_key(request: Request) -> Response:
-    """Make the key noted down for one workspace a key of another, as if copied from there."""
+    """Make the API key listed for one workspace a key of another, as if copied from there."""
     body = await json_body(request)
-    noted = present_workspace(request, integer_field(body, "workspace_id"))
+    listed = present_workspace(request, integer_field(body, "workspace_id"))
     to = present_workspace(request, integer_field(body, "to"))
-    if noted.own_key is None:
-        sentence = "The selected workspace id is invalid: no key is noted down for it."
+    if listed.own_key is None:
+        sentence = "The selected workspace id is invalid: no API key is listed for it."
         raise InvalidError({"workspace_id": [sentence]})
-    noted.own_key.workspace_id = to.id
-    return JSONResponse({"workspace_id": noted.id, "to": to.id})
+    listed.own_key.workspace_id = to.id
+    return JSONResponse({"workspace_id": listed.id, "to": to.id})
 
 
 async def show_user(request: Request) -> Response:
-    """Where the user is, and with it the master key."""
+    """The user's current workspace, in which the master key acts."""
     return JSONResponse({"workspace_id": sandbox_of(request).user.current_workspace_id})
 
 
 async def switch_user(request: Request) -> Response:
-    """Move the user to another workspace, at once: somebody did so in the vendor's own pages."""
+    """Move the user to another workspace at once, as a switch in the vendor's own pages does."""
     workspace = present_workspace(request, integer_field(await json_body(request), "workspace_id"))
     sandbox_of(request).user.switch(workspace.id)
     return JSONResponse({"workspace_id": workspace.id})

@@ -1,4 +1,4 @@
-"""The agency at the start: which workspaces there are, how large, how lucky, and since when."""
+"""The agency at the start: its workspaces, their sizes, rates, start dates, keys and targets."""
 
 import math
 import struct
@@ -11,13 +11,13 @@ _UNIT = 2.0**-32
 
 
 def uniforms(*name: object) -> tuple[float, ...]:
-    """Sixteen numbers in [0, 1) that belong to this name."""
+    """Sixteen numbers in [0, 1), determined by this name."""
     digest = blake2b("|".join(map(str, name)).encode()).digest()
     return tuple(number * _UNIT for number in struct.unpack("<16I", digest))
 
 
 def number(low: int, high: int, *name: object) -> int:
-    """A whole number from `low` to `high`, both included, that belongs to this name."""
+    """A whole number from `low` to `high`, both included, determined by this name."""
     return low + int(uniforms(*name)[0] * (high - low + 1))
 
 
@@ -49,8 +49,8 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# What names do in real accounts: two that look like one, an apostrophe, a space at the end, and
-# letters beyond ASCII.
+# Awkward names of real accounts: two similar ones, an apostrophe, a trailing space, and letters
+# beyond ASCII.
 AWKWARD = (
     "Cedar Row Dental ",
     "O'Farrow & Daughters",
@@ -78,7 +78,7 @@ _TRADE = words(
 
 
 def client_names(seed: int, count: int) -> list[str]:
-    """So many distinct invented names, with the awkward ones among them as far as they fit."""
+    """`count` distinct invented names, including the awkward ones as far as they fit."""
     chance = Random(f"{seed} names")  # noqa: S311 - a sandbox's names, not a secret
     combinations = range(len(_FIRST) * len(_SECOND) * len(_TRADE))
     awkward = list(AWKWARD[:count])
@@ -96,7 +96,7 @@ def _name(number: int) -> str:
 
 
 AGENCY = 26
-"""The size of agency that the vendor's users report figures of; larger estates repeat it."""
+"""The size of agency that users of the vendor report figures of; larger agencies repeat it."""
 
 WITH_OWN_KEY = 23 / AGENCY
 HISTORY_MONTHS = 15
@@ -108,7 +108,7 @@ QUIET_DAYS = 20
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What a workspace's numbers are drawn from.
+    """Parameters of a workspace's numbers.
 
     `start` is its first day with any mail. `mails` is the mean of a weekday; the rates are shares
     of the mails sent (replies, bounces, opens) and of the replies (interested). A workspace with
@@ -132,14 +132,14 @@ class Profile:
 
     @property
     def interested_a_month(self) -> float:
-        """Interested replies to expect of a month."""
+        """Expected number of interested replies in a month."""
         mean = self.mails * WEEKDAYS_A_MONTH * self.reply_rate * self.interested_share
         return mean if self.quiet_phase is None else mean * (1 - QUIET_DAYS / QUIET_CYCLE_DAYS)
 
 
 @dataclass(frozen=True)
 class Client:
-    """One workspace of the estate, with the agency's own notes on it (they show in the CSV)."""
+    """One workspace, with the agency's own data on it, which the CSV shows."""
 
     profile: Profile
     name: str
@@ -149,10 +149,10 @@ class Client:
     monthly_sending_target: int | None
 
 
-def build_estate(seed: int, count: int, today: date, first_id: int | None = None) -> list[Client]:
-    """The workspaces of an agency of this size, in the order of their ids.
+def build_agency(seed: int, count: int, today: date, first_id: int | None = None) -> list[Client]:
+    """The workspaces of an agency of this size, in order of their ids.
 
-    The ids have gaps; with a `first_id` they are that one and those that follow it.
+    The ids have gaps; with a `first_id` they count up from it.
     """
     chance = Random(f"{seed} estate")  # noqa: S311 - a sandbox's sizes, not a secret
     ranks = list(range(count))
@@ -162,14 +162,14 @@ def build_estate(seed: int, count: int, today: date, first_id: int | None = None
     special = [place for place in chance.sample(range(count), count) if place != largest]
     agencies = max(1, count // AGENCY)
     without_target = special[0] if special else None
-    # Phases a third of the cycle apart: on any day one of three has been quiet for ten days.
+    # Phases a third of the cycle apart: on any day one of the three has been quiet for ten days.
     phases = {place: 10 * (n % 3) for n, place in enumerate(special[1 : 1 + 3 * agencies])}
     late = set(special[1 + 3 * agencies : 1 + 7 * agencies])
 
     clients = []
     workspace_id = 10
     for place, name in enumerate(client_names(seed, count)):
-        # Drawn in either case: the rest of the estate comes from the same stream.
+        # Draw in either case: all further values come from the same stream.
         workspace_id += chance.randint(1, 6)
         months = HISTORY_MONTHS
         extra_days = 0
@@ -201,7 +201,7 @@ def build_estate(seed: int, count: int, today: date, first_id: int | None = None
 
 
 def newcomer(workspace_id: int, start: date) -> Profile:
-    """The profile of a workspace that is added later: middling, and starting on that day."""
+    """The profile of a workspace that is added later: of average size, starting on that day."""
     return Profile(workspace_id, start, 1_200.0, 0.003, 0.45, 0.015, 0.3)
 
 
@@ -213,16 +213,16 @@ def _mails_a_weekday(rank: int, chance: Random) -> float:
 
 
 def _kpi_target(profile: Profile, chance: Random) -> int:
-    """A target that this client's month comes to somewhere between 60 and 140 % of."""
+    """A target of which this client reaches between 60 and 140 % in a month."""
     progress = 0.6 + 0.8 * chance.random() ** 1.2
     goal: int = 5 * round(profile.interested_a_month / progress / 5)
     return max(50, min(300, goal))
 
 
 def _month_before(day: date, months: int) -> date:
-    """The first day of the month that lies so many months back.
+    """The first day of the month that is so many months back.
 
-    A start holds to months, so that a sandbox started again next day tells the same history.
+    A start on the first of a month keeps the history the same in a sandbox of the next day.
     """
     year, month = divmod(day.year * 12 + day.month - 1 - months, 12)
     return date(year, month + 1, 1)

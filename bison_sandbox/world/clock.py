@@ -1,3 +1,5 @@
+"""Business dates, and the clock of the sandbox."""
+
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -14,7 +16,7 @@ def timestamp(instant: datetime) -> str:
 
 
 class Days:
-    """Business dates: which `zone` bounds a day."""
+    """Business dates of one time zone."""
 
     def __init__(self, zone: ZoneInfo) -> None:
         self.zone = zone
@@ -41,9 +43,9 @@ class Days:
 
 
 class Clock:
-    """The sandbox's time: the real time of day, on a day of choice, and it can be frozen.
+    """The sandbox's time: the real time of day, on any chosen date; it can be frozen.
 
-    `today` is the business date to start on, None for the real one. `real_now` tells the real
+    `today` is the business date to start on, None for the real one. `real_now` returns the real
     instant, timezone-aware.
     """
 
@@ -65,14 +67,14 @@ class Clock:
         return self.running() if self._frozen is None else self._frozen
 
     def running(self) -> datetime:
-        """The instant, in UTC, that it would be if nobody had frozen the clock."""
-        # Shifted on the wall, not on the time line: a daylight-saving change between the two days
-        # must not move the time of day.
+        """The instant, in UTC, of the clock if it were not frozen."""
+        # Shift the local time, not the instant: a daylight-saving change between the two days must
+        # not change the time of day.
         local = self._real_now().astimezone(self.zone)
         return (local + self._days_ahead).astimezone(UTC)
 
     def freeze(self, instant: datetime | None) -> None:
-        """Stop at this timezone-aware instant; None lets the clock run again."""
+        """Freeze at this timezone-aware instant; None lets the clock run again."""
         self._frozen = None if instant is None else instant.astimezone(UTC)
 
     def today(self) -> date:

@@ -1,4 +1,4 @@
-"""The agency's one user, who is in one workspace at a time, and whom the master key follows."""
+"""API keys, and the agency's one user, in whose current workspace the master key acts."""
 
 import time
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from string import ascii_letters, digits
 class AgencyUser:
     """The one user of the instance; its master key acts in the user's current workspace.
 
-    A switch may take a while until it acts. A newer switch calls off those before it that would
-    act later than itself: the last word wins. `clock` counts seconds.
+    A switch may take some seconds to act. A newer switch cancels older ones that would act later
+    than it. `clock` counts seconds.
     """
 
     def __init__(self, workspace_id: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,20 +25,20 @@ class AgencyUser:
 
     @property
     def current_workspace_id(self) -> int:
-        """Where the master key acts now."""
+        """The workspace that the master key acts in now."""
         now = self._clock()
         while self._coming and self._coming[0][0] <= now:
             self._workspace_id = self._coming.pop(0)[1]
         return self._workspace_id
 
     def switch(self, workspace_id: int, seconds: float = 0.0) -> None:
-        """Move to another workspace, in so many seconds."""
+        """Move to another workspace, after so many seconds."""
         due = self._clock() + seconds
         self._coming = [each for each in self._coming if each[0] < due]
         self._coming.append((due, workspace_id))
 
     def leave(self, workspace_id: int, instead: int) -> None:
-        """Get out of a workspace that is gone, and never arrive there."""
+        """Leave a deleted workspace, and cancel switches to it."""
         self._coming = [each for each in self._coming if each[1] != workspace_id]
         if self.current_workspace_id == workspace_id:
             self._workspace_id = instead
@@ -50,9 +50,9 @@ _SECRET_LENGTH = 48
 
 @dataclass
 class Key:
-    """A key of the API; `workspace_id` None is a master key.
+    """An API key; `workspace_id` None is a master key.
 
-    `token` is what a caller sends, `ID|SECRET`; it shows in no repr.
+    `token` is what a caller sends, `ID|SECRET`; no repr shows it.
     """
 
     id: int
@@ -64,12 +64,12 @@ class Key:
 
     @property
     def token_hash(self) -> str:
-        """What the vendor keeps of the secret."""
+        """Hash of the secret, as the vendor stores it."""
         return sha256(self.token.partition("|")[2].encode()).hexdigest()
 
 
 class KeyRing:
-    """Every key ever given out. Secrets are derived from the seed, so none stands in the code."""
+    """Every API key ever issued. Secrets are derived from the seed, so the code contains none."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -77,7 +77,7 @@ class KeyRing:
         self._by_token: dict[str, Key] = {}
 
     def issue(self, workspace_id: int | None, name: str, created_at: datetime) -> Key:
-        """Give out a new key; it works at once."""
+        """Issue a new API key; it works at once."""
         key_id = len(self._keys) + 1
         token = f"{key_id}|{_secret(self._seed, key_id)}"
         key = Key(key_id, workspace_id, name, created_at, token)
@@ -86,12 +86,12 @@ class KeyRing:
         return key
 
     def find(self, token: str) -> Key | None:
-        """The key of a token, unless it is unknown or revoked."""
+        """The API key of a token, unless it is unknown or revoked."""
         key = self._by_token.get(token)
         return None if key is None or key.revoked else key
 
     def set_revoked(self, workspace_id: int, revoked: bool) -> int:
-        """Revoke or restore all present keys of a workspace; says how many there are."""
+        """Revoke or restore all API keys of a workspace; return how many it has."""
         keys = [key for key in self._keys if key.workspace_id == workspace_id]
         for key in keys:
             key.revoked = revoked
@@ -99,7 +99,7 @@ class KeyRing:
 
 
 def _secret(seed: int, key_id: int) -> str:
-    """So many alphanumerics out of a hash; bytes that would favour some of them are left out."""
+    """Alphanumerics from a hash; bytes that would make some of them likelier are skipped."""
     fair = 256 - 256 % len(_ALPHABET)
     secret = ""
     block = 0

@@ -1,6 +1,6 @@
-"""Leads that turn interested by themselves while the sandbox runs, as in a real agency.
+"""Leads that turn interested while the sandbox runs, as in a real agency.
 
-About 31 a day from some 12 of 26 clients, in business hours mostly, are reported of one.
+One agency reports about 31 a day from some 12 of its 26 clients, mostly in business hours.
 """
 
 import asyncio
@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from random import Random
 
-from bison_sandbox.background import Background
 from bison_sandbox.world.agency import AGENCY, uniforms
 from bison_sandbox.world.clock import Clock
 from bison_sandbox.world.workspaces import Workspace
 
 LEADS_A_WEEKDAY = 31.0
-"""Of an agency of 26 workspaces."""
+"""In an agency of 26 workspaces."""
 
 _IN_LUCK = 0.55
 _LONGEST_NAP = 60.0
@@ -25,10 +24,10 @@ _WEEKEND = 0.05
 
 
 class Live:
-    """Marks leads at random moments (a Poisson process) of the real time, not of a frozen clock.
+    """Marks leads at random moments (a Poisson process) of real time, not of a frozen clock.
 
-    `pace` is how many times as many as in a real agency. Above 1 the time of day and the weekday
-    play no role, so that something happens whenever somebody looks.
+    `pace` multiplies the rate of a real agency. Above 1, time of day and weekday play no role: a
+    demo shows leads at any hour.
     """
 
     def __init__(
@@ -45,22 +44,23 @@ class Live:
         self._present = present
         self._mark = mark
         self._chance = Random(f"{seed} live")  # noqa: S311 - moments, not secrets
-        self._background = Background(self._work)
+        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin; to be called from within the event loop."""
-        self._background.start()
+        """Start marking; must be called from within the event loop."""
+        self._task = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        """End."""
-        await self._background.stop()
+        """Stop marking."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
     async def _work(self) -> None:
         while True:
             rate = leads_a_second(len(self._present()), self._pace, self._local_now())
             wait = self._chance.expovariate(rate) if rate else _LONGEST_NAP
-            # What is to come does not depend on how long nothing came: so the rate may be looked
-            # at anew before the moment is there.
+            # A Poisson process has no memory: the wait may be drawn again with a new rate.
             await asyncio.sleep(min(wait, _LONGEST_NAP))
             if wait < _LONGEST_NAP:
                 self._mark_one()
@@ -76,15 +76,15 @@ class Live:
 
 
 def leads_a_second(workspaces: int, pace: float, local_now: datetime) -> float:
-    """How many leads turn interested in a second, on average, at this time on the wall."""
+    """Mean number of leads per second at this local time."""
     mean = LEADS_A_WEEKDAY * workspaces / AGENCY / _DAY_SECONDS
     return mean * pace * (1.0 if pace > 1 else _busyness(local_now))
 
 
 def chances(seed: int, workspaces: Sequence[Workspace], day: date) -> list[float]:
-    """How likely the next lead of a day is one of each workspace's, relative to each other.
+    """Relative chance of each workspace to have the next lead of a day.
 
-    By their size; but on each day, quiet ones and nearly half of the others have none.
+    In proportion to size; but on any day the quiet ones and nearly half of the others have none.
     """
     sizes = [
         0.0 if each.profile.is_quiet_on(day) else each.profile.interested_a_month
@@ -100,7 +100,7 @@ def chances(seed: int, workspaces: Sequence[Workspace], day: date) -> list[float
 
 
 def _busyness(local_now: datetime) -> float:
-    """How busy an hour is beside a weekday's mean hour."""
+    """Rate of this hour relative to a weekday's mean hour."""
     hours = len(_BUSINESS_HOURS)
     if local_now.hour in _BUSINESS_HOURS:
         share = _IN_BUSINESS_HOURS / hours

@@ -1,7 +1,7 @@
-"""What happened on a day, as the vendor would tell it at a given moment.
+"""The counts of a day, as the vendor shows them at a given moment.
 
-Observed live: recent days are revised afterwards, as late replies come in and replies are marked.
-So a closed day shows a growing share of its last word for a week, and today grows as it passes.
+Observed live: recent days are revised, as late replies come in and replies are marked. So a closed
+day shows a growing share of its final counts for a week, and today grows as it passes.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ SETTLING = (0.80, 0.87, 0.91, 0.94, 0.96, 0.98, 0.99, 1.0)
 
 _WEEKDAYS = (0.96, 1.02, 1.03, 1.02, 0.97)
 _DAYLIGHT = ((0.0, 0.0), (7 / 24, 0.06), (18 / 24, 0.92), (1.0, 1.0))
-"""Fraction of the day that has passed, and the share of the day's counts that has come in."""
+"""Fraction of the day that has passed, and the share of its counts that has come in."""
 
 
 class Day(NamedTuple):
@@ -39,7 +39,7 @@ NOTHING = Day()
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """A day's last word, and two thresholds (0.05 to 0.95) at which shares of it round up."""
+    """A day's final counts, and two thresholds (0.05 to 0.95) for rounding shares of them."""
 
     last: Day
     late_threshold: float
@@ -68,7 +68,7 @@ class _Draft:
 class Numbers:
     """The series of every workspace: a pure function of seed, profile, date and now.
 
-    `days_of` tells by which zone a workspace's days are bounded.
+    `days_of` returns the days of a workspace, by the zone that bounds them.
     """
 
     def __init__(self, seed: int, days_of: Callable[[Profile], Days]) -> None:
@@ -93,14 +93,14 @@ class Numbers:
         return days
 
     def planned(self, profile: Profile, day: date) -> int:
-        """Mails that the campaigns mean to send on a day of now or later."""
+        """Mails that the campaigns plan to send today or on a later day."""
         return self._draft(profile, day).last.sent if day >= profile.start else 0
 
     def reply_fraction(self, profile: Profile, day: date, index: int) -> float:
         """The fraction of the day at which its reply number `index` (from 0) came in.
 
-        Replies that the day shows already as it closes came in when its count rose; the late ones
-        came in after these, whenever somebody saw them.
+        Replies that the day shows when it closes came in when its count rose; the late ones came in
+        after these.
         """
         draft = self._draft(profile, day)
         at_close = draft.aged(0).replied
@@ -134,7 +134,7 @@ class Numbers:
         return _Draft(last, 0.05 + 0.9 * chance[9], 0.05 + 0.9 * chance[10])
 
     def _draw_mood(self, profile: Profile, year: int, month: int) -> float:
-        """How well a month goes, around 1: months must differ, or no projection is worth a look."""
+        """A factor around 1 for each month: without differences, all projections would be right."""
         return 0.75 + 0.55 * uniforms(self._seed, profile.workspace_id, "month", year, month)[0]
 
 

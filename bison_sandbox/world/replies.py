@@ -43,19 +43,19 @@ class Reply:
 
     @property
     def from_name(self) -> str:
-        """Who wrote."""
+        """The sender's name."""
         return f"{self.first_name} {self.last_name}"
 
     @property
     def from_email_address(self) -> str:
-        """From which address."""
+        """The sender's address."""
         return f"{self.first_name}.{self.last_name}@{self.company}.example".lower()
 
 
 def invented_reply(
     reply_id: int, received_at: datetime, *, interested: bool, chance: Sequence[float]
 ) -> Reply:
-    """The reply that at least five numbers in [0, 1) make of an id; the lead's id fits it."""
+    """The reply with this id, drawn from at least five numbers in [0, 1); its lead's id follows."""
     return Reply(
         id=reply_id,
         uuid=UUID(int=int(chance[3] * 2**32) << 96 | reply_id, version=4),
@@ -69,13 +69,13 @@ def invented_reply(
     )
 
 
-def reply_row(reply: Reply, told: Callable[[str], str] = str) -> dict[str, object]:
-    """A reply as the vendor shows it; `told` is what becomes of its texts on the way."""
-    body = told(reply.text)
+def reply_row(reply: Reply, text: Callable[[str], str] = str) -> dict[str, object]:
+    """A reply as the vendor shows it; `text` converts each of its texts."""
+    body = text(reply.text)
     return {
         "id": reply.id,
         "uuid": str(reply.uuid),
-        "email_subject": told("Re: a question"),
+        "email_subject": text("Re: a question"),
         "interested": reply.interested,
         "automated_reply": False,
         "text_body": body,
@@ -99,7 +99,7 @@ def pick(choices: Sequence[str], chance: float) -> str:
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHORTEST_HOURS, _LONGEST_HOURS = 1.0, 9.0
-"""How long before the marking the reply came in."""
+"""Time between the reply and the marking."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ class Mark:
 
 
 class Marks:
-    """The marks of every workspace; one that was made stays.
+    """The marks of every workspace; a mark is never removed.
 
-    `days_of` tells by which zone a workspace's days are bounded.
+    `days_of` returns the days of a workspace, by the zone that bounds them.
     """
 
     def __init__(self, seed: int, days_of: Callable[[Profile], Days]) -> None:
@@ -126,8 +126,8 @@ class Marks:
     def add(self, workspace_id: int, now: datetime) -> Mark:
         """Mark one more lead of a workspace.
 
-        Its ids begin at the microsecond of the marking, so that a sandbox that is started again
-        tells of new leads, and not of those that it told of before.
+        Its ids derive from the microsecond of the marking, so a restarted sandbox never repeats a
+        lead.
         """
         self._last_id = max(self._last_id + 1, (now - _EPOCH) // _MICROSECOND)
         chance = uniforms(self._seed, workspace_id, "mark", self._last_id)
@@ -139,17 +139,17 @@ class Marks:
         return mark
 
     def replies(self, profile: Profile, first: date, now: datetime) -> list[Reply]:
-        """The replies of the leads that were marked since a business date, newest first."""
+        """The replies of leads that were marked on or after a business date, newest first."""
         marks = [mark for mark, day in self._known(profile, now) if day >= first]
         return sorted((mark.reply for mark in marks), key=lambda it: it.received_at, reverse=True)
 
     def added_to(
         self, days: Iterable[Day], profile: Profile, first: date, now: datetime
     ) -> list[Day]:
-        """Consecutive days from `first` on, with the leads that were marked on each of them.
+        """Consecutive days from `first` on, plus the leads that were marked on each of them.
 
-        A marked lead's reply counts on the day of the marking, too, whenever it came in: so no
-        day has more interested replies than replies.
+        A marked lead's reply counts on the day of the marking, whenever it came in: no day has more
+        interested replies than replies.
         """
         marked = Counter(day for _, day in self._known(profile, now))
         return [
@@ -160,7 +160,7 @@ class Marks:
         ]
 
     def _known(self, profile: Profile, now: datetime) -> Iterable[tuple[Mark, date]]:
-        """Marks that were made by now, each with its business date."""
+        """Marks of now or earlier, each with its business date."""
         days = self._days_of(profile)
         for mark in self._of.get(profile.workspace_id, ()):
             if mark.marked_at <= now:
@@ -177,8 +177,8 @@ class _Slot:
     interested: bool
 
 
-class Correspondence:
-    """The replies of the last 60 business days, as many as the series counts of them."""
+class Replies:
+    """The replies of the last 60 business days, as many as the series counts."""
 
     def __init__(
         self, seed: int, numbers: Numbers, marks: Marks, days_of: Callable[[Profile], Days]
@@ -189,14 +189,14 @@ class Correspondence:
         self._days_of = days_of
 
     def count(self, profile: Profile, now: datetime, *, only_interested: bool) -> int:
-        """How many replies there are."""
+        """The number of replies."""
         slots = sum(1 for _ in self._slots(profile, now, only_interested))
         return slots + len(self._marked(profile, now))
 
     def newest(
         self, profile: Profile, now: datetime, start: int, stop: int, *, only_interested: bool
     ) -> list[Reply]:
-        """Some of the replies, counted from the newest one."""
+        """The replies from `start` to `stop`, counted from the newest one."""
         slots = self._slots(profile, now, only_interested)
         marked = self._marked(profile, now)
         if not marked:
@@ -217,8 +217,8 @@ class Correspondence:
         days = self._numbers.series(profile, first, today, now)
         for offset in reversed(range(KEPT_DAYS)):
             counts = days[offset]
-            # The first replies of a day are the interested ones, so that a reply keeps its id
-            # when later ones come in or are marked.
+            # The first replies of a day are the interested ones: a reply keeps its id when later
+            # ones come in or are marked.
             shown = counts.interested if only_interested else counts.replied
             for index in reversed(range(shown)):
                 yield _Slot(first + timedelta(days=offset), index, index < counts.interested)

@@ -1,3 +1,5 @@
+"""Workspaces and their campaigns."""
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -24,9 +26,9 @@ def campaigns_of(seed: int, workspace_id: int) -> list[Campaign]:
 
 @dataclass
 class Workspace:
-    """A workspace as it is now; its name is a label that people change.
+    """A workspace; its name is a label that people change.
 
-    `own_key` is the key that the agency has noted down, if it made one.
+    `own_key` is the API key in the agency's list, if there is one.
     """
 
     profile: Profile
@@ -41,12 +43,12 @@ class Workspace:
 
     @property
     def id(self) -> int:
-        """The vendor's id of it."""
+        """Its id in the API."""
         return self.profile.workspace_id
 
 
 class Workspaces:
-    """The workspaces of the agency, in the order of their ids."""
+    """The workspaces of the agency, in order of their ids."""
 
     def __init__(self, clients: Iterable[Client]) -> None:
         self._all: dict[int, Workspace] = {}
@@ -64,7 +66,7 @@ class Workspaces:
         self.largest_id = max(self._all.values(), key=lambda each: each.profile.mails).id
 
     def present(self) -> list[Workspace]:
-        """Those that are not deleted."""
+        """All workspaces that are not deleted."""
         return [workspace for workspace in self._all.values() if not workspace.deleted]
 
     def get(self, workspace_id: int) -> Workspace | None:
@@ -78,7 +80,7 @@ class Workspaces:
         return workspace if workspace is not None and workspace.deleted else None
 
     def add(self, name: str, now: datetime, today: date) -> Workspace:
-        """A new client, which starts today, with the next free id."""
+        """A new workspace that starts today, with the next free id."""
         profile = newcomer(max(self._all) + 1, today)
         workspace = Workspace(profile, name, created_at=now, updated_at=now)
         self._all[workspace.id] = workspace

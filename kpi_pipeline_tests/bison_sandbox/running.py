@@ -1,13 +1,20 @@
+"""A sandbox in the tests' own process: an HTTP server whose application each test replaces.
+
+Calls take a shortcut past the network, which halves their cost. Faults that break or delay a
+connection need the network, so calls go over it while one is in force, and where a test asks.
+"""
+
 import asyncio
 import csv
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import httpx
 import uvicorn
@@ -15,11 +22,17 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bison_sandbox import SandboxOptions, create_app
+from bison_sandbox.faults import Reset, Slow, Stall
+from bison_sandbox.state import Sandbox
 from kpi_pipeline_tests.bison_sandbox.receiver import wait_until
 
 TODAY = date(2026, 3, 18)
 AFTERNOON = "2026-03-18T15:00:00-05:00"
 WORKSPACES = "/api/workspaces/v1.1"
+T = TypeVar("T")
+# Loading the certificates of the world's authorities takes 50 ms for each client.
+_NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_CALLER = ("127.0.0.1", 40_000)
 
 
 def options(**changed: Any) -> SandboxOptions:
@@ -29,34 +42,100 @@ def options(**changed: Any) -> SandboxOptions:
 class Stage:
     """An HTTP server that keeps running while the sandbox behind it is replaced."""
 
+    _running: ClassVar[dict[str, "Stage"]] = {}
+
     def __init__(self) -> None:
-        self.app: ASGIApp = create_app(options())
         self.url = ""
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.put(create_app(options()))
+
+    @classmethod
+    def at(cls, url: httpx.URL) -> "Stage | None":
+        """The running stage of this address."""
+        return cls._running.get(f"http://{url.netloc.decode()}")
+
+    @contextmanager
+    def running_at(self, url: str) -> Iterator[None]:
+        self.url = url
+        self._running[url] = self
+        try:
+            yield
+        finally:
+            del self._running[url]
+
+    def put(self, app: Starlette) -> None:
+        self.app: ASGIApp = app
+        self._sandbox: Sandbox = app.state.sandbox
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
 
+    @property
+    def needs_network(self) -> bool:
+        """Whether a fault of the connection is in force."""
+        return any(isinstance(it.fault, Slow | Stall | Reset) for it in self._sandbox.faults.all())
+
     @contextmanager
-    def at_work(self, app: Starlette) -> Iterator[None]:
-        """An application's lifespan, which the server has none of: it outlives each of them."""
+    def lifespan_of(self, app: Starlette) -> Iterator[None]:
+        """An application's lifespan; the server outlives each of them."""
         lifespan = app.router.lifespan_context(app)
-        self._wait_for(lifespan.__aenter__())
+        self.run(lifespan.__aenter__)
         try:
             yield
         finally:
-            self._wait_for(lifespan.__aexit__(None, None, None))
+            self.run(lambda: lifespan.__aexit__(None, None, None))
 
-    def _wait_for(self, awaitable: Awaitable[object]) -> None:
-        async def run() -> None:
-            await awaitable
+    def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do `work` in the server's event loop."""
+
+        async def run() -> T:
+            return await work()
 
         assert self.loop is not None, "the server does not run"
-        asyncio.run_coroutine_threadsafe(run(), self.loop).result(timeout=60)
+        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(timeout=60)
+
+
+class AsyncShortcut(httpx.AsyncBaseTransport):
+    """Calls the stage at a request's address in the caller's own event loop."""
+
+    def __init__(self) -> None:
+        self._network = httpx.AsyncHTTPTransport(verify=_NO_CERTIFICATES)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        stage = Stage.at(request.url)
+        if stage is None or stage.needs_network:
+            return await self._network.handle_async_request(request)
+        return await httpx.ASGITransport(stage, client=_CALLER).handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._network.aclose()
+
+
+class Shortcut(httpx.BaseTransport):
+    """Calls the stage at a request's address in the stage's event loop."""
+
+    def __init__(self) -> None:
+        self._network = httpx.HTTPTransport(verify=_NO_CERTIFICATES)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        stage = Stage.at(request.url)
+        if stage is None or stage.needs_network:
+            return self._network.handle_request(request)
+        transport = httpx.ASGITransport(stage, client=_CALLER)
+
+        async def call() -> httpx.Response:
+            response = await transport.handle_async_request(request)
+            content = await response.aread()
+            return httpx.Response(response.status_code, headers=response.headers, content=content)
+
+        return stage.run(call)
+
+    def close(self) -> None:
+        self._network.close()
 
 
 class _Server(uvicorn.Server):
-    """A server that tells its stage in which event loop it runs."""
+    """A server that gives its event loop to the stage."""
 
     def __init__(self, config: uvicorn.Config, stage: Stage) -> None:
         super().__init__(config)
@@ -72,7 +151,7 @@ def on_stage(http: Literal["auto", "h11", "httptools"] = "auto") -> Iterator[Sta
     """A stage on a free port; `http` is which of uvicorn's readers of HTTP serves it."""
     stage = Stage()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        stage.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         # A call that a fault holds up must not keep the server from ending.
         config = uvicorn.Config(
             stage,
@@ -87,7 +166,8 @@ def on_stage(http: Literal["auto", "h11", "httptools"] = "auto") -> Iterator[Sta
         thread.start()
         try:
             _wait_until_started(server)
-            yield stage
+            with stage.running_at(url):
+                yield stage
         finally:
             server.should_exit = True
             thread.join()
@@ -102,7 +182,7 @@ def _wait_until_started(server: uvicorn.Server) -> None:
 
 @dataclass
 class Bison:
-    """A sandbox as a test sees it: over HTTP alone."""
+    """A sandbox as a test sees it: through its API and its control endpoints alone."""
 
     http: httpx.Client
     master_key: str
@@ -200,10 +280,15 @@ class Bison:
 
 
 @contextmanager
-def bison_on(stage: Stage, sandbox: SandboxOptions) -> Iterator[Bison]:
+def bison_on(stage: Stage, sandbox: SandboxOptions, *, network: bool = False) -> Iterator[Bison]:
+    """A fresh sandbox, frozen at AFTERNOON; with `network`, each call goes over it."""
     app = create_app(sandbox)
-    stage.app = app
-    with stage.at_work(app), httpx.Client(base_url=stage.url, timeout=60) as http:
+    stage.put(app)
+    transport = httpx.HTTPTransport(verify=_NO_CERTIFICATES) if network else Shortcut()
+    with (
+        stage.lifespan_of(app),
+        httpx.Client(base_url=stage.url, timeout=60, transport=transport) as http,
+    ):
         bison = Bison(http, http.get("/sandbox/setup").json()["master_key"])
         bison.freeze(AFTERNOON)
         yield bison

@@ -137,25 +137,25 @@ def test_an_address_that_never_answers_holds_up_no_other_of_its_host(
     bison.hook(stuck, f"{receiver.url}/stuck")
     bison.hook(other, f"{receiver.url}/well")
     receiver.held.add("/stuck")
-    bison.mark(stuck, leads=200)
+    bison.mark(stuck, leads=40)
     wait_until(lambda: len(receiver.at("/stuck")) == 25, lambda: receiver.under_way)
-    bison.mark(other, leads=40)
-    wait_until(lambda: bison.deliveries()["delivered"] == 40, bison.deliveries)
+    bison.mark(other, leads=10)
+    wait_until(lambda: bison.deliveries()["delivered"] == 10, bison.deliveries)
     assert len(receiver.at("/stuck")) == receiver.under_way["/stuck"] == 25
-    assert bison.deliveries()["pending"] == 200
+    assert bison.deliveries()["pending"] == 40
     receiver.let_go()
-    assert len(bison.delivered()) == 240
+    assert len(bison.delivered()) == 50
 
 
 def test_no_more_than_fifty_deliveries_are_under_way_to_a_host(
     bison: Bison, receiver: Receiver, nowhere: str
 ) -> None:
-    rows = bison.with_key()[:5]
-    paths = [f"/{place}" for place in range(5)]
+    rows = bison.with_key()[:3]
+    paths = [f"/{place}" for place in range(3)]
     for path, row in zip(paths, rows, strict=True):
         receiver.held.add(path)
         bison.hook(row, f"{receiver.url}{path}")
-        bison.mark(row, leads=30)
+        bison.mark(row, leads=26)
     wait_until(lambda: sum(receiver.under_way.values()) >= 50, lambda: receiver.under_way)
     # Another host is not held up by this one.
     bison.parent_hook(nowhere)
@@ -164,34 +164,34 @@ def test_no_more_than_fifty_deliveries_are_under_way_to_a_host(
     wait_until(lambda: bison.deliveries()["given_up"] == 10, bison.deliveries)
     assert sum(receiver.under_way.values()) == 50
     receiver.let_go()
-    assert len(bison.delivered()) == 170
+    assert len(bison.delivered()) == 3 * 26 + 10 * 2
 
 
 def test_late_deliveries_overtake_each_other(bison: Bison, receiver: Receiver) -> None:
     bison.variants(delivery_seconds=0.1)
     bison.parent_hook(f"{receiver.url}/in")
-    events = bison.mark(bison.with_key()[0], leads=60)
+    events = bison.mark(bison.with_key()[0], leads=40)
     rows = bison.delivered()
     marked = [event["data"]["lead"]["id"] for event in events]
     arrived = [each.lead_id for each in receiver.received]
     assert sorted(arrived) == sorted(marked)
-    assert sum(a > b for a, b in pairwise(arrived)) > 10
+    assert sum(a > b for a, b in pairwise(arrived)) > 6
     late = [
         datetime.fromisoformat(row["first_sent_at"]) - datetime.fromisoformat(row["marked_at"])
         for row in rows
     ]
     mean = sum(each.total_seconds() for each in late) / len(late)
-    # Means of 60 delays around 0.1 s lie above 0.05 s; how slow the machine is has no limit.
+    # Means of 40 delays around 0.1 s lie above 0.05 s; how slow the machine is has no limit.
     assert mean > 0.05
 
 
-@pytest.mark.parametrize(("share", "fewest", "most"), [(0, 0, 0), (0.3, 40, 80), (1, 200, 200)])
+@pytest.mark.parametrize(("share", "fewest", "most"), [(0, 0, 0), (0.3, 8, 28), (1, 60, 60)])
 def test_a_share_of_the_deliveries_is_made_twice(
     bison: Bison, receiver: Receiver, share: float, fewest: int, most: int
 ) -> None:
     bison.variants(delivery_repeats=share)
     bison.parent_hook(f"{receiver.url}/in")
-    events = bison.mark(bison.with_key()[0], leads=200)
+    events = bison.mark(bison.with_key()[0], leads=60)
     times = Counter(row["lead_id"] for row in bison.delivered())
     assert times.keys() == {event["data"]["lead"]["id"] for event in events}
     assert set(times.values()) <= {1, 2}
@@ -212,7 +212,7 @@ def test_the_type_of_an_event_comes_in_either_casing(
 ) -> None:
     bison.variants(event_casing=casing)
     bison.parent_hook(f"{receiver.url}/in")
-    events = bison.mark(bison.with_key()[0], leads=40)
+    events = bison.mark(bison.with_key()[0], leads=12)
     assert {row["event_type"] for row in bison.delivered()} == types
     bodies = [each.body for each in receiver.received]
     assert {body["event"]["type"] for body in bodies} == types

@@ -30,29 +30,29 @@ async def burst(bison: Bison, calls: int) -> list[httpx.Response]:
 def test_calls_wait_in_line_for_the_next_free_moment() -> None:
     clock = HandClock()
     bottleneck = Bottleneck(4, clock)
-    assert [bottleneck.take_turn() for _ in range(3)] == [0.0, 0.25, 0.5]
+    assert [bottleneck.reserve_slot() for _ in range(3)] == [0.0, 0.25, 0.5]
     clock.seconds += 0.5
-    assert bottleneck.take_turn() == 0.25
+    assert bottleneck.reserve_slot() == 0.25
     clock.seconds += 60
-    assert bottleneck.take_turn() == 0.0
+    assert bottleneck.reserve_slot() == 0.0
 
 
 def test_a_queue_of_more_than_ten_seconds_is_refused_and_grows_no_further() -> None:
     clock = HandClock()
     bottleneck = Bottleneck(2, clock)
     for _ in range(21):
-        bottleneck.take_turn()
+        bottleneck.reserve_slot()
     for _ in range(3):
         with pytest.raises(QueueTooLongError) as refused:
-            bottleneck.take_turn()
+            bottleneck.reserve_slot()
         assert refused.value.retry_after == 11
     clock.seconds += 0.5
-    assert bottleneck.take_turn() == 10.0
+    assert bottleneck.reserve_slot() == 10.0
 
 
 def test_no_limit_lets_everything_through() -> None:
     bottleneck = Bottleneck(0, HandClock())
-    assert {bottleneck.take_turn() for _ in range(1_000)} == {0.0}
+    assert {bottleneck.reserve_slot() for _ in range(1_000)} == {0.0}
 
 
 def test_latency_varies_around_its_mean_and_comes_from_the_seed() -> None:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from bison_sandbox import SandboxError, SandboxOptions
-from bison_sandbox.world.agency import build_estate
+from bison_sandbox.world.agency import build_agency
 from bison_sandbox.world.live import chances, leads_a_second
 from bison_sandbox.world.workspaces import Workspace, Workspaces
 from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, wait_until
@@ -20,7 +20,7 @@ MONDAY = date(2026, 3, 16)
 
 @pytest.fixture(scope="module")
 def workspaces() -> list[Workspace]:
-    return Workspaces(build_estate(7, 26, TODAY)).present()
+    return Workspaces(build_agency(7, 26, TODAY)).present()
 
 
 def hourly(day: date, pace: float, clients: int = 26) -> list[float]:

@@ -5,13 +5,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from bison_sandbox.world.agency import Profile, build_estate
+from bison_sandbox.world.agency import Profile, build_agency
 from bison_sandbox.world.clock import Clock, Days
 from bison_sandbox.world.numbers import NOTHING, Day, Numbers, total
 from kpi_pipeline_tests.bison_sandbox.running import TODAY
 
 CHICAGO = ZoneInfo("America/Chicago")
-PROFILES = [client.profile for client in build_estate(7, 26, TODAY)]
+PROFILES = [client.profile for client in build_agency(7, 26, TODAY)]
 NOON = datetime(2026, 3, 18, 12, tzinfo=CHICAGO)
 REVISED = ("replied", "interested", "bounced")
 

@@ -28,7 +28,7 @@ DEFAULTS = {
 PERIOD = {"start_date": "2026-03-16", "end_date": "2026-03-17"}
 
 
-def test_manners_are_shown_changed_and_taken_back(bison: Bison) -> None:
+def test_variants_are_shown_changed_and_taken_back(bison: Bison) -> None:
     assert bison.http.get("/sandbox/variants").json() == DEFAULTS
     changed = bison.http.patch("/sandbox/variants", json={"paging": "whole", "switch_seconds": 1.5})
     assert changed.json() == DEFAULTS | {"paging": "whole", "switch_seconds": 1.5}
@@ -68,11 +68,11 @@ def test_a_wrong_manner_is_refused_with_what_is_allowed_and_nothing_is_changed(
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"no json"])
-def test_manners_come_as_a_json_object(bison: Bison, body: bytes) -> None:
+def test_variants_come_as_a_json_object(bison: Bison, body: bytes) -> None:
     assert bison.http.patch("/sandbox/variants", content=body).status_code == 422
 
 
-def test_a_sandbox_starts_with_the_manners_of_its_options(stage: Stage) -> None:
+def test_a_sandbox_starts_with_the_variants_of_its_options(stage: Stage) -> None:
     assert SandboxOptions().variants == Variants()
     with bison_on(stage, options(variants=Variants(paging="whole"))) as bison:
         assert bison.http.get("/sandbox/variants").json() == DEFAULTS | {"paging": "whole"}

@@ -15,7 +15,7 @@ from bison_sandbox import (
     Variants,
     create_app,
     fault_from_words,
-    manners_from_words,
+    variants_from_words,
 )
 from bison_sandbox.faults import KINDS
 from bison_sandbox.variants import names
@@ -24,15 +24,17 @@ from kpi_pipeline.cli.sandbox import run
 COMMAND = [sys.executable, "-m", "kpi_pipeline.cli.main", "sandbox", "--port", "0"]
 
 
-def test_manners_are_read_as_the_kind_of_value_that_each_is() -> None:
+def test_variants_are_read_as_the_kind_of_value_that_each_is() -> None:
     words = ["wrapped_401=false", "switch_seconds=2", "restless_user=0.5", "empty_plan=list"]
-    assert manners_from_words(words) == Variants(
+    assert variants_from_words(words) == Variants(
         wrapped_401=False, switch_seconds=2, restless_user=0.5, empty_plan="list"
     )
     assert (
-        manners_from_words(["empty_plan=400", "day_zone="]) == Variants() == manners_from_words([])
+        variants_from_words(["empty_plan=400", "day_zone="])
+        == Variants()
+        == variants_from_words([])
     )
-    assert manners_from_words(["counts=text", "counts=integers"]) == Variants(counts="integers")
+    assert variants_from_words(["counts=text", "counts=integers"]) == Variants(counts="integers")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ def test_manners_are_read_as_the_kind_of_value_that_each_is() -> None:
 )
 def test_a_wrong_manner_is_a_sentence_that_names_it(word: str, told: str) -> None:
     with pytest.raises(SandboxError) as refused:
-        manners_from_words([word])
+        variants_from_words([word])
     assert repr(word) in str(refused.value)
     assert told in str(refused.value)
 
@@ -84,7 +86,7 @@ def test_a_wrong_manner_is_a_sentence_that_names_it(word: str, told: str) -> Non
     ],
 )
 def test_a_fault_is_read_from_words(text: str, values: dict[str, object]) -> None:
-    assert fault_from_words(text).told() == values
+    assert fault_from_words(text).as_json() == values
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ def test_the_help_names_every_manner_and_every_kind_of_fault() -> None:
 
 
 @pytest.mark.server
-def test_the_command_starts_a_sandbox_with_manners_faults_and_ids_of_choice() -> None:
+def test_the_command_starts_a_sandbox_with_variants_faults_and_ids_of_choice() -> None:
     words = ["--clients", "3", "--latency", "0", "--first-workspace-id", "40"]
     words += ["--variant", "paging=whole", "--variant", "wrapped_401=false"]
     words += ["--fault", "status status=502 path=users html=true times=1", "--fault", "stall"]
@@ -174,6 +176,6 @@ def test_the_command_refuses_a_wrong_switch_in_a_sentence() -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "Error: The sandbox can't take 'counts=many'. The selected counts is invalid. Allowed are "
+        "Error: The sandbox can't read 'counts=many'. The selected counts is invalid. Allowed are "
         "'documented', 'text' or 'integers'.\n"
     )

@@ -5,12 +5,12 @@ from datetime import date, timedelta
 import pytest
 
 from bison_sandbox import SandboxError, SandboxOptions
-from bison_sandbox.world.agency import Client, build_estate, client_names
+from bison_sandbox.world.agency import Client, build_agency, client_names
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, WORKSPACES, Stage, bison_on, options
 
 
 def estate(seed: int = 7, clients: int = 26) -> list[Client]:
-    return build_estate(seed, clients, TODAY)
+    return build_agency(seed, clients, TODAY)
 
 
 def slug(name: str) -> str:
@@ -40,7 +40,7 @@ def test_the_ids_have_gaps() -> None:
 
 
 def test_from_a_first_id_on_the_ids_have_no_gaps_and_the_estate_is_the_same() -> None:
-    usual, numbered = estate(), build_estate(7, 26, TODAY, first_id=500)
+    usual, numbered = estate(), build_agency(7, 26, TODAY, first_id=500)
     assert [client.profile.workspace_id for client in numbered] == list(range(500, 526))
     for one, other in zip(usual, numbered, strict=True):
         assert replace(one, profile=other.profile) == other
