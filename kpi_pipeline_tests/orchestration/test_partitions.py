@@ -1,8 +1,9 @@
 """The grid of dates and clients, and the blocks that runs cover."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -13,6 +14,7 @@ from dagster._core.definitions.partitions.context import partition_loading_conte
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.partitions import (
     WORKSPACE,
+    block_from_tags,
     block_of,
     block_tags,
     contiguous_groups,
@@ -21,8 +23,10 @@ from kpi_pipeline.orchestration.partitions import (
     sync_workspace_partitions,
 )
 from kpi_pipeline.settings import load_settings
+from kpi_pipeline.sync.scope import BackfillScope
 
 TODAY = date(2026, 3, 18)
+REQUESTED_AT = datetime(2026, 3, 18, 20, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -128,24 +132,35 @@ class _Run:
 
 
 class _Instance:
-    """A Dagster that knows no backfill (any more)."""
+    """A Dagster with one backfill of these partitions; without any, it knows no backfill."""
 
-    def get_backfill(self, backfill_id: str) -> None:
-        return None
+    def __init__(self, *backfill_keys: str) -> None:
+        self._keys = backfill_keys
+
+    def get_backfill(self, backfill_id: str) -> Any:
+        if not self._keys:
+            return None
+        subset = SimpleNamespace(get_partition_keys=lambda: self._keys)
+        subsets = {dg.AssetKey("client_metrics"): subset}
+        target = SimpleNamespace(partitions_subsets_by_asset_key=subsets)
+        return SimpleNamespace(
+            backfill_timestamp=REQUESTED_AT.timestamp(),
+            asset_backfill_data=SimpleNamespace(target_subset=target),
+        )
 
 
 @dataclass
 class _Context:
-    """As much of a step's context as tells what the run covers."""
+    """The part of a step's context that says what the run covers."""
 
     partition_keys: Sequence[str]
     tags: Mapping[str, str]
-
-    instance = _Instance()
+    instance: _Instance = field(default_factory=_Instance)
+    parent_run_id: str | None = None
 
     @property
     def run(self) -> _Run:
-        return _Run(self.tags)
+        return _Run(self.tags, self.parent_run_id)
 
 
 def context_of(*keys: str) -> Any:
@@ -183,6 +198,21 @@ def test_a_range_with_single_partitions_beside_it_is_refused(single: str) -> Non
 
     with pytest.raises(dg.Failure, match="both a range of partitions and single partitions"):
         block_of(context)
+
+    # Nor do the sensors take the range for the run's block: they would cut it into other runs.
+    assert block_from_tags(context.tags, ["acorn"]) is None
+
+
+def test_runs_of_a_backfill_share_their_facts_but_one_that_is_started_again_fetches_them() -> None:
+    context = context_of("2026-03-02|acorn")
+    context.tags = {"dagster/backfill": "abc"}
+    context.instance = _Instance(*(f"2026-03-0{day}|acorn" for day in (1, 2, 3)))
+
+    scope = BackfillScope(REQUESTED_AT, date(2026, 3, 1), date(2026, 3, 3))
+    assert block_of(context).backfill == scope
+
+    context.parent_run_id = "the run that failed"
+    assert block_of(context).backfill is None
 
 
 def test_tags_that_only_begin_like_those_of_a_partition_are_no_partition() -> None:
