@@ -1,7 +1,7 @@
-"""What Email Bison's answers look like, checked whole before a number of them is believed.
+"""Models of Email Bison's answers. An answer is validated as a whole before a number of it counts.
 
-Shapes are the vendor's document's. Integers may come as integers or as numeric strings: the
-document shows strings, instances were seen to send integers.
+The shapes are those of the vendor's document. Integers may come as integers or as numeric strings:
+the document shows strings, instances were seen to send integers.
 """
 
 import json
@@ -20,46 +20,46 @@ from kpi_pipeline.bison.model import PeriodStats
 # An object that is keyed by ids would have as many "fields" as there are ids.
 _MOST_IN_ONE_ANSWER = 20
 
-_noticed: ContextVar[set[str] | None] = ContextVar("noticed", default=None)
+_reported: ContextVar[set[str] | None] = ContextVar("reported", default=None)
 
 
 @contextmanager
-def noticing() -> Iterator[set[str]]:
-    """Collect what `notice` is told within the block."""
+def collecting_unknown_fields() -> Iterator[set[str]]:
+    """Collect the unknown fields that are reported within the block."""
     fields: set[str] = set()
-    token = _noticed.set(fields)
+    token = _reported.set(fields)
     try:
         yield fields
     finally:
-        _noticed.reset(token)
+        _reported.reset(token)
 
 
-def notice(fields: Iterable[str]) -> None:
-    """Tell of unknown members, each by its path in the answer, such as `data[].mood`."""
-    if (noticed := _noticed.get()) is None:
+def report_unknown_fields(fields: Iterable[str]) -> None:
+    """Report unknown fields, each by its path in the answer, such as `data[].mood`."""
+    if (reported := _reported.get()) is None:
         return
     for field in fields:
-        if len(noticed) == _MOST_IN_ONE_ANSWER:
+        if len(reported) == _MOST_IN_ONE_ANSWER:
             return
-        noticed.add(excerpt(field))
+        reported.add(excerpt(field))
 
 
-_FAULTS_SHOWN = 3
+_PROBLEMS_SHOWN = 3
 
-# What our columns of counts and of ids hold: integer and bigint.
+# The limits of our columns of counts and of ids: integer and bigint.
 _LARGEST_COUNT = 2**31 - 1
 _LARGEST_ID = 2**63 - 1
 
 
 class AnswerError(ValueError):
-    """An answer that can't be believed; the text completes "the call …"."""
+    """An answer that can't be believed; its text continues "the call …"."""
 
 
 def load(content: bytes) -> object:
     """The JSON of a successful answer.
 
     Raises:
-        AnswerError: if it is empty, is no JSON, or tells of a failure in spite of its HTTP status.
+        AnswerError: if it is empty, is no JSON, or reports a failure in spite of its HTTP status.
     """
     if not content.strip():
         raise AnswerError("answered with an empty body")
@@ -78,24 +78,24 @@ def load(content: bytes) -> object:
 def loads(content: bytes) -> Any:
     """Parse JSON as Email Bison writes it; None if it is no JSON.
 
-    Text fields can hold raw control characters (observed live), which strict parsers refuse.
+    Text fields can hold raw control characters (observed live), which strict parsers reject.
     """
     try:
-        return json.loads(content, strict=False, object_pairs_hook=_members)
+        return json.loads(content, strict=False, object_pairs_hook=_fields)
     except (ValueError, RecursionError):
         return None
 
 
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Python would keep the last of two members of one name, and nobody could tell which is true.
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise ValueError("a member stands twice")
-    return members
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Python would keep the last of two fields of one name; nothing says which of them is true.
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("an object has a field twice")
+    return fields
 
 
 def message_of(body: object) -> str:
-    """What an error body says: its message, then the fields that 422 complains about."""
+    """The message of an error body, followed by its errors by field, as 422 has them."""
     parts = []
     for part in (body, body.get("data") if isinstance(body, dict) else None):
         if not isinstance(part, dict):
@@ -108,7 +108,7 @@ def message_of(body: object) -> str:
 
 
 def _whole(value: object, most: int, name: str) -> int:
-    """0 to `most`, written as an integer or as digits; anything else is a ValueError."""
+    """A number from 0 to `most`, an integer or digits; anything else is a ValueError."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}", value):
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
@@ -122,9 +122,8 @@ Answer = TypeVar("Answer", bound="WireAnswer")
 
 
 class WireAnswer(BaseModel):
-    """A body, or a part of one: the members that we read, and those that we know and leave.
-
-    `documented` names the latter. Any other member is noticed, and nothing is taken from it.
+    """Base of all response models: declared fields are parsed, `documented` ones ignored, others
+    reported.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
@@ -132,7 +131,7 @@ class WireAnswer(BaseModel):
     documented: ClassVar[frozenset[str]] = frozenset()
 
     def unknown(self, path: str = "") -> Iterator[str]:
-        """The paths of the members that no document names, at any depth."""
+        """The paths of the undocumented fields, at any depth."""
         for name in self.model_extra or ():
             if name not in self.documented:
                 yield f"{path}{name}"
@@ -147,31 +146,31 @@ class WireAnswer(BaseModel):
 
 
 def fit(shape: type[Answer], body: object) -> Answer:
-    """`body` in the given shape; members that no document names are noticed.
+    """Parse `body` as the model `shape`, and report unknown fields.
 
     Raises:
-        AnswerError: naming the first places that do not fit, without their contents.
+        AnswerError: naming the first fields that do not fit, without their contents.
     """
     try:
         answer = shape.model_validate(body)
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
     else:
-        notice(answer.unknown())
+        report_unknown_fields(answer.unknown())
         return answer
     shown = [
-        f"{'.'.join(map(str, fault['loc'])) or 'the body'}: "
-        f"{fault['msg'].removeprefix('Value error, ')}"
-        for fault in faults[:_FAULTS_SHOWN]
+        f"{'.'.join(map(str, problem['loc'])) or 'the body'}: "
+        f"{problem['msg'].removeprefix('Value error, ')}"
+        for problem in problems[:_PROBLEMS_SHOWN]
     ]
-    more = len(faults) - len(shown)
+    more = len(problems) - len(shown)
     raise AnswerError(
         f"answered in another shape ({'; '.join(shown)}{f'; and {more} more' if more else ''})"
     )
 
 
 class Team(WireAnswer):
-    """The workspace in which a key acts."""
+    """The workspace in which an API key acts."""
 
     documented = frozenset({"personal_team", "main", "parent_id", "created_at", "updated_at"})
 
@@ -193,7 +192,7 @@ class _UserAnswer(WireAnswer):
 
 
 def acting_team(body: object) -> Team:
-    """The workspace in which the key acts, from `GET /api/users`."""
+    """The workspace in which the API key acts, from `GET /api/users`."""
     return fit(_UserAnswer, body).data.team
 
 
@@ -206,7 +205,7 @@ class _SwitchAnswer(WireAnswer):
 
 
 def switched(body: object) -> None:
-    """Check the answer to a switch. It holds a name alone, so it proves nothing about the id."""
+    """Validate the answer to a switch. It holds no id, only a name, which proves nothing."""
     fit(_SwitchAnswer, body)
 
 
@@ -221,7 +220,7 @@ class _NewKeyAnswer(WireAnswer):
 
 
 def new_key(body: object) -> SecretStr:
-    """The key that was made; this answer is the only one that ever shows it."""
+    """The API key that was created; no other answer ever shows it."""
     key = fit(_NewKeyAnswer, body).data.plain_text_token
     if not re.fullmatch(r"[0-9]+\|[A-Za-z0-9]{20,}", key.get_secret_value()):
         raise AnswerError("answered with something other than a key")
@@ -277,5 +276,5 @@ class _StatsAnswer(WireAnswer):
 def period_stats(body: object) -> PeriodStats:
     """The totals of a period."""
     stats = fit(_StatsAnswer, body).data
-    # Not model_dump: a member that is called as one of our fields would take its place there.
+    # Not model_dump: an unknown field with the name of one of ours would replace it there.
     return PeriodStats(**{name: getattr(stats, name) for name in _Stats.model_fields})

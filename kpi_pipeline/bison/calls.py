@@ -13,7 +13,13 @@ import httpx
 from pydantic import SecretStr
 
 from kpi_pipeline.bison import errors
-from kpi_pipeline.bison.answers import AnswerError, load, loads, message_of, noticing
+from kpi_pipeline.bison.answers import (
+    AnswerError,
+    collecting_unknown_fields,
+    load,
+    loads,
+    message_of,
+)
 from kpi_pipeline.bison.call_stats import calling, note_waiting, waiting_for
 from kpi_pipeline.bison.errors import (
     BisonError,
@@ -151,7 +157,7 @@ class Caller:
                 number = attempt.retry_state.attempt_number
                 sent_at, response = await self._send(call, access, number)
         try:
-            with noticing() as fields:
+            with collecting_unknown_fields() as fields:
                 body = load(response.content)
                 # 202, 203, 206 and the like promise no whole answer, or not the instance's own.
                 if response.status_code not in (200, 201):

@@ -1,4 +1,4 @@
-"""What to do about each kind of trouble: sentences without their full stop."""
+"""The errors of calls to Email Bison, and for each what to do about it."""
 
 import re
 
@@ -33,8 +33,8 @@ def excerpt(text: str, *secrets: SecretStr) -> str:
 class BisonError(Exception):
     """A call to Email Bison that gave no usable answer.
 
-    `client` is the workspace's slug, or "instance NAME" where the call concerns no single client;
-    `call` is the method and path; `remedy` says what to do next. No key ever stands in it.
+    `client` is the workspace, or "instance NAME" where the call concerns no single client; `call`
+    is the method and path; `remedy` says what to do next. None of it ever holds an API key.
     """
 
     def __init__(self, client: str, call: str, what: str, remedy: str) -> None:
@@ -49,15 +49,15 @@ class BisonError(Exception):
 
 
 class RejectedKey(BisonError):
-    """The key is not valid, or not for this workspace (401, 403)."""
+    """The API key is not valid, or not for this workspace (401, 403)."""
 
 
 class MissingKey(BisonError):
-    """There is no key to call with: the client has none, and the instance no master key."""
+    """There is no API key: the client has none, and the instance no master key."""
 
 
 class WrongWorkspace(BisonError):
-    """The key acts in another workspace than the registry says."""
+    """The API key acts in another workspace than the registry says."""
 
 
 class WorkspaceGone(BisonError):
@@ -78,11 +78,11 @@ class Unavailable(BisonError):
 
 
 class MalformedAnswer(BisonError):
-    """An answer that can't be believed: no JSON, another shape, or a failure told with 200."""
+    """An answer that can't be believed: no JSON, a wrong shape, or a failure with status 200."""
 
 
 class RefusedRequest(BisonError):
-    """The request itself was refused: a redirect or any other 4xx, such as 422.
+    """The instance rejected the request: a redirect or any other 4xx, such as 422.
 
     `status` is the HTTP status; `message` is what the server said, cleaned and cut short.
     """
@@ -95,6 +95,8 @@ class RefusedRequest(BisonError):
         self.status = status
         self.message = message
 
+
+# What to do about each error: sentences without their full stop.
 
 _IN_THE_CSV = "in the CSV and import it (`kpi clients import`)"
 
@@ -110,12 +112,12 @@ KEY_MOVED = (
     f"or give the client an api_key of its own {_IN_THE_CSV}"
 )
 GONE = (
-    "See in Email Bison whether the workspace still exists: if not, set the client inactive "
+    "Check in Email Bison whether the workspace still exists: if not, set the client inactive "
     f"{_IN_THE_CSV}; if so, check the address of its instance in KPI_BISON_INSTANCES"
 )
 RATE_LIMITED = "Run it again later, or lower KPI_BISON_CALLS_PER_SECOND"
 UNAVAILABLE = (
-    "See whether Email Bison is up and its address in KPI_BISON_INSTANCES is right, then run it "
+    "Check that Email Bison is up and its address in KPI_BISON_INSTANCES is right, then run it "
     "again"
 )
 MALFORMED = "No number was taken from it; run it again, and report it to Email Bison if it stays"
@@ -127,7 +129,7 @@ REFUSED = "The request does not fit this instance; report it with this message"
 
 
 def for_key(use: KeyUse) -> str:
-    """The remedy for a rejected key."""
+    """The remedy for a rejected API key."""
     if use is KeyUse.MASTER:
         return "Give the instance a valid super-admin key in KPI_BISON_INSTANCES"
     return f"Give the client a valid api_key of its workspace {_IN_THE_CSV}"

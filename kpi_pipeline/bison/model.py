@@ -1,4 +1,4 @@
-"""What the client is told, and what it gives back: plain values, no HTTP."""
+"""What the client takes and returns: plain values, no HTTP."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class BisonInstance:
 
 @dataclass(frozen=True)
 class WorkspaceRef:
-    """A client: our slug for it, and the (instance, id) by which Email Bison knows it."""
+    """A client: its workspace (our slug), and its (instance, id) in Email Bison."""
 
     workspace: str
     instance: str
@@ -39,7 +39,7 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Webhook:
-    """Where a workspace tells of its events. The URL is a secret: whoever knows it can post."""
+    """A webhook of a workspace. The URL is a secret: it is all that a sender needs."""
 
     id: int
     name: str
@@ -49,7 +49,7 @@ class Webhook:
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply of a lead, without personal data; `received_at` is when the mail came in, UTC."""
+    """A reply of a lead, without personal data; `received_at` is when the email arrived, UTC."""
 
     id: int
     uuid: str | None
@@ -74,8 +74,8 @@ class DayCounts:
 class DailySeries:
     """The counts of each day of a period.
 
-    `as_of` is the moment (UTC) just before the request was sent whose answer this is, the earliest
-    such moment if the period took several. `days` has every day of the period.
+    `as_of` is the moment (UTC) just before the request was sent, the earliest one if the period
+    took several. `days` has every day of the period.
     """
 
     as_of: datetime
@@ -94,7 +94,7 @@ class PeriodStats:
 
 
 class KeyUse(StrEnum):
-    """Whose key a reading used: the workspace's own, or the instance's super-admin key."""
+    """Which API key was used: the workspace's own, or the instance's super-admin key."""
 
     WORKSPACE = "workspace"
     MASTER = "master"
@@ -102,7 +102,7 @@ class KeyUse(StrEnum):
 
 @dataclass
 class Reading(Generic[T]):
-    """What was read, with which kind of key, in how many HTTP requests, retries included."""
+    """What was read, with which kind of API key, and how many HTTP requests that took."""
 
     value: T
     key_used: KeyUse
@@ -113,10 +113,10 @@ class Reading(Generic[T]):
 class ClientOptions:
     """Limits of the client.
 
-    `timeout_seconds` bounds one try from connecting to the last byte; `attempts` counts the tries
-    in all; `switch_patience_seconds` is how long a switched master key may take to act in its new
-    workspace before it is switched again; `series_max_days` is how many days one call for the daily
-    series asks for.
+    `timeout_seconds` bounds one try, from connecting to the last byte; `attempts` is the number of
+    tries in all; `switch_patience_seconds` is how long a switched master key may take to act in its
+    new workspace before it is switched again; `series_max_days` is the number of days that one call
+    for the daily series asks for.
     """
 
     timeout_seconds: float = 60.0

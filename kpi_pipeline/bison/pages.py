@@ -1,4 +1,4 @@
-"""Walking a list page by page, in whichever of its ways an instance pages it."""
+"""Reads lists page by page: by number, by cursor, or without paging, as the instance does it."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -55,7 +55,7 @@ class WebhookRow(Row):
 
 
 class ReplyRow(Row):
-    """A reply as it is listed. What people wrote, and who they are, is left where it is."""
+    """A reply as it is listed, without personal data: what people wrote, and who they are."""
 
     documented = frozenset(
         {
@@ -132,15 +132,15 @@ async def every_row(
 ) -> AsyncIterator[RowT]:
     """Each entry of a list once, in the order in which the instance gives them.
 
-    The answer itself says how it is paged, in `meta`: by number, by cursor, or not at all. The
-    filters of `listing` go along with every request: the link to the next page drops them (observed
-    live). `prefer_cursor` asks for cursors, which some instances offer, and which have no last
-    page; by number an instance refuses pages beyond about 1,000.
+    The answer itself says in `meta` how it is paged: by number, by cursor, or not at all. Every
+    request repeats the filters of `listing`: the link to the next page drops them (observed live).
+    `prefer_cursor` asks for cursors, which some instances offer, and which have no last page; by
+    number, an instance rejects pages beyond about 1,000.
 
     Raises:
         AnswerError: if a page is not the one asked for, a cursor comes twice, the way of paging
-            changes more than once, or the list is shorter than the total that it named first: a
-            list cut short would hide entries. Whoever reads must not use a part of the list.
+            changes more than once, or the list is shorter than the total that it named first. The
+            caller must not use the entries before the error: the list would hide others.
         BisonError: if a call fails.
     """
     seen: set[int] = set()
@@ -153,13 +153,13 @@ async def every_row(
             raise AnswerError("answered with a cursor that it had given before")
         asked.append(position)
         answer = (await ask(_at(listing, position), partial(_of_position, shape, position))).value
-        # The new way knows no place of the old one: it begins the list anew.
+        # Another way of paging starts again with the first page.
         if not ways or ways[-1] is not type(answer.meta):
             ways.append(type(answer.meta))
         if len(ways) > 2:
             raise AnswerError("changed its way of paging again and again")
-        # Entries that come in meanwhile shift the others on: one can stand on two pages, and it is
-        # the total named first that the walk must reach.
+        # New entries shift the others to later pages: one can be on two pages, and the list must
+        # reach the total that was named first.
         if total is None and isinstance(answer.meta, _PageMeta):
             total = answer.meta.total
         for row in answer.data:

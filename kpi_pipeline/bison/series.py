@@ -1,4 +1,4 @@
-"""The daily series: seven labelled lines of [day, count] become one row of counts for each day."""
+"""The daily series: seven labelled lines of [day, count] become one row of counts a day."""
 
 import re
 from datetime import date, timedelta
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from kpi_pipeline.bison.answers import AnswerError, Count, WireAnswer, fit, notice
+from kpi_pipeline.bison.answers import AnswerError, Count, WireAnswer, fit, report_unknown_fields
 from kpi_pipeline.bison.model import DayCounts
 
 # The labels of the vendor's document. They are matched by name: their order is not promised.
@@ -29,15 +29,15 @@ def _day(value: object) -> date:
 
 
 def _known_lines(lines: object) -> object:
-    """Leave out lines under labels that are new to us, whatever they hold; they are noticed."""
+    """Leave out lines with unknown labels, whatever they hold, and report the labels."""
     if not isinstance(lines, list):
         return lines
-    labels = [_new_label(line) for line in lines]
-    notice(f"data[].label {label!r}" for label in labels if label is not None)
+    labels = [_unknown_label(line) for line in lines]
+    report_unknown_fields(f"data[].label {label!r}" for label in labels if label is not None)
     return [line for line, label in zip(lines, labels, strict=True) if label is None]
 
 
-def _new_label(line: object) -> str | None:
+def _unknown_label(line: object) -> str | None:
     label = line.get("label") if isinstance(line, dict) else None
     return label if isinstance(label, str) and label not in FIELD_OF_LABEL else None
 
@@ -59,8 +59,8 @@ def days_of(body: object, first: date, last: date) -> dict[date, DayCounts]:
     A day that no label lists is a day of zeros: the answer is whole, and nothing happened.
 
     Raises:
-        AnswerError: if the shape is another one, a label is missing or comes twice, a day lies
-            outside the period or is repeated, or only some of the labels list a day.
+        AnswerError: if the shape is wrong, a label is missing or comes twice, a day lies outside
+            the period or is repeated, or only some of the labels list a day.
     """
     counts = _by_label(fit(_SeriesAnswer, body).data)
     if missing := FIELD_OF_LABEL.keys() - counts.keys():

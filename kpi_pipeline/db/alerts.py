@@ -1,4 +1,4 @@
-"""What the alerts remember: what is wrong, who was told, what is muted, who can't be reached."""
+"""The state of alerts: problems, notices that receivers got, mutes, and failing receivers."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -13,7 +13,7 @@ from kpi_pipeline.db.upsert import upsert
 
 @dataclass(frozen=True)
 class LastNotice:
-    """What a receiver was told last of a trouble: that it is there, or (`well`) that it is over."""
+    """The last notice that a receiver got of a problem: open, or (`well`) resolved."""
 
     at: datetime
     well: bool
@@ -23,9 +23,9 @@ class LastNotice:
 
 @dataclass(frozen=True)
 class AlertState:
-    """A trouble that is there, or (`ended_at`) was there until then.
+    """A problem that is open, or was until `ended_at`.
 
-    Nobody is told before `tell_from`. `told` is by receiver.
+    No notice is sent before `tell_from`. `told` holds the last notice by receiver.
     """
 
     cause: str
@@ -41,7 +41,7 @@ class AlertState:
 
 @dataclass(frozen=True)
 class FailingReceiver:
-    """A receiver that took none of its last `tries` messages."""
+    """A receiver that failed to accept its last `tries` messages."""
 
     receiver: str
     tries: int
@@ -60,14 +60,14 @@ def read_states(connection: Connection) -> dict[str, AlertState]:
 def store_states(
     connection: Connection, states: Sequence[AlertState], gone: Collection[str] = ()
 ) -> None:
-    """Write the states, and forget those of the causes `gone`."""
+    """Write the states, and delete those of the causes `gone`."""
     upsert(connection, alert_state, [{**vars(it), **_to_json(it)} for it in states])
     if gone:
         connection.execute(delete(alert_state).where(alert_state.c.cause.in_(gone)))
 
 
 def read_mutes(connection: Connection, now: datetime) -> dict[str, datetime]:
-    """Until when each name is muted that is muted now."""
+    """The end of each mute that holds now, by name."""
     statement = (
         select(alert_mutes.c.name, alert_mutes.c.muted_until)
         .where(alert_mutes.c.muted_until > now)
@@ -77,19 +77,19 @@ def read_mutes(connection: Connection, now: datetime) -> dict[str, datetime]:
 
 
 def mute(connection: Connection, name: str, until: datetime) -> None:
-    """Mute a name until then; an earlier mute of it is replaced."""
+    """Mute a name; this replaces an earlier mute of it."""
     upsert(connection, alert_mutes, [{"name": name, "muted_until": until}])
 
 
 def unmute(connection: Connection, name: str, now: datetime) -> bool:
-    """End a mute; whether there was one."""
+    """End a mute; return whether there was one."""
     muted = name in read_mutes(connection, now)
     connection.execute(delete(alert_mutes).where(alert_mutes.c.name == name))
     return muted
 
 
 def read_failing(connection: Connection) -> dict[str, FailingReceiver]:
-    """The receivers that can't be reached, by name."""
+    """The failing receivers, by name."""
     names = [it.name for it in fields(FailingReceiver)]
     statement = select(*(alert_receivers.c[name] for name in names))
     rows = connection.execute(statement.order_by(alert_receivers.c.receiver)).mappings()
@@ -97,12 +97,12 @@ def read_failing(connection: Connection) -> dict[str, FailingReceiver]:
 
 
 def store_failing(connection: Connection, failing: FailingReceiver) -> None:
-    """Note that a receiver could not be reached."""
+    """Note that a receiver failed to accept a message."""
     upsert(connection, alert_receivers, [vars(failing)])
 
 
 def forget_failing(connection: Connection, receiver: str) -> None:
-    """Note that a receiver took a message."""
+    """Note that a receiver accepted a message."""
     connection.execute(delete(alert_receivers).where(alert_receivers.c.receiver == receiver))
 
 

@@ -1,4 +1,4 @@
-"""What each check found when it was done last, readable without Dagster."""
+"""The last result of each check, for readers without Dagster."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from kpi_pipeline.db.tables import check_outcomes
 
 @dataclass(frozen=True)
 class StoredOutcome:
-    """What a check of an asset found at `checked_at`; of its offenders, `more` have no row.
+    """The result of an asset's check at `checked_at`.
 
-    `clients` are all whom the offenders name, with a row here or not.
-    `since` is when it began to fail, and None while it passes.
+    `offenders` are its first problems, and `more` is the number of others; `clients` are those of
+    all problems. `since` is when it began to fail, and None while it passes.
     """
 
     name: str
@@ -30,7 +30,7 @@ class StoredOutcome:
 
 
 def store_outcomes(connection: Connection, outcomes: Sequence[StoredOutcome]) -> None:
-    """Write what the checks found last. One that failed before has failed since then."""
+    """Write the last results. A check that failed before keeps the time when it began to fail."""
     if not outcomes:
         return
     rows = [
@@ -59,7 +59,7 @@ def store_outcomes(connection: Connection, outcomes: Sequence[StoredOutcome]) ->
         statement.on_conflict_do_update(
             index_elements=[table.check_name],
             set_={**kept, "failing_since": since},
-            # Two rounds at once: whoever looked last has seen more.
+            # Of two runs of the checks at once, the later result counts.
             where=table.checked_at <= new.checked_at,
         )
     )
@@ -68,7 +68,7 @@ def store_outcomes(connection: Connection, outcomes: Sequence[StoredOutcome]) ->
 def read_outcomes(
     connection: Connection, names: Collection[str] | None = None
 ) -> list[StoredOutcome]:
-    """What these checks found last, or all of them, by name."""
+    """The last results of these checks, or of all, ordered by name."""
     table = check_outcomes.c
     statement = select(
         table.check_name.label("name"),
@@ -87,5 +87,5 @@ def read_outcomes(
 
 
 def failing_checks(connection: Connection) -> list[StoredOutcome]:
-    """Those that failed when they were done last."""
+    """The last results that are failures."""
     return [it for it in read_outcomes(connection) if it.since is not None]

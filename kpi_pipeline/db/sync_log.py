@@ -1,12 +1,13 @@
-"""Which clients' last sync failed, and why."""
+"""The log of syncs: what each run did for each client, which clients fail, and unknown fields."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, bindparam, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
 
-from kpi_pipeline.db.tables import sync_log
+from kpi_pipeline.db.tables import bison_unknown_fields, sync_log
 from kpi_pipeline.db.upsert import upsert
 
 _DURATIONS = ("seconds", "waiting_seconds", "calling_seconds")
@@ -14,9 +15,9 @@ _DURATIONS = ("seconds", "waiting_seconds", "calling_seconds")
 
 @dataclass(frozen=True)
 class SyncEntry:
-    """What one run did for one client; `error` is None where all went well.
+    """What one run did for one client; `error` is None if it succeeded.
 
-    Of its `seconds`, some were spent waiting to be let call, and some within calls.
+    `waiting_seconds` (for a slot or the master key) and `calling_seconds` are parts of `seconds`.
     """
 
     run_id: str
@@ -33,13 +34,13 @@ class SyncEntry:
 
 
 def store_entry(connection: Connection, entry: SyncEntry) -> None:
-    """Write the entry; a second one of the same run and client replaces the first."""
+    """Write the entry; it replaces an earlier one of the same run and client."""
     row = {**vars(entry), "status": "ok" if entry.error is None else "error"}
     upsert(connection, sync_log, [row])
 
 
 def read_entries(connection: Connection, run_ids: Sequence[str]) -> list[SyncEntry]:
-    """What these runs did, by client and time."""
+    """The entries of these runs, ordered by client and time."""
     statement = (
         select(*(sync_log.c[name] for name in SyncEntry.__dataclass_fields__))
         .where(sync_log.c.run_id.in_(run_ids))
@@ -52,20 +53,20 @@ def read_entries(connection: Connection, run_ids: Sequence[str]) -> list[SyncEnt
 
 
 def count_entries(connection: Connection, run_id: str) -> int:
-    """How many clients the run is done with, for better or worse."""
+    """How many clients the run has finished, with success or not."""
     statement = select(func.count()).select_from(sync_log).where(sync_log.c.run_id == run_id)
     return connection.scalar(statement) or 0
 
 
 def last_entry_at(connection: Connection) -> datetime | None:
-    """When the last client's work of any run ended."""
+    """When any run last finished a client."""
     found: datetime | None = connection.scalar(select(func.max(sync_log.c.finished_at)))
     return found
 
 
 @dataclass(frozen=True)
 class SyncOfRun:
-    """One run as the view `daily_kpi_sync_history` has it; `status` is ok or error."""
+    """One run, a row of the view `daily_kpi_sync_history`; `status` is ok or error."""
 
     run_id: str
     started_at: datetime
@@ -82,7 +83,7 @@ class SyncOfRun:
 
 @dataclass(frozen=True)
 class LastSync:
-    """A client's last line of `sync_log`; `error` is None where all went well."""
+    """A client's last row of `sync_log`; `error` is None if it succeeded."""
 
     workspace: str
     finished_at: datetime
@@ -114,20 +115,20 @@ _LAST_SYNCS = text("""
 
 
 def read_history(connection: Connection, most: int) -> list[SyncOfRun]:
-    """The last runs, the latest first."""
+    """The last `most` runs, the latest first."""
     rows = connection.execute(_HISTORY, {"most": most}).mappings()
     return [SyncOfRun(**row) for row in rows]
 
 
 def last_syncs(connection: Connection) -> dict[str, LastSync]:
-    """Each active client's last sync, where there was one."""
+    """The last sync of each active client that had one, by workspace."""
     rows = connection.execute(_LAST_SYNCS).mappings()
     return {row["workspace"]: LastSync(**row) for row in rows}
 
 
 @dataclass(frozen=True)
 class SyncFailure:
-    """A client whose work has failed from `since` on: the last failure's run, time and reason."""
+    """A client that has failed since `since`: run, time and error of its last failure."""
 
     workspace: str
     run_id: str
@@ -136,8 +137,8 @@ class SyncFailure:
     failed_at: datetime
 
 
-# A run that called nobody, because it worked events in, says nothing of whether Email Bison answers
-# again. Healthy clients cost a look into an index that holds failures alone.
+# A run without calls, which only applied events, does not tell whether Email Bison answers again.
+# Healthy clients cost one lookup in an index that holds failures alone.
 _FAILURES = text("""
     SELECT c.workspace, f.run_id, coalesce(f.error, '') AS error, s.since,
         f.finished_at AS failed_at
@@ -165,5 +166,52 @@ _FAILURES = text("""
 
 
 def sync_failures(connection: Connection) -> list[SyncFailure]:
-    """The active clients whose last work failed, and was not done well since."""
+    """The active clients that failed and have not succeeded since."""
     return [SyncFailure(**row) for row in connection.execute(_FAILURES).mappings()]
+
+
+def note_unknown_fields(
+    connection: Connection, instance: str, seen: Mapping[tuple[str, str], int], now: datetime
+) -> list[tuple[str, str]]:
+    """Add to the number of answers in which each (call, field) was seen, at `now`.
+
+    Returns, sorted, those that are new on this instance. Of two processes that see a field first
+    at the same time, exactly one gets it.
+    """
+    if not seen:
+        return []
+    # Always in the same order: processes do not deadlock.
+    rows = [
+        {
+            "instance": instance,
+            "call": call,
+            "field": field,
+            "answers": answers,
+            "first_seen_at": now,
+            "last_seen_at": now,
+        }
+        for (call, field), answers in sorted(seen.items())
+    ]
+    table = bison_unknown_fields
+    added = insert(table).values(rows).on_conflict_do_nothing()
+    new = {
+        (row.call, row.field)
+        for row in connection.execute(added.returning(table.c.call, table.c.field))
+    }
+    known = [
+        {"of_call": row["call"], "of_field": row["field"], "more": row["answers"]}
+        for row in rows
+        if (row["call"], row["field"]) not in new
+    ]
+    if known:
+        add = update(table).where(
+            table.c.instance == instance,
+            table.c.call == bindparam("of_call"),
+            table.c.field == bindparam("of_field"),
+        )
+        counted = add.values(
+            answers=table.c.answers + bindparam("more"),
+            last_seen_at=func.greatest(table.c.last_seen_at, now),
+        )
+        connection.execute(counted, known)
+    return sorted(new)

@@ -15,17 +15,17 @@ def upsert(
     *,
     newer: str | None = None,
 ) -> None:
-    """Insert `rows`, or update those that stand already under the same primary key.
+    """Insert `rows`, or update the stored ones of the same primary key.
 
-    With `newer`, a column of instants, a row is left as it is where the stored one is younger: an
-    old answer that comes late changes nothing.
+    With `newer`, a column of instants, a stored row that is younger stays as it is: an old answer
+    that arrives late changes nothing.
     """
     if not rows:
         return
     connection.execute(_statement(table, tuple(rows[0]), newer), rows)
 
 
-# To build one takes as long as to execute it.
+# Building one takes as long as executing it.
 @cache
 def _statement(table: Table, columns: tuple[str, ...], newer: str | None) -> Insert:
     statement = insert(table)

@@ -1,4 +1,4 @@
-"""Database addresses: what a user writes, and what each driver wants to read."""
+"""Database addresses: as users write them, and as each driver reads them."""
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -9,7 +9,7 @@ _SCHEMES = ("postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2
 
 
 def parse_url(text: str, setting: str) -> URL:
-    """Read a PostgreSQL address as users write it, `postgres://` and `postgresql://` alike.
+    """Parse a PostgreSQL address as users write it, with `postgres://` or `postgresql://`.
 
     The result names psycopg 3, the driver of the KPI tables.
 
@@ -28,21 +28,21 @@ def parse_url(text: str, setting: str) -> URL:
     if not url.database:
         raise KpiError(f"{setting} names no database. {remedy}")
     if "@" in f"{url.host}{url.database}":
-        # It belongs to the password, the rest of which would be shown as the host's name.
+        # It belongs to the password, whose rest would be shown as the host's name.
         raise KpiError(f"{setting} holds one @ too many: in a user or password, write it as %40.")
     return url.set(drivername="postgresql+psycopg")
 
 
 def dagster_url(kpi_url: URL) -> URL:
-    """The database beside the KPI one, on the same server, that holds Dagster's tables."""
+    """The database of Dagster's tables, on the server of the KPI database."""
     return kpi_url.set(database=f"{kpi_url.database}_dagster")
 
 
 def for_dagster(url: URL) -> str:
-    """The address with its password, as dagster-postgres must read it.
+    """The address with its password, for dagster-postgres.
 
-    SQLAlchemy 2.1 takes a bare `postgresql://` for psycopg 3, on which dagster-postgres fails at
-    its `NOTIFY`; so the driver is named.
+    It names the driver: SQLAlchemy 2.1 uses psycopg 3 for a bare `postgresql://`, with which the
+    `NOTIFY` of dagster-postgres fails.
     """
     return url.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
 

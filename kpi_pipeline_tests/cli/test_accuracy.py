@@ -97,7 +97,7 @@ def test_one_client_can_be_asked_for(kpi: Kpi) -> None:
     assert "Harbor" not in screen
     assert cells(screen, "0 of 1 client")[1:] == ["–"] * 10
     assert kpi("accuracy", "-w", "nobody").refusal() == (
-        "There is no client nobody. `kpi clients list` shows the keys."
+        "There is no client nobody. `kpi clients list` shows the workspaces."
     )
 
 

@@ -73,7 +73,7 @@ def test_an_asset_that_is_not_over_the_grid_is_refused_with_those_that_are(kpi: 
 @pytest.mark.usefixtures("stocked")
 def test_unknown_and_inactive_clients_are_named(kpi: Kpi) -> None:
     refusal = kpi("backfill", *SOME_DAYS, "-w", "heron-tide", "-w", "nobody").refusal()
-    assert refusal == "There is no client nobody. `kpi clients list` shows the keys."
+    assert refusal == "There is no client nobody. `kpi clients list` shows the workspaces."
     refusal = kpi("backfill", *SOME_DAYS, "-w", "lark-mill").refusal()
     assert refusal.startswith("Not active: lark-mill.")
 

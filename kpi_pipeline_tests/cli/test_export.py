@@ -200,7 +200,7 @@ def test_a_link_stays_a_link(kpi: Kpi, tmp_path: Path) -> None:
 
 def test_what_can_not_work_is_refused_in_a_sentence(kpi: Kpi, tmp_path: Path) -> None:
     assert kpi("export", "-w", "nobody").refusal() == (
-        "There is no client nobody. `kpi clients list` shows the keys."
+        "There is no client nobody. `kpi clients list` shows the workspaces."
     )
     assert kpi("export", "--from", "2026-03-18", "--to", "2026-03-17").refusal() == (
         "--from 2026-03-18 is after --to 2026-03-17."

@@ -129,7 +129,7 @@ def test_one_client_can_be_asked_for(kpi: Kpi) -> None:
 def test_an_unknown_or_inactive_client_is_refused_in_every_format(kpi: Kpi, form: str) -> None:
     words = ("metrics", "--format", form, "--workspace")
     problem = kpi(*words, "nobody", "-w", "heron-tide").refusal()
-    assert problem == "There is no client nobody. `kpi clients list` shows the keys."
+    assert problem == "There is no client nobody. `kpi clients list` shows the workspaces."
     assert kpi(*words, "otter-gone").refusal().startswith("Not active: otter-gone.")
 
 

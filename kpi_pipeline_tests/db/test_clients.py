@@ -162,7 +162,7 @@ def test_every_unknown_client_is_named(engine: Engine, vault: Vault) -> None:
     with engine.connect() as connection, pytest.raises(KpiError) as refusal:
         pick_clients(connection, ["sloop", "harbor", "Harbor"])
     assert str(refusal.value) == (
-        "There is no client sloop, Harbor. `kpi clients list` shows the keys."
+        "There is no client sloop, Harbor. `kpi clients list` shows the workspaces."
     )
 
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine
 
+from kpi_pipeline.db.sync_log import note_unknown_fields
 from kpi_pipeline.db.tables import bison_unknown_fields
-from kpi_pipeline.db.unknown_fields import note_unknown_fields
 from kpi_pipeline_tests.db.side_by_side import run, until_somebody_waits
 from kpi_pipeline_tests.db.stocked import rows_of
 

@@ -1,4 +1,4 @@
-"""The tables of the nightly job."""
+"""Tables of the nightly sync."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Bring the tables to this revision."""
+    """Upgrade the tables to this revision."""
     op.create_table(
         "clients",
         sa.Column("workspace", sa.Text(), nullable=False),
@@ -246,7 +246,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take this revision back."""
+    """Undo this revision."""
     op.drop_index("ix_sync_log_workspace", table_name="sync_log")
     op.drop_table("sync_log")
     op.drop_table("sending_plans")

@@ -1,4 +1,4 @@
-"""What processes share towards Email Bison, its unknown fields, and where a sync's time went."""
+"""Rate limits of Email Bison, its unknown fields, and how a sync spends its time."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Bring the tables to this revision."""
+    """Upgrade the tables to this revision."""
     op.create_table(
         "bison_pacing",
         sa.Column("instance", sa.Text(), nullable=False),
@@ -68,7 +68,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take this revision back."""
+    """Undo this revision."""
     op.drop_column("sync_log", "calling_seconds")
     op.drop_column("sync_log", "waiting_seconds")
     op.drop_table("bison_unknown_fields")

@@ -1,4 +1,4 @@
-"""The inbox of events, and the counter function of old as a way into it."""
+"""The webhook inbox, and the old counter function, which stores events in it."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -6,8 +6,8 @@ from alembic import op
 revision = "0003"
 down_revision = "0002"
 
-# Callers of the function that counted up a stored number go on calling this one. It stores events,
-# of which the numbers are worked out. No date yet: the business time zone is not known here.
+# Callers of the old function, which incremented a stored number, call this one. It stores events,
+# from which the numbers are computed; without a date, as the business time zone is not known here.
 _INCREMENT_METRIC = """
 CREATE FUNCTION increment_metric(workspace_name text, metric_name text, by integer)
 RETURNS void LANGUAGE plpgsql AS $$
@@ -63,7 +63,7 @@ END $$
 
 
 def upgrade() -> None:
-    """Bring the tables to this revision."""
+    """Upgrade the tables to this revision."""
     op.create_table(
         "webhook_events",
         sa.Column("id", sa.BigInteger(), sa.Identity(), nullable=False),
@@ -153,6 +153,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take this revision back."""
+    """Undo this revision."""
     op.execute("DROP FUNCTION increment_metric(text, text, integer)")
     op.drop_table("webhook_events")

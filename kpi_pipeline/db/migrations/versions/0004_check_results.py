@@ -1,4 +1,4 @@
-"""What each check found last, and the history of syncs by run."""
+"""Results of checks, and the history of syncs by run."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -7,7 +7,7 @@ from sqlalchemy.dialects import postgresql
 revision = "0004"
 down_revision = "0003"
 
-# A line of sync_log is one client's; here a run is one, as the table that it replaces had them.
+# A row of sync_log is one client's; a row of this view is one run, as in the table it replaces.
 _HISTORY = """
 CREATE VIEW daily_kpi_sync_history AS
 SELECT
@@ -33,7 +33,7 @@ GROUP BY run_id
 
 
 def upgrade() -> None:
-    """Bring the tables to this revision."""
+    """Upgrade the tables to this revision."""
     op.create_table(
         "check_outcomes",
         sa.Column("check_name", sa.Text(), nullable=False),
@@ -71,7 +71,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take this revision back."""
+    """Undo this revision."""
     op.execute("DROP VIEW daily_kpi_sync_history")
     op.drop_index("ix_sync_log_finished_at", table_name="sync_log")
     op.drop_table("check_outcomes")

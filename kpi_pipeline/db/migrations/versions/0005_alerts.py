@@ -1,4 +1,4 @@
-"""What is wrong and who was told of it, what nobody is told of, and who could not be reached."""
+"""Alerts: problems and notices, mutes, and failing receivers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,7 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Bring the tables to this revision."""
+    """Upgrade the tables to this revision."""
     op.create_table(
         "alert_state",
         sa.Column("cause", sa.Text(), nullable=False),
@@ -67,7 +67,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take this revision back."""
+    """Undo this revision."""
     op.drop_index("ix_sync_log_failed", table_name="sync_log")
     op.drop_table("alert_receivers")
     op.drop_table("alert_mutes")

@@ -1,4 +1,4 @@
-"""A check is a cause of its own: nothing ever named another."""
+"""Drop the cause of a check: it was always the check itself."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,12 +8,12 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    """Bring the tables to this revision."""
+    """Upgrade the tables to this revision."""
     op.drop_column("check_outcomes", "cause")
 
 
 def downgrade() -> None:
-    """Take this revision back."""
+    """Undo this revision."""
     op.add_column(
         "check_outcomes",
         sa.Column(

@@ -1,4 +1,4 @@
-"""A check names all clients in trouble, and not the first offenders' alone."""
+"""A check names the clients of all its problems, not only of the first ones."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -7,7 +7,7 @@ from sqlalchemy.dialects import postgresql
 revision = "0007"
 down_revision = "0006"
 
-# What a check found stands until its next round; until then the rows that there are must do.
+# Until the check runs again, its stored rows name the clients.
 _FROM_THE_ROWS = """
     UPDATE check_outcomes
     SET clients = coalesce(
@@ -22,7 +22,7 @@ _FROM_THE_ROWS = """
 
 
 def upgrade() -> None:
-    """Bring the tables to this revision."""
+    """Upgrade the tables to this revision."""
     comment = "all whom the offenders name"
     op.add_column(
         "check_outcomes",
@@ -33,5 +33,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take this revision back."""
+    """Undo this revision."""
     op.drop_column("check_outcomes", "clients")
