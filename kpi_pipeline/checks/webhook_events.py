@@ -17,32 +17,32 @@ from kpi_pipeline.checks.outcome import (
     Severity,
     outcome,
 )
-from kpi_pipeline.db.check_queries.delivery import LeadsOfDay, first_webhooks, read_leads
-from kpi_pipeline.db.check_queries.events import EventTrouble, TroubledEvents
+from kpi_pipeline.db.check_queries.delivery import DailyLeads, first_webhooks, read_leads
+from kpi_pipeline.db.check_queries.events import EventProblem, ProblemEvents
 from kpi_pipeline.domain.calendar import business_date, day_start
 from kpi_pipeline.domain.formatting import counted, listed
 
 # The table shows so many of each kind; `kpi events list` has them all.
-MAX_PER_KIND = MAX_PROBLEMS // len(EventTrouble)
+MAX_PER_KIND = MAX_PROBLEMS // len(EventProblem)
 
 _WHAT_TO_DO = {
-    EventTrouble.SET_ASIDE: "fix what `kpi events list --status set_aside` names, then retry them "
+    EventProblem.SET_ASIDE: "fix what `kpi events list --status set_aside` names, then retry them "
     "with `kpi events replay --status set_aside`",
-    EventTrouble.INVALID: "`kpi events list --status invalid` says what could not be parsed; `kpi "
+    EventProblem.INVALID: "`kpi events list --status invalid` says what could not be parsed; `kpi "
     "events replay --status invalid` parses them again after an upgrade",
-    EventTrouble.UNMATCHED: "import their client (`kpi clients import`), or delete the webhook of "
+    EventProblem.UNMATCHED: "import their client (`kpi clients import`), or delete the webhook of "
     "that workspace in Email Bison",
-    EventTrouble.WAITING: "check that Dagster's daemon is running and that webhook_event_sensor is "
+    EventProblem.WAITING: "check that Dagster's daemon is running and that webhook_event_sensor is "
     "on; `kpi events list --status received` shows why the last attempt failed",
 }
 
 
-def events_applied(found: Sequence[TroubledEvents]) -> Outcome:
+def events_applied(found: Sequence[ProblemEvents]) -> Outcome:
     """No event is set aside, invalid, without a client, or waiting for too long."""
-    parts = [f"{it.events} {it.trouble}: {_WHAT_TO_DO[it.trouble]}." for it in found]
+    parts = [f"{it.events} {it.problem}: {_WHAT_TO_DO[it.problem]}." for it in found]
     problems = [
         {
-            "trouble": it.trouble.value,
+            "problem": it.problem.value,
             "id": event.event_id,
             "type": event.event_type or "unknown",
             "client": event.client,
@@ -60,7 +60,7 @@ def events_applied(found: Sequence[TroubledEvents]) -> Outcome:
         problems,
         sum(it.events for it in found) - len(problems),
         sorted({client for it in found for client in it.clients}),
-        {it.trouble.replace(" ", "_"): it.events for it in found},
+        {it.problem.replace(" ", "_"): it.events for it in found},
     )
 
 
@@ -134,7 +134,7 @@ _ADVICE = (
 
 
 def _silent(
-    leads: Sequence[LeadsOfDay], begins: Mapping[str, date], *, now: datetime, today: date
+    leads: Sequence[DailyLeads], begins: Mapping[str, date], *, now: datetime, today: date
 ) -> Iterator[_Found]:
     """Instances without any event, though Email Bison counts leads today or yesterday."""
     for instance in sorted(begins):
@@ -145,13 +145,13 @@ def _silent(
                 continue
             total = sum(it.counted for it in settled)
             since = day if total >= _CERTAINLY_SILENT else day - _ONE_DAY
-            if not any(it.told for it in here if it.day >= since):
+            if not any(it.delivered for it in here if it.day >= since):
                 yield from ((Severity.ERROR, _row(it, it.counted, "silent")) for it in settled)
             break
 
 
 def _never_received(
-    leads: Sequence[LeadsOfDay], instances: Collection[str], today: date
+    leads: Sequence[DailyLeads], instances: Collection[str], today: date
 ) -> Iterator[_Found]:
     """Instances whose webhooks have a secret, but never sent one."""
     for instance in sorted(instances):
@@ -169,18 +169,18 @@ def _never_received(
             yield Severity.WARN, row
 
 
-def _is_settled(leads: LeadsOfDay, now: datetime) -> bool:
+def _is_settled(leads: DailyLeads, now: datetime) -> bool:
     return leads.as_of is not None and now - leads.as_of > _DELIVERY_TIME
 
 
 def _differing(
-    leads: Sequence[LeadsOfDay],
+    leads: Sequence[DailyLeads],
     begins: Mapping[str, date],
     timezone: ZoneInfo,
     since: date,
     until: date,
 ) -> Iterator[_Found]:
-    by_client: dict[str, list[LeadsOfDay]] = defaultdict(list)
+    by_client: dict[str, list[DailyLeads]] = defaultdict(list)
     for it in leads:
         if it.instance in begins:
             by_client[it.workspace].append(it)
@@ -193,15 +193,15 @@ def _differing(
                 yield Severity.WARN, _row(it, abs(alone), problem)
 
 
-def _unmatched(days: Sequence[LeadsOfDay]) -> list[int]:
+def _unmatched(days: Sequence[DailyLeads]) -> list[int]:
     """Leads of each day that only Email Bison counts (above 0) or only events report (below 0).
 
     Which zone bounds Email Bison's days is not known, so a lead that the other side has on an
     adjacent day is the same lead. A surplus and a deficit on two days cancel out if each day
     between them has leads that may have moved by a day as well.
     """
-    left = [it.counted - it.told for it in days]
-    movable = [min(it.counted, it.told) for it in days]
+    left = [it.counted - it.delivered for it in days]
+    movable = [min(it.counted, it.delivered) for it in days]
     for here in range(len(days)):
         reach = abs(left[here])
         for there in range(here + 1, len(days)):
@@ -219,12 +219,12 @@ def _unmatched(days: Sequence[LeadsOfDay]) -> list[int]:
     return left
 
 
-def _row(leads: LeadsOfDay, number: int, problem: str) -> ProblemRow:
+def _row(leads: DailyLeads, number: int, problem: str) -> ProblemRow:
     return {
         "workspace": leads.workspace,
         "instance": leads.instance,
         "day": leads.day.isoformat(),
         "counted": leads.counted,
-        "delivered": leads.told,
+        "delivered": leads.delivered,
         "problem": f"{counted(number, 'lead')} {problem}" if problem != "silent" else "silent",
     }

@@ -1,4 +1,4 @@
-"""Reading `client_metrics` as a page or a command shows it."""
+"""Computes, publishes and reads the rows of `kpi_projections` and `client_metrics`."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
@@ -42,7 +42,7 @@ _values_of = attrgetter(*_COMPUTED)
 
 @dataclass(frozen=True)
 class DayNumbers:
-    """The few numbers of one client and day that Dagster plots; None where there is none."""
+    """The numbers of one client and day that Dagster plots; None where there is none."""
 
     date: date
     emails_sent: int
@@ -59,14 +59,12 @@ def recompute_projections(
     *,
     open_day: date | None = None,
 ) -> None:
-    """Work out `kpi_projections` of these clients anew, for each of `dates`.
+    """Compute `kpi_projections` of these clients, for each of `dates`, from the stored facts.
 
-    They stand on the facts and on the events that count beyond them; for `open_day`, today, events
-    alone will do.
+    Events that count beyond the facts are included; for `open_day`, today, events alone are enough.
 
     Raises:
-        KpiError: if a client's facts of one of the dates were never fetched; nothing is written
-            then.
+        KpiError: if facts of a client and one of the dates are missing; nothing is written then.
     """
     first, last = fetch_period(min(dates), max(dates))
     facts = read_facts(connection, workspaces, first, last, open_day=open_day, tz=tz)
@@ -91,9 +89,9 @@ def publish_metrics(
     dates: Sequence[date],
     source: Literal["sync", "webhook"],
 ) -> None:
-    """Bring these clients' projections, labels and plans together in `client_metrics`.
+    """Write these clients' projections, labels and sending plans into `client_metrics`.
 
-    All numbers of a row come from one row of `kpi_projections`: a card once took its leads from
+    All numbers of a row come from one row of `kpi_projections`: a page once took its leads from
     one table and its progress from another, and contradicted itself.
 
     Raises:
@@ -143,12 +141,12 @@ def publish_metrics(
 def read_day_numbers(
     connection: Connection, workspace: str, dates: Sequence[date]
 ) -> dict[date, DayNumbers]:
-    """The plotted numbers of those of `dates` that have facts or numbers."""
+    """The plotted numbers of those of `dates` that have facts or projections."""
     facts = _of(raw_bison_stats, "date", ["sent", "interested", "as_of"], workspace, dates)
     counted = ["emails_sent_today", "positive_replies_today", "as_of"]
     plotted = ["positive_replies_mtd", "projection_positive_replies_eom"]
     numbers = _of(kpi_projections, "metric_date", [*counted, *plotted], workspace, dates)
-    # Facts that were fetched after the numbers were worked out are the later news.
+    # Facts that were fetched after the projections were computed are newer.
     stale = numbers.c.as_of.is_(None) | (numbers.c.as_of < facts.c.as_of)
     day = func.coalesce(facts.c.day, numbers.c.day)
     statement = select(
@@ -166,7 +164,7 @@ def read_day_numbers(
 def _of(
     table: Table, day: str, columns: Sequence[str], workspace: str, dates: Sequence[date]
 ) -> Subquery:
-    """These columns of one client's rows of `dates`, the date as `day`."""
+    """These columns of one client's rows of `dates`, with the date as `day`."""
     return (
         select(table.c[day].label("day"), *(table.c[name] for name in columns))
         .where(table.c.workspace == workspace, table.c[day].in_(dates))
@@ -177,7 +175,7 @@ def _of(
 def _missing(
     workspaces: Sequence[str], dates: Sequence[date], known: Collection[tuple[str, date]]
 ) -> tuple[str, list[date]] | None:
-    """The first client that lacks some of `dates`, and which."""
+    """The first client that lacks some of `dates`, and these."""
     for workspace in workspaces:
         if missing := [day for day in sorted(set(dates)) if (workspace, day) not in known]:
             return workspace, missing
@@ -192,7 +190,7 @@ def _listed(days: Sequence[date]) -> str:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """The numbers of one client on one date. A client without a row has None throughout."""
+    """The numbers of one client on one date; all of them None for a client without a row."""
 
     workspace: str
     display_name: str
@@ -223,9 +221,10 @@ class MetricRow:
 def read_metrics(
     connection: Connection, metric_date: date, workspaces: list[str] | None = None
 ) -> list[MetricRow]:
-    """The rows of `metric_date`: one for each active client, whether it has numbers or not.
+    """The rows of `metric_date`: one for each active client, with or without numbers.
 
-    One row made by a webhook once made every other client vanish from a page.
+    With `workspaces`, one for each of these clients, active or not. A page once listed only
+    clients with rows, and showed a single one after the first webhook of a day.
     """
     labels = {
         "workspace": clients.c.workspace,

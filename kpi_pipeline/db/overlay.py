@@ -1,4 +1,4 @@
-"""Which events count, on which rows they show, and when they are done with."""
+"""Overlay queries: events not yet in the facts, the rows they affect, and marking them applied."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from sqlalchemy.types import ARRAY, Date, Text
 
 from kpi_pipeline.domain.events.overlay import CountedEvents
 
-# A day's events are looked up one day after the other, each from the moment of its facts on: most
-# of a month's events are held by the facts, and need not be read.
+# Events are looked up day by day, each day's from the `as_of` of its facts on: the facts hold most
+# of a month's events, and these need not be read.
 _COUNTED = text("""
     SELECT w.workspace, d.day::date AS date, e.metric, count(*) AS events
     FROM unnest(:workspaces) AS w(workspace)
@@ -27,10 +27,10 @@ _COUNTED = text("""
     GROUP BY w.workspace, d.day, e.metric
 """).bindparams(bindparam("workspaces", type_=ARRAY(Text)))
 
-# A day's facts show in the rows up to the end of the month after: as "last month".
+# A day's facts affect the rows up to the end of the next month, where they are "last month".
 _LAST_ROW = "(date_trunc('month', e.business_date) + interval '2 months - 1 day')::date"
 
-# Today's row may stand on events alone; those of earlier days show in it, too.
+# Today's row may exist with events alone; events of earlier days affect it as well.
 _SHOWS_TODAY = f"""
     e.business_date <= :today AND :today <= {_LAST_ROW} AND EXISTS (
         SELECT 1 FROM webhook_events t
@@ -70,9 +70,9 @@ _MARK_APPLIED = text(f"""
 
 @dataclass(frozen=True)
 class Pending:
-    """A client's events that are stored and not applied: how many, and the first of their days.
+    """A client's pending events (stored, not applied): their number and first business date.
 
-    `last_event` is the highest of their ids, `tries` how often the most tried one failed.
+    `last_event` is the highest of their ids, `tries` the highest number of failed tries.
     """
 
     workspace: str
@@ -85,10 +85,10 @@ class Pending:
 def read_counted_events(
     connection: Connection, workspaces: Collection[str], first: date, last: date
 ) -> list[CountedEvents]:
-    """The events of these clients' days `first` … `last` that count beyond what their facts hold.
+    """The events of these clients' days `first` … `last` that count beyond what the facts hold.
 
-    They stand received or applied, and arrived after the facts of their day were asked for, or
-    there are none yet.
+    These are received or applied, and either arrived after the facts of their day were asked for,
+    or their day has no facts yet.
     """
     period = {"workspaces": list(workspaces), "first": first, "last": last}
     return [CountedEvents(**row) for row in connection.execute(_COUNTED, period).mappings()]
@@ -97,9 +97,9 @@ def read_counted_events(
 def affected_dates(
     connection: Connection, workspaces: Collection[str], today: date
 ) -> dict[str, list[date]]:
-    """The dates whose rows the waiting events of these clients change, by client.
+    """The dates whose rows the pending events of these clients affect, by client.
 
-    From an event's day on, as far as there are facts; and today, where it has events of its own.
+    These are the dates from an event's day on that have facts, and today if it has events.
     """
     found: dict[str, list[date]] = {}
     rows = connection.execute(_AFFECTED, {"workspaces": list(workspaces), "today": today})
@@ -116,16 +116,16 @@ def mark_applied(
     today: date,
     now: datetime,
 ) -> int:
-    """Note that these clients' rows of `dates` were worked out; return how many events it settles.
+    """Mark the events applied that affect only rows of `dates`; return how many there are.
 
-    An event is settled when each row that it shows in was among them.
+    The rows of these clients and `dates` must be computed and published already.
     """
     values = {"workspaces": list(workspaces), "dates": list(dates), "today": today, "now": now}
     return connection.execute(_MARK_APPLIED, values).rowcount
 
 
 def pending_events(connection: Connection, now: datetime) -> list[Pending]:
-    """The clients with events that are stored and not applied and due to be tried (again) now."""
+    """The clients with pending events that are due for a first or another try at `now`."""
     statement = text("""
         SELECT workspace, min(business_date) AS first_date, count(*) AS events,
             max(id) AS last_event, max(tries) AS tries
@@ -139,7 +139,7 @@ def pending_events(connection: Connection, now: datetime) -> list[Pending]:
 
 
 def in_backoff(connection: Connection, workspaces: Collection[str], now: datetime) -> set[str]:
-    """Those of the clients whose waiting events failed before, and are not due to be tried yet."""
+    """Those of the clients whose pending events failed and are not due for another try yet."""
     statement = text("""
         SELECT DISTINCT workspace FROM webhook_events
         WHERE status = 'received' AND next_try_at > :now AND workspace = ANY(:workspaces)

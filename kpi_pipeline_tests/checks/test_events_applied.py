@@ -7,7 +7,7 @@ import pytest
 
 from kpi_pipeline.checks.outcome import Outcome, Severity
 from kpi_pipeline.checks.webhook_events import MAX_PER_KIND, events_applied
-from kpi_pipeline.db.check_queries.events import troubled_events
+from kpi_pipeline.db.check_queries.events import read_problem_events
 from kpi_pipeline_tests.checks.support import TODAY, Stock, local
 
 # Three hours after the events of today came in.
@@ -21,7 +21,7 @@ def _clients(stock: Stock) -> None:
 
 
 def checked(stock: Stock) -> Outcome:
-    return events_applied(stock.ask(troubled_events, NOW, MAX_PER_KIND))
+    return events_applied(stock.ask(read_problem_events, NOW, MAX_PER_KIND))
 
 
 def test_it_passes_when_every_event_counts(stock: Stock) -> None:
@@ -42,14 +42,14 @@ def test_each_kind_of_problem_is_counted_with_what_to_do(stock: Stock) -> None:
     assert found.description.startswith(
         "Some events are not in the numbers. 1 set aside: fix what "
     )
-    assert " 2 waiting: see that Dagster's daemon runs" in found.description
+    assert " 2 waiting: check that Dagster's daemon is running" in found.description
 
 
 def test_a_problem_is_an_event_with_its_client_and_reason(stock: Stock) -> None:
     stock.events("acme", TODAY, status="set_aside", reason="It broke the rows.")
     (row,) = checked(stock).problems
     assert {**row, "id": None} == {
-        "trouble": "set aside",
+        "problem": "set aside",
         "id": None,
         "type": "lead_interested",
         "client": "acme",
@@ -67,7 +67,7 @@ def test_an_event_without_a_client_is_named_by_its_workspace_after_a_day(stock: 
     assert checked(stock).passed
     stock.events(None, date(2026, 3, 16), **stranger)
     (row,) = checked(stock).problems
-    assert (row["trouble"], row["type"], row["client"], row["reason"]) == (
+    assert (row["problem"], row["type"], row["client"], row["reason"]) == (
         "of no client",
         "unknown",
         "main 107",
@@ -81,7 +81,7 @@ def test_twelve_of_each_kind_are_shown_and_the_others_counted(stock: Stock) -> N
     stock.events("acme", TODAY, 14, status="set_aside")
     stock.events("acme", TODAY, 14, status="received")
     found = checked(stock)
-    assert [it["trouble"] for it in found.problems] == ["set aside"] * 12 + ["waiting"] * 12
+    assert [it["problem"] for it in found.problems] == ["set aside"] * 12 + ["waiting"] * 12
     assert found.more == 5
     assert found.clients == ["acme", "birch"]
     assert {it["client"] for it in found.problems} == {"acme"}

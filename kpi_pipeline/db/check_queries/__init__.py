@@ -1,1 +1,1 @@
-"""What the checks read, a file for each check."""
+"""Queries of the checks, one file for each check."""

@@ -1,4 +1,4 @@
-"""Days that a client's table does not hold, though it holds earlier ones."""
+"""Days without a row for a client that has rows of earlier days."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from datetime import date
 
 from sqlalchemy import Connection, text
 
-# A table with a row for each client and day, and where its day stands.
+# The tables with a row for each client and day, in one form.
 FACTS = "SELECT workspace, date AS day FROM raw_bison_stats"
 METRICS = "SELECT workspace, metric_date AS day FROM client_metrics WHERE metric_type = 'mtd'"
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A stretch of days that are not there; `first` is None for a client that has none at all."""
+    """A range of missing days; `first` is None for a client without any day."""
 
     workspace: str
     first: date | None
@@ -23,7 +23,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many days of how many active clients are there, and what is missing among them."""
+    """How many days of how many active clients have rows, and the gaps among them."""
 
     clients: int
     clients_with_days: int
@@ -32,11 +32,11 @@ class Coverage:
 
     @property
     def missing_days(self) -> int:
-        """How many days are missing of clients that have others."""
+        """The number of missing days of the clients that have others."""
         return sum(gap.days for gap in self.gaps)
 
 
-# The last day before the period, where there is one, shows that the client was there already.
+# A day before the period, if there is one, shows that the client existed when it began.
 _GAPS = """
     WITH held AS MATERIALIZED (
         SELECT c.workspace, d.day,
@@ -77,9 +77,9 @@ _GAPS = """
 
 
 def read_coverage(connection: Connection, table: str, since: date, until: date) -> Coverage:
-    """What `table` (FACTS or METRICS) holds of each active client's days `since` … `until`.
+    """The coverage of each active client's days `since` … `until` in `table` (FACTS or METRICS).
 
-    A client's days begin with the first that is there: what was never filled is not missing.
+    A client's days begin with its first row: earlier days are not missing.
     """
     statement = text(_GAPS.format(table=table))
     totals, *rows = connection.execute(statement, {"since": since, "until": until}).all()

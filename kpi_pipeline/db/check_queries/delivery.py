@@ -1,4 +1,4 @@
-"""Leads as Email Bison counts them, beside those that events told of, by client and day."""
+"""Leads that Email Bison counted and leads that events delivered, by client and day."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,31 +9,31 @@ from sqlalchemy.types import ARRAY, Text
 
 
 @dataclass(frozen=True)
-class LeadsOfDay:
-    """A client's leads on one day: `counted` by Email Bison at `as_of`, and `told` of by events.
+class DailyLeads:
+    """A client's leads on one day: `counted` by Email Bison at `as_of`, `delivered` by events.
 
-    Without facts of the day, `as_of` is None.
+    `as_of` is None if the day has no facts.
     """
 
     workspace: str
     instance: str
     day: date
     counted: int
-    told: int
+    delivered: int
     as_of: datetime | None
 
 
-# A client that is not active, or an event without a client, tells nothing of webhooks.
+# Inactive clients and events without a client are no evidence about webhooks.
 _LEADS = text("""
     SELECT c.workspace, c.instance, day, coalesce(f.counted, 0) AS counted, f.as_of,
-        coalesce(e.told, 0) AS told
+        coalesce(e.delivered, 0) AS delivered
     FROM (
         SELECT workspace, date AS day, interested AS counted, as_of
         FROM raw_bison_stats
         WHERE date BETWEEN :since AND :until
     ) f
     FULL JOIN (
-        SELECT workspace, business_date AS day, count(*) AS told
+        SELECT workspace, business_date AS day, count(*) AS delivered
         FROM webhook_events
         WHERE metric = 'interested' AND workspace IS NOT NULL
           AND business_date BETWEEN :since AND :until
@@ -59,13 +59,13 @@ _FIRST_EVENTS = text("""
 
 def read_leads(
     connection: Connection, instances: Collection[str], since: date, until: date
-) -> list[LeadsOfDay]:
-    """One for each active client of the instances and each day with facts or events of leads."""
+) -> list[DailyLeads]:
+    """One item for each active client of the instances and each day with facts or leads."""
     period = {"instances": list(instances), "since": since, "until": until}
-    return [LeadsOfDay(**row) for row in connection.execute(_LEADS, period).mappings()]
+    return [DailyLeads(**row) for row in connection.execute(_LEADS, period).mappings()]
 
 
 def first_webhooks(connection: Connection, instances: Collection[str]) -> dict[str, datetime]:
-    """When the first webhook of each instance came in, where one did."""
+    """When the first webhook of each instance arrived, for those that received one."""
     rows = connection.execute(_FIRST_EVENTS, {"instances": list(instances)})
     return {row.instance: row.arrived_at for row in rows}

@@ -1,4 +1,4 @@
-"""Events that a person should look at: what is wrong with them, and how many there are."""
+"""Events by status, and events that need a person: their problem and their number."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from kpi_pipeline.domain.events.event import EventStatus
 
 @dataclass(frozen=True)
 class EventCount:
-    """How many events of one client stand at one status; `workspace` is None for no client's."""
+    """The number of one client's events with one status; `workspace` is None for no client."""
 
     workspace: str | None
     status: EventStatus
@@ -21,7 +21,7 @@ class EventCount:
 
 
 def count_events(connection: Connection) -> list[EventCount]:
-    """All events that ever came in, by client and status."""
+    """The number of all events in the inbox, by client and status."""
     columns = webhook_events.c.workspace, webhook_events.c.status
     statement = select(*columns, func.count()).group_by(*columns).order_by(*columns)
     return [
@@ -31,7 +31,7 @@ def count_events(connection: Connection) -> list[EventCount]:
 
 
 def applied_between(connection: Connection, after: datetime, until: datetime) -> dict[str, int]:
-    """How many events of each client were applied after `after` and by `until`, most first."""
+    """The events applied after `after`, up to and including `until`, by client, most first."""
     events = func.count().label("events")
     statement = (
         select(webhook_events.c.workspace, events)
@@ -46,14 +46,14 @@ def applied_between(connection: Connection, after: datetime, until: datetime) ->
     return {row.workspace: row.events for row in connection.execute(statement)}
 
 
-# A deploy of the gateway, or an import of clients, may take that long.
+# A deployment of the gateway, or an import of clients, may take that long.
 _WAITING_TOO_LONG = timedelta(minutes=15)
 _UNMATCHED_TOO_LONG = timedelta(days=1)
-# What nobody mended in a week is history: facts that were fetched since hold those events anyway.
+# Older events need nobody any more: facts that were fetched since hold them anyway.
 _HISTORY = timedelta(days=7)
 
 
-class EventTrouble(StrEnum):
+class EventProblem(StrEnum):
     """What is wrong with an event."""
 
     SET_ASIDE = "set aside"
@@ -63,8 +63,8 @@ class EventTrouble(StrEnum):
 
 
 @dataclass(frozen=True)
-class TroubledEvent:
-    """One event; `client` is the client's key, or the instance and id of a stranger's workspace."""
+class ProblemEvent:
+    """One event; `client` is the workspace key, or instance and id of an unregistered workspace."""
 
     event_id: int
     event_type: str | None
@@ -73,21 +73,21 @@ class TroubledEvent:
 
 
 @dataclass(frozen=True)
-class TroubledEvents:
-    """All events in one kind of trouble: how many, of whom, and the latest few of them."""
+class ProblemEvents:
+    """All events with one problem: how many, of which clients, and the latest few."""
 
-    trouble: EventTrouble
+    problem: EventProblem
     events: int
     clients: Sequence[str]
-    latest: Sequence[TroubledEvent]
+    latest: Sequence[ProblemEvent]
 
 
-# Each kind is found by an index of its own. Clients that are not active any more are left out:
-# somebody decided that their events count no more.
-_TROUBLED = text("""
-    WITH troubled AS (
+# Each problem has its own index. Clients that are not active any more are left out: somebody
+# decided that their events do not count.
+_PROBLEM_EVENTS = text("""
+    WITH with_problem AS (
         SELECT id, event_type, workspace, instance, bison_workspace_id, reason,
-            CASE status WHEN 'set_aside' THEN 'set aside' ELSE 'invalid' END AS trouble
+            CASE status WHEN 'set_aside' THEN 'set aside' ELSE 'invalid' END AS problem
         FROM webhook_events
         WHERE status IN ('set_aside', 'invalid')
           AND (status = 'set_aside' OR arrived_at > :history)
@@ -104,26 +104,26 @@ _TROUBLED = text("""
         WHERE e.status = 'received' AND c.active AND e.arrived_at < :waiting_since
     ), placed AS (
         SELECT *, coalesce(workspace, concat_ws(' ', instance, bison_workspace_id)) AS client,
-            row_number() OVER (PARTITION BY trouble ORDER BY id DESC) AS place
-        FROM troubled
+            row_number() OVER (PARTITION BY problem ORDER BY id DESC) AS place
+        FROM with_problem
     ), counted AS (
-        SELECT trouble, count(*) AS events, array_agg(DISTINCT client) AS clients
+        SELECT problem, count(*) AS events, array_agg(DISTINCT client) AS clients
         FROM placed
-        GROUP BY trouble
+        GROUP BY problem
     )
-    SELECT trouble, events, clients, id, event_type, reason, client
+    SELECT problem, events, clients, id, event_type, reason, client
     FROM placed
-    JOIN counted USING (trouble)
+    JOIN counted USING (problem)
     WHERE place <= :most
     ORDER BY place
 """)
 
 
-def troubled_events(connection: Connection, now: datetime, most: int) -> list[TroubledEvents]:
-    """The kinds of trouble that there are at `now`, each with its latest events, at most `most`.
+def read_problem_events(connection: Connection, now: datetime, most: int) -> list[ProblemEvents]:
+    """The problems that events have at `now`, each with its latest events, at most `most`.
 
-    Events that are set aside; invalid ones of the last seven days; those that have been nobody's
-    for a day, of the last seven; and those that have waited to be applied for 15 minutes.
+    These are events that were set aside; invalid ones of the last seven days; those of the last
+    seven days that have had no client for a day; and those not applied after 15 minutes.
     """
     limits = {
         "history": now - _HISTORY,
@@ -131,15 +131,15 @@ def troubled_events(connection: Connection, now: datetime, most: int) -> list[Tr
         "waiting_since": now - _WAITING_TOO_LONG,
         "most": most,
     }
-    rows = connection.execute(_TROUBLED, limits).all()
-    by_trouble = {kind: [row for row in rows if row.trouble == kind] for kind in EventTrouble}
+    rows = connection.execute(_PROBLEM_EVENTS, limits).all()
+    by_problem = {kind: [row for row in rows if row.problem == kind] for kind in EventProblem}
     return [
-        TroubledEvents(
-            trouble,
+        ProblemEvents(
+            problem,
             latest[0].events,
             latest[0].clients,
-            [TroubledEvent(row.id, row.event_type, row.client, row.reason) for row in latest],
+            [ProblemEvent(row.id, row.event_type, row.client, row.reason) for row in latest],
         )
-        for trouble, latest in by_trouble.items()
+        for problem, latest in by_problem.items()
         if latest
     ]

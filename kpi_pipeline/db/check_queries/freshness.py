@@ -1,4 +1,4 @@
-"""How old the rows of `client_metrics` are, client by client."""
+"""The age of each client's rows in `client_metrics`."""
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -8,11 +8,11 @@ from sqlalchemy import Connection, text
 
 @dataclass(frozen=True)
 class ClientFreshness:
-    """When the facts were asked for that a client's rows were made of; None without such a row.
+    """When the facts behind a client's rows were asked for; None where there is no such row.
 
-    `of_today` and `of_yesterday` are those of the two latest days' rows; `closing` that of the row
-    of the day which is to be closed by now; `last_as_of` that of the row of `last_date`, the last
-    one that there is. `first_date` is the day of the first row of all.
+    `of_today` and `of_yesterday` belong to the rows of these days, `closing` to the row of the day
+    that must be closed by now, and `last_as_of` to the last row, that of `last_date`. `first_date`
+    is the date of the first row.
     """
 
     workspace: str
@@ -56,7 +56,7 @@ _FRESHNESS = text("""
 def read_freshness(
     connection: Connection, today: date, to_be_closed: date
 ) -> list[ClientFreshness]:
-    """One for each active client, whether it has rows or not, by key."""
+    """One item for each active client, with or without rows, sorted by workspace."""
     days = {
         "today": today,
         "yesterday": today - timedelta(days=1),

@@ -1,4 +1,4 @@
-"""What looks odd in the rows and facts, for a rule to judge: see `checks/plausible.py`."""
+"""Implausible rows, and volumes of facts, for the rules in `checks/plausible.py`."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -53,8 +53,10 @@ _VOLUMES = text("""
 
 @dataclass(frozen=True)
 class OddRow:
-    """A row of client_metrics with negative counts, windows that do not hold each other, or month
-    sums below those of the row before it in its month (None where there is none).
+    """A row of client_metrics that contradicts itself or the row before it in its month.
+
+    It has negative counts, a short window above the longer one, or month sums below those of the
+    row before (None where there is none).
     """
 
     workspace: str
@@ -69,7 +71,7 @@ class OddRow:
 
 @dataclass(frozen=True)
 class Volume:
-    """A client's facts, summed over the last 30 closed days, and the last 7 of them."""
+    """Sums of a client's facts over the last 30 closed days, and over the last 7 of them."""
 
     workspace: str
     sent: int
@@ -85,13 +87,13 @@ class Volume:
 
 
 def read_odd_rows(connection: Connection, since: date, until: date) -> list[OddRow]:
-    """The odd rows of active clients, the latest first."""
+    """The implausible rows of active clients, the latest first."""
     period = {"since": since, "until": until}
     return [OddRow(**row) for row in connection.execute(_ODD_ROWS, period).mappings()]
 
 
 def read_volumes(connection: Connection, until: date) -> list[Volume]:
-    """One for each active client with facts in the 30 days up to `until`."""
+    """One item for each active client with facts in the 30 days up to `until`."""
     days = {
         "until": until,
         "month": until - timedelta(days=29),

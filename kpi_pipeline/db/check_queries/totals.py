@@ -1,4 +1,4 @@
-"""What the facts add up to, client by client."""
+"""Sums of each client's facts over a period."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _SUMS = text(f"""
 
 @dataclass(frozen=True)
 class PeriodSums:
-    """The sums of a client's facts over a period, and how many of its days are there."""
+    """The sums of a client's facts over a period, and the number of days that have facts."""
 
     workspace: str
     days: int
@@ -29,7 +29,7 @@ class PeriodSums:
 
 
 def read_sums(connection: Connection, first: date, last: date) -> list[PeriodSums]:
-    """One for each active client."""
+    """One item for each active client, sorted by workspace."""
     rows = connection.execute(_SUMS, {"first": first, "last": last}).mappings()
     return [
         PeriodSums(row["workspace"], row["days"], {name: row[name] for name in FACT_COUNTS})

@@ -1,11 +1,11 @@
-"""What is wrong, and who was told of it."""
+"""Problems, and the last notice of each that receivers got."""
 
 from sqlalchemy import Boolean, CheckConstraint, Column, DateTime, Integer, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from kpi_pipeline.db.tables.base import metadata, moment, updated_at
 
-# What each check found last, readable without Dagster: alerts, the gateway and `kpi status` do.
+# The last result of each check, for readers without Dagster: alerts, the gateway, `kpi status`.
 check_outcomes = Table(
     "check_outcomes",
     metadata,
@@ -23,7 +23,7 @@ check_outcomes = Table(
     CheckConstraint("passed = (failing_since IS NULL)", name="fails_since"),
 )
 
-# What is wrong, or was until just now, and what each receiver of alerts was told of it last.
+# Problems that are open or ended recently, and the last notice that each receiver got of them.
 alert_state = Table(
     "alert_state",
     metadata,
@@ -40,7 +40,7 @@ alert_state = Table(
     CheckConstraint("severity IN ('WARN', 'ERROR')", name="severity_is_known"),
 )
 
-# A client's key, or the name of a check, schedule, sensor or asset, that nobody is told of.
+# Workspace keys, and names of checks, schedules, sensors and assets, that cause no alerts.
 alert_mutes = Table(
     "alert_mutes",
     metadata,
@@ -49,7 +49,7 @@ alert_mutes = Table(
     updated_at(),
 )
 
-# The receivers that did not take their last message. None is named by more than service and host.
+# Receivers that did not accept their last message; named by service and host, without secrets.
 alert_receivers = Table(
     "alert_receivers",
     metadata,

@@ -1,4 +1,4 @@
-"""What all tables share: their metadata, and the columns that stand in many of them."""
+"""What all tables share: metadata, and the columns that many of them have."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -17,20 +17,20 @@ metadata = MetaData(
 
 
 def moment(name: str, *, nullable: bool = False) -> Column[Any]:
-    """An instant."""
+    """A column with an instant."""
     return Column(name, DateTime(timezone=True), nullable=nullable)
 
 
 def updated_at() -> Column[Any]:
-    """When the row was written last."""
+    """The column with the time at which the row was last written."""
     return Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now())
 
 
 def workspace_key() -> Column[Any]:
-    """The client, as a part of the primary key."""
+    """The column with the client, as a part of the primary key."""
     return Column("workspace", Text, ForeignKey("clients.workspace"), primary_key=True)
 
 
 def one_of(column: str, values: Iterable[str]) -> str:
-    """The condition that a column holds one of some words."""
+    """The SQL condition that a column has one of these values."""
     return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"

@@ -1,11 +1,10 @@
-"""What all processes share towards an Email Bison instance."""
+"""State that all processes share about calls to an Email Bison instance."""
 
 from sqlalchemy import BigInteger, Column, Table, Text, Uuid
 
 from kpi_pipeline.db.tables.base import metadata, moment, updated_at
 
-# What all processes share towards an Email Bison instance: the next call's moment, the slots of the
-# calls under way, and who uses the master key.
+# When the next call may start; then the slots of calls in flight, and the holder of the master key.
 bison_pacing = Table(
     "bison_pacing",
     metadata,
@@ -30,7 +29,7 @@ bison_master_key_leases = Table(
     moment("expires_at"),
 )
 
-# Members of Email Bison's answers that no document names.
+# Undocumented members in Email Bison's answers.
 bison_unknown_fields = Table(
     "bison_unknown_fields",
     metadata,

@@ -1,4 +1,4 @@
-"""Who the clients are: identity, labels, targets and keys."""
+"""Clients: identity, labels, targets and API keys."""
 
 from sqlalchemy import (
     BigInteger,
@@ -15,7 +15,7 @@ from sqlalchemy import (
 
 from kpi_pipeline.db.tables.base import metadata, moment, updated_at, workspace_key
 
-# A client is (instance, Bison workspace id). `workspace` is a slug made once and never changed.
+# A client is (instance, Bison workspace id). `workspace` is a slug that never changes.
 clients = Table(
     "clients",
     metadata,

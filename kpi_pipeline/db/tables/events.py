@@ -1,4 +1,4 @@
-"""What came in by itself."""
+"""The webhook inbox."""
 
 from sqlalchemy import (
     BigInteger,
@@ -19,8 +19,8 @@ from kpi_pipeline.db.tables.base import metadata, moment, one_of
 from kpi_pipeline.domain.columns import FACT_COUNTS
 from kpi_pipeline.domain.events.event import EventSource, EventStatus
 
-# The inbox: every body that ever came in, and what became of it. Counted are those that stand
-# 'received' or 'applied' and arrived after the facts of their day were asked for; see `overlay`.
+# Every body that arrived, with its status. Those 'received' or 'applied' that arrived after the
+# facts of their day were asked for are counted on top of the facts; see `overlay`.
 webhook_events = Table(
     "webhook_events",
     metadata,

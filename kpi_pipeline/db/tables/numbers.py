@@ -1,4 +1,4 @@
-"""The facts, the numbers that are made of them, and the log of the work."""
+"""Daily facts, the numbers computed from them, and the log of syncs."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from sqlalchemy import (
 from kpi_pipeline.db.tables.base import metadata, moment, updated_at, workspace_key
 from kpi_pipeline.domain.columns import COUNTS, FACT_COUNTS, PERCENTAGES
 
-# Daily facts: what happened on one day in one workspace, as Bison told it at `as_of`.
+# Daily facts: what happened on one day in one workspace, as Bison counted it at `as_of`.
 raw_bison_stats = Table(
     "raw_bison_stats",
     metadata,
@@ -36,7 +36,7 @@ raw_bison_stats = Table(
     updated_at(),
 )
 
-# Bison's sending plans know today and the days after, so a plan is kept for its own day alone.
+# Bison plans only today and later days, so a plan belongs to the day on which it was asked for.
 sending_plans = Table(
     "sending_plans",
     metadata,
@@ -52,7 +52,7 @@ sending_plans = Table(
 def _numbers() -> list[Column[Any]]:
     return [
         *(Column(name, BigInteger) for name in COUNTS),
-        # A growth rate once overflowed a narrow NUMERIC, and took its whole row with it.
+        # A growth rate once overflowed a narrower NUMERIC, and the whole row was lost.
         *(Column(name, Numeric(12, 2)) for name in PERCENTAGES),
         Column("monthly_kpi_target", Integer),
     ]
@@ -68,7 +68,7 @@ kpi_projections = Table(
     updated_at(),
 )
 
-# What dashboards read. The first columns keep the names of the table that this one replaces.
+# The table that dashboards read; its first columns have the names of the table that it replaces.
 client_metrics = Table(
     "client_metrics",
     metadata,
@@ -88,7 +88,7 @@ client_metrics = Table(
     Index("ix_client_metrics_metric_date", "metric_date"),
 )
 
-# What each run did for each client, readable without Dagster.
+# What each run did for each client, for readers without Dagster.
 sync_log = Table(
     "sync_log",
     metadata,
@@ -119,7 +119,7 @@ sync_log = Table(
     CheckConstraint("status IN ('ok', 'error')", name="status_is_known"),
     Index("ix_sync_log_workspace", "workspace"),
     Index("ix_sync_log_finished_at", "finished_at"),
-    # Every look for alerts asks which clients failed last: few lines of many.
+    # Each evaluation of alerts asks which clients failed last: few rows of many.
     Index(
         "ix_sync_log_failed",
         "workspace",

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.checks import automation, bison, coverage, freshness, plausible, webhook_events
 from kpi_pipeline.checks.outcome import ASKING_BISON, Check, Outcome, ProblemRow, Severity
-from kpi_pipeline.db.check_queries.events import troubled_events
+from kpi_pipeline.db.check_queries.events import read_problem_events
 from kpi_pipeline.db.check_results import StoredOutcome, read_outcomes, store_outcomes
 from kpi_pipeline.db.retry import retry_on_disconnect
 from kpi_pipeline.gateway.secrets import secrets_of_instances
@@ -128,7 +128,7 @@ def _outcome(
             )
         case Check.EVENTS_APPLIED:
             return webhook_events.events_applied(
-                troubled_events(connection, now, webhook_events.MAX_PER_KIND)
+                read_problem_events(connection, now, webhook_events.MAX_PER_KIND)
             )
         case Check.AUTOMATION_ALIVE:
             return _automation(app, dagster_instance)
