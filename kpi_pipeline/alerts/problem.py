@@ -89,7 +89,6 @@ def _merge(group: Sequence[Problem]) -> Problem:
         since=min(it.since for it in group),
         clients=tuple(sorted(clients)),
         lines=(*first.lines, *(Line(it.title, it.clients) for it in others)),
-        grace=min(it.grace for it in group),
         also=tuple(it.name for it in others),
     )
 
