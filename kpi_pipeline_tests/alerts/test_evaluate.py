@@ -41,13 +41,13 @@ def test_a_failing_check_is_notified_once_and_its_end_once(
     body = receiver.received[0].body
     assert body["type"] == "failure"
     assert receiver.received[1].body["type"] == "success"
-    for said in (
+    for part in (
         "Clients (2): acme, birch",
         "- acme: age_hours 4",
         "Since Wed 18 Mar 2026, 15:00 CDT.",
         "https://dagster.agency.example/assets/client_metrics?view=checks&checkDetail=freshness",
     ):
-        assert said in body["message"]
+        assert part in body["message"]
 
 
 def test_a_reminder_comes_after_the_hours_of_the_setting(
@@ -263,8 +263,8 @@ def test_without_receivers_problems_are_stored_for_the_first_receiver_to_come(
     office: Office, receiver: Receiver
 ) -> None:
     office.check("freshness", "acme")
-    nobody = office.with_(urls=[])
-    result = nobody.evaluate_at(0)
+    without_receivers = office.with_(urls=[])
+    result = without_receivers.evaluate_at(0)
     assert (result.problems, result.receivers, result.notified) == (1, 0, {})
     with office.engine.connect() as connection:
         assert set(read_states(connection)) == {"freshness"}
@@ -278,8 +278,8 @@ def test_a_receiver_that_is_removed_from_the_settings_is_forgotten(
     receiver.answer = lambda path, before: 503
     office.check("freshness", "acme")
     assert len(office.evaluate_at(0).failing) == 1
-    nobody = office.with_(urls=[])
-    assert nobody.evaluate_at(1).failing == []
+    without_receivers = office.with_(urls=[])
+    assert without_receivers.evaluate_at(1).failing == []
     with office.engine.connect() as connection:
         assert read_failing(connection) == {}
 
@@ -305,6 +305,6 @@ def test_no_log_state_or_message_holds_the_url_of_a_receiver(
     assert set(result.notified) == {"json://127.0.0.1"}
     with office.engine.connect() as connection:
         kept = f"{read_states(connection)}{read_failing(connection)}"
-    for told in (caplog.text, repr(office.receivers), repr(result), kept, *names):
-        assert secret not in told
+    for written in (caplog.text, repr(office.receivers), repr(result), kept, *names):
+        assert secret not in written
     assert [secret in it.text for it in receiver.received] == [False]

@@ -37,10 +37,10 @@ def test_a_message_has_the_problem_clients_time_numbers_page_and_what_to_do() ->
         lines=(Line("age_hours 4", ("acme",)), Line("age_hours 5", ("birch",))),
         path="/assets/client_metrics?view=checks&checkDetail=freshness",
     )
-    told = message(notice(it))
-    assert told.title == "ERROR: freshness of client_metrics"
-    assert told.bad is True
-    assert told.body.splitlines() == [
+    sent = message(notice(it))
+    assert sent.title == "ERROR: freshness of client_metrics"
+    assert sent.bad is True
+    assert sent.body.splitlines() == [
         "ERROR: freshness of client_metrics",
         "Since Wed 18 Mar 2026, 15:00 CDT.",
         "Clients (2): acme, birch",
@@ -59,18 +59,18 @@ def test_reminders_and_worsened_problems_say_so_in_their_first_word() -> None:
 
 
 def test_a_resolved_problem_says_how_long_it_lasted() -> None:
-    told = message(notice(problem(), NoticeKind.RESOLVED), hours=26)
-    assert told.title == "RESOLVED: freshness of client_metrics"
-    assert told.bad is False
-    assert "It started Wed 18 Mar 2026, 15:00 CDT and lasted 1 d 2 h." in told.body
+    sent = message(notice(problem(), NoticeKind.RESOLVED), hours=26)
+    assert sent.title == "RESOLVED: freshness of client_metrics"
+    assert sent.bad is False
+    assert "It started Wed 18 Mar 2026, 15:00 CDT and lasted 1 d 2 h." in sent.body
 
 
 def test_several_notices_are_one_message_whose_title_counts_them() -> None:
-    told = message(
+    sent = message(
         notice(problem("a")), notice(problem("b")), notice(problem("c"), NoticeKind.RESOLVED)
     )
-    assert told.title == "KPIs: 2 problems, 1 resolved: a of client_metrics; b of client_metrics"
-    assert told.body.count("See ") == 2
+    assert sent.title == "KPIs: 2 problems, 1 resolved: a of client_metrics; b of client_metrics"
+    assert sent.body.count("See ") == 2
     over = message(
         notice(problem("a"), NoticeKind.RESOLVED), notice(problem("b"), NoticeKind.RESOLVED)
     )
@@ -83,33 +83,33 @@ def test_500_stale_clients_are_one_message_under_4_kb(more: int) -> None:
     shown = clients[: 500 - more]
     lines = tuple(Line(f"age_hours 4, as_of {'é' * 300}", (it,)) for it in shown)
     it = problem("freshness", *clients, lines=lines, more=more, what="ü" * 2_000)
-    told = message(notice(it))
-    assert size(told) < MAX_BYTES
-    assert "Clients (500): client-000" in told.body
-    assert "… and 493 more" in told.body
-    assert "- … and 495 more" in told.body
+    sent = message(notice(it))
+    assert size(sent) < MAX_BYTES
+    assert "Clients (500): client-000" in sent.body
+    assert "… and 493 more" in sent.body
+    assert "- … and 495 more" in sent.body
 
 
 def test_clients_and_lines_are_counted_separately() -> None:
     lines = tuple(Line(f"day {day}", ("acme",)) for day in range(50))
-    told = message(notice(problem("complete", "acme", "birch", lines=lines, more=12)))
-    assert "Clients (2): acme, birch\n" in told.body
-    assert "- … and 57 more" in told.body
+    sent = message(notice(problem("complete", "acme", "birch", lines=lines, more=12)))
+    assert "Clients (2): acme, birch\n" in sent.body
+    assert "- … and 57 more" in sent.body
 
 
 def test_many_problems_are_one_message_under_4_kb_that_counts_the_rest() -> None:
-    told = message(*(notice(problem(f"check-{number}", what="ö" * 900)) for number in range(60)))
-    assert size(told) < MAX_BYTES
-    assert told.title.startswith("KPIs: 60 problems: ")
-    last = told.body.splitlines()[-1]
-    shown = told.body.count("ERROR: ")
+    sent = message(*(notice(problem(f"check-{number}", what="ö" * 900)) for number in range(60)))
+    assert size(sent) < MAX_BYTES
+    assert sent.title.startswith("KPIs: 60 problems: ")
+    last = sent.body.splitlines()[-1]
+    shown = sent.body.count("ERROR: ")
     assert last == f"… and {60 - shown} more: `kpi alerts list` shows them all."
 
 
 def test_a_reason_shared_by_many_clients_names_three_of_them_on_one_line() -> None:
     line = Line("answered 503.\nSee whether it is up.", ("a", "b", "c", "d"))
-    told = message(notice(problem("sync", "a", "b", "c", "d", lines=(line,))))
-    assert "- a, b, c, … and 1 more: answered 503. See whether it is up." in told.body
+    sent = message(notice(problem("sync", "a", "b", "c", "d", lines=(line,))))
+    assert "- a, b, c, … and 1 more: answered 503. See whether it is up." in sent.body
 
 
 def test_lists_texts_and_durations_are_shortened() -> None:

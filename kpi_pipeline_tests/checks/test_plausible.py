@@ -221,7 +221,7 @@ def test_more_bounces_than_five_percent_are_a_warning(
     assert found.numbers == {"errors": 0, "warnings": 1}
     assert found.description == (
         "1 warning, 0 errors: acme. The rows are right: check "
-        "at the campaigns of these clients in Email Bison."
+        "the campaigns of these clients in Email Bison."
     )
 
 

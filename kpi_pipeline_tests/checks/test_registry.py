@@ -103,7 +103,7 @@ def test_unknown_kinds_of_findings_are_ignored() -> None:
 def test_a_list_or_key_without_an_answer_is_unanswered_and_a_rejected_one_is_not() -> None:
     silent = checked(unanswered=["main does not answer."], unchecked_keys=["acme: timed out."])
     assert all_unanswered(silent.problems)
-    assert not has_unanswered(checked(unread=["main refuses its key."]).problems)
+    assert not has_unanswered(checked(unread=["main rejects its key."]).problems)
     mixed = checked(unanswered=["main does not answer."], bad_keys=["acme: rejected."])
     assert has_unanswered(mixed.problems)
     assert not all_unanswered(mixed.problems)

@@ -122,8 +122,8 @@ def test_the_description_names_the_silent_instance_alone(stock: Stock) -> None:
     stock.facts("acme", TODAY, interested=4, as_of=AN_HOUR_AGO)
     stock.events("acme", TODAY, 4)
     stock.facts("other", TODAY, interested=4, as_of=AN_HOUR_AGO)
-    said = checked(stock, ("main", "second")).description
-    assert "no webhook of any client of second reports" in said
+    description = checked(stock, ("main", "second")).description
+    assert "no webhook of any client of second reports" in description
 
 
 def test_an_instance_is_not_silent_on_the_day_of_its_first_webhook(stock: Stock) -> None:

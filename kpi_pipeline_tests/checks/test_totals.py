@@ -33,11 +33,11 @@ def _whole_month(stock: Stock) -> None:
 
 def checked(
     stock: Stock,
-    told: Mapping[str, Mapping[str, int]],
+    totals: Mapping[str, Mapping[str, int]],
     unasked: Mapping[str, str] | None = None,
     unanswered: Mapping[str, str] | None = None,
 ) -> Outcome:
-    return stock.ask(totals_match_bison, told, unasked or {}, unanswered or {}, FIRST, YESTERDAY)
+    return stock.ask(totals_match_bison, totals, unasked or {}, unanswered or {}, FIRST, YESTERDAY)
 
 
 def test_it_passes_and_says_how_many_clients_match_over_which_days(stock: Stock) -> None:

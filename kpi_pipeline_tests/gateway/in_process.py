@@ -12,6 +12,7 @@ import httpx
 import uvicorn
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
+from starlette.applications import Starlette
 
 from kpi_pipeline.gateway.app import create_app
 from kpi_pipeline.gateway.server import configured
@@ -57,16 +58,24 @@ def in_process(engine: Engine, *, realtime: bool = True) -> Iterator[Gateway]:
     stocked_clients(engine)
     inbox = Inbox(engine, calm_zone(), lambda: datetime.now(UTC), {}, realtime=realtime)
     secret = secrets.token_urlsafe(32)
-    server = uvicorn.Server(configured(create_app(inbox, {"main": SecretStr(secret)})))
+    with serving(create_app(inbox, {"main": SecretStr(secret)})) as http:
+        port = http.base_url.port
+        assert port is not None
+        yield Gateway(engine, port, secret, http)
+
+
+@contextmanager
+def serving(app: Starlette) -> Iterator[httpx.Client]:
+    """Serve a gateway as its command does, in a thread; a client that talks to it."""
+    server = uvicorn.Server(configured(app))
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
             wait_until(lambda: server.started, "the start of the gateway")
-            port = int(listener.getsockname()[1])
-            address = f"http://127.0.0.1:{port}"
+            address = f"http://127.0.0.1:{listener.getsockname()[1]}"
             with httpx.Client(base_url=address, timeout=60, trust_env=False) as http:
-                yield Gateway(engine, port, secret, http)
+                yield http
         finally:
             server.should_exit = True
             thread.join()

@@ -3,8 +3,7 @@
 import itertools
 import json
 import secrets
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -115,15 +114,6 @@ def running(url: URL, folder: Path) -> Iterator[Running]:
                 yield Running(gateway, engine, http, workspaces, other)
         finally:
             engine.dispose()
-
-
-@contextmanager
-def fresh_database(postgres: URL, administer: Callable[[str], None]) -> Iterator[URL]:
-    """A database with empty KPI tables, for longer than one test."""
-    name = f"kpi_{uuid.uuid4().hex}"
-    administer(f"CREATE DATABASE {name} TEMPLATE {postgres.database}")
-    yield postgres.set(database=name)
-    administer(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def base(gateway: Gateway) -> str:

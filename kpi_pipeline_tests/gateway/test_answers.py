@@ -12,13 +12,13 @@ from kpi_pipeline_tests.gateway.support import FIRST_ID, Running, encoded, lead
 
 pytestmark = pytest.mark.server
 
-REFUSED = "There is nothing here."
+NOT_FOUND = "There is nothing here."
 
 
-def padded(told: Mapping[str, Any], size: int) -> bytes:
+def padded(event: Mapping[str, Any], size: int) -> bytes:
     """The body, padded to that many bytes."""
-    empty = encoded({**told, "text": ""})
-    return encoded({**told, "text": "x" * (size - len(empty))})
+    empty = encoded({**event, "text": ""})
+    return encoded({**event, "text": "x" * (size - len(empty))})
 
 
 def in_chunks(body: bytes) -> Iterator[bytes]:
@@ -43,45 +43,45 @@ def test_an_event_is_in_the_clients_row_when_it_is_answered(served: Running) -> 
 def test_a_repeated_event_in_either_letter_case_counts_once(
     served: Running,
 ) -> None:
-    told = lead()
-    again = {**told, "event": {**told["event"], "type": "lead_interested"}}
-    first = served.post(told)
+    event = lead()
+    again = {**event, "event": {**event["event"], "type": "lead_interested"}}
+    first = served.post(event)
     counted = served.positive_today()
 
-    answers = [served.post(told), served.post(again)]
+    answers = [served.post(event), served.post(again)]
 
     for answer in answers:
         assert answer.status_code == 200
         assert answer.json() == {**first.json(), "new": False}
-    (row,) = served.stored(encoded(told))
+    (row,) = served.stored(encoded(event))
     assert row["deliveries"] == 3
     assert served.stored(encoded(again)) == []
     assert served.positive_today() == counted
 
 
 @pytest.mark.parametrize(
-    ("told", "status"),
+    ("event", "status"),
     [
         (content("EMAIL_OPENED", {"lead": {"id": 1}}, FIRST_ID), "ignored"),
         (content("SOMETHING_NEW", {"lead": {"id": 1}}, FIRST_ID), "ignored"),
         (lead(999_999), "unmatched"),
     ],
-    ids=["no number is made of it", "an unknown type", "a workspace that is nobody's"],
+    ids=["counts in no number", "an unknown type", "an unregistered workspace"],
 )
 def test_an_event_that_does_not_count_is_stored_and_acknowledged(
-    served: Running, told: Mapping[str, Any], status: str
+    served: Running, event: Mapping[str, Any], status: str
 ) -> None:
-    answer = served.post(told)
+    answer = served.post(event)
     assert (answer.status_code, answer.json()["status"]) == (200, status)
     assert answer.json()["reason"].endswith(".")
-    (row,) = served.stored(encoded(told))
+    (row,) = served.stored(encoded(event))
     assert row["status"] == status
 
 
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"[]", b"null", b"\x00\xff", b'{"event": {"type": "lead_interested"}}'],
-    ids=["empty", "cut off", "a list", "null", "bytes", "nobody's"],
+    ids=["empty", "cut off", "a list", "null", "bytes", "without a workspace"],
 )
 def test_an_invalid_body_is_stored_and_answered_with_the_reason(
     served: Running, body: bytes
@@ -114,7 +114,7 @@ def test_without_the_secret_nothing_is_written(served: Running, secret: str) -> 
 
 
 def test_an_unknown_secret_is_answered_with_a_plain_sentence(served: Running) -> None:
-    assert served.post(lead(), "y" * 43).json() == {"error": REFUSED}
+    assert served.post(lead(), "y" * 43).json() == {"error": NOT_FOUND}
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"])

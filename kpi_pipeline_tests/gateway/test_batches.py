@@ -29,15 +29,15 @@ def receipt(arrival: Arrival) -> Receipt:
 class Store:
     """A fake inbox that records each call, and blocks the first until it is released."""
 
-    def __init__(self, trouble: Callable[[Sequence[Arrival]], None] = lambda _: None) -> None:
+    def __init__(self, fail: Callable[[Sequence[Arrival]], None] = lambda _: None) -> None:
         self.calls: list[list[int]] = []
         self.go_on = threading.Event()
-        self._trouble = trouble
+        self._fail = fail
 
     def __call__(self, arrivals: Sequence[Arrival]) -> list[Receipt]:
         self.calls.append([int(it.body) for it in arrivals])
         assert self.go_on.wait(20)
-        self._trouble(arrivals)
+        self._fail(arrivals)
         return [receipt(it) for it in arrivals]
 
 
@@ -78,7 +78,7 @@ def test_one_call_stores_at_most_fifty() -> None:
 def test_an_event_that_cannot_be_stored_does_not_affect_the_others() -> None:
     def poisonous(arrivals: Sequence[Arrival]) -> None:
         if any(it.body == b"7" for it in arrivals):
-            raise ValueError("a fault of number 7")
+            raise ValueError("number 7 fails")
 
     found = outcomes(Store(poisonous), 10)
     assert isinstance(found[7], ValueError)
@@ -91,12 +91,12 @@ def test_while_the_database_is_down_or_behind_events_are_not_tried_one_by_one(
     kind: type[OperationalError | ProgrammingError],
 ) -> None:
     def away(_: Sequence[Arrival]) -> None:
-        raise kind("SELECT 1", {}, Exception("nobody answers"))
+        raise kind("SELECT 1", {}, Exception("no answer"))
 
     store = Store(away)
     found = outcomes(store, 10)
     assert [type(it) for it in found] == [UnavailableError] * 10
-    assert "nobody answers" not in str(found)
+    assert "no answer" not in str(found)
     assert len(store.calls) == 2
 
 
@@ -119,10 +119,10 @@ def test_a_sender_that_disconnects_does_not_affect_the_others() -> None:
 @pytest.mark.server
 def test_two_hundred_events_at_once_are_each_stored_and_counted_once(served: Running) -> None:
     before, stored = served.positive_today(), served.count()
-    told = [lead(FIRST_ID + n % CLIENTS) for n in range(200)]
+    events = [lead(FIRST_ID + n % CLIENTS) for n in range(200)]
     # Each twice, as two hooks tell it.
     with ThreadPoolExecutor(40) as threads:
-        answers = list(threads.map(served.post, told + told))
+        answers = list(threads.map(served.post, events + events))
     assert {answer.json()["status"] for answer in answers} == {"applied"}
     assert sum(answer.json()["new"] for answer in answers) == 200
     assert served.count() == stored + 200

@@ -47,7 +47,7 @@ def post(gateway: Gateway, body: bytes) -> httpx.Response:
     return httpx.post(gateway.url, content=body, timeout=30)
 
 
-def require_refusal(gateway: Gateway, reason: str) -> None:
+def require_unavailable(gateway: Gateway, reason: str) -> None:
     """A delivery is answered 503, for a reason that reveals nothing of the server."""
     answer = post(gateway, encoded(lead()))
     assert answer.status_code == 503
@@ -74,10 +74,10 @@ def test_nothing_is_acknowledged_until_the_database_is_up_and_current(
     gateway: Gateway, server: RestartableServer
 ) -> None:
     # It started without a database.
-    require_refusal(gateway, "cannot be reached")
+    require_unavailable(gateway, "cannot be reached")
     server.start()
     # One without tables is none yet.
-    require_refusal(gateway, "Run `kpi db upgrade`")
+    require_unavailable(gateway, "Run `kpi db upgrade`")
     engine = open_engine(server.url)
     upgrade(engine)
     stocked_clients(engine)
@@ -87,13 +87,13 @@ def test_nothing_is_acknowledged_until_the_database_is_up_and_current(
     assert answers(f"{base(gateway)}/readyz")
 
     server.stop()
-    require_refusal(gateway, "cannot be reached")
+    require_unavailable(gateway, "cannot be reached")
     server.start()
 
     assert post(gateway, second).json()["status"] == "applied"
     assert bodies(server) == [first, second]
     assert gateway.child is not None
     log = gateway.child.log.read_text()
-    assert "the database is away" in log
+    assert "the database is unreachable" in log
     assert _SECRET not in log
     assert "Traceback" not in log

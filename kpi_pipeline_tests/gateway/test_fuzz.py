@@ -60,10 +60,10 @@ def mutated(draw: st.DrawFn) -> bytes:
     """A whole body in which one to three members were replaced or removed."""
     number = draw(st.integers(1, 2**40))
     data = {name: {"id": number} for name in ("lead", "campaign", "reply", "scheduled_email")}
-    told = content(draw(types), data, FIRST_ID + draw(st.integers(0, CLIENTS)))
+    event = content(draw(types), data, FIRST_ID + draw(st.integers(0, CLIENTS)))
     for place in draw(st.lists(places, max_size=3)):
         *path, name = place.split(".")
-        parent: Any = told
+        parent: Any = event
         for step in path:
             parent = parent.get(step) if isinstance(parent, dict) else None
         if isinstance(parent, dict):
@@ -71,14 +71,14 @@ def mutated(draw: st.DrawFn) -> bytes:
                 parent[name] = draw(values)
             else:
                 parent.pop(name, None)
-    return as_sent(told, raw=draw(st.booleans()))
+    return as_sent(event, raw=draw(st.booleans()))
 
 
-def as_sent(told: object, *, raw: bool) -> bytes:
+def as_sent(event: object, *, raw: bool) -> bytes:
     """JSON in ASCII, or with raw characters, even those that JSON forbids."""
     if not raw:
-        return json.dumps(told).encode()
-    text = json.dumps(told, ensure_ascii=False)
+        return json.dumps(event).encode()
+    text = json.dumps(event, ensure_ascii=False)
     return (
         text.replace("\\u0000", "\x00").replace("\\u001b", "\x1b").encode("utf-8", "surrogatepass")
     )
@@ -142,21 +142,21 @@ def test_no_body_breaks_the_gateway_or_is_lost(served: Running) -> None:
     def send(sent: list[bytes]) -> None:
         taken = []
         for body, answer in zip(sent, answers(served, sent), strict=True):
-            told = answer.json()
-            assert answer.status_code == (400 if told["status"] == "invalid" else 200), body[:200]
+            found = answer.json()
+            assert answer.status_code == (400 if found["status"] == "invalid" else 200), body[:200]
             assert answer.text.isprintable(), answer.text
-            statuses[answer.status_code, told["status"]] += 1
-            taken.append((told, body))
+            statuses[answer.status_code, found["status"]] += 1
+            taken.append((found, body))
         kept = {
             row["id"]: bytes(row["body"])
             for row in served.rows(
                 "SELECT id, body FROM webhook_events WHERE id = ANY(:ids)",
-                ids=[told["id"] for told, _ in taken],
+                ids=[found["id"] for found, _ in taken],
             )
         }
-        for told, body in taken:
+        for found, body in taken:
             # One that tells the same as another before is a delivery of that one.
-            assert kept[told["id"]] == body or not told["new"]
+            assert kept[found["id"]] == body or not found["new"]
         sizes.append(process.memory_info().rss)
 
     send()

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
@@ -14,19 +14,20 @@ from sqlalchemy import URL
 from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.locks import lock_client
 from kpi_pipeline.gateway import server, webhooks
+from kpi_pipeline_tests.databases import another_database
 from kpi_pipeline_tests.gateway.in_process import Gateway, in_process
-from kpi_pipeline_tests.gateway.support import encoded, fresh_database, lead
+from kpi_pipeline_tests.gateway.support import encoded, lead
 
-pytestmark = pytest.mark.server
+pytestmark = pytest.mark.waits
 
 # Long enough for regular senders on a busy machine.
 TIME_LIMIT = 0.9
 
 
 @pytest.fixture(scope="module")
-def hurried(postgres: URL, administer: Callable[[str], None]) -> Iterator[Gateway]:
+def hurried(postgres: URL) -> Iterator[Gateway]:
     """A gateway with short time limits."""
-    with pytest.MonkeyPatch.context() as patch, fresh_database(postgres, administer) as url:
+    with pytest.MonkeyPatch.context() as patch, another_database(postgres) as url:
         patch.setattr(server, "HEAD_SECONDS", TIME_LIMIT)
         patch.setattr(webhooks, "BODY_SECONDS", TIME_LIMIT)
         engine = open_engine(url)
@@ -61,7 +62,7 @@ def test_a_body_that_stops_half_way_is_rejected_and_not_stored(hurried: Gateway)
 
 
 def answer_to_a_trickle(gateway: Gateway) -> bytes:
-    """What a sender of a byte now and then is told."""
+    """The answer to a sender of one byte now and then."""
     while True:
         with closing(gateway.open(head(gateway))) as opened:
             try:
@@ -86,8 +87,8 @@ def test_fifty_senders_of_half_a_head_are_cut_off_while_others_are_answered(
     with ExitStack() as stack, ThreadPoolExecutor(50) as threads:
         slow = [stack.enter_context(closing(hurried.open(head(hurried)[:40]))) for _ in range(50)]
         ends = [threads.submit(received_until_closed, it) for it in slow]
-        honest = [hurried.post(encoded(lead())) for _ in range(20)]
-        assert [answer.status_code for answer in honest] == [200] * 20
+        answers = [hurried.post(encoded(lead())) for _ in range(20)]
+        assert [answer.status_code for answer in answers] == [200] * 20
         # Not a word was answered to those that sent nothing whole.
         assert {end.result() for end in ends} == {b""}
     assert len(hurried.stored()) == before + 20

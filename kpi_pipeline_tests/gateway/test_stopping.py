@@ -4,7 +4,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy import URL
 
 from kpi_pipeline_tests.cli.running import ended, kpi_in_a_process, wait_until
+from kpi_pipeline_tests.databases import another_database
 from kpi_pipeline_tests.gateway.support import (
     FIRST_ID,
     Running,
     encoded,
-    fresh_database,
     lead,
     point_to,
     running,
@@ -28,11 +28,9 @@ pytestmark = pytest.mark.server
 
 
 @pytest.fixture
-def stoppable(
-    postgres: URL, administer: Callable[[str], None], tmp_path: Path
-) -> Iterator[Running]:
+def stoppable(postgres: URL, tmp_path: Path) -> Iterator[Running]:
     """A gateway of the test's own."""
-    with fresh_database(postgres, administer) as url, running(url, tmp_path) as gateway:
+    with another_database(postgres) as url, running(url, tmp_path) as gateway:
         yield gateway
 
 
