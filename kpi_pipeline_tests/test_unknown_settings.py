@@ -69,12 +69,10 @@ def test_a_line_of_the_file_that_sets_nothing_is_named_by_its_number(
     assert "hunter2" not in told
 
 
-def test_variables_of_others_and_of_our_own_processes_are_accepted(
+def test_variables_of_others_and_of_the_tests_are_accepted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in {
-        "KPI_DAGSTER_STORAGE_URL": "postgresql+psycopg2://kpi@db/kpi_dagster",
-        "KPI_DAGSTER_FILES": "/var/lib/kpi/dagster",
         "KPI_TEST_BROWSER": "required",
         "KPI_WEBHOOK_SECRET_EU_WEST": "abcDEFghi123456789012345",
         "PATHS_OF_KPI_X": "1",

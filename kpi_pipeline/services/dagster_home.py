@@ -11,7 +11,6 @@ from pydantic import SecretStr
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.db.clients import active_clients
-from kpi_pipeline.db.urls import for_dagster, parse_url
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import Settings
@@ -32,17 +31,12 @@ def child_environment(settings: Settings) -> dict[str, str]:
     (home / "dagster.yaml").write_bytes(configuration.read_bytes())
     if settings.dagster_database_url is None:
         raise ValueError("the settings have no database for Dagster")
-    storage = parse_url(
-        settings.dagster_database_url.get_secret_value(), "KPI_DAGSTER_DATABASE_URL"
-    )
     return (
         dict(os.environ)
         | _as_variables(settings)
         | {
             # The variables above hold all settings: a child must not read another file.
             "KPI_ENV_FILE": "",
-            "KPI_DAGSTER_STORAGE_URL": for_dagster(storage),
-            "KPI_DAGSTER_FILES": str(home),
             "DAGSTER_HOME": str(home),
             "DAGSTER_DISABLE_TELEMETRY": "yes",
             # The materializations of a large run are written in batches.

@@ -15,15 +15,8 @@ from dotenv.parser import parse_stream
 from kpi_pipeline.errors import KpiError
 
 PREFIX = "KPI_"
-# Variables that are not settings: read before the settings are, or set by our own processes for the
-# processes that they start.
-OTHER_VARIABLES = frozenset(
-    {
-        "KPI_ENV_FILE",  # the settings file to read in place of .env
-        "KPI_DAGSTER_STORAGE_URL",  # Dagster's database, for dagster.yaml
-        "KPI_DAGSTER_FILES",  # the folder of Dagster's files, for dagster.yaml
-    }
-)
+# Read before the settings are: the settings file to read in place of .env.
+OTHER_VARIABLES = frozenset({"KPI_ENV_FILE"})
 # The tests have options of their own.
 _OF_TESTS = re.compile(r"KPI_TEST_\w+")
 # One secret for each instance; the last part names the instance.
