@@ -16,6 +16,7 @@ from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.vault import Vault, new_secret_key
 from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline.settings import Settings
+from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, receiving
 from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage, bison_on, on_stage, options
 from kpi_pipeline_tests.databases import KeptDatabase
 from kpi_pipeline_tests.guard import Guard, server_address
@@ -159,6 +160,13 @@ def bison(stage: Stage) -> Iterator[Bison]:
     """A fresh sandbox of 26 clients, unlimited, that stands still at NOW."""
     with bison_on(stage, options()) as fresh:
         yield fresh
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A server that keeps what webhooks and alerts bring to it."""
+    with receiving() as opened:
+        yield opened
 
 
 def instance_of(bison: Bison) -> InstanceSetting:

@@ -1,18 +1,10 @@
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import Engine
 
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline_tests.alerts.support import Office, json_url
-from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, receiving
+from kpi_pipeline_tests.bison_sandbox.receiver import Receiver
 from kpi_pipeline_tests.db.stocked import imported, record
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -3,15 +3,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, receiving
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    """A server that keeps what webhooks bring to it."""
-    with receiving() as running:
-        yield running
-
 
 @pytest.fixture
 def nowhere() -> Iterator[str]:

@@ -1,7 +1,6 @@
 """`kpi alerts`: a test message, what is wrong, and mutes; receivers are on this machine."""
 
 import secrets
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,15 +9,9 @@ from sqlalchemy import URL, Engine
 from kpi_pipeline.db.alerts import read_mutes
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline_tests.alerts.support import Office, json_url
-from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, receiving
+from kpi_pipeline_tests.bison_sandbox.receiver import Receiver
 from kpi_pipeline_tests.cli.running import Kpi, address, cells, closed_port
 from kpi_pipeline_tests.db.stocked import imported, record
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
-"""The daily summary as Dagster sends it, and the watch from outside over scheduled syncs."""
+"""The daily summary as Dagster sends it, and the heartbeat of scheduled syncs."""
 
-from collections.abc import Iterator
 from datetime import date, datetime, time
 from zoneinfo import ZoneInfo
 
@@ -14,16 +13,10 @@ from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.orchestration.runs import SUMMARY_OF
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.alerts.support import json_url, titles
-from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, receiving
+from kpi_pipeline_tests.bison_sandbox.receiver import Receiver
 from kpi_pipeline_tests.orchestration.installation import Installation
 
 pytestmark = pytest.mark.runs
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving() as opened:
-        yield opened
 
 
 @pytest.fixture
