@@ -15,7 +15,7 @@ from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.cli.running import Kpi, days_ago, kpi_in_a_process, rows_of
 from kpi_pipeline_tests.services.invented_backfills import finished, launched
 
-pytestmark = [pytest.mark.server, pytest.mark.usefixtures("imported")]
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("imported")]
 
 
 def _at_work(state: Path) -> list[list[str]]:

@@ -34,7 +34,7 @@ def test_instances_that_are_missing_are_named_with_up_to_five_clients_each(
     )
 
 
-@pytest.mark.server
+@pytest.mark.long
 def test_up_warns_of_a_missing_instance_and_starts_anyway(
     kpi: Kpi, configured: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

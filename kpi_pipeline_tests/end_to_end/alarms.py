@@ -1,36 +1,36 @@
-"""Rounds of checks and looks for alerts, at moments of the test's own, beside a real page."""
+"""Rounds of checks and evaluations of alerts, at moments of the test's own."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import ClassVar
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
-from dagster import DagsterInstance
-from sqlalchemy import URL, text
+import dagster as dg
+import httpx
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
 
 from kpi_pipeline.alerts.delivery import receivers_of
 from kpi_pipeline.alerts.evaluate import evaluate
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.checks.outcome import Check
+from kpi_pipeline.db.vault import Vault, new_secret_key
 from kpi_pipeline.definitions import build_definitions
+from kpi_pipeline.gateway.app import create_app
+from kpi_pipeline.inbox.ingest import inbox_of
 from kpi_pipeline.orchestration.asset_checks.specs import LIGHT_CHECKS, check_key
 from kpi_pipeline.orchestration.assets.resources import AppResource
-from kpi_pipeline.services.dagster_home import dagster_instance
-from kpi_pipeline.sync.run import run_sync
-from kpi_pipeline.sync.scope import KpiAsset, PartitionBlock
-from kpi_pipeline_tests.bison_sandbox.receiver import Receiver
-from kpi_pipeline_tests.end_to_end.agency import Agency
-from kpi_pipeline_tests.end_to_end.starting import running_agency
-
-_CHECKS_OF_ASSET = """
-query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
-  assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization {
-    status evaluation { severity description metadataEntries { label ... on TableMetadataEntry {
-      table { records } } } } } } } } } } }
-"""
+from kpi_pipeline.settings import Settings
+from kpi_pipeline_tests.agency import Agency, open_agency
+from kpi_pipeline_tests.alerts.support import json_url
+from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, receiving
+from kpi_pipeline_tests.bison_sandbox.running import Stage, bison_on, options
+from kpi_pipeline_tests.conftest import instance_of
+from kpi_pipeline_tests.gateway.in_process import serving
+from kpi_pipeline_tests.orchestration.installation import instance_in_files
 
 
 def ten_o_clock(now: datetime) -> ZoneInfo:
@@ -40,37 +40,15 @@ def ten_o_clock(now: datetime) -> ZoneInfo:
     return ZoneInfo(f"Etc/GMT{-ahead:+d}" if ahead else "Etc/GMT")
 
 
-@contextmanager
-def lively_agency(
-    server: URL,
-    administer: Callable[[str], None],
-    state: Path,
-    clients: int,
-    **settings: object,
-) -> Iterator[Agency]:
-    """An agency at ten in the morning, with all schedules and sensors on, and a gateway."""
-    described = {"timezone": ten_o_clock(datetime.now(UTC)), **settings}
-    with running_agency(
-        server,
-        administer,
-        state,
-        {"clients": clients, "calls-per-second": 0, "latency": 0},
-        settings=described,
-        schedules_on=True,
-        takes_webhooks=True,
-    ) as agency:
-        yield agency
+class LaterApp(AppResource):
+    """The app of the test, as long after the real time as was said last."""
 
-
-class LaterDeployment(AppResource):
-    """The app of the environment, as long after the real time as was said last."""
-
+    app: ClassVar[AppContext]
     passed: ClassVar = timedelta(0)
 
     @contextmanager
     def opened(self) -> Iterator[AppContext]:
-        with super().opened() as app:
-            yield later(app, self.passed)
+        yield later(LaterApp.app, LaterApp.passed)
 
 
 def later(app: AppContext, passed: timedelta) -> AppContext:
@@ -80,24 +58,27 @@ def later(app: AppContext, passed: timedelta) -> AppContext:
 
 @dataclass(frozen=True)
 class Seen:
-    """A check as its page shows it: the status, and of a failure the severity and description."""
+    """A check as Dagster stores it; `problems` are its rows, as JSON."""
 
-    status: str
+    passed: bool
     severity: str
     description: str
-    offenders: str
+    problems: str
 
 
 class Alarms:
     """What a test of alarms holds. Hours are those that have passed since it began."""
 
-    def __init__(self, agency: Agency, instance: DagsterInstance, receiver: Receiver) -> None:
+    def __init__(
+        self, agency: Agency, instance: dg.DagsterInstance, receiver: Receiver, http: httpx.Client
+    ) -> None:
         self.agency = agency
         self.instance = instance
         self.receiver = receiver
-        settings = agency.app.settings
-        definitions = build_definitions(settings, LaterDeployment())
-        self._job = definitions.resolve_implicit_global_asset_job_def()
+        self.today = agency.app.today()
+        self.definitions = build_definitions(agency.app.settings, LaterApp())
+        self._http = http
+        self._job = self.definitions.resolve_implicit_global_asset_job_def()
 
     def forget(self) -> None:
         """As if nothing had ever been found or told."""
@@ -126,42 +107,21 @@ class Alarms:
         return later(self.agency.app, timedelta(hours=hours))
 
     def checked(self, check: Check, hours: float) -> Seen:
-        """Do the check, and see it as its page shows it."""
-        for _ in range(5):
-            self.round(hours, check)
-            if seen := self.seen(check):
-                return seen
-        raise AssertionError(
-            f"{check} never shows: its asset is materialized, or checked, all the time"
-        )
+        """Do the check in a run; what Dagster stores of it."""
+        (seen,) = self.round(hours, check)
+        return seen
 
-    def round(self, hours: float, *checks: Check) -> None:
-        """Do the checks, or the light ones, in a run that the page knows of."""
-        LaterDeployment.passed = timedelta(hours=hours)
+    def round(self, hours: float, *checks: Check) -> list[Seen]:
+        """Do the checks, or the light ones, in one run."""
+        LaterApp.passed = timedelta(hours=hours)
         keys = {check_key(it) for it in checks} or set(LIGHT_CHECKS)
         subset = self._job.get_subset(asset_check_selection=keys)
         done = subset.execute_in_process(instance=self.instance)
-        assert {it.asset_check_key for it in done.get_asset_check_evaluations()} == keys
+        found = done.get_asset_check_evaluations()
+        assert {it.asset_check_key for it in found} == keys
+        return [_seen(it) for it in found]
 
-    def seen(self, check: Check) -> Seen | None:
-        """The check as the page's own query gets it.
-
-        None if it is older than its asset, or if a run that somebody else began is about to do it.
-        """
-        key = check_key(check)
-        answer = self.agency.page.query(_CHECKS_OF_ASSET, {"key": {"path": key.asset_key.path}})
-        checks = answer["assetNodeOrError"]["assetChecksOrError"]["checks"]
-        (found,) = [it for it in checks if it["name"] == check.value]
-        execution = found["executionForLatestMaterialization"]
-        if execution is None or execution["evaluation"] is None:
-            return None
-        evaluation = execution["evaluation"]
-        tables = [it["table"]["records"] for it in evaluation["metadataEntries"] if "table" in it]
-        return Seen(
-            execution["status"], evaluation["severity"], evaluation["description"], str(tables)
-        )
-
-    def look(self, hours: float) -> None:
+    def evaluate(self, hours: float) -> None:
         """Tell people what there is to tell."""
         app = self.app(hours)
         evaluate(app, receivers_of(app.settings.alert_urls))
@@ -178,43 +138,87 @@ class Alarms:
         return [line.removesuffix(title) for line in lines]
 
     def sync(self, hours: float, *days_ago: int, clients: Sequence[str] = ()) -> None:
-        """Fetch and work out these days of all clients, or some, as of that hour."""
-        sync(self.app(hours), clients or self.agency.grid, days_ago or (1, 0))
+        """Fetch and compute these days of all clients, or some, as of that hour."""
+        dates: list[date] = sorted(self.today - timedelta(days=it) for it in days_ago or (1, 0))
+        self.agency.with_app(now=self.app(hours).now).synced(
+            dates, clients or self.agency.workspaces
+        )
 
     def follow(self, check: Check, hours: float, severity: str, every: float = 0.25) -> Seen:
-        """From the failed check on the page to one alert, and no other on the next two rounds."""
+        """From the failed check to one alert, and no other in the next two rounds."""
         seen = self.checked(check, hours)
-        assert (seen.status, seen.severity) == ("FAILED", severity), seen
-        # The daemon's own sensor looks every 30 s, and may have been quicker.
-        assert self.told(check) in ([], [severity])
-        for later in range(3):
-            self.round(hours + later * every, check)
-            self.look(hours + later * every)
+        assert (seen.passed, seen.severity) == (False, severity), seen
+        self.evaluate(hours)
+        for later in (1, 2):
             assert self.told(check) == [severity]
+            self.round(hours + later * every, check)
+            self.evaluate(hours + later * every)
+        assert self.told(check) == [severity]
         return seen
 
     def recovered(self, check: Check, hours: float) -> None:
-        """The check passes on the page, and whoever was told is told so, once."""
+        """The check passes, and people hear of it once."""
         before = self.told(check)
         seen = self.checked(check, hours)
-        assert seen.status == "SUCCEEDED", seen
+        assert seen.passed, seen
         for later in (0.0, 0.25):
-            self.look(hours + later)
+            self.evaluate(hours + later)
         assert self.told(check) == [*before, "RESOLVED"]
 
+    def control(self, method: str, path: str, body: object = None) -> Any:
+        """Turn one of the sandbox's switches."""
+        http = self.agency.bison.http
+        return http.request(method, f"/sandbox/{path}", json=body).raise_for_status()
 
-def sync(app: AppContext, clients: Sequence[str], days_ago: Iterable[int]) -> None:
-    """Fetch and work out these days of the clients."""
-    today = app.today()
-    dates = sorted(today - timedelta(days=it) for it in days_ago)
-    block = PartitionBlock(list(clients), dates)
-    run_id = f"a sync at {app.now()}"
-    outcomes = run_sync(app, block, list(KpiAsset), run_id=run_id)
-    assert [it.error for it in outcomes if it.error] == []
+    def deliver(self, *bodies: str, secret: str | None = None) -> list[int]:
+        """Send webhooks to the gateway; its answers."""
+        path = f"/webhooks/bison/{secret or self.webhook_secret}"
+        return [self._http.post(path, content=it).status_code for it in bodies]
+
+    @property
+    def webhook_secret(self) -> str:
+        return self.agency.app.settings.webhook_secret["main"].get_secret_value()
+
+
+def _seen(evaluation: dg.AssetCheckEvaluation) -> Seen:
+    values = evaluation.metadata.values()
+    records = [
+        record.data
+        for it in values
+        if isinstance(it, dg.TableMetadataValue)
+        for record in it.records
+    ]
+    return Seen(
+        evaluation.passed,
+        evaluation.severity.value,
+        evaluation.description or "",
+        json.dumps(records, ensure_ascii=False),
+    )
 
 
 @contextmanager
-def watching(agency: Agency, receiver: Receiver) -> Iterator[Alarms]:
-    """Open the agency's Dagster in this process, too."""
-    with dagster_instance(agency.app.settings) as instance:
-        yield Alarms(agency, instance, receiver)
+def open_alarms(engine: Engine, stage: Stage) -> Iterator[Alarms]:
+    """Eight clients, filled for 40 days, at ten in the morning, with a gateway and a receiver."""
+    now = datetime.now(UTC)
+    zone = ten_o_clock(now)
+    with ExitStack() as stack:
+        receiver = stack.enter_context(receiving())
+        sandbox = options(clients=8, today=None, timezone=zone.key)
+        bison = stack.enter_context(bison_on(stage, sandbox))
+        bison.freeze(now.isoformat())
+        settings = Settings(
+            bison_instances=(instance_of(bison),),
+            bison_calls_per_second=0,
+            bison_attempts=2,
+            bison_timezone=zone,
+            timezone=zone,
+            alert_urls=(SecretStr(json_url(receiver.url)),),
+            webhook_secret={"main": SecretStr("m" * 40)},
+        )
+        LaterApp.app = AppContext(settings, engine, Vault(SecretStr(new_secret_key())))
+        gateway = create_app(inbox_of(LaterApp.app, realtime=True), settings.webhook_secret)
+        http = stack.enter_context(serving(gateway))
+        instance = stack.enter_context(instance_in_files())
+        alarms = Alarms(open_agency(LaterApp.app, bison), instance, receiver, http)
+        alarms.sync(0, *range(41))
+        yield alarms

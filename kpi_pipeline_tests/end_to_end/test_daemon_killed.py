@@ -14,9 +14,10 @@ from kpi_pipeline.cli.status import print_status
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
-from kpi_pipeline_tests.end_to_end.alarms import lively_agency
+from kpi_pipeline_tests.end_to_end.alarms import ten_o_clock
+from kpi_pipeline_tests.end_to_end.starting import running_agency
 
-pytestmark = pytest.mark.server
+pytestmark = pytest.mark.long
 
 _STALE_AFTER = timedelta(seconds=60)
 _HEARTBEATS = """{ instance { daemonHealth { allDaemonStatuses {
@@ -27,9 +28,18 @@ _HEARTBEATS = """{ instance { daemonHealth { allDaemonStatuses {
 def agency(
     postgres: URL, administer: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Agency]:
-    hours = _STALE_AFTER.total_seconds() / 3600
-    state = tmp_path_factory.mktemp("killed")
-    with lively_agency(postgres, administer, state, 3, stale_after_hours=hours) as agency:
+    with running_agency(
+        postgres,
+        administer,
+        tmp_path_factory.mktemp("killed"),
+        {"clients": 3, "calls-per-second": 0, "latency": 0},
+        settings={
+            "timezone": ten_o_clock(datetime.now(UTC)),
+            "stale_after_hours": _STALE_AFTER.total_seconds() / 3600,
+        },
+        schedules_on=True,
+        takes_webhooks=True,
+    ) as agency:
         yield agency
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from kpi_pipeline.db.embedded import embedded_server
 from kpi_pipeline.db.engine import open_engine
 
-pytestmark = pytest.mark.server
+pytestmark = pytest.mark.long
 
 KPI = [sys.executable, "-m", "kpi_pipeline.cli.main"]
 

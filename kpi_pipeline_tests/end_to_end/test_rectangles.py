@@ -17,7 +17,7 @@ from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 from kpi_pipeline_tests.end_to_end.runs import under_way
 from kpi_pipeline_tests.end_to_end.starting import running_agency
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(1_200)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1_200)]
 
 _SERIES = "/api/workspaces/v1.1/line-area-chart-stats"
 Target = Mapping[str, Sequence[date]]
@@ -82,7 +82,7 @@ def test_a_backfill_of_any_shape_fills_exactly_its_partitions(estate: Agency) ->
     grid = estate.grid
     hole = [*days_ago(estate, 190, 189), *days_ago(estate, 186, 186)]
     targets: dict[str, Target] = {
-        "few clients that are no contiguous_groups": dict.fromkeys(
+        "a few clients apart from each other": dict.fromkeys(
             [grid[1], grid[8], grid[20]], days_ago(estate, 210, 203)
         ),
         "few dates, clients in three groups": dict.fromkeys(

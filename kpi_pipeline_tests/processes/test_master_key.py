@@ -12,6 +12,7 @@ from random import Random
 import httpx
 import pytest
 
+from kpi_pipeline_tests.agency import SERIES, Agency
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, Bison, Stage, bison_on, options
 from kpi_pipeline_tests.processes.running import (
     Arrival,
@@ -22,7 +23,6 @@ from kpi_pipeline_tests.processes.running import (
     truth,
 )
 from kpi_pipeline_tests.processes.tasks import Outcome, Reading, Task
-from kpi_pipeline_tests.sync.support import SERIES, Agency
 
 READINGS_EACH = 60
 # Every reading has a period of its own, by which the sandbox's log tells them apart.
@@ -89,7 +89,7 @@ def tasks_of(keyless: Sequence[str]) -> list[Task]:
     ]
 
 
-@pytest.mark.server
+@pytest.mark.long
 def test_two_processes_never_take_another_workspaces_numbers_however_often_the_key_is_moved(
     agency: Agency, bison: Bison, tmp_path: Path
 ) -> None:
@@ -114,7 +114,7 @@ def test_two_processes_never_take_another_workspaces_numbers_however_often_the_k
         whose = [s for s, days in truths.items() if part(days, outcome.reading) == outcome.days]
         assert whose == [outcome.reading.workspace]
     assert_each_was_answered_for_its_own(agency, bison, believed)
-    assert_turn_and_turn_about(by_process)
+    assert_both_alternate(by_process)
 
 
 def assert_each_was_answered_for_its_own(
@@ -140,11 +140,11 @@ def assert_one_call_after_another(calls: Sequence[Arrival]) -> None:
     assert overlaps == []
 
 
-def assert_turn_and_turn_about(by_process: Sequence[Sequence[Outcome]]) -> None:
+def assert_both_alternate(by_process: Sequence[Sequence[Outcome]]) -> None:
     """Both had the key again and again, rather than one after the other was done."""
-    turns = sorted(
+    readings = sorted(
         (outcome.ended_at, process)
         for process, outcomes in enumerate(by_process)
         for outcome in outcomes
     )
-    assert sum(one != other for (_, one), (_, other) in pairwise(turns)) >= 5
+    assert sum(one != other for (_, one), (_, other) in pairwise(readings)) >= 5
