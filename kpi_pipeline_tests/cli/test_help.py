@@ -1,3 +1,5 @@
+from importlib.metadata import version
+
 import pytest
 import typer
 from cryptography.fernet import Fernet
@@ -6,7 +8,9 @@ from kpi_pipeline.cli.main import commands
 from kpi_pipeline_tests.cli.running import Kpi
 
 OPTIONS = {
-    "": ["--demo"],
+    "": ["--demo", "--version", "--install-completion", "--show-completion"],
+    "accuracy": ["--months", "--workspace", "-w", "--format"],
+    "accuracy": ["--months", "--workspace", "-w", "--format"],
     "alerts": [],
     "alerts list": [],
     "alerts mute": ["CLIENT|CHECK", "--for"],
@@ -25,6 +29,8 @@ OPTIONS = {
     "events list": ["--status", "--workspace", "-w", "--since", "--limit"],
     "events purge": ["--older-than-days"],
     "events replay": ["--since", "--workspace", "-w", "--status"],
+    "export": ["--from", "--to", "--workspace", "-w", "--out", "--format", "--force"],
+    "export": ["--from", "--to", "--workspace", "-w", "--out", "--format", "--force"],
     "gateway": ["--host", "--port"],
     "keys": [],
     "keys check": ["--workspace", "-w"],
@@ -70,6 +76,7 @@ def _commands(group: typer.Typer, path: str = "") -> dict[str, list[str]]:
 @pytest.mark.parametrize("command", OPTIONS)
 def test_the_help_of_a_command_names_each_option(kpi: Kpi, command: str) -> None:
     screen = kpi(*command.split(), "--help").answer()
+    assert kpi(*command.split(), "-h").answer() == screen
     words = screen.split()
     for option in OPTIONS[command]:
         assert any(option in word for word in words), f"{option} is not in {screen}"
@@ -90,6 +97,18 @@ def test_a_command_that_does_not_exist_is_a_usage_error(kpi: Kpi) -> None:
     result = kpi("snyc")
     assert (result.code, result.out) == (2, "")
     assert "No such command 'snyc'" in result.err
+
+
+def test_the_version_needs_no_settings(kpi: Kpi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KPI_TIMEZON", "Asia/Kolkata")
+    assert kpi("--version").answer() == f"kpi_pipeline {version('kpi-pipeline')}\n"
+
+
+def test_a_shell_completes_commands(kpi: Kpi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_KPI_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "kpi cli")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert kpi().answer().split() == ["clients"]
 
 
 def test_a_secret_key_is_a_fresh_fernet_key_and_nothing_else(kpi: Kpi) -> None:
