@@ -177,7 +177,7 @@ def _known_clients(connection: Connection, workspaces: Collection[str] | None) -
         return known
     if unknown := sorted(set(workspaces) - {client.workspace for client in known}):
         raise KpiError(
-            f"There is no client {', '.join(unknown)}. `kpi clients list` shows the keys."
+            f"There is no client {', '.join(unknown)}. `kpi clients list` shows the workspaces."
         )
     return [client for client in known if client.workspace in workspaces]
 

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _HEADINGS = {
-    f"{what}_{name}": f"{heading}\n{subheading}"
-    for what, heading in (("positive_replies", "Replies"), ("emails", "Emails"))
-    for name, subheading in (
-        ("projected_10th", "on the 10th"),
-        ("error_10th", "error %"),
-        ("projected_20th", "on the 20th"),
-        ("error_20th", "error %"),
-        ("actual", "actual"),
+    f"{counts}_{name}": heading
+    for counts, label in (("positive_replies", "Replies"), ("emails", "Emails"))
+    for name, heading in (
+        ("projected_10th", f"{label}\n10th"),
+        ("error_10th", "error\n%"),
+        ("projected_20th", f"{label}\n20th"),
+        ("error_20th", "error\n%"),
+        ("actual", f"{label}\nmonth"),
     )
 }
 
@@ -33,10 +33,10 @@ def run(
     workspace: Workspaces = None,
     form: Annotated[Format, typer.Option("--format", help="How to print the rows.")] = Format.TABLE,
 ) -> None:
-    """How right the projections of past months were, by client and for all of them.
+    """Compare the projections of past months with what the months brought.
 
-    Compares what the rows of the 10th and the 20th projected for the month with the sums on its
-    last day. An error above 0 means that the projection was too high.
+    For each client and for all: the projections of the 10th and the 20th, their errors, and the
+    sums on the month's last day. An error above 0: the projection was too high.
     """
     # Imported late: pandas takes a second, and no other command but `export` needs it.
     from kpi_pipeline.frames import read_accuracy

@@ -62,8 +62,7 @@ def run(
 ) -> None:
     """Write the rows of client_metrics to a file: CSV, Parquet or Excel.
 
-    Without -w: the rows of all clients, inactive ones included. A number that is not known is an
-    empty field. Instants are in UTC.
+    Without -w: the rows of all clients, inactive ones included. Unknown numbers are empty fields.
     """
     form = form or _format_of(out)
     export(date_of(first), date_of(last), workspace or None, out, form, force=force)

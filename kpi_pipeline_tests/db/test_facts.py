@@ -59,7 +59,7 @@ def test_a_younger_answer_replaces_the_day(engine: Engine, again: datetime) -> N
     assert sent(engine) == {("harbor", MONDAY): (2, again)}
 
 
-def test_updated_at_tells_when_a_day_was_last_written(engine: Engine) -> None:
+def test_updated_at_is_when_a_day_was_last_written(engine: Engine) -> None:
     moments = []
     for as_of in (AS_OF, LATER, EARLIER):
         with engine.begin() as connection:
@@ -123,12 +123,12 @@ def test_facts_are_read_for_the_period_and_the_clients_asked_for(engine: Engine)
     ]
 
 
-def test_instants_are_read_back_in_utc_whatever_the_server_thinks(engine: Engine) -> None:
+def test_instants_are_read_in_utc_whatever_the_servers_time_zone(engine: Engine) -> None:
     with engine.begin() as connection:
         statement = f"ALTER DATABASE {engine.url.database} SET timezone TO 'Asia/Tokyo'"
         connection.exec_driver_sql(statement)
         store_facts(connection, "harbor", {MONDAY: day()}, AS_OF)
-    # Only a new session takes over the server's setting.
+    # Only a new session has the server's new setting.
     engine.dispose()
     [(_, as_of)] = sent(engine).values()
     assert (as_of, as_of.utcoffset()) == (AS_OF, timedelta(0))

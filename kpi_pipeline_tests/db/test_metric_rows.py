@@ -58,7 +58,7 @@ def compute_and_publish(
         return rows_of(connection, client_metrics)
 
 
-def test_the_stored_numbers_are_those_that_metrics_defines(engine: Engine) -> None:
+def test_the_stored_numbers_are_those_that_compute_returns(engine: Engine) -> None:
     dates = days_between(date(2026, 2, 25), TODAY)
     first, last = fetch_period(dates[0], dates[-1])
     with engine.begin() as connection:
@@ -77,7 +77,7 @@ def test_the_stored_numbers_are_those_that_metrics_defines(engine: Engine) -> No
     assert rows[-1]["positive_replies_mtd"] == sum(range(1, 19))
 
 
-def test_working_it_out_twice_changes_nothing_but_updated_at(engine: Engine) -> None:
+def test_computing_twice_changes_nothing_but_updated_at(engine: Engine) -> None:
     with engine.begin() as connection:
         stock_facts(connection, "harbor")
     first = compute_and_publish(engine, [YESTERDAY, TODAY])
@@ -141,7 +141,7 @@ def test_a_new_label_reaches_the_row_when_it_is_published_again(
     )
 
 
-def test_a_sending_plan_stands_on_the_row_of_its_own_day_alone(engine: Engine) -> None:
+def test_a_sending_plan_is_on_the_row_of_its_own_day_alone(engine: Engine) -> None:
     with engine.begin() as connection:
         stock_facts(connection, "harbor")
         store_plan(connection, "harbor", SendingPlan(TODAY, 320, 350, AS_OF))

@@ -23,7 +23,7 @@ LABELS = {"workspace", "display_name"}
 
 
 @pytest.fixture(autouse=True)
-def _clients_of_whom_one_has_numbers(engine: Engine, vault: Vault) -> None:
+def _clients_of_which_one_has_numbers(engine: Engine, vault: Vault) -> None:
     imported(
         engine,
         vault,
@@ -68,7 +68,7 @@ def test_a_date_without_any_row_still_lists_every_active_client(engine: Engine) 
     assert [row.as_of for row in rows] == [None, None, None]
 
 
-def test_each_number_stands_under_the_name_of_its_column(engine: Engine) -> None:
+def test_each_number_has_the_name_of_its_column(engine: Engine) -> None:
     with engine.connect() as connection:
         stored = {
             (row["workspace"], row["metric_date"]): row
