@@ -27,7 +27,7 @@ SECRETS = {
 }
 
 
-def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
+def error_of(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(KpiError) as refused:
@@ -37,7 +37,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
 
 def problems(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
     """What the error says about each wrong setting."""
-    advice, *lines = refusal(monkeypatch, **variables).splitlines()
+    advice, *lines = error_of(monkeypatch, **variables).splitlines()
     assert advice == (
         "Some settings are wrong. Correct them in the environment or in the settings file "
         "(README.md lists them all):"
@@ -176,10 +176,10 @@ def test_each_instance_has_a_webhook_secret_of_its_own(monkeypatch: pytest.Monke
 def test_a_webhook_secret_that_can_be_guessed_is_refused_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, weak: str
 ) -> None:
-    told = refusal(monkeypatch, KPI_WEBHOOK_SECRET_MAIN=weak)
-    assert "hunter2" not in told
-    assert "the one of MAIN must be 24 to 200 letters, digits, - and _" in told
-    assert "kpi webhook-secret" in told
+    message = error_of(monkeypatch, KPI_WEBHOOK_SECRET_MAIN=weak)
+    assert "hunter2" not in message
+    assert "the one of MAIN must be 24 to 200 letters, digits, - and _" in message
+    assert "kpi webhook-secret" in message
 
 
 def test_addresses_of_alerts_are_separated_by_commas_or_blanks_and_may_contain_commas(
@@ -211,9 +211,9 @@ def test_links_lead_to_the_port_of_the_page_or_to_the_address_that_is_set(
 
 def test_one_webhook_secret_for_two_instances_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     secret = secrets.token_urlsafe(24)
-    told = refusal(monkeypatch, KPI_WEBHOOK_SECRET_MAIN=secret, KPI_WEBHOOK_SECRET_EMEA=secret)
-    assert "two instances have the same one; give each its own" in told
-    assert secret not in told
+    message = error_of(monkeypatch, KPI_WEBHOOK_SECRET_MAIN=secret, KPI_WEBHOOK_SECRET_EMEA=secret)
+    assert "two instances have the same one; give each its own" in message
+    assert secret not in message
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,15 +277,15 @@ def test_a_wrong_value_in_the_file_names_its_variable(
 ) -> None:
     file = tmp_path / "agency.env"
     file.write_text("KPI_BISON_INSTANCES=main https://bison.example hunter2\n")
-    told = refusal(monkeypatch, KPI_ENV_FILE=str(file))
-    assert "KPI_BISON_INSTANCES: main: its master key is not of the form" in told
-    assert "hunter2" not in told
+    message = error_of(monkeypatch, KPI_ENV_FILE=str(file))
+    assert "KPI_BISON_INSTANCES: main: its master key is not of the form" in message
+    assert "hunter2" not in message
 
 
-def test_a_named_file_that_does_not_exist_is_no_silent_default(
+def test_a_named_file_that_does_not_exist_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "agency.env"
-    assert refusal(monkeypatch, KPI_ENV_FILE=str(file)) == (
+    assert error_of(monkeypatch, KPI_ENV_FILE=str(file)) == (
         f"KPI_ENV_FILE names {file}, which is not a file. Check the name."
     )

@@ -6,7 +6,7 @@ import pytest
 
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings, load_settings
-from kpi_pipeline_tests.test_settings import problems, refusal
+from kpi_pipeline_tests.test_settings import error_of, problems
 
 SECRET = "hunter2" + "x" * 40
 
@@ -64,9 +64,11 @@ def test_a_line_of_the_file_that_sets_nothing_is_named_by_its_number(
 ) -> None:
     file = tmp_path / "agency.env"
     file.write_text(f"KPI_WEB_PORT=4000\n\n{line}\n")
-    told = refusal(monkeypatch, KPI_ENV_FILE=str(file))
-    assert told.startswith(f"Line 3 of the settings file {file} cannot be read. Write NAME=VALUE")
-    assert "hunter2" not in told
+    message = error_of(monkeypatch, KPI_ENV_FILE=str(file))
+    assert message.startswith(
+        f"Line 3 of the settings file {file} cannot be read. Write NAME=VALUE"
+    )
+    assert "hunter2" not in message
 
 
 def test_variables_of_others_and_of_the_tests_are_accepted(
@@ -114,7 +116,7 @@ def test_a_file_that_is_not_utf_8_is_a_sentence(
 ) -> None:
     file = tmp_path / "agency.env"
     file.write_bytes("# Zürich\nKPI_TIMEZONE=Asia/Kolkata\n".encode(encoding))
-    assert refusal(monkeypatch, KPI_ENV_FILE=str(file)) == (
+    assert error_of(monkeypatch, KPI_ENV_FILE=str(file)) == (
         f"The settings file {file} is not UTF-8 text. Save it again as UTF-8."
     )
 
@@ -150,7 +152,7 @@ def test_a_file_that_cannot_be_read_is_a_sentence(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    assert refusal(monkeypatch, KPI_ENV_FILE=str(file)) == (
+    assert error_of(monkeypatch, KPI_ENV_FILE=str(file)) == (
         f"The settings file {file} cannot be read: Permission denied."
     )
 

@@ -31,8 +31,8 @@ class Result:
     out: str
     err: str
 
-    def refusal(self) -> str:
-        """What a refused command told the user: a plain sentence, and nothing beside it."""
+    def error(self) -> str:
+        """The error that ended a command: a plain sentence, and no other output."""
         assert self.code == 1, self
         assert self.out == "", self
         assert self.err.startswith("Error: "), self
@@ -41,7 +41,7 @@ class Result:
         return self.err.removeprefix("Error: ").strip()
 
     def answer(self) -> str:
-        """What a command printed that did what it was asked to."""
+        """What a successful command printed."""
         assert self.code == 0, self
         return self.out
 

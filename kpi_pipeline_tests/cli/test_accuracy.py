@@ -96,7 +96,7 @@ def test_one_client_can_be_asked_for(kpi: Kpi) -> None:
     screen = kpi("accuracy", "-w", "quay", "--months", "1").answer()
     assert "Harbor" not in screen
     assert cells(screen, "0 of 1 client")[1:] == ["–"] * 10
-    assert kpi("accuracy", "-w", "nobody").refusal() == (
+    assert kpi("accuracy", "-w", "nobody").error() == (
         "There is no client nobody. `kpi clients list` shows the workspaces."
     )
 

@@ -61,7 +61,7 @@ def test_a_test_that_reaches_every_receiver_succeeds(
 
 
 def test_a_test_without_receivers_is_refused(kpi: Kpi) -> None:
-    assert kpi("alerts", "test").refusal().startswith("KPI_ALERT_URLS has no receiver.")
+    assert kpi("alerts", "test").error().startswith("KPI_ALERT_URLS has no receiver.")
 
 
 def test_the_list_shows_problems_who_was_alerted_and_unreachable_receivers(
@@ -107,11 +107,11 @@ def test_alerts_are_sent_again_about_what_is_unmuted(kpi: Kpi, office: Office) -
     kpi("alerts", "mute", "acme", "--for", "2d").answer()
     assert kpi("alerts", "unmute", "acme").answer() == "acme is no longer muted.\n"
     assert mutes(office.engine) == {}
-    assert kpi("alerts", "unmute", "acme").refusal().startswith("acme is not muted.")
+    assert kpi("alerts", "unmute", "acme").error().startswith("acme is not muted.")
 
 
 def test_an_unknown_name_is_not_muted(kpi: Kpi, office: Office) -> None:
-    told = kpi("alerts", "mute", "acmee", "--for", "2d").refusal()
+    told = kpi("alerts", "mute", "acmee", "--for", "2d").error()
     assert told.startswith(
         "acmee is neither a client's workspace key nor the name of a check or an alert."
     )
@@ -119,6 +119,6 @@ def test_an_unknown_name_is_not_muted(kpi: Kpi, office: Office) -> None:
 
 @pytest.mark.parametrize("span", ["2", "d", "", "0h", "367d", "2 days", "-2d"])
 def test_an_invalid_span_is_rejected_with_an_example(kpi: Kpi, office: Office, span: str) -> None:
-    told = kpi("alerts", "mute", "acme", f"--for={span}").refusal()
+    told = kpi("alerts", "mute", "acme", f"--for={span}").error()
     assert told.endswith("Write one such as 2d, 12h or 90m, 366d at most.")
     assert mutes(office.engine) == {}

@@ -21,8 +21,8 @@ def stocked(kpi: Kpi, configured: URL, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("words", [(), ("--from", "2026-03-01"), ("--to", "2026-03-01")])
-def test_both_dates_are_asked_for(kpi: Kpi, words: tuple[str, ...]) -> None:
-    assert kpi("backfill", *words).refusal() == (
+def test_both_dates_are_required(kpi: Kpi, words: tuple[str, ...]) -> None:
+    assert kpi("backfill", *words).error() == (
         "Give the dates with --from and --to, as in `kpi backfill --from 2026-01-01 "
         "--to 2026-01-31`, or the id of a backfill with --follow."
     )
@@ -32,8 +32,8 @@ def test_both_dates_are_asked_for(kpi: Kpi, words: tuple[str, ...]) -> None:
     "words", [("--to", "2026-03-01"), ("-w", "heron-tide"), ("--only", "client_metrics")]
 )
 def test_a_followed_backfill_takes_no_other_option(kpi: Kpi, words: tuple[str, ...]) -> None:
-    refusal = kpi("backfill", "--follow", "abcdefgh", *words).refusal()
-    assert refusal == "--follow takes the id of a backfill, and no other option beside it."
+    error = kpi("backfill", "--follow", "abcdefgh", *words).error()
+    assert error == "--follow takes the id of a backfill, and no other option beside it."
 
 
 def test_a_date_in_another_form_is_a_usage_error(kpi: Kpi) -> None:
@@ -44,8 +44,8 @@ def test_a_date_in_another_form_is_a_usage_error(kpi: Kpi) -> None:
 
 @pytest.mark.usefixtures("stocked")
 def test_dates_in_the_wrong_order_are_refused(kpi: Kpi) -> None:
-    refusal = kpi("backfill", "--from", "2026-03-02", "--to", "2026-03-01").refusal()
-    assert refusal == "--from 2026-03-02 is after --to 2026-03-01. Exchange the two."
+    error = kpi("backfill", "--from", "2026-03-02", "--to", "2026-03-01").error()
+    assert error == "--from 2026-03-02 is after --to 2026-03-01. Exchange the two."
 
 
 @pytest.mark.usefixtures("stocked")
@@ -55,16 +55,18 @@ def test_dates_outside_the_partitions_are_rejected_with_their_bounds(
 ) -> None:
     monkeypatch.setenv("KPI_FIRST_DATE", str(days_ago(30)))
     dates = ("--from", str(days_ago(first)), "--to", str(days_ago(last)))
-    assert kpi("backfill", *dates).refusal() == (
+    assert kpi("backfill", *dates).error() == (
         f"{days_ago(named)} is outside the dates from {days_ago(30)} (KPI_FIRST_DATE) to today, "
         f"{days_ago(0)}. Choose some of those."
     )
 
 
 @pytest.mark.usefixtures("stocked")
-def test_an_asset_that_is_not_over_the_grid_is_refused_with_those_that_are(kpi: Kpi) -> None:
+def test_an_asset_that_is_not_over_clients_and_dates_is_rejected_with_those_that_are(
+    kpi: Kpi,
+) -> None:
     only = ("--only", "client_metrics", "--only", "client_registry")
-    assert kpi("backfill", *SOME_DAYS, *only).refusal() == (
+    assert kpi("backfill", *SOME_DAYS, *only).error() == (
         "There is no asset client_registry over clients and dates. --only takes raw_bison_stats, "
         "kpi_projections, client_metrics."
     )
@@ -72,10 +74,10 @@ def test_an_asset_that_is_not_over_the_grid_is_refused_with_those_that_are(kpi: 
 
 @pytest.mark.usefixtures("stocked")
 def test_unknown_and_inactive_clients_are_named(kpi: Kpi) -> None:
-    refusal = kpi("backfill", *SOME_DAYS, "-w", "heron-tide", "-w", "nobody").refusal()
-    assert refusal == "There is no client nobody. `kpi clients list` shows the workspaces."
-    refusal = kpi("backfill", *SOME_DAYS, "-w", "lark-mill").refusal()
-    assert refusal.startswith("Not active: lark-mill.")
+    error = kpi("backfill", *SOME_DAYS, "-w", "heron-tide", "-w", "nobody").error()
+    assert error == "There is no client nobody. `kpi clients list` shows the workspaces."
+    error = kpi("backfill", *SOME_DAYS, "-w", "lark-mill").error()
+    assert error.startswith("Not active: lark-mill.")
 
 
 @pytest.mark.usefixtures("configured")
@@ -83,23 +85,23 @@ def test_without_clients_there_is_nothing_to_fill(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
-    refusal = kpi("backfill", *SOME_DAYS).refusal()
-    assert refusal.startswith("There are no active clients.")
+    error = kpi("backfill", *SOME_DAYS).error()
+    assert error.startswith("There are no active clients.")
 
 
 @pytest.mark.usefixtures("configured")
 def test_without_an_email_bison_facts_cannot_be_filled(kpi: Kpi) -> None:
-    refusal = kpi("backfill", *SOME_DAYS).refusal()
-    assert refusal.startswith("No Email Bison is configured: set KPI_BISON_INSTANCES")
+    error = kpi("backfill", *SOME_DAYS).error()
+    assert error.startswith("No Email Bison is configured: set KPI_BISON_INSTANCES")
     # What is worked out from facts that are there needs none.
-    refusal = kpi("backfill", *SOME_DAYS, "--only", "kpi_projections").refusal()
-    assert refusal.startswith("There are no active clients.")
+    error = kpi("backfill", *SOME_DAYS, "--only", "kpi_projections").error()
+    assert error.startswith("There are no active clients.")
 
 
 @pytest.mark.usefixtures("configured")
-def test_an_unknown_backfill_is_refused_before_anything_is_started(
+def test_an_unknown_backfill_is_rejected_before_anything_is_started(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_WEB_PORT", "0")
-    refusal = kpi("backfill", "--follow", "abcdefgh").refusal()
-    assert refusal.startswith("Dagster knows no backfill abcdefgh. Check the id:")
+    error = kpi("backfill", "--follow", "abcdefgh").error()
+    assert error.startswith("Dagster knows no backfill abcdefgh. Check the id:")

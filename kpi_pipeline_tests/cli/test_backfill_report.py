@@ -46,7 +46,7 @@ def _printed(report: BackfillReport) -> str:
     return console.file.getvalue()
 
 
-def test_a_complete_backfill_tells_clients_time_calls_rows_and_the_best() -> None:
+def test_a_complete_backfill_shows_clients_time_calls_rows_and_the_best() -> None:
     rows = [_row(f"client-{number:02}", number) for number in range(12)]
     rows.append(_row("nobody-knows", None))
     report = BackfillReport(DONE, _check(entry("heron"), entry("otter")), rows)
@@ -62,7 +62,7 @@ def test_a_complete_backfill_tells_clients_time_calls_rows_and_the_best() -> Non
     )
 
 
-def test_a_backfill_that_dagster_calls_failed_is_complete_if_the_second_tries_went_well() -> None:
+def test_a_backfill_that_dagster_calls_failed_is_complete_if_the_retries_succeeded() -> None:
     ended = status("COMPLETED_FAILED", filled=5, failed=5)
     assert BackfillReport(ended, _check(entry("heron"), entry("otter")), []).complete
 
@@ -94,7 +94,7 @@ def test_ten_clients_with_gaps_are_named_and_the_others_counted() -> None:
     assert len([line for line in lines if line.startswith("  client-")]) == 10
 
 
-def test_a_client_that_failed_over_rows_from_before_is_no_gap_and_no_success() -> None:
+def test_a_client_that_failed_but_has_earlier_rows_is_no_gap_and_not_complete() -> None:
     check = _check(entry("heron"), entry("otter", "otter: its workspace is gone"))
     report = BackfillReport(DONE, check, [])
     assert not report.complete
@@ -109,13 +109,13 @@ def test_clients_that_no_run_reached_are_named() -> None:
     assert "Not reached: otter.\n" in _printed(report)
 
 
-def test_a_canceled_backfill_is_no_success_even_if_every_row_is_there() -> None:
+def test_a_canceled_backfill_is_not_complete_even_if_no_row_is_missing() -> None:
     report = BackfillReport(status("CANCELED"), _check(entry("heron"), entry("otter")), [])
     assert not report.complete
     assert "The backfill was canceled.\n" in _printed(report)
 
 
-def test_a_backfill_that_dagster_gave_up_tells_its_reason() -> None:
+def test_a_backfill_that_dagster_gave_up_shows_its_reason() -> None:
     ended = status("FAILED", error="the definitions [do not] load")
     report = BackfillReport(ended, _check(entry("heron"), entry("otter")), [])
     assert not report.complete
@@ -137,7 +137,7 @@ def test_the_command_for_the_rest_takes_all_clients_where_it_would_have_to_name_
     assert command_for_the_rest(check) == "kpi backfill --from 2026-03-01 --to 2026-03-05"
 
 
-def test_days_are_told_as_ranges_of_which_five_are_shown() -> None:
+def test_days_are_shown_as_ranges_of_which_five_are_named() -> None:
     days = days_between(date(2026, 2, 27), date(2026, 3, 2))
     alone = [date(2026, 4, day) for day in range(1, 14, 2)]
     assert format_ranges(days) == "2026-02-27 to 2026-03-02"

@@ -74,7 +74,7 @@ def test_the_template_can_be_imported_as_it_is(kpi: Kpi, file: Path) -> None:
     assert answer.startswith(f"{len(template.splitlines()) - 1} clients imported")
 
 
-def test_a_file_with_faults_is_refused_whole_and_each_fault_is_named(
+def test_a_file_with_problems_is_rejected_as_a_whole_and_each_problem_is_named(
     kpi: Kpi, file: Path, engine: Engine
 ) -> None:
     kpi("clients", "import", written(file, HEADER, HERON)).answer()
@@ -87,9 +87,9 @@ def test_a_file_with_faults_is_refused_whole_and_each_fault_is_named(
         "main,103,Otter Ridge Law,,perhaps,many,,",
         "west,104,Quiet Vale Roofing,,yes,,,",
     )
-    refusal = kpi("clients", "import", path).refusal().splitlines()
-    assert refusal[0] == f"{path} was not imported. Correct these and import it again:"
-    assert [line.strip() for line in refusal[1:]] == [
+    problem = kpi("clients", "import", path).error().splitlines()
+    assert problem[0] == f"{path} was not imported. Correct these and import it again:"
+    assert [line.strip() for line in problem[1:]] == [
         "line 3, bison_workspace_id: it is empty",
         "line 4, active: 'perhaps' is neither yes nor no",
         "line 4, monthly_kpi_target: 'many' is no whole number from 0 to 2147483647",
@@ -104,8 +104,8 @@ def test_clients_of_every_configured_instance_are_taken_and_those_of_any_other_r
     two = "main http://127.0.0.1:9, emea http://127.0.0.1:10"
     monkeypatch.setenv("KPI_BISON_INSTANCES", two)
     path = written(file, HEADER, HERON, "west,101,Quiet Vale Roofing,,yes,,,")
-    refusal = kpi("clients", "import", path).refusal()
-    assert refusal.splitlines()[1:] == [
+    problem = kpi("clients", "import", path).error()
+    assert problem.splitlines()[1:] == [
         "  line 3, instance: 'west' is not configured; known: emea, main"
     ]
     path = written(file, HEADER, HERON, "emea,101,Quiet Vale Roofing,,yes,,,")
@@ -118,40 +118,40 @@ def test_clients_of_every_configured_instance_are_taken_and_those_of_any_other_r
 def test_a_malformed_api_key_is_refused_and_not_shown(kpi: Kpi, file: Path, engine: Engine) -> None:
     for key in (KEY.replace("17|", ""), KEY.replace("|", " "), f"{KEY}!", "17|x"):
         path = written(file, HEADER, HERON.replace(KEY, key))
-        refusal = kpi("clients", "import", path).refusal()
-        assert "line 2, api_key: it is not of the form NUMBER|LETTERS-AND-DIGITS" in refusal
-        assert key not in refusal
+        problem = kpi("clients", "import", path).error()
+        assert "line 2, api_key: it is not of the form NUMBER|LETTERS-AND-DIGITS" in problem
+        assert key not in problem
     assert rows_of(engine, clients) == {"clients": []}
 
 
 def test_a_file_that_is_not_there_is_named(kpi: Kpi, file: Path) -> None:
-    refusal = kpi("clients", "import", str(file)).refusal()
-    assert refusal == f"{file} can't be read: No such file or directory. Check the name."
+    problem = kpi("clients", "import", str(file)).error()
+    assert problem == f"{file} can't be read: No such file or directory. Check the name."
 
 
 def test_a_folder_is_no_file(kpi: Kpi, tmp_path: Path) -> None:
-    refusal = kpi("clients", "import", str(tmp_path)).refusal()
-    assert refusal == f"{tmp_path} can't be read: Is a directory. Check the name."
+    problem = kpi("clients", "import", str(tmp_path)).error()
+    assert problem == f"{tmp_path} can't be read: Is a directory. Check the name."
 
 
 def test_a_file_that_the_system_gives_nobody_to_read_is_named(kpi: Kpi) -> None:
     # Not even root may read this one, where a file without rights would stop others alone.
-    refusal = kpi("clients", "import", "/proc/self/mem").refusal()
-    assert refusal == "/proc/self/mem can't be read: Input/output error. Check the name."
+    problem = kpi("clients", "import", "/proc/self/mem").error()
+    assert problem == "/proc/self/mem can't be read: Input/output error. Check the name."
 
 
 def test_a_file_in_another_encoding_is_refused_with_the_remedy(kpi: Kpi, file: Path) -> None:
     file.write_bytes(f"{HEADER}\nmain,101,Brûlé Café,,yes,,,\n".encode("latin-1"))
-    refusal = kpi("clients", "import", str(file)).refusal()
-    assert refusal.startswith(f"{file} is not UTF-8 text.")
+    problem = kpi("clients", "import", str(file)).error()
+    assert problem.startswith(f"{file} is not UTF-8 text.")
 
 
 def test_an_import_without_an_email_bison_names_the_setting(
     kpi: Kpi, file: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("KPI_BISON_INSTANCES")
-    refusal = kpi("clients", "import", written(file, HEADER, HERON)).refusal()
-    assert refusal == (
+    problem = kpi("clients", "import", written(file, HEADER, HERON)).error()
+    assert problem == (
         "No Email Bison is configured: set KPI_BISON_INSTANCES to `NAME https://HOST MASTER_KEY`."
     )
     assert rows_of(engine, clients) == {"clients": []}
@@ -165,9 +165,7 @@ def test_a_month_that_does_not_exist_is_a_usage_error(kpi: Kpi, file: Path, engi
     assert rows_of(engine, clients) == {"clients": []}
 
 
-def test_two_keys_that_begin_alike_can_be_told_apart_on_a_narrow_screen(
-    kpi: Kpi, file: Path
-) -> None:
+def test_two_keys_that_begin_alike_stay_distinct_on_a_narrow_screen(kpi: Kpi, file: Path) -> None:
     names = ["Quiet Harvest Orchard Landscaping East", "Quiet Harvest Orchard Landscaping West"]
     rows = [f"main,{number},{name},,yes,,," for number, name in enumerate(names, 101)]
     kpi("clients", "import", written(file, HEADER, *rows)).answer()

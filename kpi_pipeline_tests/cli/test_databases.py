@@ -53,14 +53,14 @@ def open_folder() -> Iterator[Path]:
     ],
 )
 @pytest.mark.parametrize("command", ["metrics", "db upgrade"])
-def test_what_is_no_address_of_postgresql_is_refused_without_its_password(
+def test_an_address_that_is_not_postgresqls_is_rejected_without_its_password(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch, command: str, text: str, told: str
 ) -> None:
     monkeypatch.setenv("KPI_DATABASE_URL", text)
-    refusal = kpi(*command.split()).refusal()
-    assert refusal.startswith("KPI_DATABASE_URL ")
-    assert told in refusal
-    assert PASSWORD not in refusal
+    error = kpi(*command.split()).error()
+    assert error.startswith("KPI_DATABASE_URL ")
+    assert told in error
+    assert PASSWORD not in error
 
 
 @pytest.mark.parametrize("command", ["clients list", "sync", "metrics", "db upgrade"])
@@ -69,30 +69,30 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(
 ) -> None:
     port = closed_port()
     monkeypatch.setenv("KPI_DATABASE_URL", f"postgresql://kpi:{PASSWORD}@127.0.0.1:{port}/kpi")
-    refusal = kpi(*command.split()).refusal()
-    assert f"The database postgresql://kpi:***@127.0.0.1:{port}/kpi cannot be " in refusal
-    assert "Connection refused" in refusal
-    assert PASSWORD not in refusal
+    error = kpi(*command.split()).error()
+    assert f"The database postgresql://kpi:***@127.0.0.1:{port}/kpi cannot be " in error
+    assert "Connection refused" in error
+    assert PASSWORD not in error
 
 
 def test_a_host_that_does_not_exist_is_named_without_the_password(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_DATABASE_URL", f"postgresql://kpi:{PASSWORD}@nowhere.invalid/kpi")
-    refusal = kpi("clients", "list").refusal()
-    assert "'nowhere.invalid'" in refusal
-    assert "Check KPI_DATABASE_URL" in refusal
-    assert PASSWORD not in refusal
+    error = kpi("clients", "list").error()
+    assert "'nowhere.invalid'" in error
+    assert "Check KPI_DATABASE_URL" in error
+    assert PASSWORD not in error
 
 
 def test_a_database_that_the_server_does_not_have_is_named(
     kpi: Kpi, new_name: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_DATABASE_URL", address(new_name))
-    refusal = kpi("clients", "list").refusal()
-    assert f'database "{new_name.database}" does not exist' in refusal
-    assert "Check KPI_DATABASE_URL" in refusal
-    assert PASSWORD not in refusal
+    error = kpi("clients", "list").error()
+    assert f'database "{new_name.database}" does not exist' in error
+    assert "Check KPI_DATABASE_URL" in error
+    assert PASSWORD not in error
 
 
 def test_a_database_that_is_behind_is_refused_and_left_alone(
@@ -106,9 +106,9 @@ def test_a_database_that_is_behind_is_refused_and_left_alone(
     monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
     monkeypatch.setenv("KPI_WEB_PORT", "0")
     for command in ("clients list", "metrics", "sync", "up"):
-        refusal = kpi(*command.split()).refusal()
-        assert refusal.startswith("The KPI database is behind this version of the code")
-        assert refusal.endswith("Run `kpi db upgrade`.")
+        error = kpi(*command.split()).error()
+        assert error.startswith("The KPI database is behind this version of the code")
+        assert error.endswith("Run `kpi db upgrade`.")
     engine = open_engine(new_name)
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT to_regclass('clients')").scalar() is None
@@ -134,17 +134,17 @@ def test_an_upgrade_makes_both_databases_and_then_commands_work(
     engine.dispose()
 
 
-def test_a_database_of_dagster_that_was_never_made_is_named_and_nothing_is_imported(
+def test_a_missing_database_of_dagster_is_named_and_nothing_is_imported(
     kpi: Kpi, database: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_DATABASE_URL", address(database))
     monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
     file = written(tmp_path / "c.csv", "instance,bison_workspace_id,name", "main,101,Heron Tide")
-    refusal = kpi("clients", "import", file).refusal()
-    assert f'database "{database.database}_dagster" does not exist' in refusal
-    assert "KPI_DAGSTER_DATABASE_URL" in refusal
-    assert "`kpi db upgrade`" in refusal
-    assert PASSWORD not in refusal
+    error = kpi("clients", "import", file).error()
+    assert f'database "{database.database}_dagster" does not exist' in error
+    assert "KPI_DAGSTER_DATABASE_URL" in error
+    assert "`kpi db upgrade`" in error
+    assert PASSWORD not in error
     engine = open_engine(database)
     assert rows_of(engine, clients) == {"clients": []}
     engine.dispose()
@@ -154,15 +154,15 @@ def test_a_database_of_dagster_that_was_never_made_is_named_and_nothing_is_impor
 
 
 @pytest.mark.server
-def test_a_refusal_in_a_real_process_is_one_sentence_and_code_1(
+def test_an_error_of_a_real_process_is_one_sentence_and_code_1(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url = f"postgresql://kpi:{PASSWORD}@127.0.0.1:{closed_port()}/kpi"
     monkeypatch.setenv("KPI_DATABASE_URL", url)
     with kpi_in_a_process("metrics") as process:
-        refusal = ended(process).refusal()
-    assert len(refusal.splitlines()) == 1
-    assert PASSWORD not in refusal
+        error = ended(process).error()
+    assert len(error.splitlines()) == 1
+    assert PASSWORD not in error
 
 
 @pytest.mark.server

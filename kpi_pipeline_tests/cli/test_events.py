@@ -102,10 +102,10 @@ def test_a_replay_applies_what_waits_and_says_how_much_is_left(kpi: Kpi, agency:
 
 @pytest.mark.parametrize("command", ["list", "replay"])
 def test_an_unknown_client_is_refused_by_name(kpi: Kpi, agency: Agency, command: str) -> None:
-    assert "harbour" in kpi("events", command, "-w", "harbour").refusal()
+    assert "harbour" in kpi("events", command, "-w", "harbour").error()
 
 
-def test_files_are_taken_in_and_stay_where_they_are(
+def test_files_are_ingested_and_stay_where_they_are(
     kpi: Kpi, agency: Agency, tmp_path: Path
 ) -> None:
     lines = written(tmp_path / "a.jsonl", json.dumps(told(1)), json.dumps(told(2)))
@@ -142,18 +142,18 @@ def test_the_instance_can_be_named_and_must_be_known(
     assert agency.events("id") == []
     kpi("events", "ingest", path, "--instance", "main").answer()
     assert agency.events("instance", "status") == [("main", "applied")]
-    assert "west" in kpi("events", "ingest", path, "--instance", "west").refusal()
+    assert "west" in kpi("events", "ingest", path, "--instance", "west").error()
 
 
-def test_a_file_that_is_missing_or_not_whole_yet_is_refused_with_a_sentence(
+def test_a_file_that_is_missing_or_incomplete_is_rejected_with_a_sentence(
     kpi: Kpi, agency: Agency, tmp_path: Path
 ) -> None:
     missing = tmp_path / "nowhere.json"
-    refusal = kpi("events", "ingest", str(missing)).refusal()
-    assert refusal == f"{missing} cannot be read: No such file or directory."
+    error = kpi("events", "ingest", str(missing)).error()
+    assert error == f"{missing} cannot be read: No such file or directory."
     cut_off = written(tmp_path / "a.json", json.dumps([told(1)])[:-5])
-    refusal = kpi("events", "ingest", cut_off).refusal()
-    assert refusal.startswith(f"{cut_off} ends in the middle")
+    error = kpi("events", "ingest", cut_off).error()
+    assert error.startswith(f"{cut_off} ends in the middle")
     assert agency.events("id") == []
 
 

@@ -138,7 +138,7 @@ def test_more_rows_than_a_sheet_holds_are_refused(
     kpi: Kpi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "_SHEET_ROWS", 2)
-    refused = kpi("export", "--out", str(tmp_path / "kpis.xlsx")).refusal()
+    refused = kpi("export", "--out", str(tmp_path / "kpis.xlsx")).error()
     assert refused == (
         "A sheet of Excel holds 2 rows, and the export has 3. "
         "Choose fewer dates or clients, or csv or parquet."
@@ -151,7 +151,7 @@ def test_a_missing_writer_is_named_with_the_way_to_install_it(
     kpi: Kpi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, writer: str
 ) -> None:
     monkeypatch.setitem(sys.modules, writer, None)
-    refused = kpi("export", "--out", str(tmp_path / f"kpis.{form}")).refusal()
+    refused = kpi("export", "--out", str(tmp_path / f"kpis.{form}")).error()
     assert refused == f"Writing {form} needs {writer}: pip install 'kpi-pipeline[export]'."
     assert files_in(tmp_path) == []
 
@@ -160,7 +160,7 @@ def test_a_file_that_exists_stays_without_force(kpi: Kpi, tmp_path: Path) -> Non
     file = tmp_path / "kpis.csv"
     file.write_text("somebody's own", encoding="utf-8")
     file.chmod(0o640)
-    refused = kpi("export", "--out", str(file)).refusal()
+    refused = kpi("export", "--out", str(file)).error()
     assert refused == f"{file} exists. Replace it with --force, or name another file."
     assert file.read_text("utf-8") == "somebody's own"
     kpi("export", "--out", str(file), "--force").answer()
@@ -181,7 +181,7 @@ def test_a_file_that_can_not_be_written_whole_is_not_written_at_all(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", fill_the_disk)
-    refused = kpi("export", "--out", str(file), "--force").refusal()
+    refused = kpi("export", "--out", str(file), "--force").error()
     assert refused == f"{file} can't be written: No space left on device."
     assert files_in(tmp_path) == ([] if before is None else [file.name])
     assert before is None or file.read_text("utf-8") == before
@@ -199,19 +199,19 @@ def test_a_link_stays_a_link(kpi: Kpi, tmp_path: Path) -> None:
 
 
 def test_what_can_not_work_is_refused_in_a_sentence(kpi: Kpi, tmp_path: Path) -> None:
-    assert kpi("export", "-w", "nobody").refusal() == (
+    assert kpi("export", "-w", "nobody").error() == (
         "There is no client nobody. `kpi clients list` shows the workspaces."
     )
-    assert kpi("export", "--from", "2026-03-18", "--to", "2026-03-17").refusal() == (
+    assert kpi("export", "--from", "2026-03-18", "--to", "2026-03-17").error() == (
         "--from 2026-03-18 is after --to 2026-03-17."
     )
-    assert kpi("export", "--format", "xlsx").refusal() == (
+    assert kpi("export", "--format", "xlsx").error() == (
         "Name the file for the xlsx with --out, as in --out kpis.xlsx."
     )
     away = tmp_path / "away" / "kpis.csv"
-    assert kpi("export", "--out", str(away)).refusal() == (
+    assert kpi("export", "--out", str(away)).error() == (
         f"There is no folder {away.parent} for kpis.csv."
     )
     for target in (str(tmp_path), "/dev/null"):
-        refused = kpi("export", "--out", target, "--force").refusal()
+        refused = kpi("export", "--out", target, "--force").error()
         assert refused == f"{target} is not a file. Name another with --out."

@@ -10,7 +10,6 @@ from kpi_pipeline_tests.cli.running import Kpi
 OPTIONS = {
     "": ["--demo", "--version", "--install-completion", "--show-completion"],
     "accuracy": ["--months", "--workspace", "-w", "--format"],
-    "accuracy": ["--months", "--workspace", "-w", "--format"],
     "alerts": [],
     "alerts list": [],
     "alerts mute": ["CLIENT|CHECK", "--for"],
@@ -29,7 +28,6 @@ OPTIONS = {
     "events list": ["--status", "--workspace", "-w", "--since", "--limit"],
     "events purge": ["--older-than-days"],
     "events replay": ["--since", "--workspace", "-w", "--status"],
-    "export": ["--from", "--to", "--workspace", "-w", "--out", "--format", "--force"],
     "export": ["--from", "--to", "--workspace", "-w", "--out", "--format", "--force"],
     "gateway": ["--host", "--port"],
     "keys": [],

@@ -140,7 +140,7 @@ def test_a_second_time_there_is_nothing_left_to_make(kpi: Kpi, live_bison: Bison
     assert live_bison.calls() == []
 
 
-def test_one_clients_trouble_stops_no_other_key_and_the_exit_code_tells(
+def test_one_clients_error_stops_no_other_key_and_the_exit_code_tells(
     kpi: Kpi, live_bison: Bison, engine: Engine, keyless: dict[str, int]
 ) -> None:
     gone, *others = keyless
@@ -240,8 +240,8 @@ def test_a_client_keeps_its_key_when_the_new_one_cannot_be_made_or_verified(
 
 def test_a_client_without_a_key_has_none_to_replace(kpi: Kpi, keyless: dict[str, int]) -> None:
     slug = next(iter(keyless))
-    refusal = kpi("keys", "rotate", slug).refusal()
-    assert refusal == (
+    problem = kpi("keys", "rotate", slug).error()
+    assert problem == (
         f"{slug} has no key of its own to replace. `kpi keys create-missing -w {slug}` makes one."
     )
 
@@ -313,16 +313,16 @@ def test_a_configured_secret_key_is_rotated_in_steps(
     new = kpi("secret-key", "new").answer().strip()
     before = keys_in(engine)
     monkeypatch.setenv("KPI_SECRET_KEY", old)
-    assert "2. Set KPI_SECRET_KEY to NEW,OLD" in kpi("secret-key", "rotate").refusal()
+    assert "2. Set KPI_SECRET_KEY to NEW,OLD" in kpi("secret-key", "rotate").error()
 
     monkeypatch.setenv("KPI_SECRET_KEY", f"{new},{old}")
-    told = kpi("secret-key", "rotate").answer()
+    said = kpi("secret-key", "rotate").answer()
 
-    assert told.startswith("23 API keys are encrypted under the first key of KPI_SECRET_KEY. ")
-    assert not [key for key in (old, new) if key in told]
+    assert said.startswith("23 API keys are encrypted under the first key of KPI_SECRET_KEY. ")
+    assert not [key for key in (old, new) if key in said]
     monkeypatch.setenv("KPI_SECRET_KEY", new)
     assert keys_in(engine) == before
 
 
 def test_an_unknown_client_is_named(kpi: Kpi) -> None:
-    assert "There is no client nobody." in kpi("keys", "rotate", "nobody").refusal()
+    assert "There is no client nobody." in kpi("keys", "rotate", "nobody").error()

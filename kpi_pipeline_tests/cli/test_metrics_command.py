@@ -128,9 +128,9 @@ def test_one_client_can_be_asked_for(kpi: Kpi) -> None:
 @pytest.mark.parametrize("form", ["table", "json", "csv"])
 def test_an_unknown_or_inactive_client_is_refused_in_every_format(kpi: Kpi, form: str) -> None:
     words = ("metrics", "--format", form, "--workspace")
-    problem = kpi(*words, "nobody", "-w", "heron-tide").refusal()
+    problem = kpi(*words, "nobody", "-w", "heron-tide").error()
     assert problem == "There is no client nobody. `kpi clients list` shows the workspaces."
-    assert kpi(*words, "otter-gone").refusal().startswith("Not active: otter-gone.")
+    assert kpi(*words, "otter-gone").error().startswith("Not active: otter-gone.")
 
 
 def test_without_a_date_it_is_todays_and_a_day_without_rows_shows_dashes_not_zeros(

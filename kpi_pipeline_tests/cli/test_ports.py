@@ -15,25 +15,25 @@ def test_up_refuses_a_port_in_use_before_it_starts_anything(
     monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
     with taken_port() as port:
         monkeypatch.setenv("KPI_WEB_PORT", port)
-        refusal = kpi("up").refusal()
-    assert refusal.startswith(f"Port {port} on 127.0.0.1 is in use.")
-    assert "KPI_WEB_PORT" in refusal
+        error = kpi("up").error()
+    assert error.startswith(f"Port {port} on 127.0.0.1 is in use.")
+    assert "KPI_WEB_PORT" in error
     assert not list(tmp_path.iterdir())
 
 
 def test_the_demo_refuses_a_port_in_use_before_it_starts_anything(kpi: Kpi, tmp_path: Path) -> None:
     with taken_port() as port:
-        refusal = kpi("demo", "--port", port).refusal()
-    assert refusal.startswith(f"Port {port} on 127.0.0.1 is in use.")
-    assert "--port" in refusal
+        error = kpi("demo", "--port", port).error()
+    assert error.startswith(f"Port {port} on 127.0.0.1 is in use.")
+    assert "--port" in error
     assert not list(tmp_path.iterdir())
 
 
 def test_the_sandbox_refuses_a_port_in_use(kpi: Kpi) -> None:
     with taken_port() as port:
-        refusal = kpi("sandbox", "--port", port).refusal()
-    assert f"Port {port} of 127.0.0.1 is already in use" in refusal
-    assert "another port" in refusal
+        error = kpi("sandbox", "--port", port).error()
+    assert f"Port {port} of 127.0.0.1 is already in use" in error
+    assert "another port" in error
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,9 @@ def test_an_option_out_of_range_is_a_usage_error(kpi: Kpi, words: tuple[str, ...
 
 
 def test_up_without_an_email_bison_names_the_setting_and_the_demo(kpi: Kpi, tmp_path: Path) -> None:
-    refusal = kpi("up").refusal()
-    assert "set KPI_BISON_INSTANCES to `NAME https://HOST MASTER_KEY`." in refusal
-    assert "`kpi demo`" in refusal
+    error = kpi("up").error()
+    assert "set KPI_BISON_INSTANCES to `NAME https://HOST MASTER_KEY`." in error
+    assert "`kpi demo`" in error
     assert not list(tmp_path.iterdir())
 
 

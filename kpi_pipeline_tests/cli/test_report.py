@@ -77,7 +77,7 @@ def test_clients_that_were_never_reached_are_counted_and_make_it_incomplete() ->
     assert not report.complete
 
 
-def test_a_sync_that_reached_nobody_is_no_success() -> None:
+def test_a_sync_that_reached_no_client_is_not_complete() -> None:
     assert "0 of 2 clients ok" in _printed(_report(clients=2))
     assert not _report(clients=2).complete
 

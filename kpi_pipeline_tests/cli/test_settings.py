@@ -43,19 +43,17 @@ ADVICE = (
         ("KPI_BISON_INSTANCES", "East https://bison.example", "entry 1: its name is not valid"),
     ],
 )
-def test_a_setting_that_does_not_fit_is_named_with_what_it_should_hold(
+def test_a_wrong_setting_is_named_with_what_it_should_be(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, told: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    refusal = kpi("clients", "list").refusal()
-    assert refusal.startswith(f"{ADVICE}\n  {name}: {told}")
-    assert SECRET not in refusal
+    error = kpi("clients", "list").error()
+    assert error.startswith(f"{ADVICE}\n  {name}: {told}")
+    assert SECRET not in error
     assert not list(tmp_path.iterdir())
 
 
-def test_all_settings_that_do_not_fit_are_named_at_once(
-    kpi: Kpi, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_wrong_settings_are_named_at_once(kpi: Kpi, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = {
         "KPI_TIMEZONE": "Chicago",
         "KPI_BISON_INSTANCES": f"main ftp://bison.example {SECRET}",
@@ -63,27 +61,27 @@ def test_all_settings_that_do_not_fit_are_named_at_once(
     }
     for name, value in wrong.items():
         monkeypatch.setenv(name, value)
-    refusal = kpi("metrics").refusal()
-    assert [name for name in wrong if f"{name}: " in refusal] == list(wrong)
-    assert SECRET not in refusal
+    error = kpi("metrics").error()
+    assert [name for name in wrong if f"{name}: " in error] == list(wrong)
+    assert SECRET not in error
 
 
 def test_a_password_in_the_address_of_email_bison_is_not_shown(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_BISON_INSTANCES", f"main https://agency:{SECRET}@bison.example")
-    refusal = kpi("clients", "list").refusal()
-    assert "KPI_BISON_INSTANCES: main: its address holds more than scheme and host" in refusal
-    assert SECRET not in refusal
+    error = kpi("clients", "list").error()
+    assert "KPI_BISON_INSTANCES: main: its address holds more than scheme and host" in error
+    assert SECRET not in error
 
 
-def test_a_file_of_settings_that_is_not_there_is_named(
+def test_a_missing_settings_file_is_named(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("KPI_ENV_FILE", str(tmp_path / "nowhere.env"))
-    refusal = kpi("clients", "list").refusal()
+    error = kpi("clients", "list").error()
     assert (
-        refusal
+        error
         == f"KPI_ENV_FILE names {tmp_path / 'nowhere.env'}, which is not a file. Check the name."
     )
 
@@ -93,10 +91,10 @@ def test_a_secret_key_that_is_no_fernet_key_is_refused_and_not_shown(
 ) -> None:
     for key in (SECRET, f"{SECRET}{SECRET[:20]}", "ä" * 44):
         monkeypatch.setenv("KPI_SECRET_KEY", key)
-        refusal = kpi("clients", "list").refusal()
-        assert refusal.startswith("KPI_SECRET_KEY is no Fernet key: ")
-        assert "Make one with `kpi secret-key`" in refusal
-        assert key not in refusal
+        error = kpi("clients", "list").error()
+        assert error.startswith("KPI_SECRET_KEY is no Fernet key: ")
+        assert "Make one with `kpi secret-key`" in error
+        assert key not in error
 
 
 def test_a_secret_key_from_the_command_is_accepted(
@@ -107,9 +105,9 @@ def test_a_secret_key_from_the_command_is_accepted(
     assert not list(tmp_path.glob("**/secret.key"))
 
 
-def test_the_demo_can_not_be_looked_at_before_it_ran(kpi: Kpi, tmp_path: Path) -> None:
-    refusal = kpi("--demo", "metrics").refusal()
-    assert refusal == "There is no demo to work on yet: run `kpi demo` first."
+def test_there_is_no_demo_to_work_on_before_it_ran(kpi: Kpi, tmp_path: Path) -> None:
+    error = kpi("--demo", "metrics").error()
+    assert error == "There is no demo to work on yet: run `kpi demo` first."
     assert not list(tmp_path.iterdir())
 
 

@@ -64,7 +64,7 @@ def test_a_sync_of_one_date_and_client_writes_that_row_with_the_numbers_of_email
     assert cells(screen, row["display_name"])[1] == f"{row['positive_replies_mtd']:,}"
 
 
-def test_clients_that_are_no_neighbours_take_two_runs_and_one_report(
+def test_clients_that_are_not_adjacent_take_two_runs_and_one_report(
     kpi: Kpi, engine: Engine
 ) -> None:
     keys = _keys(kpi)

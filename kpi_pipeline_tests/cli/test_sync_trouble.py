@@ -50,7 +50,7 @@ def _failures(result: Result) -> list[str]:
         ),
     ],
 )
-def test_what_is_not_in_the_grid_is_refused_before_anything_happens(
+def test_what_has_no_partition_is_rejected_before_anything_happens(
     kpi: Kpi,
     live_bison: Bison,
     engine: Engine,
@@ -58,31 +58,31 @@ def test_what_is_not_in_the_grid_is_refused_before_anything_happens(
     told: str,
 ) -> None:
     calls = len(live_bison.calls())
-    refusal = kpi("sync", *words).refusal()
-    assert refusal.startswith(told)
+    error = kpi("sync", *words).error()
+    assert error.startswith(told)
     _nothing_happened(engine, live_bison, calls)
 
 
 @pytest.mark.usefixtures("imported")
-def test_a_date_outside_the_grid_is_told_the_grids_bounds(
+def test_a_date_outside_the_partitions_is_rejected_with_their_bounds(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_FIRST_DATE", days_ago(9).isoformat())
     for day in (days_ago(10), days_ago(-1)):
-        assert kpi("sync", "--date", day.isoformat()).refusal() == (
+        assert kpi("sync", "--date", day.isoformat()).error() == (
             f"{day} is outside the grid, which runs from {days_ago(9)} (KPI_FIRST_DATE) to today, "
             f"{days_ago(0)}. Choose a date within it."
         )
 
 
 @pytest.mark.usefixtures("imported")
-def test_a_grid_that_begins_in_the_future_is_refused_with_the_setting(
+def test_a_first_date_in_the_future_is_rejected_with_the_setting(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_FIRST_DATE", days_ago(-1).isoformat())
     for words in ((), ("--date", days_ago(0).isoformat())):
-        refusal = kpi("sync", *words).refusal()
-        assert refusal.startswith(f"The grid has no dates yet: KPI_FIRST_DATE is {days_ago(-1)}")
+        error = kpi("sync", *words).error()
+        assert error.startswith(f"The grid has no dates yet: KPI_FIRST_DATE is {days_ago(-1)}")
 
 
 @pytest.mark.parametrize("text", ["2026-13-01", "2026-02-30", "18.3.2026", "today", ""])
@@ -94,8 +94,8 @@ def test_a_malformed_date_is_a_usage_error(kpi: Kpi, text: str) -> None:
 
 
 def test_a_sync_without_clients_says_how_to_import_some(kpi: Kpi, configured: URL) -> None:
-    refusal = kpi("sync").refusal()
-    assert refusal == "There are no active clients. Import some with `kpi clients import FILE.csv`."
+    error = kpi("sync").error()
+    assert error == "There are no active clients. Import some with `kpi clients import FILE.csv`."
 
 
 def test_an_inactive_client_is_refused_and_left_out(
@@ -103,9 +103,9 @@ def test_an_inactive_client_is_refused_and_left_out(
 ) -> None:
     rows = ["instance,bison_workspace_id,name,active", "main,901,Heron Tide,no"]
     kpi("clients", "import", written(tmp_path / "c.csv", *rows)).answer()
-    refusal = kpi("sync", "--workspace", "heron-tide").refusal()
-    assert refusal == "Not active: heron-tide. Import the client again with active = yes."
-    assert kpi("sync").refusal().startswith("There are no active clients.")
+    error = kpi("sync", "--workspace", "heron-tide").error()
+    assert error == "Not active: heron-tide. Import the client again with active = yes."
+    assert kpi("sync").error().startswith("There are no active clients.")
     _nothing_happened(engine, live_bison, 0)
 
 
@@ -162,7 +162,7 @@ def test_an_email_bison_that_does_not_answer_is_named_for_each_client_and_no_row
 
 
 @pytest.mark.server
-def test_an_instance_that_is_not_configured_is_told_for_each_client(
+def test_an_instance_that_is_not_configured_is_named_for_each_client(
     kpi: Kpi, keyless: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_BISON_INSTANCES", "east http://127.0.0.1:9")

@@ -52,7 +52,7 @@ def _error(check: BackfillCheck, workspace: str) -> str | None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_nothing_is_missing_and_nothing_left_when_each_client_was_done_and_has_its_rows(
+def test_nothing_is_unfinished_when_each_client_succeeded_and_has_its_rows(
     engine: Engine,
 ) -> None:
     check = _checked(engine, entry("heron"), entry("otter"))
@@ -85,7 +85,7 @@ def test_a_row_of_another_kind_does_not_fill_a_gap(engine: Engine) -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_only_the_tables_that_were_asked_for_are_looked_at(engine: Engine) -> None:
+def test_only_the_tables_of_the_backfill_are_checked(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(delete(client_metrics))
     of = BackfillTarget(["raw_bison_stats"], target("heron").dates)
@@ -95,7 +95,7 @@ def test_only_the_tables_that_were_asked_for_are_looked_at(engine: Engine) -> No
 
 
 @pytest.mark.usefixtures("filled")
-def test_a_client_with_days_of_its_own_is_held_to_those(engine: Engine) -> None:
+def test_a_client_with_its_own_days_is_checked_for_those(engine: Engine) -> None:
     of = BackfillTarget(ASSETS, {"heron": [FIRST], "otter": [MIDDLE, LAST + timedelta(days=1)]})
     check = _checked(engine, entry("heron"), entry("otter"), of=of)
     assert check.gaps == {"otter": [LAST + timedelta(days=1)]}
@@ -111,7 +111,7 @@ def test_a_client_that_failed_keeps_its_reason_though_its_rows_are_there(engine:
 
 
 @pytest.mark.usefixtures("filled")
-def test_a_failure_that_a_later_run_mended_is_none(engine: Engine) -> None:
+def test_a_failure_that_a_later_run_corrected_does_not_count(engine: Engine) -> None:
     check = _checked(
         engine,
         entry("heron"),
@@ -124,7 +124,7 @@ def test_a_failure_that_a_later_run_mended_is_none(engine: Engine) -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_a_failure_of_some_days_is_not_mended_by_a_success_on_others(engine: Engine) -> None:
+def test_a_failure_of_some_days_is_not_corrected_by_a_success_on_others(engine: Engine) -> None:
     check = _checked(
         engine,
         entry("heron"),
@@ -141,7 +141,7 @@ def test_a_failure_of_some_days_is_not_mended_by_a_success_on_others(engine: Eng
 
 
 @pytest.mark.usefixtures("filled")
-def test_the_latest_of_two_reasons_is_told(engine: Engine) -> None:
+def test_the_latest_of_two_reasons_is_shown(engine: Engine) -> None:
     later = LAUNCHED + timedelta(seconds=30)
     check = _checked(
         engine,
@@ -153,7 +153,7 @@ def test_the_latest_of_two_reasons_is_told(engine: Engine) -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_days_with_which_no_run_was_done_are_named(engine: Engine) -> None:
+def test_days_that_no_run_finished_are_named(engine: Engine) -> None:
     check = _checked(engine, entry("heron", last_date=MIDDLE), entry("otter"))
     assert check.unfinished == ["heron"]
     assert _error(check, "heron") == (
@@ -162,7 +162,7 @@ def test_days_with_which_no_run_was_done_are_named(engine: Engine) -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_a_client_that_no_run_was_done_with_is_unreached(engine: Engine) -> None:
+def test_a_client_that_no_run_finished_is_unreached(engine: Engine) -> None:
     # What other runs did for it is not this backfill's work.
     check = _checked(engine, entry("heron"), entry("otter", run_id="a-nightly-run"))
     assert check.unreached == ["otter"]
@@ -170,7 +170,7 @@ def test_a_client_that_no_run_was_done_with_is_unreached(engine: Engine) -> None
 
 
 @pytest.mark.usefixtures("filled")
-def test_the_look_takes_one_query_for_each_table_and_one_for_the_log(engine: Engine) -> None:
+def test_the_check_takes_one_query_for_each_table_and_one_for_the_log(engine: Engine) -> None:
     statements: list[str] = []
 
     def note(_connection: object, _cursor: object, text: str, *_: Sequence[object]) -> None:

@@ -23,7 +23,7 @@ from kpi_pipeline_tests.services.invented_backfills import (
 )
 
 
-def test_each_asset_and_each_pair_of_client_and_date_is_asked_for() -> None:
+def test_a_backfill_is_launched_for_each_asset_and_each_pair_of_client_and_date() -> None:
     launched = {"__typename": "LaunchBackfillSuccess", "backfillId": "abcdefgh"}
     page = ToldPage({"launchPartitionBackfill": launched})
     first, last = date(2026, 3, 1), date(2026, 3, 2)
@@ -41,7 +41,7 @@ def test_each_asset_and_each_pair_of_client_and_date_is_asked_for() -> None:
     assert backfill_address(page, "abcdefgh") == "http://127.0.0.1:3000/runs/b/abcdefgh"
 
 
-def test_a_backfill_that_dagster_refuses_is_refused_with_its_reason() -> None:
+def test_a_backfill_that_dagster_rejects_is_an_error_with_its_reason() -> None:
     refused = {"__typename": "PythonError", "message": "no such partition: 2019-01-01|heron"}
     page = ToldPage({"launchPartitionBackfill": refused})
     with pytest.raises(KpiError) as error:
@@ -95,7 +95,9 @@ def test_a_target_is_read_back_with_the_dates_of_each_client() -> None:
 
 
 @pytest.mark.parametrize("partitions", [None, [], ["2026-03-01"]])
-def test_a_backfill_that_is_not_over_the_grid_is_refused(partitions: list[str] | None) -> None:
+def test_a_backfill_that_is_not_over_clients_and_dates_is_rejected(
+    partitions: list[str] | None,
+) -> None:
     page = ToldPage(told_target(ASSETS, partitions))
     with pytest.raises(KpiError, match="cannot say which clients and dates backfill abcdefgh"):
         read_target(page, "abcdefgh")
@@ -107,13 +109,13 @@ def test_an_unknown_backfill_is_named() -> None:
             read(ToldPage(NOT_FOUND), "abcdefgh")
 
 
-def test_a_backfill_that_dagster_cannot_read_is_told_with_its_reason() -> None:
+def test_a_backfill_that_dagster_cannot_read_is_an_error_with_its_reason() -> None:
     broken = {"__typename": "PythonError", "message": "the definitions do not load"}
     with pytest.raises(KpiError, match="backfill abcdefgh: the definitions do not load"):
         read_status(ToldPage({"partitionBackfillOrError": broken}), "abcdefgh")
 
 
-def test_a_page_that_nobody_serves_is_silent() -> None:
+def test_a_page_that_is_not_running_is_silent() -> None:
     url = f"http://127.0.0.1:{closed_port()}"
     with pytest.raises(PageSilentError) as error:
         DagsterPage(url).query("{ version }", {})
@@ -122,6 +124,6 @@ def test_a_page_that_nobody_serves_is_silent() -> None:
     )
 
 
-def test_another_server_in_the_pages_place_is_silence(stage: Stage) -> None:
+def test_another_server_at_the_pages_address_counts_as_silent(stage: Stage) -> None:
     with pytest.raises(PageSilentError, match="does not answer"):
         DagsterPage(stage.url).query("{ version }", {})

@@ -54,7 +54,7 @@ def test_a_child_that_dies_at_start_shows_the_end_of_its_log(tmp_path: Path) -> 
     assert told[1:] == [f"line {number}" for number in range(26, 40)] + ["no such database"]
 
 
-def test_a_child_that_is_not_ready_in_time_is_told_of_with_its_log(tmp_path: Path) -> None:
+def test_a_child_that_is_not_ready_in_time_is_named_with_its_log(tmp_path: Path) -> None:
     with _child(tmp_path, f"print('still waiting', flush=True)\n{FOREVER}") as child:
         _said(child, "still waiting")
         with pytest.raises(KpiError, match=r"(?s)The helper was not ready in 0 s.*still waiting"):
@@ -70,7 +70,7 @@ def test_a_child_that_ends_later_is_noticed(tmp_path: Path) -> None:
             child.require_alive()
 
 
-def test_a_child_is_asked_first_and_may_end_in_order(tmp_path: Path) -> None:
+def test_a_child_gets_sigterm_first_and_may_end_in_order(tmp_path: Path) -> None:
     tidy = "import signal, sys\nsignal.signal(15, lambda *_: sys.exit(print('tidied up')))\n"
     with _child(tmp_path, f"{tidy}print('ready', flush=True)\n{FOREVER}") as child:
         _said(child, "ready")

@@ -113,7 +113,7 @@ def _joined(settings: Settings, instance: DagsterInstance, clock: Clock) -> Runn
         return found
 
 
-def test_the_page_that_tells_of_this_installations_daemon_is_joined(
+def test_the_page_that_shows_this_installations_daemon_is_joined(
     instance: DagsterInstance,
     starts: Starts,
     serve: Callable[[FakePage], Settings],
@@ -129,7 +129,7 @@ def test_the_page_that_tells_of_this_installations_daemon_is_joined(
 
 
 @pytest.mark.parametrize(("age", "healthy"), [(300, True), (20, False)], ids=["silent", "ill"])
-def test_a_page_whose_daemon_is_not_at_work_is_refused(
+def test_a_page_whose_daemon_is_not_running_is_rejected(
     instance: DagsterInstance,
     starts: Starts,
     serve: Callable[[FakePage], Settings],
@@ -205,7 +205,7 @@ def test_another_program_at_the_port_is_left_alone(
     assert starts.ports == [0]
 
 
-def test_where_nothing_is_up_dagster_is_started_at_the_configured_port(
+def test_where_nothing_is_running_dagster_is_started_at_the_configured_port(
     instance: DagsterInstance, starts: Starts, clock: Clock
 ) -> None:
     port = int(closed_port())
@@ -232,7 +232,7 @@ def test_no_second_daemon_is_started_beside_one_whose_page_is_somewhere_else(
     assert starts.ports == []
 
 
-def test_a_daemon_that_was_stopped_a_moment_ago_is_found_to_be_gone(
+def test_a_daemon_that_was_stopped_a_moment_ago_is_waited_for(
     instance: DagsterInstance, starts: Starts, clock: Clock
 ) -> None:
     _beat(instance, LAUNCHED - timedelta(seconds=20))
@@ -240,7 +240,7 @@ def test_a_daemon_that_was_stopped_a_moment_ago_is_found_to_be_gone(
     assert (starts.ports, clock.slept()) == ([0], 40)
 
 
-def test_what_was_started_leaves_no_sign_of_life_and_no_run_at_work(
+def test_what_was_started_leaves_no_heartbeat_and_no_running_run(
     instance: DagsterInstance, starts: Starts, clock: Clock
 ) -> None:
     settings = Settings(web_port=0)
