@@ -194,11 +194,11 @@ class Caller:
         if response.is_success:
             self._limits.answered(access.holder)
             return sent_at, response
-        error = _error_for(call, access, response, this_try)
-        if isinstance(error, RateLimited):
+        failure = _error_for(call, access, response, this_try)
+        if isinstance(failure, RateLimited):
             asked = retry_after_seconds(response.headers.get("Retry-After"), self._now())
-            error.alone_seconds = await self._limits.limited(access.holder, asked)
-        raise error
+            failure.alone_seconds = await self._limits.limited(access.holder, asked)
+        raise failure
 
     async def _exchange(self, call: Call, access: Access) -> httpx.Response:
         # httpx bounds each wait for bytes; a body that trickles for ever needs a total as well.

@@ -171,7 +171,7 @@ class BisonClient:
             else:
                 access = self._master_access(ref, SWITCH)
                 reading = MasterKeyReading(
-                    self._caller, access, ref, self._options.switch_patience_seconds, self._sleep
+                    self._caller, access, ref, self._options.switch_timeout_seconds, self._sleep
                 )
                 async with self._master_key():
                     _log.info("%s: reading with the master key", ref.workspace)

@@ -33,13 +33,13 @@ class MasterKeyReading:
         caller: Caller,
         access: Access,
         ref: WorkspaceRef,
-        patience_seconds: float,
+        timeout_seconds: float,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._caller = caller
         self._access = access
         self._wanted = ref.bison_workspace_id
-        self._patience_seconds = patience_seconds
+        self._timeout_seconds = timeout_seconds
         self._sleep = sleep
 
     async def read(self, read: Callable[[], Awaitable[T]]) -> T:
@@ -54,7 +54,7 @@ class MasterKeyReading:
         """
         for _ in range(1 + _REPEATS):
             if (team := await self._switched()).id != self._wanted:
-                when = f"{self._patience_seconds:g} s after the switch to"
+                when = f"{self._timeout_seconds:g} s after the switch to"
                 remedy = errors.SWITCH_TOO_SLOW
                 continue
             value = await read()
@@ -77,7 +77,7 @@ class MasterKeyReading:
         call = replace(SWITCH, json={"team_id": self._wanted})
         await self._caller.call(call, self._access, switched)
         team = await self._acting_team()
-        for pause in _pauses(self._patience_seconds):
+        for pause in _pauses(self._timeout_seconds):
             if team.id == self._wanted:
                 break
             await self._sleep(pause)
@@ -89,9 +89,9 @@ class MasterKeyReading:
         return (await self._caller.call(WHO_AM_I, self._access, acting_team)).value
 
 
-def _pauses(patience_seconds: float) -> Iterator[float]:
-    """Growing pauses between polls, in seconds, that add up to the patience."""
-    left, pause = patience_seconds, _FIRST_PAUSE_SECONDS
+def _pauses(timeout_seconds: float) -> Iterator[float]:
+    """Growing pauses between polls, in seconds, that add up to the time-out."""
+    left, pause = timeout_seconds, _FIRST_PAUSE_SECONDS
     while left > 0:
         yield min(pause, left)
         left -= pause

@@ -114,12 +114,12 @@ class ClientOptions:
     """Limits of the client.
 
     `timeout_seconds` bounds one try, from connecting to the last byte; `attempts` is the number of
-    tries in all; `switch_patience_seconds` is how long a switched master key may take to act in its
+    tries in all; `switch_timeout_seconds` is how long a switched master key may take to act in its
     new workspace before it is switched again; `series_max_days` is the number of days that one call
     for the daily series asks for.
     """
 
     timeout_seconds: float = 60.0
     attempts: int = 5
-    switch_patience_seconds: float = 5.0
+    switch_timeout_seconds: float = 5.0
     series_max_days: int = 400

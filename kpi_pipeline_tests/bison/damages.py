@@ -72,7 +72,7 @@ class Site:
 
 
 class Choose(Protocol):
-    """Takes one of the options: at random, or each in its turn."""
+    """Takes one of the options: at random, or one after the other."""
 
     def __call__(self, options: Sequence[T], /) -> T:
         """One of the options, of which there is at least one."""

@@ -15,7 +15,7 @@ from kpi_pipeline_tests.bison.support import (
     USERS,
     WORKSPACE_KEY,
     answer,
-    refusal,
+    error_answer,
     series_for,
     whoami,
 )
@@ -24,13 +24,13 @@ from kpi_pipeline_tests.bison.support import (
 class FakeInstance:
     """Workspace N sends N × 1,000 emails a day.
 
-    `looks_until_switched` is how many calls for `/api/users` still show the workspace before;
+    `polls_until_switched` is how many calls for `/api/users` still show the workspace before;
     `after_series` runs after each answered series, as somebody in Email Bison's pages might.
     """
 
     def __init__(
         self,
-        looks_until_switched: int = 0,
+        polls_until_switched: int = 0,
         after_series: Callable[["FakeInstance"], None] = lambda _: None,
     ) -> None:
         self.master_team = 1
@@ -38,7 +38,7 @@ class FakeInstance:
         self.log: list[tuple[str, int]] = []
         self.master_calls_under_way = 0
         self.most_master_calls_at_once = 0
-        self._looks_until_switched = looks_until_switched
+        self._polls_until_switched = polls_until_switched
         self._after_series = after_series
         self._pending: tuple[int, int] | None = None
 
@@ -47,7 +47,7 @@ class FakeInstance:
         if token == WORKSPACE_KEY.get_secret_value():
             return await self._answer(request, self.workspace_key_team, master=False)
         if token != MASTER_KEY.get_secret_value():
-            return refusal(401, "Unauthenticated.")
+            return error_answer(401, "Unauthenticated.")
         self.master_calls_under_way += 1
         self.most_master_calls_at_once = max(
             self.most_master_calls_at_once, self.master_calls_under_way
@@ -61,15 +61,15 @@ class FakeInstance:
         await asyncio.sleep(0)
         path = request.url.path
         if master and path == USERS:
-            self._look()
+            self._poll()
         if master:
             team = self.master_team
         self.log.append((f"{request.method} {path}", team))
         if path == SWITCH and master:
             wanted = json.loads(request.content)["team_id"]
-            self._pending = (wanted, self._looks_until_switched)
-            if not self._looks_until_switched:
-                self._look()
+            self._pending = (wanted, self._polls_until_switched)
+            if not self._polls_until_switched:
+                self._poll()
             return answer({"name": f"Team {wanted}"})
         if path == USERS:
             return whoami(team)
@@ -81,13 +81,13 @@ class FakeInstance:
             return answer([{"emails_being_sent": team}])
         if path == LIST and master:
             return answer([{"id": 7, "name": "Blue Harbor"}])
-        return refusal(404, "record_not_found")
+        return error_answer(404, "record_not_found")
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         if self._pending is None:
             return
-        wanted, looks = self._pending
-        if looks == 0:
+        wanted, polls = self._pending
+        if polls == 0:
             self.master_team, self._pending = wanted, None
         else:
-            self._pending = (wanted, looks - 1)
+            self._pending = (wanted, polls - 1)

@@ -52,23 +52,23 @@ def every_damage(
 
     What stands at `spared` or within stays whole: parts that are like others.
     """
-    turns: list[int] = []
+    picks: list[int] = []
     while True:
         sizes: list[int] = []
 
         def choose(options: Sequence[T], sizes: list[int] = sizes) -> T:
-            if len(sizes) == len(turns):
-                turns.append(0)
+            if len(sizes) == len(picks):
+                picks.append(0)
             sizes.append(len(options))
-            return options[turns[len(sizes) - 1]]
+            return options[picks[len(sizes) - 1]]
 
         yield _damage(choose, body, uncounted, spared)
         # The last choice moves on first, as the last digit of a counter does.
-        while turns and turns[-1] == sizes[len(turns) - 1] - 1:
-            turns.pop()
-        if not turns:
+        while picks and picks[-1] == sizes[len(picks) - 1] - 1:
+            picks.pop()
+        if not picks:
             return
-        turns[-1] += 1
+        picks[-1] += 1
 
 
 def _damage(

@@ -29,7 +29,7 @@ MOST_PAGES = 30
 _ELSEWHERE = WorkspaceRef(workspace="far-away", instance="main", bison_workspace_id=10**6)
 
 
-def series_told(wire: Wire) -> dict[date, DayCounts] | None:
+def series_read(wire: Wire) -> dict[date, DayCounts] | None:
     """The counts of DAY to LAST."""
 
     async def read(reader: WorkspaceReader) -> dict[date, DayCounts]:
@@ -38,7 +38,7 @@ def series_told(wire: Wire) -> dict[date, DayCounts] | None:
     return _told(_always(wire), lambda client: _read_as(client, read))
 
 
-def plan_told(wire: Wire) -> int | None:
+def plan_read(wire: Wire) -> int | None:
     """The emails planned for today."""
 
     async def read(reader: WorkspaceReader) -> int:
@@ -47,7 +47,7 @@ def plan_told(wire: Wire) -> int | None:
     return _told(_always(wire), lambda client: _read_as(client, read))
 
 
-def stats_told(wire: Wire) -> PeriodStats | None:
+def stats_read(wire: Wire) -> PeriodStats | None:
     """The totals of DAY."""
 
     async def read(reader: WorkspaceReader) -> PeriodStats:
@@ -56,7 +56,7 @@ def stats_told(wire: Wire) -> PeriodStats | None:
     return _told(_always(wire), lambda client: _read_as(client, read))
 
 
-def team_told(wire: Wire) -> int | None:
+def team_read(wire: Wire) -> int | None:
     """The workspace that the client takes the key for one of."""
 
     async def read(client: BisonClient) -> int:
@@ -69,7 +69,7 @@ def team_told(wire: Wire) -> int | None:
     return _told(_always(wire), read)
 
 
-def list_told(page: Callable[[int], Wire]) -> list[int] | None:
+def list_read(page: Callable[[int], Wire]) -> list[int] | None:
     """The ids of the workspaces, in order, from an instance with these pages.
 
     A walk over more than MOST_PAGES is a failure of the test.
@@ -99,7 +99,7 @@ async def _read_as(client: BisonClient, read: Callable[[WorkspaceReader], Awaita
 
 
 def _told(handler: Handler, read: Callable[[BisonClient], Awaitable[T]]) -> T | None:
-    # Only the client's own errors are refusals; any other is a failure of the test.
+    # Only the client's own errors count as rejections; any other fails the test.
     async def work() -> T:
         async with client_for(handler, options=ClientOptions(attempts=1)) as client:
             return await read(client)

@@ -1,4 +1,4 @@
-"""Hand-written stand-ins for what the client talks to."""
+"""Hand-written fakes of what the client talks to."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
@@ -46,7 +46,7 @@ def answer(data: object, status: int = 200, **more: object) -> httpx.Response:
     return httpx.Response(status, json={"data": data, **more})
 
 
-def refusal(status: int, message: str, **headers: str) -> httpx.Response:
+def error_answer(status: int, message: str, **headers: str) -> httpx.Response:
     body = {"data": {"success": False, "message": message}}
     return httpx.Response(status, json=body, headers=headers)
 
@@ -79,7 +79,7 @@ def series_for(request: httpx.Request, sent: int = 12) -> httpx.Response:
 
 
 class Script:
-    """Answers requests with the given answers or troubles, in turn; the last one stays."""
+    """Answers requests with the given answers or errors in order; the last one stays."""
 
     def __init__(self, *steps: httpx.Response | Exception) -> None:
         self._steps = list(steps)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kpi_pipeline.bison import PeriodStats
 from kpi_pipeline_tests.bison.damages import Body, Path
 from kpi_pipeline_tests.bison.mutations import careful, damaged, encoded, every_damage
-from kpi_pipeline_tests.bison.reading import plan_told, series_told, stats_told, team_told
+from kpi_pipeline_tests.bison.reading import plan_read, series_read, stats_read, team_read
 from kpi_pipeline_tests.bison.support import DAY, LABELS
 from kpi_pipeline_tests.bison.valid_answers import (
     Valid,
@@ -44,7 +44,7 @@ class Kind:
     `spared` are the parts of the one that are not damaged because they are like others.
     """
 
-    told: Callable[[Wire], object]
+    read: Callable[[Wire], object]
     one: Valid[Any]
     others: st.SearchStrategy[Valid[Any]]
     uncounted: tuple[Path, ...] = ()
@@ -60,10 +60,10 @@ OTHER_LINES = tuple(
 )
 
 KINDS = {
-    "series": Kind(series_told, series(COUNTS), valid_series(), spared=OTHER_LINES),
-    "plan": Kind(plan_told, plan([40, 2]), valid_plans(), uncounted=(("data",),)),
-    "stats": Kind(stats_told, stats(TOTALS, str), valid_stats()),
-    "user": Kind(team_told, user(3, team=7, parent=1), valid_users()),
+    "series": Kind(series_read, series(COUNTS), valid_series(), spared=OTHER_LINES),
+    "plan": Kind(plan_read, plan([40, 2]), valid_plans(), uncounted=(("data",),)),
+    "stats": Kind(stats_read, stats(TOTALS, str), valid_stats()),
+    "user": Kind(team_read, user(3, team=7, parent=1), valid_users()),
 }
 of_every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
@@ -92,14 +92,14 @@ NO_ANSWERS = [
 @given(data=st.data())
 def test_a_whole_answer_gives_its_numbers(kind: Kind, data: st.DataObject) -> None:
     valid = data.draw(kind.others)
-    assert kind.told(Wire(encoded(valid.body))) == valid.truth
+    assert kind.read(Wire(encoded(valid.body))) == valid.truth
 
 
 @of_every_kind
 def test_no_damage_to_the_structure_gives_other_numbers(kind: Kind) -> None:
-    assert kind.told(Wire(encoded(kind.one.body))) == kind.one.truth
+    assert kind.read(Wire(encoded(kind.one.body))) == kind.one.truth
     for body in every_damage(kind.one.body, kind.uncounted, kind.spared):
-        assert kind.told(Wire(encoded(body))) in (kind.one.truth, None), body
+        assert kind.read(Wire(encoded(body))) in (kind.one.truth, None), body
 
 
 @of_every_kind
@@ -110,7 +110,7 @@ def test_no_damage_to_the_structure_of_any_answer_gives_other_numbers(
 ) -> None:
     valid = data.draw(kind.others)
     body = data.draw(damaged(valid.body, kind.uncounted))
-    assert kind.told(Wire(encoded(body))) in (valid.truth, None)
+    assert kind.read(Wire(encoded(body))) in (valid.truth, None)
 
 
 @of_every_kind
@@ -122,37 +122,37 @@ def test_no_damage_to_the_bytes_or_the_envelope_gives_other_numbers(
 ) -> None:
     valid = data.draw(kind.others)
     wire = data.draw(damage(valid.body))
-    assert kind.told(wire) in (valid.truth, None)
+    assert kind.read(wire) in (valid.truth, None)
 
 
 @of_every_kind
 def test_an_answer_that_is_cut_off_anywhere_is_an_error(kind: Kind) -> None:
     text = encoded(kind.one.body)
     for length in range(len(text)):
-        assert kind.told(Wire(text[:length])) is None, text[:length]
+        assert kind.read(Wire(text[:length])) is None, text[:length]
 
 
 @of_every_kind
 def test_what_is_no_answer_at_all_is_an_error(kind: Kind) -> None:
     for text in NO_ANSWERS:
-        assert kind.told(Wire(text)) is None, text[:40]
+        assert kind.read(Wire(text)) is None, text[:40]
 
 
 @of_every_kind
 def test_a_failure_beside_whole_numbers_is_an_error(kind: Kind) -> None:
     for success in (False, "false", "False", " FALSE "):
         for body in with_members(kind.one.body, {"success": success}):
-            assert kind.told(Wire(encoded(body))) is None, body
+            assert kind.read(Wire(encoded(body))) is None, body
 
 
 @of_every_kind
 def test_whole_numbers_under_a_status_that_is_no_success_are_an_error(kind: Kind) -> None:
     for status in NO_SUCCESSES:
         wire = Wire(encoded(kind.one.body), status, {"Location": "https://bison.example/login"})
-        assert kind.told(wire) is None, status
+        assert kind.read(wire) is None, status
 
 
 @of_every_kind
 def test_the_type_that_an_answer_claims_to_have_does_not_matter(kind: Kind) -> None:
     wire = Wire(encoded(kind.one.body), headers={"Content-Type": "text/html; charset=latin-1"})
-    assert kind.told(wire) == kind.one.truth
+    assert kind.read(wire) == kind.one.truth

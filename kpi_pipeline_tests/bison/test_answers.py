@@ -23,7 +23,7 @@ from kpi_pipeline_tests.bison.support import (
     Script,
     answer,
     client_for,
-    refusal,
+    error_answer,
     run,
 )
 
@@ -112,7 +112,7 @@ def test_a_sending_plan_is_the_sum_over_the_campaigns() -> None:
     "response",
     [
         answer([]),
-        refusal(400, "No emails scheduled for this period"),
+        error_answer(400, "No emails scheduled for this period"),
         httpx.Response(400, json={"message": "No emails scheduled for this period."}),
     ],
 )
@@ -122,12 +122,12 @@ def test_nothing_planned_is_zero_in_each_of_its_forms(response: httpx.Response) 
 
 def test_any_other_400_for_a_plan_is_an_error_and_not_a_zero() -> None:
     with pytest.raises(RefusedRequest, match=r"400 \(The day is invalid\)"):
-        read_plan(Script(refusal(400, "The day is invalid")))
+        read_plan(Script(error_answer(400, "The day is invalid")))
 
 
 def test_the_words_of_an_empty_plan_under_another_status_are_an_error() -> None:
     with pytest.raises(RefusedRequest, match="422"):
-        read_plan(Script(refusal(422, "No emails scheduled for this period")))
+        read_plan(Script(error_answer(422, "No emails scheduled for this period")))
 
 
 @pytest.mark.parametrize("data", [None, {}, [{}], [{"emails_being_sent": None}], [[]], ["5"]])

@@ -6,11 +6,11 @@ from kpi_pipeline.bison import PeriodStats
 from kpi_pipeline_tests.bison.mutations import encoded
 from kpi_pipeline_tests.bison.reading import (
     MOST_PAGES,
-    list_told,
-    plan_told,
-    series_told,
-    stats_told,
-    team_told,
+    list_read,
+    plan_read,
+    series_read,
+    stats_read,
+    team_read,
 )
 from kpi_pipeline_tests.bison.support import DAY, LABELS
 from kpi_pipeline_tests.bison.valid_answers import PERIOD, page, plan, series, stats
@@ -25,27 +25,27 @@ NOT_THE_WHOLE = [202, 203, 206, 207, 226]
 def test_a_member_that_stands_twice_is_an_error_and_not_its_last_value() -> None:
     twice = encoded(stats(TOTALS).body).replace(b'"bounced": 12', b'"bounced": 12, "bounced": 0')
     assert twice.count(b'"bounced"') == 2
-    assert stats_told(Wire(twice)) is None
-    assert plan_told(Wire(b'{"data": [{"emails_being_sent": 40}], "data": []}')) is None
-    assert team_told(Wire(b'{"data": {"team": {"id": 7}, "team": {"id": 8}}}')) is None
+    assert stats_read(Wire(twice)) is None
+    assert plan_read(Wire(b'{"data": [{"emails_being_sent": 40}], "data": []}')) is None
+    assert team_read(Wire(b'{"data": {"team": {"id": 7}, "team": {"id": 8}}}')) is None
 
 
 def test_a_member_with_the_name_that_we_use_is_not_taken_for_the_vendors() -> None:
     answer = stats(TOTALS).body
-    assert stats_told(Wire(encoded({"data": answer["data"] | {"replied": 8}}))) == TOTALS
+    assert stats_read(Wire(encoded({"data": answer["data"] | {"replied": 8}}))) == TOTALS
 
 
 @pytest.mark.parametrize("number", [2**63, 10**30, str(10**30)])
 def test_a_count_beyond_all_measure_is_an_error(number: int | str) -> None:
-    assert plan_told(Wire(encoded({"data": [{"emails_being_sent": number}]}))) is None
-    assert stats_told(Wire(encoded(stats(TOTALS, lambda _: number).body))) is None
-    assert team_told(Wire(encoded({"data": {"team": {"id": number}}}))) is None
+    assert plan_read(Wire(encoded({"data": [{"emails_being_sent": number}]}))) is None
+    assert stats_read(Wire(encoded(stats(TOTALS, lambda _: number).body))) is None
+    assert team_read(Wire(encoded({"data": {"team": {"id": number}}}))) is None
 
 
 @pytest.mark.parametrize("status", NOT_THE_WHOLE)
 def test_half_a_plan_under_a_status_that_promises_no_whole_is_an_error(status: int) -> None:
     half = plan([40, 2]).body["data"][:1]
-    assert plan_told(Wire(encoded({"data": half}), status)) is None
+    assert plan_read(Wire(encoded({"data": half}), status)) is None
 
 
 @pytest.mark.parametrize("status", NOT_THE_WHOLE)
@@ -53,12 +53,12 @@ def test_half_a_series_under_a_status_that_promises_no_whole_is_no_days_of_zeros
     status: int,
 ) -> None:
     half = series({label: {DAY: 11, PERIOD[1]: 12} for label in LABELS})
-    assert series_told(Wire(encoded(half.body), status)) is None
+    assert series_read(Wire(encoded(half.body), status)) is None
 
 
 def test_a_campaign_that_stands_twice_in_a_plan_is_an_error_and_not_counted_twice() -> None:
     first, second = plan([40, 2]).body["data"]
-    assert plan_told(Wire(encoded({"data": [first, second, first]}))) is None
+    assert plan_read(Wire(encoded({"data": [first, second, first]}))) is None
 
 
 @pytest.mark.parametrize("members", [{}, {"meta": None}, {"meta": []}])
@@ -67,7 +67,7 @@ def test_a_page_without_meta_that_links_to_a_next_one_is_no_whole_list(
 ) -> None:
     first = page(IDS, 1, last=2)
     del first["meta"]
-    assert list_told(lambda number: Wire(encoded(first | members))) is None
+    assert list_read(lambda number: Wire(encoded(first | members))) is None
 
 
 def test_a_list_of_more_pages_than_entries_is_an_error_and_no_endless_walk() -> None:
@@ -78,5 +78,5 @@ def test_a_list_of_more_pages_than_entries_is_an_error_and_no_endless_walk() -> 
         body = page(IDS, number, last=2)
         return Wire(encoded(body | {"meta": body["meta"] | {"last_page": 10**6}}))
 
-    assert list_told(endless) is None
+    assert list_read(endless) is None
     assert len(asked) < MOST_PAGES

@@ -28,7 +28,7 @@ from kpi_pipeline_tests.bison.support import (
     Script,
     answer,
     client_for,
-    refusal,
+    error_answer,
     run,
 )
 
@@ -46,14 +46,14 @@ def error_of(step: httpx.Response | Exception, key: SecretStr = WORKSPACE_KEY) -
     return caught.value
 
 
-TROUBLES: list[tuple[httpx.Response | Exception, type[BisonError]]] = [
-    (refusal(401, ECHO), RejectedKey),
-    (refusal(403, ECHO), RejectedKey),
-    (refusal(404, ECHO), WorkspaceGone),
-    (refusal(429, ECHO), RateLimited),
-    (refusal(503, ECHO), Unavailable),
+FAILURES: list[tuple[httpx.Response | Exception, type[BisonError]]] = [
+    (error_answer(401, ECHO), RejectedKey),
+    (error_answer(403, ECHO), RejectedKey),
+    (error_answer(404, ECHO), WorkspaceGone),
+    (error_answer(429, ECHO), RateLimited),
+    (error_answer(503, ECHO), Unavailable),
     (httpx.ConnectError(ECHO), Unavailable),
-    (refusal(422, ECHO), RefusedRequest),
+    (error_answer(422, ECHO), RefusedRequest),
     (httpx.Response(302, headers={"Location": "/login"}), RefusedRequest),
     (answer({"success": False, "message": ECHO}), MalformedAnswer),
     (httpx.Response(200, html=f"<html>{ECHO}</html>"), MalformedAnswer),
@@ -61,7 +61,7 @@ TROUBLES: list[tuple[httpx.Response | Exception, type[BisonError]]] = [
 ]
 
 
-@pytest.mark.parametrize(("step", "kind"), TROUBLES)
+@pytest.mark.parametrize(("step", "kind"), FAILURES)
 def test_each_error_names_client_call_and_remedy_and_holds_no_key(
     step: httpx.Response | Exception, kind: type[BisonError]
 ) -> None:
@@ -76,7 +76,7 @@ def test_each_error_names_client_call_and_remedy_and_holds_no_key(
 
 
 def test_each_kind_of_error_has_a_remedy_of_its_own() -> None:
-    remedies = {kind: error_of(step).remedy for step, kind in TROUBLES}
+    remedies = {kind: error_of(step).remedy for step, kind in FAILURES}
     assert "api_key" in remedies[RejectedKey]
     assert "inactive" in remedies[WorkspaceGone]
     assert "KPI_BISON_CALLS_PER_SECOND" in remedies[RateLimited]
@@ -84,9 +84,9 @@ def test_each_kind_of_error_has_a_remedy_of_its_own() -> None:
     assert len(set(remedies.values())) == len(remedies)
 
 
-def test_a_rejected_master_key_is_mended_in_the_settings_and_named_for_the_instance() -> None:
+def test_a_rejected_master_key_is_corrected_in_the_settings_and_named_for_the_instance() -> None:
     async def work() -> None:
-        async with client_for(Script(refusal(401, "Unauthenticated."))) as client:
+        async with client_for(Script(error_answer(401, "Unauthenticated."))) as client:
             await client.list_workspaces()
 
     with pytest.raises(RejectedKey) as caught:
@@ -128,7 +128,7 @@ def test_an_excerpt_masks_the_key_in_use_whatever_it_looks_like() -> None:
 
 
 def test_errors_survive_the_way_between_processes() -> None:
-    for step, _ in TROUBLES:
+    for step, _ in FAILURES:
         error = error_of(step)
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
@@ -144,7 +144,7 @@ def test_no_repr_shows_a_key() -> None:
 
 def test_a_retry_is_logged_as_a_sentence(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        error_of(refusal(503, ECHO))
+        error_of(error_answer(503, ECHO))
     [record] = caplog.records
     assert record.getMessage() == (
         f"blue-harbor: GET {SERIES} answered 503 (Bearer *** of *** is wrong) at try 1 of 2. "
@@ -153,5 +153,5 @@ def test_a_retry_is_logged_as_a_sentence(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_a_retry_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    error_of(refusal(503, "Down"))
+    error_of(error_answer(503, "Down"))
     assert capsys.readouterr().out == ""

@@ -31,7 +31,7 @@ from kpi_pipeline_tests.bison.support import (
     Script,
     answer,
     client_for,
-    refusal,
+    error_answer,
     run,
     whoami,
 )
@@ -119,7 +119,7 @@ def test_the_way_taken_is_logged_without_the_key(
 
 
 def test_the_calls_of_a_reading_count_its_own_tries_alone() -> None:
-    script = Script(refusal(503, "Down"), refusal(503, "Down"), answer([]))
+    script = Script(error_answer(503, "Down"), error_answer(503, "Down"), answer([]))
 
     async def plan(reader: WorkspaceReader) -> int:
         return await reader.sending_plan("today")
@@ -155,7 +155,7 @@ def test_an_answer_that_names_no_workspace_proves_nothing(data: object) -> None:
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_rejected_key_is_never_retried(status: int) -> None:
-    script = Script(refusal(status, "Unauthenticated."), whoami(7))
+    script = Script(error_answer(status, "Unauthenticated."), whoami(7))
     with pytest.raises(RejectedKey):
         check_key(script)
     assert len(script.requests) == 1
@@ -171,7 +171,7 @@ def test_a_key_that_cannot_stand_in_a_header_is_neither_sent_nor_shown(text: str
 
 
 def test_a_workspace_that_is_gone_is_told_apart_and_not_retried() -> None:
-    script = Script(refusal(404, "record_not_found"))
+    script = Script(error_answer(404, "record_not_found"))
     with pytest.raises(WorkspaceGone, match=r"blue-harbor: .*404"):
         read(script, WORKSPACE_KEY)
     assert len(script.requests) == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kpi_pipeline_tests.bison.damages import JUNK, Body
 from kpi_pipeline_tests.bison.mutations import careful, encoded, every_damage
-from kpi_pipeline_tests.bison.reading import list_told
+from kpi_pipeline_tests.bison.reading import list_read
 from kpi_pipeline_tests.bison.valid_answers import page
 from kpi_pipeline_tests.bison.wire import Wire, damaged_bytes, damaged_envelope
 
@@ -28,13 +28,13 @@ def with_page(spoiled: int, wire: Wire) -> Callable[[int], Wire]:
 
 
 def test_whole_pages_give_the_whole_list() -> None:
-    assert list_told(whole) == IDS
+    assert list_read(whole) == IDS
 
 
 @pytest.mark.parametrize("spoiled", [1, 2])
 def test_no_damage_to_the_structure_of_a_page_gives_another_list(spoiled: int) -> None:
     for body in every_damage(page(IDS, spoiled, LAST_PAGE)):
-        assert list_told(with_page(spoiled, Wire(encoded(body)))) in (IDS, None), body
+        assert list_read(with_page(spoiled, Wire(encoded(body)))) in (IDS, None), body
 
 
 @pytest.mark.parametrize("damage", [damaged_bytes, damaged_envelope])
@@ -44,14 +44,14 @@ def test_no_damage_to_the_bytes_or_the_envelope_of_a_page_gives_another_list(
     damage: Callable[[Body], st.SearchStrategy[Wire]], spoiled: int, data: st.DataObject
 ) -> None:
     wire = data.draw(damage(page(IDS, spoiled, LAST_PAGE)))
-    assert list_told(with_page(spoiled, wire)) in (IDS, None)
+    assert list_read(with_page(spoiled, wire)) in (IDS, None)
 
 
 @pytest.mark.parametrize("spoiled", [1, 2])
 def test_a_page_that_is_cut_off_anywhere_is_an_error(spoiled: int) -> None:
     text = encoded(page(IDS, spoiled, LAST_PAGE))
     for length in range(len(text)):
-        assert list_told(with_page(spoiled, Wire(text[:length]))) is None, text[:length]
+        assert list_read(with_page(spoiled, Wire(text[:length]))) is None, text[:length]
 
 
 @pytest.mark.parametrize("spoiled", [1, 2])
@@ -61,7 +61,7 @@ def test_a_page_that_lost_entries_is_an_error(spoiled: int, lost: list[int]) -> 
     kept = [row for place, row in enumerate(body["data"]) if place not in lost]
     if kept != body["data"]:
         wire = Wire(encoded(body | {"data": kept}))
-        assert list_told(with_page(spoiled, wire)) is None
+        assert list_read(with_page(spoiled, wire)) is None
 
 
 @pytest.mark.parametrize("member", ["current_page", "last_page", "total", "per_page", "from", "to"])
@@ -72,4 +72,4 @@ def test_the_same_damage_on_every_page_makes_no_walk_without_end(member: str) ->
             body = page(IDS, number, LAST_PAGE)
             return Wire(encoded(body | {"meta": body["meta"] | {member: junk}}))
 
-        assert list_told(spoiled) in (IDS, None), junk
+        assert list_read(spoiled) in (IDS, None), junk

@@ -28,7 +28,7 @@ from kpi_pipeline_tests.bison.support import (
     LocalLock,
     answer,
     client_for,
-    refusal,
+    error_answer,
     run,
     series_for,
     whoami,
@@ -48,10 +48,10 @@ async def one_day(reader: WorkspaceReader) -> DailySeries:
 
 
 def read_with_master_key(
-    handler: Handler, sleep: RecordingSleep | None = None, patience: float = 10
+    handler: Handler, sleep: RecordingSleep | None = None, timeout: float = 10
 ) -> Reading[DailySeries]:
     async def work() -> Reading[DailySeries]:
-        options = ClientOptions(switch_patience_seconds=patience)
+        options = ClientOptions(switch_timeout_seconds=timeout)
         async with client_for(handler, options=options, sleep=sleep) as client:
             return await client.read_as(HARBOR, None, one_day)
 
@@ -59,7 +59,7 @@ def read_with_master_key(
 
 
 def test_readers_side_by_side_on_one_master_key_never_see_each_others_numbers() -> None:
-    instance = FakeInstance(looks_until_switched=1)
+    instance = FakeInstance(polls_until_switched=1)
     refs = [WorkspaceRef(f"client-{n}", "main", n) for n in range(2, 7)]
 
     async def two_calls(reader: WorkspaceReader) -> tuple[int, int]:
@@ -74,12 +74,12 @@ def test_readers_side_by_side_on_one_master_key_never_see_each_others_numbers() 
     assert [reading.value for reading in readings] == [(n * 1000, n) for n in range(2, 7)]
     assert instance.most_master_calls_at_once == 1
     switches = [number for number, (call, _) in enumerate(instance.log) if SWITCH in call]
-    turns = [
+    uses = [
         {team for _, team in instance.log[start + 2 : end]}
         for start, end in pairwise([*switches, len(instance.log)])
     ]
-    # After each switch and the first look, which still shows the workspace before, one alone.
-    assert sorted(turns, key=min) == [{n} for n in range(2, 7)]
+    # After each switch and the first poll, which still shows the workspace before, one alone.
+    assert sorted(uses, key=min) == [{n} for n in range(2, 7)]
 
 
 def test_calls_side_by_side_within_one_reading_are_sent_one_after_another() -> None:
@@ -111,11 +111,11 @@ def test_the_lock_is_free_again_after_a_reading_that_failed() -> None:
     instance = FakeInstance()
 
     async def broken(reader: WorkspaceReader) -> None:
-        raise RuntimeError("the reader's own trouble")
+        raise RuntimeError("the reader's own error")
 
     async def work() -> int:
         async with client_for(instance) as client:
-            with pytest.raises(RuntimeError, match="own trouble"):
+            with pytest.raises(RuntimeError, match="own error"):
                 await client.read_as(HARBOR, None, broken)
             return (await client.read_as(ORCHARD, None, one_day)).value.days[DAY].sent
 
@@ -123,7 +123,7 @@ def test_the_lock_is_free_again_after_a_reading_that_failed() -> None:
 
 
 def test_a_slow_switch_is_waited_for_with_growing_pauses() -> None:
-    instance, sleep = FakeInstance(looks_until_switched=4), RecordingSleep()
+    instance, sleep = FakeInstance(polls_until_switched=4), RecordingSleep()
     reading = read_with_master_key(instance, sleep)
     assert reading.value.days[DAY].sent == 7000
     assert sleep.pauses == [0.25, 0.5, 1.0, 2.0]
@@ -131,11 +131,11 @@ def test_a_slow_switch_is_waited_for_with_growing_pauses() -> None:
     assert {team for call, team in instance.log if SERIES in call} == {7}
 
 
-def test_a_switch_without_effect_is_given_up_when_the_patience_is_used_up() -> None:
-    instance, sleep = FakeInstance(looks_until_switched=1000), RecordingSleep()
+def test_a_switch_without_effect_is_given_up_after_its_time_out() -> None:
+    instance, sleep = FakeInstance(polls_until_switched=1000), RecordingSleep()
     with pytest.raises(WrongWorkspace, match=r"workspace 1 \(Team 1\) 5 s after .* workspace 7"):
-        read_with_master_key(instance, sleep, patience=5)
-    # Switched anew each time: it may have been moved back right after the switch.
+        read_with_master_key(instance, sleep, timeout=5)
+    # Switched again each time: it may have been switched back right after.
     assert [call for call, _ in instance.log].count(f"POST {SWITCH}") == 4
     assert sum(sleep.pauses) == 4 * 5
     assert [call for call, _ in instance.log if SERIES in call] == []
@@ -205,7 +205,7 @@ def test_a_key_that_was_moved_away_right_after_the_switch_is_switched_again() ->
         return response
 
     sleep = RecordingSleep()
-    reading = read_with_master_key(handler, sleep, patience=5)
+    reading = read_with_master_key(handler, sleep, timeout=5)
     assert reading.value.days[DAY].sent == 7000
     assert len(switches) == 2
     assert {team for call, team in instance.log if SERIES in call} == {7}
@@ -213,7 +213,7 @@ def test_a_key_that_was_moved_away_right_after_the_switch_is_switched_again() ->
 
 def test_switching_to_a_workspace_that_is_gone_says_so() -> None:
     async def handler(request: httpx.Request) -> httpx.Response:
-        return refusal(404, "record_not_found")
+        return error_answer(404, "record_not_found")
 
     with pytest.raises(WorkspaceGone, match=rf"blue-harbor: POST {SWITCH} answered 404"):
         read_with_master_key(handler)

@@ -24,7 +24,7 @@ from kpi_pipeline_tests.bison.support import (
     Script,
     answer,
     client_for,
-    refusal,
+    error_answer,
     run,
 )
 
@@ -57,20 +57,24 @@ def test_a_key_is_made_in_one_call_with_the_master_key_and_without_a_switch() ->
 
 
 @pytest.mark.parametrize(
-    "trouble",
-    [refusal(500, "Server Error"), httpx.ReadTimeout("slow"), httpx.RemoteProtocolError("cut off")],
+    "failure",
+    [
+        error_answer(500, "Server Error"),
+        httpx.ReadTimeout("slow"),
+        httpx.RemoteProtocolError("cut off"),
+    ],
 )
 def test_a_call_without_an_answer_is_not_sent_again_for_it_may_have_made_a_key(
-    trouble: httpx.Response | Exception,
+    failure: httpx.Response | Exception,
 ) -> None:
-    script = Script(trouble, answer(MADE))
+    script = Script(failure, answer(MADE))
     with pytest.raises(Unavailable):
         create(script)
     assert len(script.requests) == 1
 
 
 def test_a_call_that_was_refused_for_being_too_many_is_sent_again() -> None:
-    limited = refusal(429, "Slow", **{"Retry-After": "1"})
+    limited = error_answer(429, "Slow", **{"Retry-After": "1"})
     script = Script(limited, limited, answer(MADE))
     assert create(script).get_secret_value() == TOKEN
     with pytest.raises(RateLimited, match="at try 5 of 5"):
@@ -97,7 +101,7 @@ def test_an_answer_without_a_key_is_malformed_and_repeats_nothing_of_it(data: ob
 
 def test_a_rejected_master_key_is_told_with_its_remedy() -> None:
     with pytest.raises(RejectedKey, match="super-admin key in KPI_BISON_INSTANCES"):
-        create(Script(refusal(403, "This action is unauthorized.")))
+        create(Script(error_answer(403, "This action is unauthorized.")))
 
 
 def test_without_a_master_key_nothing_is_sent() -> None:

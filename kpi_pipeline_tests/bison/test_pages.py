@@ -15,7 +15,7 @@ from kpi_pipeline_tests.bison.support import (
     Script,
     answer,
     client_for,
-    refusal,
+    error_answer,
     run,
 )
 
@@ -96,7 +96,7 @@ def test_a_list_without_meta_is_whole() -> None:
     assert [each.id for each in replies(script)] == [9, 7]
 
 
-def test_a_change_of_mode_in_mid_walk_begins_anew_and_loses_and_doubles_nothing() -> None:
+def test_a_change_of_mode_in_mid_walk_starts_again_and_loses_and_doubles_nothing() -> None:
     script = Script(
         numbered_page(1, 9, 7, last=2, total=4),
         cursor_page(9, 7, following="abc"),
@@ -146,13 +146,13 @@ def test_entries_that_come_in_during_the_walk_make_no_error() -> None:
 def test_a_page_past_the_last_one_that_is_served_is_an_error_and_no_end() -> None:
     script = Script(
         numbered_page(1, 9, last=1001),
-        refusal(422, "The page field must not be greater than 1000."),
+        error_answer(422, "The page field must not be greater than 1000."),
     )
     with pytest.raises(RefusedRequest, match="422"):
         replies(script)
 
 
-def test_a_trouble_on_a_later_page_gives_no_part_of_the_list() -> None:
+def test_an_error_on_a_later_page_gives_no_part_of_the_list() -> None:
     script = Script(numbered_page(1, 9, last=2, total=2), answer({"success": False}))
     with pytest.raises(MalformedAnswer, match="a failure"):
         replies(script)

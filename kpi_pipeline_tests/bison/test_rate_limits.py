@@ -1,4 +1,4 @@
-"""A 429 holds back everybody, unless it turns out to be one key's own."""
+"""A 429 holds back everybody, unless it is the limit of one API key."""
 
 import httpx
 import pytest
@@ -12,7 +12,7 @@ from kpi_pipeline_tests.bison.support import (
     RecordingPacing,
     answer,
     client_for,
-    refusal,
+    error_answer,
     run,
 )
 
@@ -26,7 +26,7 @@ async def plan(reader: WorkspaceReader) -> int:
 
 async def limited_harbor(request: httpx.Request) -> httpx.Response:
     harbor = request.headers["Authorization"].endswith(WORKSPACE_KEY.get_secret_value())
-    return refusal(429, "Slow", **{"Retry-After": "7"}) if harbor else PLAN
+    return error_answer(429, "Slow", **{"Retry-After": "7"}) if harbor else PLAN
 
 
 async def refused(client: BisonClient) -> float:
@@ -73,7 +73,7 @@ def test_a_limit_that_nobody_passes_is_the_instances_each_time() -> None:
     pacing = RecordingPacing()
 
     async def all_limited(request: httpx.Request) -> httpx.Response:
-        return refusal(429, "Slow", **{"Retry-After": "7"})
+        return error_answer(429, "Slow", **{"Retry-After": "7"})
 
     async def work() -> None:
         async with client_for(
@@ -93,7 +93,7 @@ def test_a_key_that_was_answered_again_is_like_any_other() -> None:
     async def now_and_then(request: httpx.Request) -> httpx.Response:
         harbor = request.headers["Authorization"].endswith(WORKSPACE_KEY.get_secret_value())
         if harbor and refusing.pop(0):
-            return refusal(429, "Slow", **{"Retry-After": "7"})
+            return error_answer(429, "Slow", **{"Retry-After": "7"})
         return PLAN
 
     async def work() -> float:

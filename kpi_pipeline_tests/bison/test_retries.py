@@ -21,7 +21,7 @@ from kpi_pipeline_tests.bison.support import (
     Script,
     answer,
     client_for,
-    refusal,
+    error_answer,
     run,
 )
 
@@ -49,9 +49,9 @@ def read(
     "failure",
     [
         HTML,
-        refusal(500, "Server Error"),
-        refusal(408, "Time-out"),
-        refusal(429, "Too Many Attempts."),
+        error_answer(500, "Server Error"),
+        error_answer(408, "Time-out"),
+        error_answer(429, "Too Many Attempts."),
         httpx.ReadTimeout("slow"),
         httpx.ConnectTimeout("slow"),
         httpx.ConnectError("refused"),
@@ -69,7 +69,7 @@ def test_a_transient_error_is_retried_in_a_new_slot(
 
 @pytest.mark.parametrize("status", [301, 302, 400, 405, 409, 418, 422])
 def test_a_refused_request_is_never_retried_nor_redirected(status: int) -> None:
-    script = Script(refusal(status, "No", Location="https://elsewhere.example/"), PLAN)
+    script = Script(error_answer(status, "No", Location="https://elsewhere.example/"), PLAN)
     with pytest.raises(RefusedRequest) as caught:
         read(script)
     assert caught.value.status == status
@@ -92,7 +92,7 @@ def test_the_error_names_the_kind_of_a_connection_that_stays_broken() -> None:
 
 def test_a_rate_limit_that_stays_is_given_up_and_pushed_everyone_back_each_time() -> None:
     pacing = RecordingPacing()
-    limited = refusal(429, "Too Many Attempts.", **{"Retry-After": "7"})
+    limited = error_answer(429, "Too Many Attempts.", **{"Retry-After": "7"})
     with pytest.raises(RateLimited, match=r"429 \(Too Many Attempts\) at try 5 of 5"):
         read(Script(limited), pacing)
     assert len(pacing.pushes) == 5
@@ -101,7 +101,7 @@ def test_a_rate_limit_that_stays_is_given_up_and_pushed_everyone_back_each_time(
 
 def test_a_429_with_seconds_pushes_everyone_back_for_that_long() -> None:
     pacing = RecordingPacing()
-    read(Script(refusal(429, "Slow", **{"Retry-After": "12"}), PLAN), pacing)
+    read(Script(error_answer(429, "Slow", **{"Retry-After": "12"}), PLAN), pacing)
     [push] = pacing.pushes
     assert 12 <= push < 13
 
@@ -109,14 +109,14 @@ def test_a_429_with_seconds_pushes_everyone_back_for_that_long() -> None:
 def test_a_429_with_a_date_pushes_everyone_back_until_then() -> None:
     pacing = RecordingPacing()
     until = "Wed, 04 Mar 2026 12:00:30 GMT"
-    read(Script(refusal(429, "Slow", **{"Retry-After": until}), PLAN), pacing)
+    read(Script(error_answer(429, "Slow", **{"Retry-After": until}), PLAN), pacing)
     [push] = pacing.pushes
     assert 30 <= push < 31
 
 
 def test_a_429_without_a_header_pushes_everyone_back_45_to_60_seconds() -> None:
     pacing = RecordingPacing()
-    read(Script(refusal(429, "Slow"), PLAN), pacing)
+    read(Script(error_answer(429, "Slow"), PLAN), pacing)
     [push] = pacing.pushes
     assert 45 <= push <= 60
 

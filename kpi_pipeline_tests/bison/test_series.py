@@ -24,7 +24,7 @@ from kpi_pipeline_tests.bison.support import (
     Script,
     answer,
     client_for,
-    refusal,
+    error_answer,
     run,
     series,
     series_for,
@@ -122,7 +122,7 @@ def test_a_long_period_takes_one_call_for_each_chunk_and_misses_no_day() -> None
 
 
 class SlowTurns:
-    """A pacing whose every turn takes an hour on a clock that nothing else moves."""
+    """A rate limiter whose every slot takes an hour, on a clock that nothing else moves."""
 
     def __init__(self) -> None:
         self.now = NOON
@@ -136,7 +136,7 @@ class SlowTurns:
         raise AssertionError("nothing answered 429")
 
 
-def test_as_of_is_the_moment_after_the_turn_and_before_the_first_request() -> None:
+def test_as_of_is_the_moment_after_the_slot_is_taken_and_before_the_first_request() -> None:
     pacing = SlowTurns()
 
     async def handler(request: httpx.Request) -> httpx.Response:
@@ -150,7 +150,7 @@ def test_as_of_is_the_moment_after_the_turn_and_before_the_first_request() -> No
 
 def test_as_of_belongs_to_the_try_that_was_answered() -> None:
     pacing = SlowTurns()
-    script = Script(refusal(503, "Down"), answer(series(DAY, LAST)))
+    script = Script(error_answer(503, "Down"), answer(series(DAY, LAST)))
     found = read_series(script, pacing=pacing, now=lambda: pacing.now)
     assert found.as_of == NOON + timedelta(hours=2)
 

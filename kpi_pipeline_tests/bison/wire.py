@@ -77,7 +77,7 @@ def _compressed(draw: st.DrawFn, text: bytes) -> Wire:
 
 @st.composite
 def damaged_envelope(draw: st.DrawFn, body: Body) -> Wire:
-    """The answer whole, but with a failure told beside it, another status, or another type."""
+    """The answer whole, but with a failure reported beside it, another status, or another type."""
     status = draw(st.sampled_from([200, *SUCCESSES_OF_OTHER_KINDS, *NO_SUCCESSES]))
     kind = draw(st.sampled_from(["application/json", "text/html", "text/plain", "image/png", ""]))
     verdicts: list[Body] = [True, False, "false", "False", 0, "0", None, "no", [], {}]

@@ -159,9 +159,9 @@ def test_clients_are_picked_in_the_order_asked_for(engine: Engine, vault: Vault)
 
 def test_every_unknown_client_is_named(engine: Engine, vault: Vault) -> None:
     imported(engine, vault, record(101, "Harbor"))
-    with engine.connect() as connection, pytest.raises(KpiError) as refusal:
+    with engine.connect() as connection, pytest.raises(KpiError) as error:
         pick_clients(connection, ["sloop", "harbor", "Harbor"])
-    assert str(refusal.value) == (
+    assert str(error.value) == (
         "There is no client sloop, Harbor. `kpi clients list` shows the workspaces."
     )
 
@@ -169,9 +169,9 @@ def test_every_unknown_client_is_named(engine: Engine, vault: Vault) -> None:
 def test_every_inactive_client_that_is_asked_for_is_named(engine: Engine, vault: Vault) -> None:
     off = [record(number, f"Quay {number}", active=False) for number in (1, 2, 3)]
     imported(engine, vault, record(101, "Harbor"), *off)
-    with engine.connect() as connection, pytest.raises(KpiError) as refusal:
+    with engine.connect() as connection, pytest.raises(KpiError) as error:
         pick_clients(connection, ["quay-3", "harbor", "quay-1"])
-    assert str(refusal.value) == (
+    assert str(error.value) == (
         "Not active: quay-3, quay-1. Import the client again with active = yes."
     )
 

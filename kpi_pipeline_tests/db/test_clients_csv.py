@@ -292,8 +292,8 @@ def test_a_header_alone_holds_no_clients() -> None:
 
 
 def test_a_quote_that_is_never_closed_is_named_by_line() -> None:
-    told = message(f'{HEADER}{GOOD}main,101,"Quay,,,,,\n')
-    assert told.startswith("clients.csv is not well-formed CSV: line 3: ")
+    said = message(f'{HEADER}{GOOD}main,101,"Quay,,,,,\n')
+    assert said.startswith("clients.csv is not well-formed CSV: line 3: ")
 
 
 SECRET = api_key(7).get_secret_value()
@@ -315,6 +315,6 @@ SECRET = api_key(7).get_secret_value()
     ],
 )
 def test_no_message_ever_shows_an_api_key(text: str) -> None:
-    told = message(text)
-    assert told.startswith("clients.csv")
-    assert "Abcdefgh12" not in told
+    said = message(text)
+    assert said.startswith("clients.csv")
+    assert "Abcdefgh12" not in said

@@ -25,11 +25,11 @@ Administer = Callable[[str], None]
 def unreachable(url: URL) -> str:
     engine = open_engine(url)
     try:
-        with pytest.raises(KpiError) as refusal:
+        with pytest.raises(KpiError) as error:
             require_reachable(engine, "KPI_DATABASE_URL")
     finally:
         engine.dispose()
-    return str(refusal.value)
+    return str(error.value)
 
 
 def over_tcp(host: str, port: int) -> URL:
@@ -92,27 +92,27 @@ def test_a_database_that_answers_is_let_pass(engine: Engine) -> None:
 
 
 def test_a_server_that_does_not_run_is_named_with_the_reason(closed_port: int) -> None:
-    told = unreachable(over_tcp("127.0.0.1", closed_port))
+    said = unreachable(over_tcp("127.0.0.1", closed_port))
     shown = f"postgresql://kpi:***@127.0.0.1:{closed_port}/kpi"
-    assert told.startswith(f"The database {shown} cannot be reached: ")
-    assert told.endswith(
+    assert said.startswith(f"The database {shown} cannot be reached: ")
+    assert said.endswith(
         "Connection refused. Check KPI_DATABASE_URL, and that the server runs and lets this user "
         "in."
     )
-    assert "hunter2" not in told
-    assert "\n" not in told
+    assert "hunter2" not in said
+    assert "\n" not in said
 
 
 def test_a_host_that_does_not_exist_is_named_with_the_reason() -> None:
-    told = unreachable(over_tcp("no-such-host.invalid", 5432))
-    assert "failed to resolve host 'no-such-host.invalid'" in told
-    assert "hunter2" not in told
+    said = unreachable(over_tcp("no-such-host.invalid", 5432))
+    assert "failed to resolve host 'no-such-host.invalid'" in said
+    assert "hunter2" not in said
 
 
 def test_a_port_that_cannot_be_is_named() -> None:
-    told = unreachable(over_tcp("127.0.0.1", 99_999))
-    assert 'invalid port number: "99999"' in told
-    assert "hunter2" not in told
+    said = unreachable(over_tcp("127.0.0.1", 99_999))
+    assert 'invalid port number: "99999"' in said
+    assert "hunter2" not in said
 
 
 def test_a_database_that_does_not_exist_is_named(postgres: URL) -> None:
@@ -122,13 +122,13 @@ def test_a_database_that_does_not_exist_is_named(postgres: URL) -> None:
 
 
 def test_a_wrong_password_is_refused_and_never_shown(postgres: URL, guarded_role: str) -> None:
-    told = unreachable(postgres.set(username=guarded_role, password="hunter2"))
-    assert f'password authentication failed for user "{guarded_role}"' in told
-    assert "hunter2" not in told
-    with pytest.raises(KpiError) as refusal:
+    said = unreachable(postgres.set(username=guarded_role, password="hunter2"))
+    assert f'password authentication failed for user "{guarded_role}"' in said
+    assert "hunter2" not in said
+    with pytest.raises(KpiError) as error:
         ensure_database(postgres.set(username=guarded_role, password="hunter2"))
-    assert "password authentication failed" in str(refusal.value)
-    assert "hunter2" not in str(refusal.value)
+    assert "password authentication failed" in str(error.value)
+    assert "hunter2" not in str(error.value)
 
 
 def test_the_right_password_is_let_in(postgres: URL, guarded_role: str) -> None:
@@ -178,11 +178,11 @@ def test_a_user_who_may_not_create_the_database_is_told_so(
     postgres: URL, new_name: str, weak_role: str
 ) -> None:
     url = postgres.set(database=new_name, username=weak_role, password="hunter2")
-    with pytest.raises(KpiError) as refusal:
+    with pytest.raises(KpiError) as error:
         ensure_database(url)
-    told = str(refusal.value)
-    assert told.startswith(f"The database postgresql://{weak_role}:***@/{new_name}")
-    assert told.endswith(
+    said = str(error.value)
+    assert said.startswith(f"The database postgresql://{weak_role}:***@/{new_name}")
+    assert said.endswith(
         "cannot be created: permission denied to create database. "
         "Create it by hand, or give the user the right to."
     )
@@ -209,7 +209,7 @@ def test_a_session_lock_is_free_again_after_a_failure(engine: Engine) -> None:
 )
 def test_an_address_that_no_driver_takes_is_refused_with_a_sentence(address: str) -> None:
     engine = open_engine(parse_url(address, "KPI_DATABASE_URL"))
-    with pytest.raises(KpiError, match=r"cannot be reached: .*Check KPI_DATABASE_URL") as refusal:
+    with pytest.raises(KpiError, match=r"cannot be reached: .*Check KPI_DATABASE_URL") as error:
         require_reachable(engine, "KPI_DATABASE_URL")
     engine.dispose()
-    assert "hunter2" not in str(refusal.value)
+    assert "hunter2" not in str(error.value)

@@ -31,7 +31,7 @@ class Line:
         class Deleting(psycopg.Cursor[Any]):
             def execute(self, *words: Any, **named: Any) -> Self:
                 super().execute(*words, **named)
-                # Such a statement commits by itself.
+                # Such a statement commits at once.
                 if self.connection.autocommit and str(self.statusmessage).startswith("DELETE"):
                     line.answered(self.connection)
                 return self

@@ -58,9 +58,9 @@ def test_a_holder_that_hung_and_lost_the_master_key_is_told_and_its_value_is_not
             read = "some numbers"
         believed.append(read)
 
-    with pytest.raises(LeaseLost) as refusal:
+    with pytest.raises(LeaseLost) as error:
         run(hang())
-    assert str(refusal.value) == LOST.replace("30 s", "0.2 s")
+    assert str(error.value) == LOST.replace("30 s", "0.2 s")
     assert believed == []
 
 
@@ -72,9 +72,9 @@ def test_a_stolen_lease_is_left_to_the_thief(engine: Engine) -> None:
             with engine.begin() as connection:
                 connection.execute(text(steal))
 
-    with pytest.raises(LeaseLost) as refusal:
+    with pytest.raises(LeaseLost) as error:
         run(be_robbed())
-    assert str(refusal.value) == LOST
+    assert str(error.value) == LOST
     assert leases(engine) == ["main"]
 
 
@@ -94,9 +94,9 @@ def test_numbers_are_not_believed_when_the_database_cannot_confirm_the_lease(
         async with MasterKeyLease(engine).held("main"):
             rename(engine, "bison_master_key_leases", "elsewhere")
 
-    with pytest.raises(LeaseLost) as refusal:
+    with pytest.raises(LeaseLost) as error:
         run(work())
-    assert str(refusal.value) == (
+    assert str(error.value) == (
         "The database could not confirm that the master key of instance main was used by this "
         "process alone. What was read with it was thrown away; check that PostgreSQL is reachable, "
         "then run it again."

@@ -15,8 +15,8 @@ from kpi_pipeline_tests.db.side_by_side import (
 )
 
 
-class Turns:
-    """Notes how many hold the lease at once, each for a few steps of the event loop."""
+class Holders:
+    """Counts how many hold the lease at once, each for a few steps of the event loop."""
 
     def __init__(self) -> None:
         self.inside = 0
@@ -33,24 +33,24 @@ class Turns:
 
 
 def test_tasks_of_one_process_hold_the_master_key_one_by_one_as_they_came(engine: Engine) -> None:
-    async def all_at_once() -> Turns:
-        turns, lease = Turns(), MasterKeyLease(engine)
-        await asyncio.gather(*(turns.take(lease, number) for number in range(8)))
-        return turns
+    async def all_at_once() -> Holders:
+        holders, lease = Holders(), MasterKeyLease(engine)
+        await asyncio.gather(*(holders.take(lease, number) for number in range(8)))
+        return holders
 
-    turns = run(all_at_once())
-    assert (turns.most, turns.done) == (1, list(range(8)))
+    holders = run(all_at_once())
+    assert (holders.most, holders.done) == (1, list(range(8)))
 
 
 def test_processes_never_hold_the_master_key_together(engine: Engine, other_engine: Engine) -> None:
-    async def all_at_once() -> Turns:
-        turns = Turns()
-        holders = [MasterKeyLease(it) for it in (engine, other_engine, other_engine)]
-        await asyncio.gather(*(turns.take(lease) for lease in holders for _ in range(2)))
-        return turns
+    async def all_at_once() -> Holders:
+        holders = Holders()
+        leases = [MasterKeyLease(it) for it in (engine, other_engine, other_engine)]
+        await asyncio.gather(*(holders.take(lease) for lease in leases for _ in range(2)))
+        return holders
 
-    turns = run(all_at_once())
-    assert (turns.most, len(turns.done)) == (1, 6)
+    holders = run(all_at_once())
+    assert (holders.most, len(holders.done)) == (1, 6)
 
 
 def test_each_instance_has_a_master_key_of_its_own(engine: Engine, other_engine: Engine) -> None:
@@ -120,7 +120,7 @@ def test_a_long_use_outlives_the_lease_because_it_is_renewed(
 
         async def rival() -> None:
             async with MasterKeyLease(other_engine).held("main"):
-                steps.append("the rival's turn")
+                steps.append("the rival")
 
         async with MasterKeyLease(engine, ttl_seconds=1).held("main"):
             waiting = asyncio.create_task(rival())
@@ -129,7 +129,7 @@ def test_a_long_use_outlives_the_lease_because_it_is_renewed(
         await waiting
         return steps
 
-    assert run(work()) == ["done", "the rival's turn"]
+    assert run(work()) == ["done", "the rival"]
 
 
 def test_nobody_renews_a_lease_that_was_given_back(engine: Engine) -> None:
@@ -142,14 +142,14 @@ def test_nobody_renews_a_lease_that_was_given_back(engine: Engine) -> None:
 
 
 def test_one_lease_serves_one_event_loop_after_another(engine: Engine) -> None:
-    turns, lease = Turns(), MasterKeyLease(engine)
+    holders, lease = Holders(), MasterKeyLease(engine)
 
     async def three() -> None:
-        await asyncio.gather(*(turns.take(lease) for _ in range(3)))
+        await asyncio.gather(*(holders.take(lease) for _ in range(3)))
 
     run(three())
     run(three())
-    assert (turns.most, len(turns.done)) == (1, 6)
+    assert (holders.most, len(holders.done)) == (1, 6)
 
 
 # Holds the master key from one line of its input to the next.

@@ -123,9 +123,9 @@ def test_a_migration_leads_back_to_where_it_came_from(engine: Engine) -> None:
 
 def test_an_empty_database_is_behind_and_the_remedy_is_named(empty: Engine) -> None:
     head = ScriptDirectory.from_config(alembic_config()).get_current_head()
-    with pytest.raises(KpiError) as refusal:
+    with pytest.raises(KpiError) as error:
         require_current(empty)
-    assert str(refusal.value) == (
+    assert str(error.value) == (
         "The KPI database is behind this version of the code (it is at nothing, "
         f"needed is {head}). Run `kpi db upgrade`."
     )
@@ -171,9 +171,9 @@ def test_a_database_of_a_newer_version_is_left_alone(
 ) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(KpiError) as refusal:
+    with pytest.raises(KpiError) as error:
         use(engine)
-    assert str(refusal.value) == (
+    assert str(error.value) == (
         "The KPI database is at revision 9999, which this version of the code does not know. "
         "Install the version that upgraded it."
     )

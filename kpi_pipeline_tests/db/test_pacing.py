@@ -25,14 +25,14 @@ from kpi_pipeline_tests.db.slots import (
 
 
 def seconds(moments: list[datetime], apart: int = 1) -> list[float]:
-    """How long after each turn the one that comes `apart` turns later was taken."""
+    """How long after each slot the one that comes `apart` slots later was taken."""
     return [
         (later - earlier).total_seconds()
         for earlier, later in zip(moments, moments[apart:], strict=False)
     ]
 
 
-def test_turns_are_spaced_however_many_wait(engine: Engine) -> None:
+def test_slots_are_spaced_however_many_wait(engine: Engine) -> None:
     note_slots(engine)
 
     async def work() -> None:
@@ -46,7 +46,7 @@ def test_turns_are_spaced_however_many_wait(engine: Engine) -> None:
     assert sum(gaps) >= 10 * 0.022
 
 
-def test_no_second_ever_holds_more_turns_than_the_rate_whoever_takes_them(
+def test_no_second_ever_has_more_slots_than_the_rate_in_whatever_process(
     engine: Engine, other_engine: Engine
 ) -> None:
     note_slots(engine)
@@ -179,7 +179,7 @@ def test_callers_of_one_process_are_served_as_they_came(engine: Engine) -> None:
     assert run(work()) == list(range(15))
 
 
-def test_a_cancelled_waiter_holds_up_nobody_and_takes_no_turn(engine: Engine) -> None:
+def test_a_cancelled_waiter_holds_up_nobody_and_takes_no_slot(engine: Engine) -> None:
     note_slots(engine)
 
     async def work() -> None:
@@ -226,7 +226,7 @@ def test_a_first_use_by_two_at_once_makes_one_row(engine: Engine, other_engine: 
         assert connection.scalars(text("SELECT instance FROM bison_pacing")).all() == ["main"]
 
 
-# Takes 20 turns when it is told to.
+# Takes 20 slots on a line of input.
 _TAKES_SLOTS = """
 import asyncio, sys
 from sqlalchemy import make_url

@@ -238,11 +238,11 @@ def test_with_a_configured_key_the_operator_is_told_the_steps(
     only = new_secret_key()
     with pytest.raises(KpiError) as error:
         rotate_secret_key(engine, SecretStr(only), tmp_path)
-    told = str(error.value)
-    assert told.startswith("KPI_SECRET_KEY holds one key, so there is nothing to rotate to. ")
+    said = str(error.value)
+    assert said.startswith("KPI_SECRET_KEY holds one key, so there is nothing to rotate to. ")
     for step in ("`kpi secret-key new`", "NEW,OLD", "`kpi secret-key rotate`", "NEW alone"):
-        assert step in told
-    assert only not in told
+        assert step in said
+    assert only not in said
 
 
 def test_with_configured_keys_all_is_encrypted_under_the_first_and_no_file_is_written(

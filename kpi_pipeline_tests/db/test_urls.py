@@ -8,9 +8,9 @@ PLACE = "kpi:hunter2@db.example.com:5433/kpi"
 
 
 def refused(text: str) -> str:
-    with pytest.raises(KpiError) as refusal:
+    with pytest.raises(KpiError) as error:
         parse_url(text, "KPI_DATABASE_URL")
-    return str(refusal.value)
+    return str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,9 @@ def test_another_encryption_key_gives_a_sentence_that_names_the_client(
 ) -> None:
     imported(engine, vault, record(name="Harbor", api_key=SECRET))
     other = Vault(SecretStr(new_secret_key()))
-    with engine.connect() as connection, pytest.raises(KpiError) as refusal:
+    with engine.connect() as connection, pytest.raises(KpiError) as error:
         stored_keys(connection, ["harbor"], other)
-    assert str(refusal.value) == (
+    assert str(error.value) == (
         "The API key of harbor can't be decrypted: it was stored with another encryption key. "
         "Set KPI_SECRET_KEY (or the file secret.key of the state folder) to the one it was stored "
         "with, or import the client's API key again."
@@ -61,9 +61,9 @@ def test_another_encryption_key_gives_a_sentence_that_names_the_client(
     ["hunter2", "x" * 44, "é" * 44, pytest.param(new_secret_key()[:-2], id="cut short")],
 )
 def test_a_wrong_secret_key_is_refused_and_not_shown(wrong: str) -> None:
-    with pytest.raises(KpiError) as refusal:
+    with pytest.raises(KpiError) as error:
         Vault(SecretStr(wrong))
-    assert str(refusal.value) == (
+    assert str(error.value) == (
         "KPI_SECRET_KEY is no Fernet key: it must be 32 bytes in URL-safe base64 (44 characters). "
         "Make one with `kpi secret-key`, or leave the variable unset."
     )
@@ -96,8 +96,8 @@ def test_the_kept_key_stays_the_same(tmp_path: Path) -> None:
 
 def test_threads_that_start_together_get_the_same_key(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        for turn in range(10):
-            state = tmp_path / str(turn)
+        for number in range(10):
+            state = tmp_path / str(number)
             vaults = list(pool.map(lambda _, at=state: open_vault(None, at), range(8)))
             token = vaults[0].encrypt(SECRET)
             assert [vault.decrypt(token, "harbor") for vault in vaults] == [SECRET] * 8
@@ -131,14 +131,14 @@ def test_processes_that_start_together_get_the_same_key(tmp_path: Path) -> None:
             assert process.stdin is not None
             process.stdin.write(" ".join(map(str, states)) + "\n")
             process.stdin.flush()
-        told = [process.communicate(timeout=120) for process in processes]
+        said = [process.communicate(timeout=120) for process in processes]
     finally:
         for process in processes:
             process.kill()
             process.wait()
-    for output, trouble in told:
+    for output, errors in said:
         tokens = output.split()
-        assert len(tokens) == len(states), trouble
+        assert len(tokens) == len(states), errors
         for state, token in zip(states, tokens, strict=True):
             decrypted = open_vault(None, state).decrypt(token.encode(), "harbor")
             assert decrypted.get_secret_value() == "7|harbor"
@@ -146,7 +146,7 @@ def test_processes_that_start_together_get_the_same_key(tmp_path: Path) -> None:
 
 def test_a_damaged_key_file_is_named_with_its_remedy_and_not_shown(tmp_path: Path) -> None:
     (tmp_path / "secret.key").write_text("half-a-ke")
-    with pytest.raises(KpiError, match="Restore the file from a backup") as refusal:
+    with pytest.raises(KpiError, match="Restore the file from a backup") as error:
         open_vault(None, tmp_path)
-    assert str(refusal.value).startswith(f"{tmp_path / 'secret.key'} is no Fernet key")
-    assert "half-a-ke" not in str(refusal.value)
+    assert str(error.value).startswith(f"{tmp_path / 'secret.key'} is no Fernet key")
+    assert "half-a-ke" not in str(error.value)

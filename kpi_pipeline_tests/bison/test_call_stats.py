@@ -64,17 +64,17 @@ def test_time_in_calls_and_time_of_waiting_are_told_apart() -> None:
     in_calls, waiting = run(work())
     assert in_calls.made == 1
     assert in_calls.calling_seconds >= PAUSE > in_calls.waiting_seconds
-    # The lock, and a turn for each of the four calls.
+    # The lock, and a slot for each of the four calls.
     assert waiting.made == 4
     assert waiting.waiting_seconds >= 5 * PAUSE > waiting.calling_seconds
 
 
 def test_the_pauses_of_a_slow_switch_are_waiting() -> None:
     async def work() -> CallStats:
-        async with client_for(FakeInstance(looks_until_switched=2)) as client:
-            with counting_calls(CallStats()) as tally:
+        async with client_for(FakeInstance(polls_until_switched=2)) as client:
+            with counting_calls(CallStats()) as stats:
                 await client.read_as(ORCHARD, None, one_day)
-            return tally
+            return stats
 
     # The fake sleep took no time; what counts is what was waited for.
     assert run(work()).waiting_seconds >= 0.25 + 0.5
@@ -100,14 +100,14 @@ def test_tasks_side_by_side_are_tallied_apart_and_all_add_to_the_block_around_th
 
 def test_what_a_failed_piece_of_work_cost_is_counted_all_the_same() -> None:
     async def work() -> CallStats:
-        tally = CallStats()
+        stats = CallStats()
         async with client_for(FakeInstance()) as client:
             try:
-                with counting_calls(tally):
+                with counting_calls(stats):
                     await client.read_as(HARBOR, WORKSPACE_KEY, one_day)
-                    raise RuntimeError("the work's own trouble")
+                    raise RuntimeError("the work's own error")
             except RuntimeError:
-                return tally
-        return tally
+                return stats
+        return stats
 
     assert run(work()).made == 1

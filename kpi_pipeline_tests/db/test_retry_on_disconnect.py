@@ -1,4 +1,4 @@
-"""A server that is stopped and started in the middle of somebody's work."""
+"""A server that is stopped and started in the middle of a transaction."""
 
 import threading
 import time
@@ -97,26 +97,26 @@ def test_a_transaction_whose_connection_the_administrator_ends_is_done_again(
     assert (done, visit.tries, visits(guests)) == (["done"], 2, ["Ada"])
 
 
-def test_a_server_that_stays_away_is_told_of_in_a_sentence(
+def test_a_server_that_stays_away_is_reported_in_a_sentence(
     server: RestartableServer, guests: Engine
 ) -> None:
     server.stop()
     began = time.monotonic()
     try:
-        with pytest.raises(DatabaseAway) as told:
+        with pytest.raises(DatabaseAway) as error:
             retry_on_disconnect(lambda: visits(guests), seconds=0.5)
     finally:
         server.start()
 
     assert 0.5 <= time.monotonic() - began < 25
-    sentence = str(told.value)
+    sentence = str(error.value)
     assert sentence.startswith("The database could not be reached for 0.5 s: ")
     assert sentence.endswith(". Check that PostgreSQL runs, then run it again.")
     assert "\n" not in sentence
 
 
 @pytest.mark.parametrize(
-    ("statement", "trouble"),
+    ("statement", "error"),
     [
         pytest.param("INSERT INTO visits VALUES (NULL)", IntegrityError, id="a wrong row"),
         # Of the very kind that a lost connection is of.
@@ -125,8 +125,8 @@ def test_a_server_that_stays_away_is_told_of_in_a_sentence(
         ),
     ],
 )
-def test_trouble_of_the_work_itself_is_raised_at_once(
-    guests: Engine, statement: str, trouble: type[Exception]
+def test_an_error_of_the_work_itself_is_raised_at_once(
+    guests: Engine, statement: str, error: type[Exception]
 ) -> None:
     tries: list[int] = []
 
@@ -135,17 +135,15 @@ def test_trouble_of_the_work_itself_is_raised_at_once(
         with guests.begin() as connection:
             connection.exec_driver_sql(statement)
 
-    with pytest.raises(trouble):
+    with pytest.raises(error):
         retry_on_disconnect(work)
 
     assert tries == [1]
 
 
-def test_the_time_counts_from_the_first_trouble_on(
-    server: RestartableServer, guests: Engine
-) -> None:
+def test_the_time_counts_from_the_first_error_on(server: RestartableServer, guests: Engine) -> None:
     def late(visit: Callable[[], str]) -> str:
-        # Work that takes longer than the patience with the server.
+        # Work that takes longer than the time of retrying.
         time.sleep(0.6)
         return visit()
 
