@@ -131,7 +131,7 @@ def test_the_domain_imports_the_standard_library_alone() -> None:
 
 def test_one_file_imports_private_names_of_dagster() -> None:
     """Imports, and module paths in strings: `dagster._core`, `dagster_postgres._x`."""
-    private = re.compile(r"dagster(_[a-z]+)?\._")
+    private = re.compile(r"\bdagster(_[a-z]+)?\._")
     files = [file for file in PACKAGE.rglob("*.py") if private.search(file.read_text("utf-8"))]
     assert files == [PRIVATE_NAMES]
 
