@@ -1,4 +1,4 @@
-"""`kpi clients`: who the pipeline works for."""
+"""`kpi clients`: import and list the clients."""
 
 from contextlib import ExitStack
 from datetime import datetime
@@ -35,8 +35,8 @@ def import_file(
 ) -> None:
     """Add or change clients; without --targets-from, their targets hold from this month.
 
-    All rows are checked before any is written. A client is known again by its instance and
-    workspace id; one that the file does not name stays as it is.
+    All rows are validated before any is written. A client is identified by instance and workspace
+    id; clients that the file does not name stay as they are.
     """
     with ExitStack() as stack:
         settings = stack.enter_context(ready_databases(load_settings()))
@@ -57,10 +57,12 @@ def import_file(
 
 @commands.command("list")
 def list_clients() -> None:
-    """List all clients: key, name, instance, workspace id, and whether each has an API key."""
+    """List all clients: identity, name, whether each has an API key, and when Bison listed it."""
     with opened_app() as app, app.engine.connect() as connection:
         clients = all_clients(connection)
-    table = Table("Key", "Name", "Instance", "Workspace id", "Active", "Own API key", "In Bison")
+    table = Table(
+        "Workspace key", "Name", "Instance", "Workspace id", "Active", "Own API key", "In Bison"
+    )
     for client in clients:
         table.add_row(
             client.workspace,
