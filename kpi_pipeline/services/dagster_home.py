@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import time
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
 def child_environment(settings: Settings) -> dict[str, str]:
     """This process's environment, with all that Dagster's processes need, settings included.
 
-    Takes the settings of `ready_databases`, which have both addresses. Writes dagster.yaml to the
-    DAGSTER_HOME in the state folder.
+    Takes the settings of `ready_databases`, which have both addresses. Places dagster.yaml and
+    workspace.yaml in the DAGSTER_HOME in the state folder.
     """
     home = settings.state_dir / "dagster"
     home.mkdir(parents=True, exist_ok=True)
-    configuration = files("kpi_pipeline") / "config" / "dagster.yaml"
-    (home / "dagster.yaml").write_bytes(configuration.read_bytes())
+    for name in ("dagster.yaml", "workspace.yaml"):
+        _place(home / name, (files("kpi_pipeline") / "config" / name).read_bytes())
     if settings.dagster_database_url is None:
         raise ValueError("the settings have no database for Dagster")
     return (
@@ -74,6 +75,12 @@ def dagster_instance(settings: Settings) -> Iterator["DagsterInstance"]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def _place(file: Path, content: bytes) -> None:
+    # Written only where it differs: a process of Dagster's may be reading it.
+    if not file.exists() or file.read_bytes() != content:
+        file.write_bytes(content)
 
 
 def _as_variables(settings: Settings) -> dict[str, str]:

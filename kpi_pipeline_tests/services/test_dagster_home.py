@@ -1,10 +1,12 @@
-"""dagster.yaml, as Dagster itself reads it."""
+"""The DAGSTER_HOME of an installation: its configuration, as Dagster itself reads it."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import SecretStr
 from sqlalchemy import URL
 
 from kpi_pipeline.db.engine import ensure_database
@@ -14,7 +16,7 @@ from kpi_pipeline.orchestration.runtime.storage import (
     RetryingRunStorage,
     RetryingScheduleStorage,
 )
-from kpi_pipeline.services.dagster_home import dagster_instance
+from kpi_pipeline.services.dagster_home import child_environment, dagster_instance
 from kpi_pipeline.settings import Settings
 from kpi_pipeline_tests import PROJECT_ROOT
 
@@ -42,6 +44,20 @@ def test_runs_have_a_limit_of_time(database: URL, administer: Callable[[str], No
         assert instance.run_retries_enabled
         assert not instance.run_retries_retry_on_asset_or_op_failure
     administer(f"DROP DATABASE {storage.database} WITH (FORCE)")
+
+
+def test_a_home_has_the_configuration_of_this_version(tmp_path: Path) -> None:
+    address = SecretStr("postgresql://kpi@db/kpi_dagster")
+    settings = Settings(state_dir=tmp_path, dagster_database_url=address)
+    home = tmp_path / "dagster"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("# of an earlier version")
+
+    environment = child_environment(settings)
+
+    assert environment["DAGSTER_HOME"] == str(home)
+    for name in ("dagster.yaml", "workspace.yaml"):
+        assert (home / name).read_bytes() == (PROJECT_ROOT / name).read_bytes()
 
 
 def test_the_instance_file_has_no_address_of_a_database() -> None:
