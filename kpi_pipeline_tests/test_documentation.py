@@ -91,6 +91,12 @@ def test_each_lesson_names_a_test_that_exists() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_documents_name_only_make_targets_that_exist(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE))
+    assert set(re.findall(r"(?:`|\$ )make ([a-z-]+)", document.read_text())) <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_the_documents_name_only_commands_that_exist(document: Path) -> None:
     from typer.main import get_command
 
