@@ -22,6 +22,7 @@ from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.bison_sandbox.receiver import receiving
 from kpi_pipeline_tests.orchestration.installation import Installation
+from kpi_pipeline_tests.orchestration.ticks import evaluate_schedule
 
 NOW = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -33,14 +34,7 @@ def asked(result: dg.SensorResult) -> list[dg.AssetCheckKey]:
 
 def requests(name: str, instance: DagsterInstance) -> list[dg.RunRequest]:
     """What a schedule requests at NOW."""
-    definitions = build_definitions(load_settings())
-    with dg.build_schedule_context(
-        instance=instance,
-        scheduled_execution_time=NOW,
-        repository_def=definitions.get_repository_def(),
-    ) as context:
-        tick = definitions.resolve_schedule_def(name).evaluate_tick(context)
-    return list(tick.run_requests or [])
+    return evaluate_schedule(build_definitions(load_settings()), name, instance, NOW)[0]
 
 
 def checked(

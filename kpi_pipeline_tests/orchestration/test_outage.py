@@ -8,11 +8,11 @@ import pytest
 from kpi_pipeline.checks.outcome import Check
 from kpi_pipeline.db.check_results import read_outcomes
 from kpi_pipeline.orchestration.asset_checks.specs import TOTALS_CHECK
-from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline_tests.alerts.support import START
 from kpi_pipeline_tests.orchestration.desk import Desk
 from kpi_pipeline_tests.orchestration.installation import Installation
+from kpi_pipeline_tests.orchestration.ticks import evaluate_schedule
 
 pytestmark = pytest.mark.runs
 
@@ -32,15 +32,8 @@ def ask_for_totals(installation: Installation) -> None:
 
 def asked_again(installation: Installation) -> list[dg.RunRequest]:
     """What the schedule `retry_unanswered_checks` requests."""
-    definitions = installation.definitions
-    with dg.build_schedule_context(
-        instance=installation.instance,
-        scheduled_execution_time=datetime.now(UTC),
-        repository_def=definitions.get_repository_def(),
-        resources={"app": AppResource()},
-    ) as context:
-        tick = definitions.resolve_schedule_def("retry_unanswered_checks").evaluate_tick(context)
-    return list(tick.run_requests or [])
+    name, now = "retry_unanswered_checks", datetime.now(UTC)
+    return evaluate_schedule(installation.definitions, name, installation.instance, now)[0]
 
 
 def failing(installation: Installation) -> set[str]:

@@ -19,6 +19,7 @@ from kpi_pipeline.orchestration.automation.schedules import build_sync_schedules
 from kpi_pipeline.orchestration.partitions import WORKSPACE, kpi_grid
 from kpi_pipeline.orchestration.runs import RANGE_END, RANGE_START
 from kpi_pipeline.settings import load_settings
+from kpi_pipeline_tests.orchestration.ticks import evaluate_schedule
 
 CHICAGO = ZoneInfo("America/Chicago")
 GRID_ASSETS = {"raw_bison_stats", "kpi_projections", "client_metrics"}
@@ -38,14 +39,7 @@ def add_clients(instance: DagsterInstance, count: int) -> list[str]:
 def evaluate(
     name: str, instance: DagsterInstance, tick: datetime
 ) -> tuple[list[dg.RunRequest], str | None]:
-    definitions = build_definitions(load_settings())
-    with dg.build_schedule_context(
-        instance=instance,
-        scheduled_execution_time=tick,
-        repository_def=definitions.get_repository_def(),
-    ) as context:
-        data = definitions.resolve_schedule_def(name).evaluate_tick(context)
-    return list(data.run_requests or []), data.skip_message
+    return evaluate_schedule(build_definitions(load_settings()), name, instance, tick)
 
 
 def assets_of(request: dg.RunRequest) -> set[str]:

@@ -1,7 +1,8 @@
-"""What Dagster's daemon leaves behind in the storage, put there without one."""
+"""What Dagster's daemon does at a tick, and leaves in the storage, without a daemon."""
 
 from datetime import UTC, datetime
 
+import dagster as dg
 from dagster import DagsterInstance
 from dagster._core.remote_origin import (
     RegisteredCodeLocationOrigin,
@@ -18,6 +19,22 @@ from dagster._core.scheduler.instigation import (
     TickStatus,
 )
 from dagster_shared.error import SerializableErrorInfo
+
+from kpi_pipeline.orchestration.assets.resources import AppResource
+
+
+def evaluate_schedule(
+    definitions: dg.Definitions, name: str, instance: DagsterInstance, tick: datetime
+) -> tuple[list[dg.RunRequest], str | None]:
+    """What a schedule requests at a tick, as Dagster evaluates it; or why it skips the tick."""
+    with dg.build_schedule_context(
+        instance=instance,
+        scheduled_execution_time=tick,
+        repository_def=definitions.get_repository_def(),
+        resources={"app": AppResource()},
+    ) as context:
+        data = definitions.resolve_schedule_def(name).evaluate_tick(context)
+    return list(data.run_requests or []), data.skip_message
 
 
 def leave_tick(
