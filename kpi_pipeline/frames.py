@@ -8,13 +8,24 @@ In a notebook:
 No other module imports pandas: it takes a second, and computing or serving a row needs none of it.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import Connection, Date, DateTime, Engine, Integer, Numeric, Select, func, select
+from sqlalchemy import (
+    Connection,
+    Date,
+    DateTime,
+    Engine,
+    Integer,
+    Numeric,
+    Row,
+    Select,
+    func,
+    select,
+)
 from sqlalchemy.types import TypeEngine
 
 from kpi_pipeline.db.clients import Client, all_clients
@@ -26,6 +37,8 @@ from kpi_pipeline.db.urls import parse_url
 from kpi_pipeline.domain.calendar import days_in_month, first_of_previous_month
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings, load_settings
+
+_ROWS_AT_ONCE = 20_000
 
 # The days of the month whose projections are judged.
 _JUDGED = {10: "10th", 20: "20th"}
@@ -203,13 +216,19 @@ def _rows_of(known: Sequence[Client]) -> Select[Any]:
 
 def _frame(connection: Connection, statement: Select[Any]) -> pd.DataFrame:
     """The rows of a statement, in the types of pandas that fit its columns, empty or not."""
-    columns = statement.selected_columns
-    rows = connection.execute(statement).all()
-    values = zip(*rows, strict=True) if rows else [()] * len(columns)
+    types = {column.name: _dtype(column.type) for column in statement.selected_columns}
+    # A thousand clients' year as Python objects would take ten times the memory of its frame.
+    result = connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(statement)
+    parts = [_typed(rows, types) for rows in result.partitions()]
+    return pd.concat(parts, ignore_index=True) if parts else _typed([], types)
+
+
+def _typed(rows: Sequence[Row[Any]], types: Mapping[str, str]) -> pd.DataFrame:
+    columns = zip(*rows, strict=True) if rows else [()] * len(types)
     return pd.DataFrame(
         {
-            column.name: pd.Series(list(of_column), dtype=_dtype(column.type))
-            for column, of_column in zip(columns, values, strict=True)
+            name: pd.Series(list(values), dtype=dtype)
+            for (name, dtype), values in zip(types.items(), columns, strict=True)
         }
     )
 

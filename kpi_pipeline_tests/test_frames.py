@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from sqlalchemy import URL, Engine
 
 import kpi_pipeline
+from kpi_pipeline import frames
 from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.errors import KpiError
@@ -46,14 +47,14 @@ def _stocked(engine: Engine, _three_clients: None) -> None:
     stock_metrics(engine, "harbor", date(2026, 3, 18), metric_type="ytd", positive_replies_mtd=9999)
 
 
-def keys(frame: pd.DataFrame) -> list[tuple[str, str]]:
+def dated(frame: pd.DataFrame) -> list[tuple[str, str]]:
     return list(zip(frame["workspace"], frame["metric_date"].dt.strftime("%m-%d"), strict=True))
 
 
 @pytest.mark.usefixtures("_stocked")
 def test_rows_come_by_client_and_date_and_those_of_inactive_clients_too(engine: Engine) -> None:
     frame = read_metrics(engine)
-    assert keys(frame) == [
+    assert dated(frame) == [
         ("harbor", "03-17"),
         ("harbor", "03-18"),
         ("quay", "03-17"),
@@ -65,13 +66,13 @@ def test_rows_come_by_client_and_date_and_those_of_inactive_clients_too(engine: 
 @pytest.mark.usefixtures("_stocked")
 def test_dates_and_clients_bound_the_rows(engine: Engine) -> None:
     march_17 = date(2026, 3, 17)
-    assert keys(read_metrics(engine, march_17, march_17)) == [
+    assert dated(read_metrics(engine, march_17, march_17)) == [
         ("harbor", "03-17"),
         ("quay", "03-17"),
     ]
-    assert keys(read_metrics(engine, last=date(2026, 3, 1))) == [("sloop", "02-28")]
-    assert keys(read_metrics(engine, date(2026, 3, 18))) == [("harbor", "03-18")]
-    assert keys(read_metrics(engine, workspaces=["sloop"])) == [("sloop", "02-28")]
+    assert dated(read_metrics(engine, last=date(2026, 3, 1))) == [("sloop", "02-28")]
+    assert dated(read_metrics(engine, date(2026, 3, 18))) == [("harbor", "03-18")]
+    assert dated(read_metrics(engine, workspaces=["sloop"])) == [("sloop", "02-28")]
     with pytest.raises(KpiError, match=r"There is no client nobody, noone\."):
         read_metrics(engine, workspaces=["quay", "noone", "nobody"])
 
@@ -108,6 +109,15 @@ def test_values_are_those_of_the_table_and_null_is_missing_and_no_zero(engine: E
         assert pd.isna(unknown[name]), name
     assert frame["positive_replies_mtd"].sum() == 7
     assert frame["positive_replies_mtd"].isna().sum() == 2
+
+
+@pytest.mark.usefixtures("_stocked")
+def test_rows_that_are_read_in_parts_make_one_frame(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = read_metrics(engine)
+    monkeypatch.setattr(frames, "_ROWS_AT_ONCE", 3)
+    pd.testing.assert_frame_equal(read_metrics(engine), whole)
 
 
 @pytest.mark.usefixtures("_stocked")
