@@ -120,17 +120,27 @@ def key_file(state_dir: Path) -> Path:
 
 
 def replace_kept_keys(path: Path, secret_keys: list[str]) -> None:
-    """Replace the contents of a key file. After a crash it holds the old ones or the new ones."""
-    draft = _draft(path, ",".join(secret_keys))
+    """Replace the contents of a key file. After a crash it holds the old ones or the new ones.
+
+    Raises:
+        KpiError: if the file can't be written; then it is as it was.
+    """
     try:
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        draft = _draft(path, ",".join(secret_keys))
+        try:
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise KpiError(
+            f"{path} can't be replaced: {error.strerror}. Every API key is still readable. Check "
+            "the folder, and run it again."
+        ) from None
 
 
 def _kept_keys(path: Path) -> SecretStr:

@@ -160,7 +160,7 @@ def test_names_are_trimmed_and_freed_of_control_characters() -> None:
     assert list_workspaces(script) == [Workspace(7, "Blue  Harbor")]
 
 
-def test_a_workspace_that_stands_on_two_pages_is_listed_once() -> None:
+def test_a_workspace_on_two_pages_is_listed_once() -> None:
     script = Script(
         page(1, [(7, "A"), (9, "B")], last=2, total=3), page(2, [(9, "B"), (12, "C")], last=2)
     )

@@ -51,7 +51,7 @@ def slow(handler: Handler) -> Handler:
     return slowly
 
 
-def test_time_in_calls_and_time_of_waiting_are_told_apart() -> None:
+def test_time_in_calls_and_time_of_waiting_are_counted_apart() -> None:
     async def work() -> tuple[CallStats, CallStats]:
         async with client_for(slow(FakeInstance())) as client:
             with counting_calls(CallStats()) as in_calls:
@@ -80,7 +80,7 @@ def test_the_pauses_of_a_slow_switch_are_waiting() -> None:
     assert run(work()).waiting_seconds >= 0.25 + 0.5
 
 
-def test_tasks_side_by_side_are_tallied_apart_and_all_add_to_the_block_around_them() -> None:
+def test_tasks_side_by_side_are_counted_apart_and_all_add_to_the_block_around_them() -> None:
     async def work() -> tuple[int, int, int]:
         async with client_for(FakeInstance()) as client:
 

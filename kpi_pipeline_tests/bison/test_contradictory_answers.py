@@ -22,7 +22,7 @@ TOTALS = PeriodStats(emails_sent=990, interested=5, bounced=12, unsubscribed=3, 
 NOT_THE_WHOLE = [202, 203, 206, 207, 226]
 
 
-def test_a_member_that_stands_twice_is_an_error_and_not_its_last_value() -> None:
+def test_a_field_that_comes_twice_is_an_error_and_not_its_last_value() -> None:
     twice = encoded(stats(TOTALS).body).replace(b'"bounced": 12', b'"bounced": 12, "bounced": 0')
     assert twice.count(b'"bounced"') == 2
     assert stats_read(Wire(twice)) is None
@@ -30,7 +30,7 @@ def test_a_member_that_stands_twice_is_an_error_and_not_its_last_value() -> None
     assert team_read(Wire(b'{"data": {"team": {"id": 7}, "team": {"id": 8}}}')) is None
 
 
-def test_a_member_with_the_name_that_we_use_is_not_taken_for_the_vendors() -> None:
+def test_a_field_with_the_name_that_we_use_is_not_taken_for_the_vendors() -> None:
     answer = stats(TOTALS).body
     assert stats_read(Wire(encoded({"data": answer["data"] | {"replied": 8}}))) == TOTALS
 
@@ -56,13 +56,13 @@ def test_half_a_series_under_a_status_that_promises_no_whole_is_no_days_of_zeros
     assert series_read(Wire(encoded(half.body), status)) is None
 
 
-def test_a_campaign_that_stands_twice_in_a_plan_is_an_error_and_not_counted_twice() -> None:
+def test_a_campaign_that_comes_twice_in_a_plan_is_an_error_and_not_counted_twice() -> None:
     first, second = plan([40, 2]).body["data"]
     assert plan_read(Wire(encoded({"data": [first, second, first]}))) is None
 
 
 @pytest.mark.parametrize("members", [{}, {"meta": None}, {"meta": []}])
-def test_a_page_without_meta_that_links_to_a_next_one_is_no_whole_list(
+def test_a_page_without_meta_that_links_to_a_next_one_is_not_a_whole_list(
     members: dict[str, object],
 ) -> None:
     first = page(IDS, 1, last=2)

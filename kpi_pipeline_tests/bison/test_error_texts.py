@@ -106,7 +106,7 @@ def test_a_404_without_a_client_points_at_the_address() -> None:
         run(work())
 
 
-def test_a_422_tells_which_field_was_refused() -> None:
+def test_a_422_names_the_field_that_was_rejected() -> None:
     body = {"message": "Invalid.", "errors": {"end_date": ["must be a date"]}}
     error = error_of(httpx.Response(422, json={"data": body}))
     assert "422 (Invalid.; end_date: ['must be a date'])" in str(error)
@@ -127,7 +127,7 @@ def test_an_excerpt_masks_the_key_in_use_whatever_it_looks_like() -> None:
     assert excerpt("key odd-1 or odd-1", SecretStr("odd-1")) == "key *** or ***"
 
 
-def test_errors_survive_the_way_between_processes() -> None:
+def test_errors_can_be_pickled() -> None:
     for step, _ in FAILURES:
         error = error_of(step)
         again = pickle.loads(pickle.dumps(error))

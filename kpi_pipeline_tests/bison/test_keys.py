@@ -108,7 +108,7 @@ def test_the_list_needs_a_master_key_and_says_so() -> None:
 
 
 @pytest.mark.parametrize(("key", "way"), [(WORKSPACE_KEY, "workspace key"), (None, "master key")])
-def test_the_way_taken_is_logged_without_the_key(
+def test_the_kind_of_key_is_logged_without_the_key(
     key: SecretStr | None, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="kpi_pipeline.bison"):
@@ -162,7 +162,7 @@ def test_a_rejected_key_is_never_retried(status: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "7|abc\n", "7|abc def", "7|“abc”"])
-def test_a_key_that_cannot_stand_in_a_header_is_neither_sent_nor_shown(text: str) -> None:
+def test_a_key_that_does_not_fit_into_a_header_is_neither_sent_nor_shown(text: str) -> None:
     script = Script(whoami(7))
     with pytest.raises(RejectedKey) as caught:
         check_key(script, SecretStr(text))
@@ -170,7 +170,7 @@ def test_a_key_that_cannot_stand_in_a_header_is_neither_sent_nor_shown(text: str
     assert "abc" not in str(caught.value)
 
 
-def test_a_workspace_that_is_gone_is_told_apart_and_not_retried() -> None:
+def test_a_workspace_that_is_gone_is_an_error_of_its_own_and_not_retried() -> None:
     script = Script(error_answer(404, "record_not_found"))
     with pytest.raises(WorkspaceGone, match=r"blue-harbor: .*404"):
         read(script, WORKSPACE_KEY)

@@ -73,7 +73,7 @@ def test_a_call_without_an_answer_is_not_sent_again_for_it_may_have_made_a_key(
     assert len(script.requests) == 1
 
 
-def test_a_call_that_was_refused_for_being_too_many_is_sent_again() -> None:
+def test_a_call_that_got_a_429_is_sent_again() -> None:
     limited = error_answer(429, "Slow", **{"Retry-After": "1"})
     script = Script(limited, limited, answer(MADE))
     assert create(script).get_secret_value() == TOKEN
@@ -99,7 +99,7 @@ def test_an_answer_without_a_key_is_malformed_and_repeats_nothing_of_it(data: ob
     assert "Nn9" not in str(caught.value)
 
 
-def test_a_rejected_master_key_is_told_with_its_remedy() -> None:
+def test_a_rejected_master_key_is_an_error_with_its_remedy() -> None:
     with pytest.raises(RejectedKey, match="super-admin key in KPI_BISON_INSTANCES"):
         create(Script(error_answer(403, "This action is unauthorized.")))
 

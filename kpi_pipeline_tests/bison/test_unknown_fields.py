@@ -40,12 +40,12 @@ def noticed(*answers: httpx.Response) -> tuple[list[int], Mapping[tuple[str, str
     return run(work())
 
 
-def test_what_documents_name_is_not_noticed() -> None:
+def test_documented_fields_are_not_reported() -> None:
     _, fields = noticed(answer(series(DAY, DAY)))
     assert fields == {}
 
 
-def test_unknown_members_are_counted_by_answer_and_change_no_number() -> None:
+def test_unknown_fields_are_counted_by_answer_and_change_no_number() -> None:
     plain = series(DAY, DAY)
     odd = [line | {"unit": "emails"} for line in plain]
     sent, fields = noticed(answer(plain), answer(odd), answer(odd, took="12 ms"))
@@ -54,14 +54,14 @@ def test_unknown_members_are_counted_by_answer_and_change_no_number() -> None:
     assert fields == {(call, "data[].unit"): 2, (call, "took"): 1}
 
 
-def test_a_line_under_a_label_that_is_new_is_noticed() -> None:
+def test_a_line_under_an_unknown_label_is_reported() -> None:
     line = {"label": "Auto Replies", "dates": [[DAY.isoformat(), 99]]}
     sent, fields = noticed(answer([line, *series(DAY, DAY)]))
     assert sent == [12]
     assert fields == {(f"GET {SERIES}", "data[].label 'Auto Replies'"): 1}
 
 
-def test_members_deep_inside_and_in_lists_are_noticed_by_their_path() -> None:
+def test_fields_deep_inside_and_in_lists_are_reported_by_their_path() -> None:
     user = whoami(7).json()["data"]
     user["team"] |= {"main": True, "color": "blue"}
     rows = [{"id": 7, "name": "A", "mood": 1}, {"id": 9, "name": "B", "mood": 2}]
@@ -85,7 +85,7 @@ def test_members_deep_inside_and_in_lists_are_noticed_by_their_path() -> None:
     }
 
 
-def test_an_answer_with_endless_unknown_members_is_noticed_in_part_only() -> None:
+def test_of_an_answer_with_endless_unknown_fields_only_a_part_is_reported() -> None:
     lines = series(DAY, DAY)
     lines[0] |= {f"field {n}": n for n in range(1000)}
     sent, fields = noticed(answer(lines))

@@ -143,6 +143,24 @@ def test_a_crash_while_the_file_is_replaced_leaves_the_old_contents(
     assert [file.name for file in state.iterdir()] == ["secret.key"]
 
 
+def test_a_full_disk_is_named_and_leaves_every_key_readable(
+    engine: Engine, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kpi_pipeline.db.vault.tempfile.mkstemp", full)
+        with pytest.raises(KpiError) as error:
+            rotate_secret_key(engine, None, state)
+
+    assert str(error.value) == (
+        f"{key_file(state)} can't be replaced: No space left on device. Every API key is still "
+        "readable. Check the folder, and run it again."
+    )
+    assert secrets(engine, open_vault(None, state)) == SECRETS
+
+
 def test_a_process_that_opened_its_vault_before_reads_every_key_during_the_rotation(
     engine: Engine, other_engine: Engine, state: Path
 ) -> None:
