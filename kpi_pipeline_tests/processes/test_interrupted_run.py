@@ -1,0 +1,69 @@
+"""An interrupted run of the tests leaves nothing behind, however it is interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kpi_pipeline_tests.cli.running import wait_until
+from kpi_pipeline_tests.guard import RUN
+from kpi_pipeline_tests.processes import interrupted
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    "stop",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, marks=pytest.mark.long),
+    ],
+)
+def test_an_interrupted_run_leaves_no_postgresql_behind(
+    tmp_path: Path, stop: signal.Signals
+) -> None:
+    ready = tmp_path / "ready"
+    assert interrupted.__file__ is not None
+    with (tmp_path / "output").open("w") as output:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", interrupted.__file__],
+            env=dict(os.environ) | {"PYTEST_INTERRUPT_ME": str(ready)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until(ready.exists, "the start of the servers", seconds=120)
+        (guard,) = [it for it in psutil.Process(run.pid).children() if _is_guard(it)]
+        folder = guard.cmdline()[-1]
+        assert len(_postgresqls(folder)) == 2
+
+        run.send_signal(stop)
+
+        run.wait(60)
+        wait_until(lambda: not guard.is_running(), "the end of the guard")
+    finally:
+        run.kill()
+        run.wait()
+    assert _postgresqls(folder) == []
+    assert not Path(folder).exists()
+
+
+def _is_guard(process: psutil.Process) -> bool:
+    return "kpi_pipeline_tests.guard" in process.cmdline()
+
+
+def _postgresqls(folder: str) -> list[psutil.Process]:
+    """The PostgreSQL servers that the run started, its own and those of its tests."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            of_the_run = process.environ().get(RUN) == folder or folder in str(process.cmdline())
+            if of_the_run and "-D" in process.cmdline():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
