@@ -174,6 +174,6 @@ def _write_workbook(frame: "pd.DataFrame", file: Path) -> None:
         plain.to_excel(book, sheet_name="client_metrics", index=False, freeze_panes=(1, 1))
         for row in book.sheets["client_metrics"].iter_rows():
             for cell in row:
-                # A client called "=1+1" is text, and no formula for whoever opens the file.
+                # A client called "=1+1" is text, and must not run as a formula.
                 if cell.data_type == "f":
                     cell.data_type = "s"
