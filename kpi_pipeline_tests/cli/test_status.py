@@ -13,9 +13,9 @@ from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.services.database import ready_databases
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.alerts.support import Office
-from kpi_pipeline_tests.alerts.test_freshness import row
 from kpi_pipeline_tests.cli.running import Kpi, days_ago
 from kpi_pipeline_tests.db.stocked import imported, record
+from kpi_pipeline_tests.gateway.test_freshness import row
 
 pytestmark = pytest.mark.server
 

@@ -91,7 +91,7 @@ def test_one_error_among_warnings_makes_it_an_error_and_comes_first() -> None:
 
 def test_only_three_of_many_are_named() -> None:
     found = checked(unknown=[f"main {number}: Workspace" for number in range(110, 115)])
-    assert "problems: main 110: Workspace, main 111: Workspace, main 112: Workspace, … and 2 " in (
+    assert "problems: main 110: Workspace, main 111: Workspace, main 112: Workspace and 2 " in (
         found.description
     )
 
