@@ -1,4 +1,8 @@
-"""The specs of the asset checks: the asset and the meaning of each."""
+"""The specs of the asset checks: the asset and the meaning of each.
+
+They are unpartitioned, and cover all clients: checks over partitions are a preview in Dagster, and
+wrong for a run over a range.
+"""
 
 from collections.abc import Mapping
 
