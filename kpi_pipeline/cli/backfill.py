@@ -10,12 +10,13 @@ import typer
 from rich.console import Console
 
 from kpi_pipeline.app import AppContext, open_app
-from kpi_pipeline.cli.common import Workspaces, err, exit_unless, out, some_of
+from kpi_pipeline.cli.common import Workspaces, err, exit_unless, out
 from kpi_pipeline.cli.progress import BackfillProgress
 from kpi_pipeline.cli.report import SyncReport, print_report
 from kpi_pipeline.cli.sync import clients_to_fill
 from kpi_pipeline.db.metrics import MetricRow, read_metrics
 from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.domain.formatting import listed
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import NO_INSTANCE
 from kpi_pipeline.services.backfill_check import BackfillCheck, check_backfill, format_ranges
@@ -261,7 +262,7 @@ def _lines(report: BackfillReport) -> list[str]:
     elif status.name == "FAILED":
         lines.append(f"Dagster gave the backfill up: {status.error or 'no reason is known'}")
     if check.unreached:
-        lines.append(f"Not reached: {some_of(check.unreached, _CLIENTS_SHOWN)}.")
+        lines.append(f"Not reached: {listed(check.unreached, _CLIENTS_SHOWN)}.")
     counts = ", ".join(f"{check.rows(table):,} in {table}" for table in check.target.assets)
     if not check.gaps:
         # A client that failed keeps the rows that it had before.

@@ -1,6 +1,6 @@
 """What the commands share: options, the opened installation, and how they print."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
@@ -63,13 +63,6 @@ def exit_unless(good: bool) -> None:
 def print_warning(text: str) -> None:
     """Print a warning to standard error."""
     err.print(f"[yellow]Warning:[/yellow] {escape(text)}", soft_wrap=True)
-
-
-def some_of(names: Sequence[str], shown: int) -> str:
-    """The first `shown` of these names, and how many more there are."""
-    more = len(names) - shown
-    listed = ", ".join(names[:shown])
-    return f"{listed} and {more} more" if more > 0 else listed
 
 
 def cell(value: object) -> str:

@@ -8,8 +8,9 @@ from contextlib import ExitStack
 import typer
 
 from kpi_pipeline.app import AppContext, open_app
-from kpi_pipeline.cli.common import out, print_warning, some_of
+from kpi_pipeline.cli.common import out, print_warning
 from kpi_pipeline.db.clients import active_clients
+from kpi_pipeline.domain.formatting import listed
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.gateway.secrets import secret_setting, unknown_instances, without_secret
 from kpi_pipeline.instances import NO_INSTANCE
@@ -84,7 +85,7 @@ def missing_instances(app: AppContext) -> str | None:
     if not missing:
         return None
     named = "; ".join(
-        f"{name} ({some_of(missing[name], _CLIENTS_SHOWN)})" for name in sorted(missing)
+        f"{name} ({listed(missing[name], _CLIENTS_SHOWN)})" for name in sorted(missing)
     )
     return (
         "Some active clients cannot be fetched until KPI_BISON_INSTANCES contains their instance: "

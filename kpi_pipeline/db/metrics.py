@@ -33,6 +33,7 @@ from kpi_pipeline.db.tables import (
 from kpi_pipeline.db.upsert import upsert
 from kpi_pipeline.domain.calendar import fetch_period
 from kpi_pipeline.domain.columns import METRIC_COLUMNS
+from kpi_pipeline.domain.formatting import listed
 from kpi_pipeline.domain.metrics import ComputedRow, compute
 from kpi_pipeline.errors import KpiError
 
@@ -71,7 +72,7 @@ def recompute_projections(
     known = {(fact.workspace, fact.date) for fact in facts}
     if missing := _missing(workspaces, dates, known):
         raise KpiError(
-            f"{missing[0]} has no facts of {_listed(missing[1])}. "
+            f"{missing[0]} has no facts of {missing[1]}. "
             "Materialize raw_bison_stats for these dates, or all three assets together."
         )
     rows = compute(facts, read_targets(connection, workspaces), dates, tz)
@@ -102,7 +103,7 @@ def publish_metrics(
     known = {(workspace, day) for workspace, day in connection.execute(found)}
     if missing := _missing(workspaces, dates, known):
         raise KpiError(
-            f"{missing[0]} has no projections of {_listed(missing[1])}. "
+            f"{missing[0]} has no projections of {missing[1]}. "
             "Materialize kpi_projections for these dates, or all three assets together."
         )
     numbers = [*METRIC_COLUMNS, "monthly_kpi_target", "as_of"]
@@ -174,18 +175,12 @@ def _of(
 
 def _missing(
     workspaces: Sequence[str], dates: Sequence[date], known: Collection[tuple[str, date]]
-) -> tuple[str, list[date]] | None:
-    """The first client that lacks some of `dates`, and these."""
+) -> tuple[str, str] | None:
+    """The first client that lacks some of `dates`, and the first three of these, as text."""
     for workspace in workspaces:
-        if missing := [day for day in sorted(set(dates)) if (workspace, day) not in known]:
-            return workspace, missing
+        if missing := [f"{day}" for day in sorted(set(dates)) if (workspace, day) not in known]:
+            return workspace, listed(missing, 3)
     return None
-
-
-def _listed(days: Sequence[date]) -> str:
-    """The first three days, and how many more there are."""
-    shown = ", ".join(day.isoformat() for day in days[:3])
-    return shown if len(days) <= 3 else f"{shown} and {len(days) - 3} more"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ def listed(names: Sequence[str], most: int = _MOST_NAMED) -> str:
     """The first `most` names, and how many more there are."""
     shown = ", ".join(names[:most])
     left = len(names) - most
-    return f"{shown}, … and {left} more" if left > 0 else shown
+    return f"{shown} and {left} more" if left > 0 else shown
 
 
 def moment(instant: datetime, timezone: ZoneInfo) -> str:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from kpi_pipeline.db.facts import stored_days
 from kpi_pipeline.db.sync_log import SyncEntry, read_entries
 from kpi_pipeline.domain.calendar import consecutive_ranges
+from kpi_pipeline.domain.formatting import listed, period
 from kpi_pipeline.services.backfills import BackfillTarget
 
 _RANGES_SHOWN = 5
@@ -75,12 +76,7 @@ def check_backfill(
 
 def format_ranges(days: Sequence[date]) -> str:
     """Sorted days as text: ranges of consecutive days, the first five of them."""
-    parts = [
-        f"{first}" if first == last else f"{first} to {last}"
-        for first, last in consecutive_ranges(days)
-    ]
-    more = len(parts) - _RANGES_SHOWN
-    return ", ".join(parts[:_RANGES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return listed([period(*it) for it in consecutive_ranges(days)], _RANGES_SHOWN)
 
 
 def _merged(entries: Sequence[SyncEntry], dates: Sequence[date]) -> SyncEntry:
