@@ -1,4 +1,4 @@
-"""Backfills that tests invent: what they are for, how they stand, and a page that tells it."""
+"""Invented backfills: their targets and status, and a page that reports them."""
 
 import re
 import subprocess
@@ -50,7 +50,7 @@ def entry(workspace: str, error: str | None = None, **changed: Any) -> SyncEntry
 
 
 class ToldPage(DagsterPage):
-    """A page that gives these answers, one after the other, the last one again and again.
+    """A page that gives these answers in turn, and repeats the last one.
 
     An exception among them is raised. `asked` holds the variables of each query.
     """
@@ -76,7 +76,7 @@ def told(
     ended_at: float | None = None,
     error: str | None = None,
 ) -> dict[str, Any]:
-    """How Dagster tells of a backfill: for each asset, its targeted, filled and failed ones."""
+    """Dagster's answer about a backfill: targeted, filled and failed partitions by asset."""
     names = ("numPartitionsTargeted", "numPartitionsMaterialized", "numPartitionsFailed")
     return {
         "partitionBackfillOrError": {
@@ -93,7 +93,7 @@ def told(
 
 
 def told_target(assets: Sequence[str], partitions: Sequence[str] | None) -> dict[str, Any]:
-    """How Dagster tells what a backfill is for."""
+    """Dagster's answer about the target of a backfill."""
     targeted = None if partitions is None else {"partitionKeys": list(partitions)}
     return {
         "partitionBackfillOrError": {
@@ -112,7 +112,7 @@ def launched_run(
     tags: Mapping[str, str],
     status: DagsterRunStatus = DagsterRunStatus.STARTED,
 ) -> DagsterRun:
-    """A run as the daemon launches it, which no process carries out."""
+    """A run as the daemon launches it, without a process."""
     location = RegisteredCodeLocationOrigin("kpi_pipeline")
     job = RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), "__ASSET_JOB")
     run = create_run_for_test(instance, status=status, tags=dict(tags), remote_job_origin=job)
@@ -121,7 +121,7 @@ def launched_run(
 
 
 def launched(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """The id of a command's backfill, and the rest of that line, once the command says it."""
+    """The id of a command's backfill, and the rest of that line, once the command prints it."""
     assert process.stderr is not None
     for line in process.stderr:
         if found := re.match(r"Backfill (\w+): (.*)", line):
@@ -136,7 +136,7 @@ def finished(process: subprocess.Popen[str]) -> Result:
 
 
 class Clock:
-    """Stands still but while somebody sleeps; `then` is called after each sleep."""
+    """A clock that moves only by sleeping; `then` is called after each sleep."""
 
     def __init__(self, start: datetime = LAUNCHED) -> None:
         self._start = self._now = start

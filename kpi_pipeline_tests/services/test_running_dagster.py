@@ -29,7 +29,7 @@ KINDS = ("BACKFILL", "QUEUED_RUN_COORDINATOR")
 
 
 class FakePage:
-    """What Dagster's page tells of its code and of its daemon, over HTTP."""
+    """What Dagster's page says about its code and its daemon, over HTTP."""
 
     def __init__(self, heartbeats: Mapping[str, float | None]) -> None:
         self.heartbeats = dict(heartbeats)
@@ -50,7 +50,7 @@ class FakePage:
 
 
 class Starts:
-    """Stands in for `dagster_servers`: notes the port of each start."""
+    """Replaces `dagster_servers`, and records the port of each start."""
 
     def __init__(self) -> None:
         self.ports: list[int] = []
@@ -79,7 +79,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> Starts:
 
 @pytest.fixture
 def serve(stage: Stage) -> Iterator[Callable[[FakePage], Settings]]:
-    """Puts a page up; the settings whose port leads to it."""
+    """Serves a page; returns the settings with its port."""
     before = stage.app
 
     def put_up(page: FakePage) -> Settings:
@@ -100,7 +100,7 @@ def _settings(stage: Stage) -> Settings:
 
 
 def _beat(instance: DagsterInstance, at: datetime) -> dict[str, float | None]:
-    """Have the daemon give a sign of life; what its page tells then."""
+    """Have the daemon send heartbeats; what its page shows then."""
     for kind in KINDS:
         instance.add_daemon_heartbeat(DaemonHeartbeat(at.timestamp(), kind, "a-daemon"))
     return dict.fromkeys(KINDS, at.timestamp())
@@ -124,7 +124,7 @@ def test_the_page_that_shows_this_installations_daemon_is_joined(
     found = _joined(settings, instance, clock)
     assert (found.page.url, found.children) == (f"http://127.0.0.1:{settings.web_port}", ())
     assert (starts.ports, clock.slept()) == ([], 0)
-    # Others rely on the signs of life of what goes on running.
+    # Other commands rely on the heartbeats of what keeps running.
     assert {kind: it.timestamp for kind, it in instance.get_daemon_heartbeats().items()} == beats
 
 
@@ -172,7 +172,7 @@ def test_a_daemon_that_starts_after_its_page_is_waited_for(
         FakePage(dict.fromkeys(KINDS, (LAUNCHED - timedelta(seconds=7)).timestamp())),
         FakePage(dict.fromkeys(KINDS)),
     ],
-    ids=["at work", "never started"],
+    ids=["running", "never started"],
 )
 def test_a_page_of_another_installation_is_left_alone_and_another_port_is_taken(
     instance: DagsterInstance,
