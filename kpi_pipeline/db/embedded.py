@@ -7,7 +7,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import psutil
 from sqlalchemy import URL, make_url
 
 from kpi_pipeline.errors import KpiError
@@ -37,4 +39,20 @@ def embedded_server(state_dir: Path, database: str = "kpi") -> Iterator[URL]:
             f"{data / 'log'}, or set KPI_DATABASE_URL to a server of yours."
         ) from error
     with server:
-        yield make_url(server.get_uri(database=database)).set(drivername="postgresql+psycopg")
+        try:
+            yield make_url(server.get_uri(database=database)).set(drivername="postgresql+psycopg")
+        finally:
+            _forget_killed(server)
+
+
+def _forget_killed(server: Any) -> None:
+    """Remove dead processes from the server's list of its users, the last of which stops it.
+
+    A process that was killed is still on the list: the server would run on after all have ended.
+    """
+    with server._lock:
+        users = server.global_process_id_list
+        # No process has the id -1: this reads the list.
+        for pid in users.get_and_remove(-1):
+            if not psutil.pid_exists(pid):
+                users.get_and_remove(pid)
