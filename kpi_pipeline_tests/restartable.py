@@ -53,6 +53,9 @@ def restartable_server() -> Iterator[RestartableServer]:
     folder = Path(tempfile.mkdtemp(dir=os.environ[RUN]))
     try:
         prepare_server(folder)
+        with (folder / "postgres" / "postgresql.conf").open("a") as file:
+            # What is committed must outlive the crash of the server that `stop` is.
+            file.write("synchronous_commit = on\n")
         with embedded_server(folder, "postgres") as url:
             # The very object that runs it: there is one for each folder.
             server = RestartableServer(url, get_server(folder / "postgres"))
