@@ -8,7 +8,12 @@ from sqlalchemy import Connection
 
 from kpi_pipeline.checks.coverage import DAYS_TO_BE_COMPLETE
 from kpi_pipeline.checks.outcome import Check, Outcome, ProblemRow, Severity, outcome
-from kpi_pipeline.db.check_queries.plausible import OddRow, Volume, read_odd_rows, read_volumes
+from kpi_pipeline.db.check_queries.plausible import (
+    AnomalousRow,
+    Volume,
+    read_anomalies,
+    read_volumes,
+)
 from kpi_pipeline.domain.formatting import counted, listed
 
 # A reply that is marked again takes a few leads back. Sent mail stays sent, except for a test
@@ -31,7 +36,7 @@ def plausible(connection: Connection, today: date, until: date) -> Outcome:
     since = until - timedelta(days=DAYS_TO_BE_COMPLETE - 1)
     volumes = read_volumes(connection, until)
     found = [
-        *_contradictions(read_odd_rows(connection, since, today)),
+        *_contradictions(read_anomalies(connection, since, today)),
         *_same_totals(volumes),
         *_unusual_volumes(volumes),
     ]
@@ -57,7 +62,7 @@ _IF_ERRORS = (
 _IF_WARNINGS = "The rows are right: check the campaigns of these clients in Email Bison."
 
 
-def _contradictions(rows: Sequence[OddRow]) -> Iterator[_Found]:
+def _contradictions(rows: Sequence[AnomalousRow]) -> Iterator[_Found]:
     for row in rows:
         if row.negative:
             yield _error(row, "a number is below 0")
@@ -77,7 +82,7 @@ def _fell(before: int | None, after: int | None, by: int, percent: int) -> bool:
     return before - after > max(by, before * percent / 100)
 
 
-def _error(row: OddRow, problem: str) -> _Found:
+def _error(row: AnomalousRow, problem: str) -> _Found:
     found = {"workspace": row.workspace, "date": row.metric_date.isoformat(), "problem": problem}
     return Severity.ERROR, found
 

@@ -14,7 +14,7 @@ _NOT_NESTED = " OR ".join(
     for shorter, longer in ((7, 14), (14, 30))
 )
 
-_ODD_ROWS = text(f"""
+_ANOMALIES = text(f"""
     WITH rows AS (
         SELECT m.workspace, m.metric_date,
             {_NEGATIVE} AS negative, {_NOT_NESTED} AS not_nested,
@@ -52,7 +52,7 @@ _VOLUMES = text("""
 
 
 @dataclass(frozen=True)
-class OddRow:
+class AnomalousRow:
     """A row of client_metrics that contradicts itself or the row before it in its month.
 
     It has negative counts, a short window above the longer one, or month sums below those of the
@@ -86,10 +86,10 @@ class Volume:
     days_of_week: int
 
 
-def read_odd_rows(connection: Connection, since: date, until: date) -> list[OddRow]:
+def read_anomalies(connection: Connection, since: date, until: date) -> list[AnomalousRow]:
     """The implausible rows of active clients, the latest first."""
     period = {"since": since, "until": until}
-    return [OddRow(**row) for row in connection.execute(_ODD_ROWS, period).mappings()]
+    return [AnomalousRow(**row) for row in connection.execute(_ANOMALIES, period).mappings()]
 
 
 def read_volumes(connection: Connection, until: date) -> list[Volume]:
