@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from kpi_pipeline.alerts.summary import read_summary, summary_text
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.checks.outcome import Check
-from kpi_pipeline.cli.common import Day, date_of, opened_app, out, print_whole
+from kpi_pipeline.cli.common import Day, date_of, local_time, opened_app, out, print_whole
 from kpi_pipeline.db import alerts as stored_alerts
 from kpi_pipeline.db.alerts import AlertState, FailingReceiver
 from kpi_pipeline.db.clients import all_clients
@@ -79,7 +79,7 @@ def list_alerts() -> None:
     else:
         out.print("There is no problem to alert about.")
     for name, until in mutes.items():
-        out.print(f"Muted until {_local(until, app)}: {escape(name)}", soft_wrap=True)
+        out.print(f"Muted until {local_time(until, app.timezone)}: {escape(name)}", soft_wrap=True)
     for receiver in failing:
         out.print(_not_reached(receiver, app), soft_wrap=True)
 
@@ -105,7 +105,7 @@ def mute(
             )
         until = app.now() + length
         stored_alerts.mute(connection, name, until)
-    out.print(f"{escape(name)} is muted until {_local(until, app)}.", soft_wrap=True)
+    out.print(f"{escape(name)} is muted until {local_time(until, app.timezone)}.", soft_wrap=True)
 
 
 @commands.command("unmute")
@@ -149,7 +149,7 @@ def _table(states: list[AlertState], app: AppContext) -> Table:
             state.severity,
             escape(state.title),
             str(len(state.clients) or ""),
-            _local(state.since, app),
+            local_time(state.since, app.timezone),
             escape(", ".join(receivers)) or "no one yet",
         )
     return table
@@ -158,13 +158,9 @@ def _table(states: list[AlertState], app: AppContext) -> Table:
 def _not_reached(receiver: FailingReceiver, app: AppContext) -> str:
     return (
         f"[yellow]Unreachable:[/yellow] {escape(receiver.receiver)} has accepted nothing since "
-        f"{_local(receiver.failing_since, app)} ({receiver.tries} tries). `kpi alerts test` "
-        "tries it now."
+        f"{local_time(receiver.failing_since, app.timezone)} ({receiver.tries} tries). "
+        "`kpi alerts test` tries it now."
     )
-
-
-def _local(instant: datetime, app: AppContext) -> str:
-    return f"{instant.astimezone(app.timezone):%Y-%m-%d %H:%M}"
 
 
 def _why(service: object) -> str:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import typer
 from rich.console import Console
@@ -80,6 +81,11 @@ def cell(value: object) -> str:
             return value.isoformat()
         case _:
             return str(value)
+
+
+def local_time(instant: datetime | None, zone: ZoneInfo) -> str:
+    """The instant as text, in that time zone."""
+    return cell(None if instant is None else instant.astimezone(zone))
 
 
 def print_whole(table: Table, console: Console) -> None:

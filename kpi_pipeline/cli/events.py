@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.cli.common import Workspaces, cell, opened_app, out, print_whole
+from kpi_pipeline.cli.common import Workspaces, cell, local_time, opened_app, out, print_whole
 from kpi_pipeline.db.clients import pick_clients
 from kpi_pipeline.db.inbox import StoredEvent, read_newest
 from kpi_pipeline.domain.events.event import EventStatus
@@ -152,7 +152,7 @@ def _cells(event: StoredEvent, app: AppContext) -> list[str]:
     owner = event.workspace or f"{event.instance} {event.bison_workspace_id or '–'}"
     return [
         str(event.id),
-        cell(event.arrived_at.astimezone(app.timezone)),
+        local_time(event.arrived_at, app.timezone),
         escape(cell(event.event_type)),
         escape(owner),
         cell(event.business_date if event.metric else None),

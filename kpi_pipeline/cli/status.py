@@ -11,7 +11,7 @@ from rich.table import Table
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.checks.automation import automation_problems
 from kpi_pipeline.checks.freshness import Deadlines, FreshnessStatus, freshness_statuses
-from kpi_pipeline.cli.common import cell, exit_unless, opened_app, out, print_whole
+from kpi_pipeline.cli.common import cell, exit_unless, local_time, opened_app, out, print_whole
 from kpi_pipeline.db.check_results import StoredOutcome, read_outcomes
 from kpi_pipeline.db.sync_log import LastSync, SyncOfRun, last_syncs, read_history
 from kpi_pipeline.domain.formatting import counted, duration
@@ -88,7 +88,7 @@ def _print_clients(status: _Status, now: datetime, zone: ZoneInfo) -> None:
         sync = status.syncs.get(it.workspace)
         table.add_row(
             escape(it.workspace),
-            _local(it.as_of, zone),
+            local_time(it.as_of, zone),
             duration(now - it.as_of) if it.as_of else "–",
             f"[red]{escape('; '.join(it.problems))}[/red]" if it.problems else "[green]fresh[/]",
             "never" if sync is None else _sync(sync, zone),
@@ -97,7 +97,7 @@ def _print_clients(status: _Status, now: datetime, zone: ZoneInfo) -> None:
 
 
 def _sync(sync: LastSync, zone: ZoneInfo) -> str:
-    at = _local(sync.finished_at, zone)
+    at = local_time(sync.finished_at, zone)
     if sync.error is not None:
         return f"{at} [red]{escape(sync.error)}[/red]"
     key = f", {sync.key_used} key" if sync.key_used else ""
@@ -109,7 +109,7 @@ def _print_runs(runs: Sequence[SyncOfRun], zone: ZoneInfo) -> None:
     table = Table(*headings, title="The last runs")
     for it in runs:
         table.add_row(
-            _local(it.started_at, zone),
+            local_time(it.started_at, zone),
             f"{it.duration.total_seconds():.0f} s",
             "[green]ok[/green]" if it.status == "ok" else "[red]error[/red]",
             cell(it.n_ok),
@@ -124,15 +124,11 @@ def _print_runs(runs: Sequence[SyncOfRun], zone: ZoneInfo) -> None:
 def _print_checks(checks: Sequence[StoredOutcome], zone: ZoneInfo) -> None:
     failing = [it for it in checks if it.since is not None]
     last = max((it.checked_at for it in checks), default=None)
-    done = f"last checked {_local(last, zone)}" if last else "never checked"
+    done = f"last checked {local_time(last, zone)}" if last else "never checked"
     out.print(f"Checks: {len(checks) - len(failing)} of {len(checks)} pass, {done}.")
     for it in failing:
-        since = _local(it.since, zone)
+        since = local_time(it.since, zone)
         out.print(
             f"[red]✗[/red] {it.severity} {it.name} since {since}: {escape(it.description)}",
             soft_wrap=True,
         )
-
-
-def _local(instant: datetime | None, zone: ZoneInfo) -> str:
-    return "–" if instant is None else f"{instant.astimezone(zone):%Y-%m-%d %H:%M}"
