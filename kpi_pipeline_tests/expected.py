@@ -35,6 +35,7 @@ def expected_rows(
     now: datetime,
     *,
     as_of: Mapping[str, datetime] | None = None,
+    transport: httpx.BaseTransport | None = None,
 ) -> dict[tuple[str, date], Row]:
     """The number columns of each (workspace, metric date), as they stand after a sync at `now`.
 
@@ -48,7 +49,7 @@ def expected_rows(
     """
     today = now.astimezone(tz).date()
     rows = {}
-    with httpx.Client(base_url=base_url, timeout=30) as http:
+    with httpx.Client(base_url=base_url, timeout=30, transport=transport) as http:
         for slug, (bison_id, key, target) in workspaces.items():
             bison = _Workspace(http, key or _new_key(http, master_key, bison_id))
             asked_at = (as_of or {}).get(slug, now)

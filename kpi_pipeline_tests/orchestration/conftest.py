@@ -12,7 +12,8 @@ from kpi_pipeline.db.vault import Vault, new_secret_key
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.orchestration.partitions import sync_workspace_partitions
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, receiving
+from kpi_pipeline_tests.agency import open_agency
+from kpi_pipeline_tests.bison_sandbox.receiver import Receiver
 from kpi_pipeline_tests.bison_sandbox.running import Stage, bison_on, options
 from kpi_pipeline_tests.conftest import instance_of
 from kpi_pipeline_tests.orchestration.desk import Desk
@@ -22,7 +23,6 @@ from kpi_pipeline_tests.orchestration.installation import (
     instance_in_files,
     temporary_instance,
 )
-from kpi_pipeline_tests.sync.support import open_agency
 
 
 @pytest.fixture(autouse=True)
@@ -76,12 +76,6 @@ def installation(
             monkeypatch.setenv(name, value)
         app = AppContext(load_settings(), engine, Vault(SecretStr(secret_key)))
         yield Installation(open_agency(app, bison, date(2020, 1, 1)), instance)
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving() as opened:
-        yield opened
 
 
 @pytest.fixture

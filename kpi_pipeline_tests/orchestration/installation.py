@@ -22,7 +22,7 @@ from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.orchestration.partitions import WORKSPACE, sync_workspace_partitions
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline.sync.scope import KpiAsset
-from kpi_pipeline_tests.sync.support import Agency
+from kpi_pipeline_tests.agency import Agency
 
 ASSETS = [step.value for step in KpiAsset]
 

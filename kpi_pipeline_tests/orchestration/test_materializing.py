@@ -1,6 +1,5 @@
 """Runs of the real definitions: what turns green, what red, and what a failed run says."""
 
-from datetime import timedelta
 from itertools import pairwise
 
 import pytest
@@ -8,8 +7,8 @@ import pytest
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.orchestration.runs import RANGE_END, RANGE_START
 from kpi_pipeline.sync.scope import KpiAsset
+from kpi_pipeline_tests.agency import differences
 from kpi_pipeline_tests.orchestration.installation import ASSETS, Installation, cells, counts
-from kpi_pipeline_tests.sync.support import differences
 
 pytestmark = pytest.mark.runs
 
@@ -193,14 +192,3 @@ def test_a_partition_of_a_client_that_is_gone_fails_with_a_sentence(
 
     assert not result.success
     assert installation.failure(result).startswith("There is no client nobody.")
-
-
-def test_a_missing_database_is_told_as_a_sentence(
-    installation: Installation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("KPI_DATABASE_URL")
-    yesterday = installation.today - timedelta(days=1)
-
-    result = installation.run(partition=f"{yesterday}|{installation.workspaces[0]}")
-
-    assert installation.failure(result).startswith("KPI_DATABASE_URL is not set")

@@ -7,10 +7,10 @@ from kpi_pipeline.app import open_app
 from kpi_pipeline.db.vault import new_secret_key
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import load_settings
+from kpi_pipeline_tests.agency import Agency, open_agency
 from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.cli.running import address
 from kpi_pipeline_tests.conftest import NOW, instance_of
-from kpi_pipeline_tests.sync.support import Agency, open_agency
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from kpi_pipeline_tests.agency import SERIES
 from kpi_pipeline_tests.bison_sandbox.running import WORKSPACES, Bison
 from kpi_pipeline_tests.cli.running import wait_until
 from kpi_pipeline_tests.processes import worker as program
 from kpi_pipeline_tests.processes.tasks import Outcome, Reading, Task
-from kpi_pipeline_tests.sync.support import SERIES
 
 Days = Mapping[date, Mapping[str, int]]
 

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import Engine, Table, func, select, update
 
 from kpi_pipeline.db.tables import bison_call_slots, bison_master_key_leases
+from kpi_pipeline_tests.agency import SERIES, Agency
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, Bison
 from kpi_pipeline_tests.cli.running import wait_until
 from kpi_pipeline_tests.processes.running import arrivals, at_work, series_calls, truth
 from kpi_pipeline_tests.processes.tasks import Reading, Task
-from kpi_pipeline_tests.sync.support import SERIES, Agency
 
 FIRST, LAST = TODAY - timedelta(days=5), TODAY
 CALL_SECONDS = 5

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from kpi_pipeline_tests.agency import Agency
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, Bison
 from kpi_pipeline_tests.db.slots import LEASE_SECONDS, note_slots, slots_of
 from kpi_pipeline_tests.processes.running import Arrival, arrivals, at_work, errors
 from kpi_pipeline_tests.processes.tasks import Reading, Task
-from kpi_pipeline_tests.sync.support import Agency
 
 CALLS_PER_SECOND = 5
 CALLS_EACH = 30
@@ -22,7 +22,7 @@ SECOND = timedelta(seconds=1)
 @pytest.fixture(autouse=True)
 def _paced(agency: Agency, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KPI_BISON_CALLS_PER_SECOND", str(CALLS_PER_SECOND))
-    # A slot is leased for 30 s longer than a call may take; the noting of turns reckons with it.
+    # A slot is leased for 30 s longer than a call may take; the noted slots are based on that.
     monkeypatch.setenv("KPI_BISON_TIMEOUT_SECONDS", str(LEASE_SECONDS - 30))
     note_slots(engine)
 
@@ -52,18 +52,18 @@ def calls_of_both(agency: Agency, bison: Bison, folder: Path) -> list[Arrival]:
     return arrivals(bison)
 
 
-def assert_the_rate_is_kept(turns: Sequence[datetime], calls: Sequence[Arrival]) -> None:
+def assert_the_rate_is_kept(slots: Sequence[datetime], calls: Sequence[Arrival]) -> None:
     """Never more than five calls in any second.
 
-    A turn is the moment at which a call may leave, told by the database without any delay; turns
+    A slot is the moment at which a call may leave, noted by the database without any delay; slots
     keep to the rate without exception. On its way a call can be held up, by a connection that is
     still to be opened or by a busy machine. The pace leaves room for a tenth of a second of that; a
     machine that stops for longer is forgiven once.
     """
     moments = [call.at for call in calls]
-    assert len(moments) == len(turns)
-    assert all(turn <= moment for turn, moment in zip(turns, moments, strict=True))
-    assert crowded_seconds(turns) == []
+    assert len(moments) == len(slots)
+    assert all(slot <= moment for slot, moment in zip(slots, moments, strict=True))
+    assert crowded_seconds(slots) == []
     settled = [moment for moment in moments if moment >= moments[0] + SECOND]
     assert len(crowded_seconds(settled)) <= 1
 

@@ -8,10 +8,10 @@ import pytest
 
 from kpi_pipeline.sync.run import ClientOutcome, run_sync
 from kpi_pipeline.sync.scope import PartitionBlock
+from kpi_pipeline_tests.agency import ALL_ASSETS, SERIES, Agency, differences
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, Bison, Stage, bison_on, options
 from kpi_pipeline_tests.conftest import NOW
 from kpi_pipeline_tests.processes.running import Arrival, series_calls
-from kpi_pipeline_tests.sync.support import ALL_STEPS, SERIES, Agency, differences
 
 # Scaled down: a series of the largest workspaces can take 30 s.
 SLOW_SECONDS = 7.0
@@ -39,7 +39,7 @@ class Round:
         run_sync(
             self.agency.app,
             PartitionBlock(workspaces, [TODAY]),
-            ALL_STEPS,
+            ALL_ASSETS,
             run_id=f"at {instant}",
             on_done=self._note,
         )

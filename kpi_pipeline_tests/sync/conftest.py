@@ -1,15 +1,26 @@
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.bison import calls
+from kpi_pipeline.bison import BisonClient, calls
 from kpi_pipeline.retry import Backoff
-from kpi_pipeline_tests.bison_sandbox.running import Bison
-from kpi_pipeline_tests.sync.support import Agency, open_agency
+from kpi_pipeline_tests.agency import Agency, open_agency
+from kpi_pipeline_tests.bison_sandbox.running import AsyncShortcut, Bison
 
 
-@pytest.fixture(autouse=True)
-def _no_pauses_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "BACKOFF", Backoff(first=0, longest=0, jitter=0))
+@pytest.fixture(scope="package", autouse=True)
+def _shortcuts() -> Iterator[None]:
+    """No pauses between tries, and every call of the app takes the shortcut into the sandbox."""
+
+    def client(*arguments: Any, **named: Any) -> BisonClient:
+        return BisonClient(*arguments, **named, transport=AsyncShortcut())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calls, "BACKOFF", Backoff(first=0, longest=0, jitter=0))
+        patch.setattr("kpi_pipeline.app.BisonClient", client)
+        yield
 
 
 @pytest.fixture

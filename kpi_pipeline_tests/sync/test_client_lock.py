@@ -6,8 +6,8 @@ import time
 from sqlalchemy import text
 
 from kpi_pipeline.db.locks import lock_client
+from kpi_pipeline_tests.agency import Agency, errors
 from kpi_pipeline_tests.bison_sandbox.running import TODAY
-from kpi_pipeline_tests.sync.support import Agency, errors
 
 _WAITING = text(
     "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "

@@ -9,8 +9,8 @@ import pytest
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.sync.run import ClientOutcome, run_sync
 from kpi_pipeline.sync.scope import BackfillScope, KpiAsset, PartitionBlock
+from kpi_pipeline_tests.agency import SERIES, Agency, differences, errors
 from kpi_pipeline_tests.conftest import NOW
-from kpi_pipeline_tests.sync.support import SERIES, Agency, differences, errors
 
 YESTERDAY = date(2026, 3, 17)
 DATES = days_between(YESTERDAY - timedelta(days=2), YESTERDAY)

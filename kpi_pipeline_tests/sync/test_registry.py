@@ -11,10 +11,10 @@ from kpi_pipeline.db.tables import clients
 from kpi_pipeline.db.vault import Vault, new_secret_key
 from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline.sync.registry import RegistryReport, refresh_registry
+from kpi_pipeline_tests.agency import WHO_AM_I, Agency, Bystander
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, Stage
 from kpi_pipeline_tests.conftest import NOW, instance_of
 from kpi_pipeline_tests.db.stocked import api_key, imported, record
-from kpi_pipeline_tests.sync.support import WHO_AM_I, Agency, Bystander
 
 LATER = NOW + timedelta(hours=1)
 
@@ -129,7 +129,7 @@ def test_a_key_under_another_encryption_key_is_reported_and_the_others_are_check
     agency: Agency,
 ) -> None:
     stranger, slug = Vault(SecretStr(new_secret_key())), agency.keyed[4]
-    other = agency.with_deployment(vault=stranger)
+    other = agency.with_app(vault=stranger)
     other.give_key(slug, str(agency.key(slug)))
 
     report = refresh(agency)

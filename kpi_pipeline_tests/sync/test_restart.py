@@ -15,9 +15,9 @@ from kpi_pipeline.db.engine import ensure_database, open_engine
 from kpi_pipeline.db.migrate import upgrade
 from kpi_pipeline.db.sync_log import read_entries
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline_tests.agency import SERIES, differences, errors, open_agency
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, Bison, Stage
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
-from kpi_pipeline_tests.sync.support import SERIES, differences, errors, open_agency
 
 pytestmark = pytest.mark.server
 

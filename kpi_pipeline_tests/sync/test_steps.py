@@ -15,10 +15,10 @@ from kpi_pipeline.db.tables import (
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.inbox.ingest import inbox_of, ingest
 from kpi_pipeline.sync.scope import KpiAsset
+from kpi_pipeline_tests.agency import Agency, errors, without, write
 from kpi_pipeline_tests.bison_sandbox.running import TODAY
 from kpi_pipeline_tests.conftest import NOW
 from kpi_pipeline_tests.domain.bodies import lead
-from kpi_pipeline_tests.sync.support import Agency, errors, without, write
 
 DATES = days_between(TODAY - timedelta(days=2), TODAY)
 RECOMPUTE = [KpiAsset.PROJECTIONS, KpiAsset.METRICS]

@@ -16,13 +16,8 @@ from kpi_pipeline.errors import KpiError
 from kpi_pipeline.inbox.ingest import inbox_of, ingest
 from kpi_pipeline.sync.run import ClientOutcome, run_sync
 from kpi_pipeline.sync.scope import PartitionBlock
-from kpi_pipeline_tests.bison_sandbox.running import TODAY, Stage
-from kpi_pipeline_tests.conftest import NOW
-from kpi_pipeline_tests.db.stocked import imported, record
-from kpi_pipeline_tests.domain.bodies import lead
-from kpi_pipeline_tests.inbox.support import BROKEN_OFF, FULL_DISK, SHUT_DOWN, TIMED_OUT
-from kpi_pipeline_tests.sync.support import (
-    ALL_STEPS,
+from kpi_pipeline_tests.agency import (
+    ALL_ASSETS,
     PLANS,
     SERIES,
     WHO_AM_I,
@@ -33,6 +28,11 @@ from kpi_pipeline_tests.sync.support import (
     errors,
     of_clients,
 )
+from kpi_pipeline_tests.bison_sandbox.running import TODAY, Stage
+from kpi_pipeline_tests.conftest import NOW
+from kpi_pipeline_tests.db.stocked import imported, record
+from kpi_pipeline_tests.domain.bodies import lead
+from kpi_pipeline_tests.inbox.support import BROKEN_OFF, FULL_DISK, SHUT_DOWN, TIMED_OUT
 
 DATES = days_between(TODAY - timedelta(days=1), TODAY)
 LATER = NOW + timedelta(minutes=30)
@@ -163,7 +163,7 @@ def test_trouble_that_nobody_foresaw_stays_with_its_client_too(
     victim, *healthy = agency.some
     vault = _PoisonedVault(agency.app.vault, victim)
     agency = agency.moved_to(LATER)
-    poisoned = agency.with_deployment(vault=vault)
+    poisoned = agency.with_app(vault=vault)
 
     with caplog.at_level(logging.ERROR, "kpi_pipeline"):
         outcomes = poisoned.sync(DATES, agency.some)
@@ -280,7 +280,7 @@ def test_each_outcome_is_told_and_logged_while_the_others_are_still_at_work(
     clients = agency.keyed[:4]
     agency.revoke(clients[2])
     block = PartitionBlock(clients, DATES)
-    run_sync(agency.app, block, ALL_STEPS, run_id="watched", on_done=on_done)
+    run_sync(agency.app, block, ALL_ASSETS, run_id="watched", on_done=on_done)
 
     assert sorted(seen) == sorted((slug, 1, 0 if slug == clients[2] else 2) for slug in clients)
 

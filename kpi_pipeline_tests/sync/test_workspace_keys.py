@@ -3,9 +3,7 @@
 from datetime import timedelta
 
 from kpi_pipeline.db.clients_csv import parse
-from kpi_pipeline_tests.bison_sandbox.running import TODAY, Stage
-from kpi_pipeline_tests.conftest import NOW
-from kpi_pipeline_tests.sync.support import (
+from kpi_pipeline_tests.agency import (
     PLANS,
     SERIES,
     WHO_AM_I,
@@ -15,6 +13,8 @@ from kpi_pipeline_tests.sync.support import (
     of_clients,
     write,
 )
+from kpi_pipeline_tests.bison_sandbox.running import TODAY, Stage
+from kpi_pipeline_tests.conftest import NOW
 
 
 def test_a_key_is_compared_with_the_registry_before_its_first_numbers_and_once(

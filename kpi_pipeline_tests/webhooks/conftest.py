@@ -12,11 +12,11 @@ from kpi_pipeline.db.vault import new_secret_key
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import load_settings
+from kpi_pipeline_tests.agency import Agency, open_agency
 from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage, bison_on, options
 from kpi_pipeline_tests.cli.running import address
 from kpi_pipeline_tests.conftest import instance_of
 from kpi_pipeline_tests.end_to_end.starting import calm_zone
-from kpi_pipeline_tests.sync.support import Agency, open_agency
 
 OpenAgency = Callable[[URL], Agency]
 

@@ -10,9 +10,9 @@ from sqlalchemy import text
 
 from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.migrate import upgrade
+from kpi_pipeline_tests.agency import Agency
 from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
-from kpi_pipeline_tests.sync.support import Agency
 from kpi_pipeline_tests.webhooks.conftest import agency_on, today_of
 from kpi_pipeline_tests.webhooks.sending import Gateway, gateways
 

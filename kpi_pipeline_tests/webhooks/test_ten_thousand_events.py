@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import text
 
 from kpi_pipeline.domain.clock import utc_now
+from kpi_pipeline_tests.agency import Agency, Rows, differences
 from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.expected import expected_rows
-from kpi_pipeline_tests.sync.support import Agency, Rows, differences
 from kpi_pipeline_tests.webhooks.conftest import today_of
 from kpi_pipeline_tests.webhooks.sending import Gateway, Lead, Ledger, gateways, send
 

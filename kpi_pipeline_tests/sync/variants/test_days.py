@@ -6,9 +6,13 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from kpi_pipeline.db.tables import client_metrics, sending_plans
-from kpi_pipeline_tests.sync.support import Agency
-from kpi_pipeline_tests.sync.variants.cases import Scene
-from kpi_pipeline_tests.sync.variants.checks import DATES, assert_right, what_is_right
+from kpi_pipeline_tests.agency import Agency
+from kpi_pipeline_tests.sync.variants.scenes import (
+    DATES,
+    assert_right,
+    three_clients,
+    what_is_right,
+)
 
 _CHICAGO = ZoneInfo("America/Chicago")
 _TODAY, _TOMORROW = "emails_scheduled_today", "emails_scheduled_tomorrow"
@@ -27,7 +31,7 @@ def test_a_day_without_a_plan_is_a_zero_in_whichever_way_it_is_told(
 ) -> None:
     now = datetime(2026, 3, day, 15, tzinfo=_CHICAGO)
     agency = first_night.moved_to(now.astimezone(UTC))
-    clients, dates = Scene(agency, "all").clients, [now.date()]
+    clients, dates = three_clients(agency), [now.date()]
     right = what_is_right(agency, dates, clients)
     agency.bison.variants(empty_plan=empty_plan)
 
@@ -46,7 +50,7 @@ def test_a_plan_of_an_evening_that_may_be_tomorrows_is_not_taken_for_todays(
     evening = datetime(2026, 3, 18, 19, 30, tzinfo=_CHICAGO)
     agency = first_night.moved_to(evening.astimezone(UTC)).with_settings(bison_timezone=None)
     agency.bison.variants(day_zone=day_zone)
-    clients = Scene(agency, "all").clients
+    clients = three_clients(agency)
 
     agency.synced(DATES, clients)
 

@@ -8,21 +8,19 @@ import pytest
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.instances import InstanceSetting
+from kpi_pipeline_tests.agency import Agency, errors, of_clients, open_agency
 from kpi_pipeline_tests.bison_sandbox.running import Stage, bison_on, on_stage, options
 from kpi_pipeline_tests.conftest import instance_of
-from kpi_pipeline_tests.sync.support import Agency, errors, of_clients, open_agency
-from kpi_pipeline_tests.sync.variants.cases import (
+from kpi_pipeline_tests.sync.variants.scenes import (
+    DATES,
     GIVE_A_KEY,
     GIVE_A_MASTER_KEY,
     IS_IT_UP,
-    Scene,
-)
-from kpi_pipeline_tests.sync.variants.checks import (
-    DATES,
     LATER,
     assert_no_secret,
     assert_right,
     everything,
+    three_clients,
     what_is_right,
 )
 
@@ -35,7 +33,7 @@ class Pair:
     def __init__(self, main: Agency, second: Agency) -> None:
         self.main, self.second = main.moved_to(LATER), second.moved_to(LATER)
         self.instances = main.app.settings.bison_instances
-        self.of_main, self.of_second = Scene(main, "all").clients, Scene(second, "all").clients
+        self.of_main, self.of_second = three_clients(main), three_clients(second)
         self.before = everything(main)
 
     def swapped(self) -> tuple[InstanceSetting, InstanceSetting]:
@@ -77,7 +75,7 @@ def pair(app: AppContext, stage: Stage, second_stage: Stage) -> Iterator[Pair]:
         app = replace(app, settings=settings)
         main = open_agency(app, here)
         second = open_agency(app, there, instance="second")
-        clients = [*Scene(main, "all").clients, *Scene(second, "all").clients]
+        clients = [*three_clients(main), *three_clients(second)]
         main.synced(DATES, clients)
         yield Pair(main, second)
 

@@ -7,9 +7,9 @@ import pytest
 
 from kpi_pipeline.db.tables import client_api_keys, clients
 from kpi_pipeline.sync.registry import RegistryReport, refresh_registry
+from kpi_pipeline_tests.agency import Agency
 from kpi_pipeline_tests.bison_sandbox.running import WORKSPACES
-from kpi_pipeline_tests.sync.support import Agency
-from kpi_pipeline_tests.sync.variants.checks import assert_no_secret
+from kpi_pipeline_tests.sync.variants.scenes import assert_no_secret
 
 PAGING = ["page", "offer_cursor", "cursor", "whole", "changing"]
 # How many answers come before the last one of a list of 26.

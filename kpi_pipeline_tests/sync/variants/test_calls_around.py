@@ -1,21 +1,40 @@
-"""The calls around the series: the sending plans after it, and whose key it is before it."""
+"""The calls around the series: sending plans, and the check whose API key it is."""
 
 from typing import Any
 
-from kpi_pipeline_tests.sync.support import PLANS, WHO_AM_I
-from kpi_pipeline_tests.sync.variants.cases import (
+import pytest
+
+from kpi_pipeline_tests.agency import PLANS, WHO_AM_I, Agency
+from kpi_pipeline_tests.sync.variants.scenes import (
     CORRECT_THE_CSV,
     GIVE_A_KEY,
     IS_IT_UP,
     NOT_BELIEVED,
     SET_INACTIVE,
     Case,
+    Nights,
+    Right,
+    Scene,
     Switch,
+    assert_holds_alone,
+    delete_workspace,
     edited_to_other_id,
-    edited_to_own_id,
     fault,
-    given_anew,
+    import_key_again,
+    rows,
 )
+
+
+def edited_to_own_id(path: str, pointer: str) -> Switch:
+    """The victim's workspace id is in an answer as a text."""
+    return lambda scene: fault("edit", path, pointer=pointer, value=str(scene.own_id))(scene)
+
+
+def key_of_another(scene: Scene) -> None:
+    """The victim's listed API key is one of another workspace."""
+    body = {"workspace_id": scene.own_id, "to": scene.other_id}
+    scene.bison.http.post("/sandbox/keys/move", json=body).raise_for_status()
+
 
 _TEAM = "/data/team"
 
@@ -46,7 +65,7 @@ def _planned(what: str, **change: Any) -> Case:
 
 def _user(name: str, switch: Switch, *said: str, struck: int = 1) -> Case:
     seen = (f"{WHO_AM_I} {said[0]}", *said[1:]) if said else ()
-    return Case(name, (given_anew, switch), seen, struck=struck)
+    return Case(name, (import_key_again, switch), seen, struck=struck)
 
 
 CASES = (
@@ -134,4 +153,63 @@ CASES = (
         "whose a new key is, is answered at the second try",
         fault("status", WHO_AM_I, status=503, times=1),
     ),
+    Case(
+        "a new key was copied from another workspace",
+        (import_key_again, key_of_another),
+        (
+            f"{WHO_AM_I} shows that the key belongs to workspace {{other}} (",
+            "), not to {own}",
+            CORRECT_THE_CSV,
+        ),
+    ),
+    Case(
+        "the workspace of a client with a key was deleted",
+        (delete_workspace,),
+        ("answered 404 (record_not_found)", SET_INACTIVE),
+    ),
 )
+
+ALONE = (
+    Case(
+        "the workspace of a client without a key was deleted",
+        (delete_workspace,),
+        ("switch-workspace answered 404 (record_not_found)", SET_INACTIVE),
+        whose="keyless",
+    ),
+)
+
+
+@pytest.mark.parametrize("case", rows(ALONE))
+def test_alone_a_case_leaves_the_right_rows_or_those_that_were_there(
+    case: Case, an_hour_later: Agency, right: Right
+) -> None:
+    assert_holds_alone(case, an_hour_later, right)
+
+
+@pytest.mark.parametrize("case", rows(case for case in ALONE if case.said))
+def test_alone_a_failure_in_a_first_night_leaves_no_row_and_no_zero(
+    case: Case, first_night: Agency, right: Right
+) -> None:
+    assert_holds_alone(case, first_night, right)
+
+
+@pytest.mark.parametrize("case", rows(CASES))
+def test_a_client_keeps_its_rows_or_has_the_right_ones(case: Case, nights: Nights) -> None:
+    nights.assert_holds(case)
+    assert all(nights.rows_of(case).values())
+
+
+def test_every_other_client_of_these_nights_has_the_right_rows(nights: Nights) -> None:
+    nights.assert_others_are_right()
+
+
+@pytest.mark.parametrize("case", rows(case for case in CASES if case.said))
+def test_a_failure_in_a_clients_first_night_leaves_no_row_and_no_zero(
+    case: Case, first_nights: Nights
+) -> None:
+    first_nights.assert_holds(case)
+    assert not any(first_nights.rows_of(case).values())
+
+
+def test_every_other_client_of_these_first_nights_has_the_right_rows(first_nights: Nights) -> None:
+    first_nights.assert_others_are_right()

@@ -1,22 +1,38 @@
-"""A client without a key of its own, whose numbers come through the instance's master key."""
+"""A client without an API key of its own, whose numbers come through the master key."""
 
-from kpi_pipeline_tests.sync.support import PLANS, SERIES, SWITCH, WHO_AM_I
-from kpi_pipeline_tests.sync.variants.cases import (
+import pytest
+
+from kpi_pipeline_tests.agency import PLANS, SERIES, SWITCH, WHO_AM_I, Agency
+from kpi_pipeline_tests.sync.variants.scenes import (
     GIVE_A_MASTER_KEY,
     IS_IT_UP,
     NOT_BELIEVED,
     Case,
+    Right,
+    Scene,
     Switch,
+    assert_holds_alone,
     edited_to_other_id,
     fault,
-    move_user,
+    rows,
     variant,
 )
+
+
+def move_user(when: str, path: str, *, to_other: bool = True, **options: object) -> Switch:
+    """The user switches workspaces in the vendor's own pages, at a call with the master key."""
+
+    def switch(scene: Scene) -> None:
+        to = scene.other_id if to_other else scene.own_id
+        scene.bison.fault("move_user", path=path, key="master", when=when, to=to, **options)
+
+    return switch
+
 
 _LEAVE_IT = "Do not switch workspaces in Email Bison's own pages"
 
 
-# The switch, a look, the series, two plans, and another look.
+# The switch, a check, the series, two plans, and another check.
 _ONE_READING = 6
 
 
@@ -26,7 +42,7 @@ def _master(
     return Case(name, (switch,), said, whose="keyless", struck=struck, calls=calls)
 
 
-CASES = (
+ALONE = (
     Case("a switch takes two seconds", (variant(switch_seconds=2),), whose="keyless", slow=True),
     _master(
         "the user moves once, before the series",
@@ -47,7 +63,7 @@ CASES = (
         struck=4,
         calls=4 * _ONE_READING,
     ),
-    # By the plans the key is where it should be, and nothing but a first look tells of the series.
+    # By the plans the key is where it should be, and only the check before the series shows it.
     Case(
         "the user moves right after the switch, and comes back",
         (
@@ -59,7 +75,7 @@ CASES = (
         struck=3,
         calls=_ONE_READING + 1,
     ),
-    # It moves once in this run, between the two plans: what it does is the same in every run.
+    # It moves once in this run, between the two plans: that is the same in every run.
     _master(
         "the user is restless",
         variant(restless_user=0.1),
@@ -67,12 +83,12 @@ CASES = (
         calls=2 * _ONE_READING,
     ),
     _master(
-        "the second look shows another workspace once",
+        "the second check shows another workspace once",
         edited_to_other_id(WHO_AM_I, "/data/team/id", after=1, times=1),
         calls=2 * _ONE_READING,
     ),
     _master(
-        "the second look cannot be believed",
+        "the second check cannot be believed",
         fault("cut", WHO_AM_I, after=1),
         f"{WHO_AM_I} answered with something other than JSON",
         NOT_BELIEVED,
@@ -109,3 +125,10 @@ CASES = (
         NOT_BELIEVED,
     ),
 )
+
+
+@pytest.mark.parametrize("case", rows(ALONE))
+def test_alone_a_case_leaves_the_right_rows_or_those_that_were_there(
+    case: Case, an_hour_later: Agency, right: Right
+) -> None:
+    assert_holds_alone(case, an_hour_later, right)

@@ -1,4 +1,5 @@
-import asyncio
+"""The sandbox's 26 clients in an app of the test's own process, and their rows."""
+
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import copy
@@ -21,7 +22,7 @@ from kpi_pipeline.db.tables import (
 )
 from kpi_pipeline.sync.run import ClientOutcome, run_sync
 from kpi_pipeline.sync.scope import KpiAsset, PartitionBlock
-from kpi_pipeline_tests.bison_sandbox.running import Bison
+from kpi_pipeline_tests.bison_sandbox.running import Bison, Shortcut
 from kpi_pipeline_tests.expected import Row, expected_rows
 
 SERIES = "/api/workspaces/v1.1/line-area-chart-stats"
@@ -30,7 +31,7 @@ SWITCH = "/api/workspaces/v1.1/switch-workspace"
 PLANS = "/api/campaigns/sending-schedules"
 WHO_AM_I = "/api/users"
 
-ALL_STEPS = tuple(KpiAsset)
+ALL_ASSETS = tuple(KpiAsset)
 ROW_TABLES = (raw_bison_stats, kpi_projections, client_metrics)
 Rows = dict[tuple[str, date], Row]
 
@@ -61,13 +62,13 @@ class Agency:
 
     def moved_to(self, instant: datetime) -> "Agency":
         self.bison.freeze(instant.isoformat())
-        return self.with_deployment(now=lambda: instant)
+        return self.with_app(now=lambda: instant)
 
     def with_settings(self, **changed: object) -> "Agency":
         settings = self.app.settings.model_copy(update=changed)
-        return self.with_deployment(settings=settings)
+        return self.with_app(settings=settings)
 
-    def with_deployment(self, **changed: Any) -> "Agency":
+    def with_app(self, **changed: Any) -> "Agency":
         other = copy(self)
         other.app = replace(self.app, **changed)
         return other
@@ -76,11 +77,11 @@ class Agency:
         self,
         dates: Sequence[date],
         workspaces: Sequence[str] | None = None,
-        steps: Collection[KpiAsset] = ALL_STEPS,
+        assets: Collection[KpiAsset] = ALL_ASSETS,
         run_id: str = "a run",
     ) -> dict[str, ClientOutcome]:
         block = PartitionBlock(self.workspaces if workspaces is None else workspaces, dates)
-        outcomes = run_sync(self.app, block, steps, run_id=run_id)
+        outcomes = run_sync(self.app, block, assets, run_id=run_id)
         assert [outcome.workspace for outcome in outcomes] == list(block.workspaces)
         return {outcome.workspace: outcome for outcome in outcomes}
 
@@ -109,15 +110,16 @@ class Agency:
             dates,
             self.app.timezone,
             self.app.now(),
+            transport=Shortcut(),
         )
 
     def forget_calls(self) -> None:
         self.bison.http.delete("/sandbox/calls").raise_for_status()
 
     def calls(self) -> dict[str, list[Mapping[str, Any]]]:
-        """Bison's own log by client, in the order of arrival.
+        """Bison's own log by client, in order of arrival.
 
-        A rejected key is still its client's; a refused switch names nobody, and stands under "".
+        A rejected key is still its client's; a failed switch belongs to no client: its key is "".
         """
         slug_of_key = {
             int(key.split("|")[0]): slug for slug in self.keyed if (key := self.key(slug))
@@ -203,7 +205,7 @@ def of_clients(tables: Mapping[str, Rows], workspaces: Collection[str]) -> dict[
 
 
 class Bystander:
-    """Stands between a key's calls of one path and the sandbox, and answers in its place."""
+    """Answers a key's calls of one path in place of the sandbox."""
 
     def __init__(self, app: ASGIApp, key: str, path: str, status: int, body: bytes) -> None:
         self.calls = 0
@@ -225,27 +227,3 @@ class Bystander:
     def _stops(self, scope: Scope) -> bool:
         headers = dict(scope["headers"])
         return scope["path"] == self._path and headers.get(b"authorization") == self._authorization
-
-
-class Crowd:
-    """Lets all calls through, each held open for a moment, and counts those of a key at once."""
-
-    def __init__(self, app: ASGIApp, key: str) -> None:
-        self.most = 0
-        self.total = 0
-        self._under_way = 0
-        self._app = app
-        self._authorization = f"Bearer {key}".encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if dict(scope.get("headers", ())).get(b"authorization") != self._authorization:
-            await self._app(scope, receive, send)
-            return
-        self.total += 1
-        self._under_way += 1
-        self.most = max(self.most, self._under_way)
-        try:
-            await asyncio.sleep(0.01)
-            await self._app(scope, receive, send)
-        finally:
-            self._under_way -= 1
