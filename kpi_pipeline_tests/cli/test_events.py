@@ -157,15 +157,15 @@ def test_a_file_that_is_missing_or_incomplete_is_rejected_with_a_sentence(
     assert agency.events("id") == []
 
 
-def test_a_purge_drops_old_bodies_and_says_how_many(
+def test_a_purge_deletes_old_bodies_and_says_how_many(
     kpi: Kpi, agency: Agency, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agency.ingest(arrived(1, days=40), arrived(2, days=20), arrived(3))
     monkeypatch.setenv("KPI_EVENT_RETENTION_DAYS", "30")
     answer = kpi("events", "purge").answer()
-    assert answer == "The bodies of 1 events older than 30 days are dropped.\n"
+    assert answer == "The bodies of 1 events older than 30 days are deleted.\n"
     assert [it is None for it in agency.events("body")] == [True, False, False]
     answer = kpi("events", "purge", "--older-than-days", "0").answer()
-    assert answer == "The bodies of 2 events older than 0 days are dropped.\n"
+    assert answer == "The bodies of 2 events older than 0 days are deleted.\n"
     assert set(agency.events("body")) == {None}
     assert set(agency.events("status")) == {"applied"}
