@@ -64,10 +64,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
             item.add_marker("thorough")
     yield
 
-    def place(item: pytest.Item) -> int:
+    def place(item: pytest.Item) -> tuple[int, float]:
+        limit = item.get_closest_marker("timeout")
         if _ONE_AGENCY in item.nodeid:
-            return 0
-        return 1 if any(map(item.get_closest_marker, _SLOW)) else 2
+            kind = 0
+        else:
+            kind = 1 if any(map(item.get_closest_marker, _SLOW)) else 2
+        # Those that may take longest come first.
+        return kind, -limit.args[0] if limit else 0
 
     items.sort(key=place)
 
