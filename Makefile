@@ -1,5 +1,5 @@
-# Every target sets up what it needs by itself: a virtual environment in .venv, with the exact
-# versions of constraints.txt. It takes uv where it is installed, and venv and pip elsewhere.
+# Every target sets up what it needs: a virtual environment in .venv, with the exact versions of
+# constraints.txt. It uses uv where that is installed, and venv and pip elsewhere.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,8 +15,8 @@ help:
 	@echo "make test-newest   the Dagster layer's tests on the newest Dagster of its range"
 	@echo "make lint          lint and types alone"
 	@echo "make bench         the benchmarks, as tables; one of them: make bench ONLY=daily"
-	@echo "make screenshots   the pictures of the README, made anew"
-	@echo "make constraints   constraints.txt made anew from pyproject.toml (needs uv)"
+	@echo "make screenshots   take the pictures of the README again"
+	@echo "make constraints   write constraints.txt from pyproject.toml (needs uv)"
 	@echo "make clean         remove the virtual environment, caches, and ALL state in .kpi/"
 
 $(READY): pyproject.toml constraints.txt
@@ -34,16 +34,17 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	@$(BIN)/kpi demo
 
-# Three processes on two cores: a test mostly waits. Tests that share what they started stay
-# together: see conftest.py.
+# Three processes on two cores: a test with servers mostly waits. Tests that share what they
+# started stay together: see conftest.py.
 SIDE_BY_SIDE := -n 3 --no-loadscope-reorder
 
 test: lint
-	@$(BIN)/pytest -m "alone and not long"
+	@$(BIN)/pytest -m "alone and not long" kpi_pipeline_tests/processes
 	@$(BIN)/pytest $(SIDE_BY_SIDE) -m "not alone and not long"
 
 test-fast: $(READY)
-	@$(BIN)/pytest $(SIDE_BY_SIDE) -m "not (server or runs or browser or waits or alone or long)"
+	@$(BIN)/pytest -n 2 --no-loadscope-reorder \
+		-m "not (server or runs or browser or waits or alone or long)"
 
 test-long: $(READY)
 	@$(BIN)/pytest $(SIDE_BY_SIDE) --hypothesis-profile long -m "long or thorough"
