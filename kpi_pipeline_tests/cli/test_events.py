@@ -138,7 +138,7 @@ def test_the_instance_can_be_named_and_must_be_known(
     monkeypatch.setenv("KPI_BISON_INSTANCES", two)
     path = written(tmp_path / "a.jsonl", json.dumps(told(1)))
     unnamed = kpi("events", "ingest", path)
-    assert (unnamed.code, "several instances" in unnamed.err) == (1, True)
+    assert (unnamed.code, "Several instances are configured" in unnamed.err) == (1, True)
     assert agency.events("id") == []
     kpi("events", "ingest", path, "--instance", "main").answer()
     assert agency.events("instance", "status") == [("main", "applied")]
