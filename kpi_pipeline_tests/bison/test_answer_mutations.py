@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kpi_pipeline.bison import PeriodStats
 from kpi_pipeline_tests.bison.damages import Body, Path
-from kpi_pipeline_tests.bison.mutations import careful, damaged, encoded, every_damage
+from kpi_pipeline_tests.bison.mutations import careful, damaged, encoded, every_damage, examples
 from kpi_pipeline_tests.bison.reading import plan_read, series_read, stats_read, team_read
 from kpi_pipeline_tests.bison.support import DAY, LABELS
 from kpi_pipeline_tests.bison.valid_answers import (
@@ -95,10 +95,11 @@ def test_a_whole_answer_gives_its_numbers(kind: Kind, data: st.DataObject) -> No
     assert kind.read(Wire(encoded(valid.body))) == valid.truth
 
 
+@pytest.mark.thorough
 @of_every_kind
 def test_no_damage_to_the_structure_gives_other_numbers(kind: Kind) -> None:
     assert kind.read(Wire(encoded(kind.one.body))) == kind.one.truth
-    for body in every_damage(kind.one.body, kind.uncounted, kind.spared):
+    for body in examples(every_damage(kind.one.body, kind.uncounted, kind.spared)):
         assert kind.read(Wire(encoded(body))) in (kind.one.truth, None), body
 
 
@@ -125,10 +126,11 @@ def test_no_damage_to_the_bytes_or_the_envelope_gives_other_numbers(
     assert kind.read(wire) in (valid.truth, None)
 
 
+@pytest.mark.thorough
 @of_every_kind
 def test_an_answer_that_is_cut_off_anywhere_is_an_error(kind: Kind) -> None:
     text = encoded(kind.one.body)
-    for length in range(len(text)):
+    for length in examples(range(len(text))):
         assert kind.read(Wire(text[:length])) is None, text[:length]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpi_pipeline_tests.bison.damages import JUNK, Body
-from kpi_pipeline_tests.bison.mutations import careful, encoded, every_damage
+from kpi_pipeline_tests.bison.mutations import careful, encoded, every_damage, examples
 from kpi_pipeline_tests.bison.reading import list_read
 from kpi_pipeline_tests.bison.valid_answers import page
 from kpi_pipeline_tests.bison.wire import Wire, damaged_bytes, damaged_envelope
@@ -31,9 +31,10 @@ def test_whole_pages_give_the_whole_list() -> None:
     assert list_read(whole) == IDS
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("spoiled", [1, 2])
 def test_no_damage_to_the_structure_of_a_page_gives_another_list(spoiled: int) -> None:
-    for body in every_damage(page(IDS, spoiled, LAST_PAGE)):
+    for body in examples(every_damage(page(IDS, spoiled, LAST_PAGE))):
         assert list_read(with_page(spoiled, Wire(encoded(body)))) in (IDS, None), body
 
 
@@ -47,10 +48,11 @@ def test_no_damage_to_the_bytes_or_the_envelope_of_a_page_gives_another_list(
     assert list_read(with_page(spoiled, wire)) in (IDS, None)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("spoiled", [1, 2])
 def test_a_page_that_is_cut_off_anywhere_is_an_error(spoiled: int) -> None:
     text = encoded(page(IDS, spoiled, LAST_PAGE))
-    for length in range(len(text)):
+    for length in examples(range(len(text))):
         assert list_read(with_page(spoiled, Wire(text[:length]))) is None, text[:length]
 
 

@@ -50,7 +50,7 @@ def test_variants_are_read_as_the_kind_of_value_that_each_is() -> None:
         ("day_zone=Mars/Olympus", "Area/City"),
     ],
 )
-def test_a_wrong_manner_is_a_sentence_that_names_it(word: str, told: str) -> None:
+def test_a_wrong_variant_is_a_sentence_that_names_it(word: str, told: str) -> None:
     with pytest.raises(SandboxError) as refused:
         variants_from_words([word])
     assert repr(word) in str(refused.value)

@@ -151,7 +151,7 @@ def test_a_slow_call_whose_caller_leaves_ends_and_does_nothing(held: Bison, log:
     assert log == []
 
 
-def test_a_held_call_holds_up_nobody_else(held: Bison) -> None:
+def test_a_held_call_holds_up_no_other(held: Bison) -> None:
     held.fault("slow", seconds=60, times=1)
     held.fault("stall", times=1)
     with begun(held), begun(held):

@@ -59,7 +59,7 @@ def test_the_csv_lists_every_client_with_keys_that_work(bison: Bison) -> None:
         assert team["id"] == int(row["bison_workspace_id"])
 
 
-def test_a_frozen_clock_stands_still_until_it_runs_again(bison: Bison) -> None:
+def test_a_frozen_clock_stays_until_it_runs_again(bison: Bison) -> None:
     bison.freeze("2026-03-31T23:30:00-05:00")
     assert bison.http.get("/sandbox/setup").json()["today"] == "2026-03-31"
     bison.freeze("2026-04-01T05:00:00Z")
@@ -199,7 +199,7 @@ def test_the_log_never_holds_a_secret(bison: Bison) -> None:
 
 
 @pytest.mark.parametrize(("caller", "status"), [("127.0.0.1", 200), ("192.0.2.4", 403)])
-def test_the_setup_is_told_on_this_machine_alone(caller: str, status: int) -> None:
+def test_the_setup_is_shown_on_this_machine_alone(caller: str, status: int) -> None:
     async def ask() -> httpx.Response:
         # No other machine is at hand: the caller's address is given to the application directly.
         transport = httpx.ASGITransport(create_app(options()), client=(caller, 40_000))

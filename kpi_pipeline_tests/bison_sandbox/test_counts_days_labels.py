@@ -49,7 +49,7 @@ def as_texts(content: object) -> object:
     return str(content)
 
 
-def test_days_without_any_event_may_stand_under_no_label(bison: Bison) -> None:
+def test_days_without_any_event_may_be_missing_under_every_label(bison: Bison) -> None:
     zeros = lines(bison)
     days = [day for day, _ in zeros[0]["dates"]]
     empty = {

@@ -15,7 +15,7 @@ from kpi_pipeline_tests.bison_sandbox.running import Bison
 SECRET = "s3cr3t-of-the-receiver"
 
 
-def test_a_workspaces_hook_is_sent_the_body_that_the_marking_told(
+def test_a_workspaces_hook_is_sent_the_body_that_the_marking_returned(
     bison: Bison, receiver: Receiver
 ) -> None:
     row = bison.with_key()[0]
@@ -119,7 +119,7 @@ def test_a_delivery_that_fails_is_tried_six_times_at_growing_waits_and_given_up(
     assert bison.deliveries()["given_up"] == 1
 
 
-def test_where_nobody_listens_a_delivery_is_given_up_without_a_status(
+def test_without_a_server_a_delivery_is_given_up_without_a_status(
     bison: Bison, nowhere: str
 ) -> None:
     bison.variants(delivery_retry_seconds=0)
@@ -222,7 +222,7 @@ def test_the_type_of_an_event_comes_in_either_casing(
     assert sorted(map(json.dumps, bodies)) == sorted(map(json.dumps, events))
 
 
-def test_the_log_begins_anew_and_keeps_what_is_under_way(bison: Bison, receiver: Receiver) -> None:
+def test_the_log_is_cleared_and_keeps_what_is_pending(bison: Bison, receiver: Receiver) -> None:
     bison.parent_hook(f"{receiver.url}/in")
     row = bison.with_key()[0]
     bison.mark(row, leads=5)
@@ -240,7 +240,7 @@ def test_the_log_begins_anew_and_keeps_what_is_under_way(bison: Bison, receiver:
     assert bison.deliveries()["delivered"] == 1
 
 
-def test_no_secret_of_a_receiver_stands_in_the_log_or_in_what_is_logged(
+def test_no_secret_of_a_receiver_is_in_the_log_or_in_what_is_logged(
     bison: Bison, receiver: Receiver, nowhere: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)

@@ -57,7 +57,7 @@ def test_an_event_may_come_without_the_instances_address(bison: Bison) -> None:
     assert event["event"].keys() == {"type", "name", "workspace_id", "workspace_name"}
 
 
-def test_a_renamed_workspace_is_told_by_its_name_of_now(bison: Bison) -> None:
+def test_a_renamed_workspace_has_its_current_name(bison: Bison) -> None:
     row = bison.with_key()[0]
     path = f"/sandbox/workspaces/{row['bison_workspace_id']}/rename"
     bison.http.post(path, json={"name": "Ninth Wave"})

@@ -150,7 +150,7 @@ def test_one_place_of_an_answer_may_be_changed(
     assert edited[:2] + edited[3:] == lines[:2] + lines[3:]
 
 
-def test_an_element_may_stand_twice_in_an_answer(bison: Bison) -> None:
+def test_an_element_may_be_repeated_in_an_answer(bison: Bison) -> None:
     dates = bison.data(SERIES, **PERIOD)[0]["dates"]
     bison.fault("edit", pointer="/data/0/dates/0", repeat=True)
     assert bison.data(SERIES, **PERIOD)[0]["dates"] == [dates[0], *dates]

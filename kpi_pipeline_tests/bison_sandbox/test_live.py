@@ -81,7 +81,7 @@ def test_quiet_clients_have_no_lead_and_one_alone_has_all(workspaces: list[Works
     assert chances(7, [], MONDAY) == []
 
 
-def test_a_live_sandbox_marks_and_delivers_while_its_clock_stands_still(
+def test_a_live_sandbox_marks_and_delivers_while_its_clock_is_frozen(
     stage: Stage, receiver: Receiver
 ) -> None:
     with bison_on(stage, options(live=True, live_pace=50_000)) as bison:
@@ -109,7 +109,7 @@ def interested(bison: Bison) -> dict[int, int]:
     }
 
 
-def test_a_sandbox_is_not_live_unless_it_is_told_to_be(bison: Bison, receiver: Receiver) -> None:
+def test_a_sandbox_is_live_only_on_request(bison: Bison, receiver: Receiver) -> None:
     assert SandboxOptions().live is False
     bison.parent_hook(f"{receiver.url}/in")
     bison.mark(bison.with_key()[0])

@@ -32,7 +32,7 @@ def difference(before: dict[str, list[int]], after: dict[str, list[int]]) -> dic
     }
 
 
-def test_marked_leads_stand_in_todays_series_and_stats_from_that_moment_on(bison: Bison) -> None:
+def test_marked_leads_are_in_todays_series_and_stats_from_that_moment_on(bison: Bison) -> None:
     row = bison.with_key()[2]
     period = {"start_date": str(FIRST), "end_date": str(TODAY)}
     before = bison.series(FIRST, TODAY, key=row["api_key"])
@@ -176,7 +176,7 @@ def test_a_new_workspace_and_a_restored_one_have_their_marks(bison: Bison) -> No
         ({"deliver": None}, "deliver"),
     ],
 )
-def test_a_wrong_marking_is_refused_by_field_and_marks_nobody(
+def test_a_wrong_marking_is_refused_by_field_and_marks_no_lead(
     bison: Bison, body: dict[str, object], field: str
 ) -> None:
     row = bison.with_key()[0]

@@ -98,7 +98,7 @@ def test_a_revision_can_still_come_on_the_seventh_day(numbers: Numbers) -> None:
     )
 
 
-def test_a_closed_day_is_told_alike_all_through_one_business_day(numbers: Numbers) -> None:
+def test_a_closed_day_is_shown_alike_all_through_one_business_day(numbers: Numbers) -> None:
     yesterday = TODAY - timedelta(days=1)
     for profile in PROFILES[:5]:
         told = {one_day(numbers, profile, yesterday, instant) for instant in hours(TODAY, 120)}

@@ -28,7 +28,7 @@ DEFAULTS = {
 PERIOD = {"start_date": "2026-03-16", "end_date": "2026-03-17"}
 
 
-def test_variants_are_shown_changed_and_taken_back(bison: Bison) -> None:
+def test_variants_are_shown_changed_and_reset(bison: Bison) -> None:
     assert bison.http.get("/sandbox/variants").json() == DEFAULTS
     changed = bison.http.patch("/sandbox/variants", json={"paging": "whole", "switch_seconds": 1.5})
     assert changed.json() == DEFAULTS | {"paging": "whole", "switch_seconds": 1.5}

@@ -1,8 +1,11 @@
-"""An agency's clients, its inbox with a clock that is set by hand, and its rows."""
+"""Clients with facts in a database, their inbox with a clock set by hand, and its drop folder."""
 
-from collections.abc import Collection, Sequence
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,16 +19,17 @@ from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.domain.events.event import Event
+from kpi_pipeline.inbox.files import FilesReport, ingest_files
 from kpi_pipeline.inbox.ingest import Inbox, ingest
 from kpi_pipeline_tests.db.stocked import AS_OF, TODAY, rows_of, stock_facts
-from kpi_pipeline_tests.domain.bodies import CHICAGO
+from kpi_pipeline_tests.domain.bodies import CHICAGO, content
 
 URLS = {"main": "https://mail.example", "emea": "https://emea.example/"}
-# A quarter of an hour after the facts were asked for.
+# A quarter of an hour after the facts were fetched.
 LATER = AS_OF + timedelta(minutes=15)
 Rows = dict[tuple[str, date], dict[str, Any]]
 
-# Refuses any row of the client that counts more leads of a day than `most`.
+# Fails for any row of the client with more leads on a day than `most`.
 POISON = """
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -61,7 +65,7 @@ TIMED_OUT = "PERFORM set_config('transaction_timeout', '1', true); PERFORM pg_sl
 
 @dataclass
 class Agency:
-    """The clients of one database, and the moment `at` that its inbox takes for now."""
+    """The clients of one database; `at` is the inbox's current time."""
 
     engine: Engine
     vault: Vault
@@ -79,7 +83,7 @@ class Agency:
         return Inbox(self.engine, self.tz, lambda: self.at, self.urls, realtime=realtime)
 
     def ingest(self, *events: Event, realtime: bool = True) -> list[Receipt]:
-        """Take in events that came in together."""
+        """Ingest events that arrive together."""
         return ingest(self.inbox(realtime=realtime), events)
 
     def stock(
@@ -112,22 +116,22 @@ class Agency:
         return self.rows()[workspace, day][column]
 
     def events(self, *columns: str) -> list[Any]:
-        """These columns of each stored event, in the order in which they came in."""
+        """These columns of each stored event, in order of arrival."""
         rows = self.sql(f"SELECT {', '.join(columns)} FROM webhook_events ORDER BY id")
         return [row[0] if len(columns) == 1 else tuple(row) for row in rows]
 
     def sql(self, statement: str, **values: object) -> Sequence[Any]:
-        """Carry out a statement; its rows."""
+        """Execute a statement; return its rows."""
         with self.engine.begin() as connection:
             result = connection.execute(text(statement), values)
             return result.all() if result.returns_rows else []
 
     def poison(self, workspace: str, most: int) -> None:
-        """Let working out the client's rows fail from more than so many leads of a day on."""
+        """Let computing the client's rows fail if a day has more than `most` leads."""
         self.sql(POISON.format(workspace=workspace, most=most))
 
     def affected(self, workspaces: Collection[str]) -> dict[str, list[date]]:
-        """The dates that the waiting events of the clients change."""
+        """The dates that the clients' pending events change."""
         with self.engine.connect() as connection:
             return affected_dates(connection, workspaces, self.today)
 
@@ -135,3 +139,38 @@ class Agency:
 def moment(text_of_it: str) -> datetime:
     """An instant, from local time in Chicago with its offset, in UTC."""
     return datetime.fromisoformat(text_of_it).astimezone(UTC)
+
+
+# The drop folder; the files' clock is set by hand.
+WRITTEN = 1_000_000.0
+AT_REST = WRITTEN + 3
+
+
+def event(number: int, **changed: Any) -> dict[str, Any]:
+    data = {"lead": {"id": number}, "campaign": {"id": 3}}
+    return content("LEAD_INTERESTED", data, **changed)
+
+
+def drop(path: Path, text: str | bytes) -> Path:
+    """Write a file of that content at WRITTEN."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    os.utime(path, (WRITTEN, WRITTEN))
+    return path
+
+
+def lines(*contents: Mapping[str, Any] | str) -> str:
+    return "".join((it if isinstance(it, str) else json.dumps(it)) + "\n" for it in contents)
+
+
+def ingest_folder(agency: Agency, folder: Path, now: float = AT_REST) -> FilesReport:
+    return ingest_files(agency.inbox(), folder, sorted(agency.urls), now=lambda: now)
+
+
+def tree(folder: Path) -> list[str]:
+    """The relative paths of all files below."""
+    return sorted(str(it.relative_to(folder)) for it in folder.rglob("*") if it.is_file())
+
+
+def keys(agency: Agency) -> list[str]:
+    return [key.rsplit(" ", 2)[-2] for key in agency.events("idempotency_key")]

@@ -30,7 +30,7 @@ def stock_until(agency: Agency, yesterday: date, day: date) -> None:
 
 
 @pytest.mark.parametrize("name", FIRST)
-def test_a_lead_before_midnight_and_one_after_it_stand_on_their_own_days_and_months(
+def test_a_lead_before_midnight_and_one_after_it_count_on_their_own_days_and_months(
     agency: Agency, name: str
 ) -> None:
     day = FIRST[name]

@@ -62,7 +62,7 @@ def test_nothing_of_a_person_is_left_of_an_event_whatever_became_of_it(stocked: 
     assert [it for it in PERSONAL if it in stored] == []
 
 
-def test_worked_out_anew_after_a_purge_the_rows_are_the_same(stocked: Agency) -> None:
+def test_rows_recomputed_after_a_purge_are_the_same(stocked: Agency) -> None:
     stocked.ingest(personal(1), personal(2))
     before = stocked.rows()["harbor", TODAY]
     stocked.at = LATER + timedelta(hours=1)

@@ -38,7 +38,7 @@ def test_what_waits_or_was_set_aside_is_applied(stocked: Agency, status: str) ->
     assert stocked.events("tries", "reason") == [(0, None)]
 
 
-def test_what_nobody_has_a_client_for_is_left_until_there_is_one(stocked: Agency) -> None:
+def test_an_unmatched_event_stays_until_its_client_exists(stocked: Agency) -> None:
     stocked.ingest(lead(1, 103, LATER))
     assert replay(stocked.inbox()) == ReplayReport(events=1, applied=0, left=1)
     imported(stocked.engine, stocked.vault, record(103, "Newcomer"))

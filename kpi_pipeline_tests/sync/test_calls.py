@@ -75,7 +75,7 @@ def test_todays_sending_plan_is_never_asked_for_or_stored_with_past_dates(agency
     assert agency.table(sending_plans) == []
 
 
-def test_a_sending_plan_stands_on_todays_row_alone(agency: Agency) -> None:
+def test_a_sending_plan_is_on_todays_row_alone(agency: Agency) -> None:
     agency.synced(last_days(8), agency.some)
 
     plans = agency.table(sending_plans)
@@ -185,7 +185,7 @@ def test_an_outcome_tells_how_many_days_of_facts_were_fetched(agency: Agency) ->
     assert outcome.numbers[YESTERDAY].emails_sent == facts[slug, YESTERDAY]["sent"]
 
 
-def test_time_of_waiting_and_time_in_calls_stand_apart_in_the_log(agency: Agency) -> None:
+def test_time_of_waiting_and_time_in_calls_are_logged_separately(agency: Agency) -> None:
     slug = agency.keyed[0]
     told_to_wait = text(
         "INSERT INTO bison_pacing (instance, next_free_at) "

@@ -1,4 +1,4 @@
-"""Whoever writes a client's rows holds the client's lock, so that nobody undoes another's work."""
+"""A sync holds a client's lock while it writes the client's rows."""
 
 import threading
 import time
@@ -19,9 +19,9 @@ def test_a_sync_waits_for_a_client_whose_rows_somebody_holds_and_for_no_other(
     agency: Agency,
 ) -> None:
     held, other = agency.keyed[:2]
-    troubles: list[dict[str, str]] = []
+    failures: list[dict[str, str]] = []
     run = threading.Thread(
-        target=lambda: troubles.append(errors(agency.sync([TODAY], [held, other])))
+        target=lambda: failures.append(errors(agency.sync([TODAY], [held, other])))
     )
     with agency.app.engine.begin() as connection:
         lock_client(connection, held)
@@ -33,5 +33,5 @@ def test_a_sync_waits_for_a_client_whose_rows_somebody_holds_and_for_no_other(
         assert not any((held, TODAY) in rows for rows in agency.all_rows().values())
     run.join()
 
-    assert troubles == [{}]
+    assert failures == [{}]
     assert agency.rows().keys() == {(held, TODAY), (other, TODAY)}

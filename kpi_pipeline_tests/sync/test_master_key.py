@@ -50,15 +50,15 @@ def test_the_master_key_serves_one_client_after_another_and_is_verified_before_a
     agency.synced([TODAY], [*agency.keyless, *agency.keyed[:5]])
 
     master = [call for call in agency.bison.calls() if call["key"] == "master"]
-    turns = [
+    slots = [
         (workspace_id, [call["path"] for call in calls])
         for workspace_id, calls in groupby(master, key=lambda call: call["workspace_id"])
     ]
-    assert sorted(workspace_id for workspace_id, _ in turns) == sorted(
+    assert sorted(workspace_id for workspace_id, _ in slots) == sorted(
         agency.ids[slug] for slug in agency.keyless
     )
-    turn = [SWITCH, WHO_AM_I, SERIES, PLANS, PLANS, WHO_AM_I]
-    assert [paths for _, paths in turns] == [turn] * 3
+    reading = [SWITCH, WHO_AM_I, SERIES, PLANS, PLANS, WHO_AM_I]
+    assert [paths for _, paths in slots] == [reading] * 3
 
 
 def test_two_runs_at_once_never_have_two_calls_of_the_master_key_under_way(
@@ -66,10 +66,10 @@ def test_two_runs_at_once_never_have_two_calls_of_the_master_key_under_way(
 ) -> None:
     crowd = Crowd(stage.app, agency.bison.master_key)
     stage.app = crowd
-    troubles: list[dict[str, str]] = []
+    failures: list[dict[str, str]] = []
 
     def sync(run_id: str) -> None:
-        troubles.append(errors(agency.sync([TODAY], agency.keyless, run_id=run_id)))
+        failures.append(errors(agency.sync([TODAY], agency.keyless, run_id=run_id)))
 
     runs = [threading.Thread(target=sync, args=(f"run {number}",)) for number in (1, 2)]
     for run in runs:
@@ -77,7 +77,7 @@ def test_two_runs_at_once_never_have_two_calls_of_the_master_key_under_way(
     for run in runs:
         run.join()
 
-    assert troubles == [{}, {}]
+    assert failures == [{}, {}]
     assert crowd.most == 1
     assert crowd.total >= 2 * 3 * 6
     assert differences(agency.rows(), agency.expected([TODAY], agency.keyless)) == []
@@ -95,7 +95,7 @@ def test_a_keyless_client_whose_workspace_is_gone_does_not_stop_those_that_wait_
     assert {slug for slug, _ in agency.rows()} == set(others)
 
 
-def test_a_keyless_client_without_a_master_key_is_told_how_to_get_one(agency: Agency) -> None:
+def test_a_keyless_client_without_a_master_key_gets_the_remedy(agency: Agency) -> None:
     agency = agency.with_settings(
         bison_instances=(replace(instance_of(agency.bison), master_key=None),)
     )

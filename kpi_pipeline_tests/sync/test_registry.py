@@ -35,7 +35,7 @@ def test_a_registry_that_fits_has_nothing_to_report(agency: Agency) -> None:
     assert agency.verified_at(agency.keyed) == dict.fromkeys(agency.keyed, NOW)
 
 
-def test_a_workspace_that_nobody_imported_is_reported_and_not_added(agency: Agency) -> None:
+def test_an_unregistered_workspace_is_reported_and_not_added(agency: Agency) -> None:
     answer = agency.bison.http.post("/sandbox/workspaces", json={"name": "  Newcomer Ltd "})
     number = answer.json()["id"]
 
@@ -47,7 +47,7 @@ def test_a_workspace_that_nobody_imported_is_reported_and_not_added(agency: Agen
     assert len(agency.table(clients)) == 26
 
 
-def test_a_new_name_is_taken_over_and_the_key_of_the_client_stays(agency: Agency) -> None:
+def test_a_new_name_is_adopted_and_the_workspace_stays(agency: Agency) -> None:
     slug = agency.keyed[0]
     before = names(agency)
     agency.synced([TODAY], [slug])
@@ -213,7 +213,7 @@ def test_without_any_instance_the_active_clients_are_known_all_the_same(agency: 
     assert agency.calls() == {}
 
 
-def test_a_client_without_a_key_and_without_a_master_key_is_served_by_nobody(
+def test_a_client_without_a_key_and_without_a_master_key_is_unserved(
     agency: Agency,
 ) -> None:
     (instance,) = agency.app.settings.bison_instances

@@ -1,4 +1,4 @@
-"""A client's own key is compared with the registry before its numbers are believed."""
+"""A client's own API key is verified before its numbers are used."""
 
 from datetime import timedelta
 

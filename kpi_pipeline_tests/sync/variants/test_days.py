@@ -1,4 +1,4 @@
-"""Days without a plan, and evenings on which it is tomorrow already somewhere else."""
+"""Days without a sending plan, and evenings that may be tomorrow already in Email Bison."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -26,7 +26,7 @@ _TODAY, _TOMORROW = "emails_scheduled_today", "emails_scheduled_tomorrow"
         pytest.param(21, [_TODAY, _TOMORROW], id="a Saturday"),
     ],
 )
-def test_a_day_without_a_plan_is_a_zero_in_whichever_way_it_is_told(
+def test_a_day_without_a_plan_is_a_zero_in_either_form_of_the_answer(
     first_night: Agency, empty_plan: str, day: int, without_plan: list[str]
 ) -> None:
     now = datetime(2026, 3, day, 15, tzinfo=_CHICAGO)

@@ -1,4 +1,4 @@
-"""The registry's list of workspaces, in every way of paging: whole, or nothing is taken over."""
+"""The list of workspaces, in each kind of paging: complete, or the registry adopts nothing."""
 
 import asyncio
 from typing import Any
@@ -39,7 +39,7 @@ def refresh(agency: Agency) -> RegistryReport:
 
 
 @pytest.mark.parametrize("paging", PAGING)
-def test_new_names_are_taken_over_from_all_pages(agency: Agency, paging: str) -> None:
+def test_new_names_are_adopted_from_all_pages(agency: Agency, paging: str) -> None:
     before, new = names(agency), renamed(agency)
     agency.bison.variants(paging=paging)
 
@@ -52,7 +52,7 @@ def test_new_names_are_taken_over_from_all_pages(agency: Agency, paging: str) ->
     assert names(agency) == before | new
 
 
-def test_names_with_raw_control_characters_are_taken_over_on_one_line(agency: Agency) -> None:
+def test_names_with_raw_control_characters_are_adopted_on_one_line(agency: Agency) -> None:
     before, new = names(agency), renamed(agency)
     agency.bison.variants(control_characters=True)
 
@@ -72,7 +72,7 @@ def test_a_list_whose_last_answer_does_not_come_leaves_every_name_as_it_was(
     after = BEFORE_THE_LAST[paging]
     agency.bison.fault("status", path=WORKSPACES, after=after, status=502, html=True)
 
-    assert_nothing_is_taken_over(agency, "answered 502 at try 2 of 2")
+    assert_nothing_is_adopted(agency, "answered 502 at try 2 of 2")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_list_whose_last_answer_is_none_leaves_every_name_as_it_was(
     agency.bison.variants(paging=paging)
     agency.bison.fault(kind, path=WORKSPACES, after=BEFORE_THE_LAST[paging])
 
-    assert_nothing_is_taken_over(agency, said)
+    assert_nothing_is_adopted(agency, said)
 
 
 @pytest.mark.parametrize(
@@ -126,10 +126,10 @@ def test_a_list_that_is_not_whole_leaves_every_name_as_it_was(
     before_it = BEFORE_THE_LAST[paging]
     agency.bison.fault("edit", path=WORKSPACES, after=before_it, times=1, **change)
 
-    assert_nothing_is_taken_over(agency, said)
+    assert_nothing_is_adopted(agency, said)
 
 
-def assert_nothing_is_taken_over(agency: Agency, said: str) -> None:
+def assert_nothing_is_adopted(agency: Agency, said: str) -> None:
     renamed(agency)
     before = agency.table(clients), agency.table(client_api_keys)
 

@@ -1,7 +1,7 @@
-"""What came in is in the numbers at once: expected numbers are worked out by plain arithmetic.
+"""Ingested events are in the numbers at once; the expected numbers are plain arithmetic.
 
-The facts of Harbor hold 3 leads a day since the first of February, as of 20:00 UTC; an event that
-is taken in here arrived at 20:15.
+The facts of Harbor hold 3 leads a day since the first of February, as of 20:00 UTC; the
+events arrive at 20:15.
 """
 
 import random
@@ -20,7 +20,7 @@ RECEIVED, APPLIED = EventStatus.RECEIVED, EventStatus.APPLIED
 MONTH_SO_FAR = 3 * 18
 
 
-def test_a_lead_is_in_the_row_of_today_when_it_is_taken_in(agency: Agency) -> None:
+def test_a_lead_is_in_the_row_of_today_as_soon_as_it_is_ingested(agency: Agency) -> None:
     agency.stock(shown=[TODAY])
     (receipt,) = agency.ingest(lead(1, arrived_at=LATER))
     assert (receipt.status, receipt.is_new, receipt.reason) == (APPLIED, True, None)
@@ -141,7 +141,7 @@ def test_a_lead_counts_in_the_month_in_which_it_turned_interested_whatever_follo
     assert agency.number("positive_replies_mtd") == MONTH_SO_FAR + 1
 
 
-def test_a_late_event_reaches_a_row_of_today_that_stands_on_events_alone(agency: Agency) -> None:
+def test_a_late_event_reaches_a_row_of_today_that_has_events_alone(agency: Agency) -> None:
     agency.stock(last=TODAY - DAY, shown=[TODAY - DAY])
     agency.ingest(lead(1, arrived_at=LATER))
     agency.ingest(email_sent(1, AS_OF - DAY, LATER))

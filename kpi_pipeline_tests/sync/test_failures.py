@@ -1,4 +1,4 @@
-"""One client's trouble stays with that client: its rows stay, and everybody else's land."""
+"""One client's failure changes none of its rows, and all other clients are synced."""
 
 import logging
 from collections.abc import Collection
@@ -62,20 +62,20 @@ def test_a_rejected_key_and_a_deleted_workspace_leave_the_other_24_clients_alone
 
     outcomes = agency.sync(DATES, run_id="the bad night")
 
-    troubles = errors(outcomes)
-    assert troubles.keys() == {rejected, gone}
-    assert "401" in troubles[rejected]
-    assert "Give the client a valid api_key" in troubles[rejected]
-    assert "404" in troubles[gone]
-    assert "set the client inactive" in troubles[gone]
-    assert all(error.startswith(f"{slug}: ") for slug, error in troubles.items())
-    assert not any(outcomes[slug].numbers for slug in troubles)
-    healthy = [slug for slug in agency.workspaces if slug not in troubles]
+    failures = errors(outcomes)
+    assert failures.keys() == {rejected, gone}
+    assert "401" in failures[rejected]
+    assert "Give the client a valid api_key" in failures[rejected]
+    assert "404" in failures[gone]
+    assert "set the client inactive" in failures[gone]
+    assert all(error.startswith(f"{slug}: ") for slug, error in failures.items())
+    assert not any(outcomes[slug].numbers for slug in failures)
+    healthy = [slug for slug in agency.workspaces if slug not in failures]
     assert len(healthy) == 24
-    assert_only_the_healthy_are_new(agency, healthy, troubles, before)
+    assert_only_the_healthy_are_new(agency, healthy, failures, before)
     with agency.app.engine.connect() as connection:
         entries = {it.workspace: it for it in read_entries(connection, ["the bad night"])}
-    assert {slug: entry.error for slug, entry in entries.items() if entry.error} == troubles
+    assert {slug: entry.error for slug, entry in entries.items() if entry.error} == failures
     assert len(entries) == 26
     assert {(it.first_date, it.last_date, it.finished_at) for it in entries.values()} == {
         (DATES[0], DATES[-1], LATER)
@@ -105,7 +105,7 @@ def test_a_rejected_key_and_a_deleted_workspace_leave_the_other_24_clients_alone
         pytest.param(WHO_AM_I, 200, b'{"data": {"id": 1}}', "No number was taken", id="no team"),
     ],
 )
-def test_an_answer_that_fails_or_cannot_be_believed_changes_nothing(
+def test_an_answer_that_fails_or_is_not_valid_changes_nothing(
     agency: Agency, stage: Stage, path: str, status: int, body: bytes, said: str
 ) -> None:
     slug = agency.keyed[2]
@@ -142,7 +142,7 @@ def test_an_answer_that_fails_on_the_first_night_leaves_no_row_and_no_zero(
 
 
 class _PoisonedVault(Vault):
-    """Breaks, in a way that nobody foresaw, over one client's key."""
+    """Fails unexpectedly for one client's API key."""
 
     def __init__(self, vault: Vault, victim: str) -> None:
         self._vault = vault
@@ -155,7 +155,7 @@ class _PoisonedVault(Vault):
         return secret
 
 
-def test_trouble_that_nobody_foresaw_stays_with_its_client_too(
+def test_an_unexpected_error_stays_with_its_client_too(
     agency: Agency, caplog: pytest.LogCaptureFixture
 ) -> None:
     agency.synced(DATES, agency.some)
@@ -218,7 +218,7 @@ def test_a_key_that_was_stored_with_another_encryption_key_fails_its_client_alon
     assert outcomes[slug].api_calls == 0
 
 
-def test_a_client_of_an_instance_that_is_not_configured_is_told_so_and_fetched_from_no_other(
+def test_a_client_of_an_instance_that_is_not_configured_fails_and_is_fetched_from_no_other(
     agency: Agency,
 ) -> None:
     # The same id as a client of "main": its numbers must not come from that one's host.
@@ -253,7 +253,7 @@ def test_an_unknown_or_inactive_client_fails_alone(agency: Agency, known: bool, 
     assert logged == {healthy: "ok"} | ({"nobody": "error"} if known else {})
 
 
-def test_work_over_nobody_but_unknown_and_inactive_clients_does_not_begin(agency: Agency) -> None:
+def test_a_sync_of_unknown_and_inactive_clients_alone_does_not_start(agency: Agency) -> None:
     idle = record(9, "Nobody", active=False)
     imported(agency.app.engine, agency.app.vault, idle)
 
@@ -264,7 +264,7 @@ def test_work_over_nobody_but_unknown_and_inactive_clients_does_not_begin(agency
     assert agency.table(sync_log) == []
 
 
-def test_each_outcome_is_told_and_logged_while_the_others_are_still_at_work(
+def test_each_outcome_is_reported_and_logged_while_the_others_still_run(
     agency: Agency,
 ) -> None:
     agency = agency.with_settings(bison_concurrency=1)

@@ -1,4 +1,4 @@
-"""Each of the three steps alone: recomputing needs no call, and says what it lacks."""
+"""Each of the three assets alone: recomputing needs no call, and says which input is missing."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -25,12 +25,12 @@ RECOMPUTE = [KpiAsset.PROJECTIONS, KpiAsset.METRICS]
 
 
 @pytest.mark.parametrize(
-    "steps",
+    "assets",
     [[KpiAsset.PROJECTIONS], [KpiAsset.METRICS], RECOMPUTE],
-    ids=lambda steps: "+".join(steps),
+    ids=lambda assets: "+".join(assets),
 )
 def test_recomputing_asks_email_bison_for_nothing_and_finds_the_same_numbers(
-    agency: Agency, steps: Sequence[KpiAsset]
+    agency: Agency, assets: Sequence[KpiAsset]
 ) -> None:
     clients = [agency.keyed[0], agency.keyless[0]]
     agency.synced(DATES, clients)
@@ -39,7 +39,7 @@ def test_recomputing_asks_email_bison_for_nothing_and_finds_the_same_numbers(
     # Not even an address is needed.
     unplugged = agency.with_settings(bison_instances=())
 
-    outcomes = unplugged.sync(DATES, clients, steps)
+    outcomes = unplugged.sync(DATES, clients, assets)
 
     assert errors(outcomes) == {}
     assert agency.calls() == {}
@@ -47,7 +47,7 @@ def test_recomputing_asks_email_bison_for_nothing_and_finds_the_same_numbers(
     after = agency.all_rows()
     assert without(after, "updated_at") == without(before, "updated_at")
     changed = {name for name in after if after[name] != before[name]}
-    assert changed == {step.value for step in steps}
+    assert changed == {asset.value for asset in assets}
     assert {slug: list(it.numbers) for slug, it in outcomes.items()} == dict.fromkeys(
         clients, DATES
     )
@@ -135,7 +135,7 @@ def test_fetching_facts_alone_writes_no_other_table(agency: Agency) -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "stored", "said"),
+    ("assets", "stored", "said"),
     [
         ([KpiAsset.PROJECTIONS], [], "has no facts of 2026-03-16, 2026-03-17, 2026-03-18"),
         (RECOMPUTE, [], "has no facts of 2026-03-16, 2026-03-17, 2026-03-18"),
@@ -144,8 +144,8 @@ def test_fetching_facts_alone_writes_no_other_table(agency: Agency) -> None:
         ([KpiAsset.METRICS], DATES[1:], "has no projections of 2026-03-16. "),
     ],
 )
-def test_a_step_that_lacks_what_it_stands_on_says_so_and_writes_nothing(
-    agency: Agency, steps: Sequence[KpiAsset], stored: list[date], said: str
+def test_an_asset_that_lacks_its_input_says_so_and_writes_nothing(
+    agency: Agency, assets: Sequence[KpiAsset], stored: list[date], said: str
 ) -> None:
     fine, lacking = agency.keyed[:2]
     agency.synced(DATES, [fine])
@@ -153,7 +153,7 @@ def test_a_step_that_lacks_what_it_stands_on_says_so_and_writes_nothing(
         agency.synced(stored, [lacking])
     before = agency.all_rows()
 
-    outcomes = agency.sync(DATES, [fine, lacking], steps)
+    outcomes = agency.sync(DATES, [fine, lacking], assets)
 
     (error,) = errors(outcomes).values()
     assert error.startswith(f"{lacking} {said}")
@@ -163,4 +163,4 @@ def test_a_step_that_lacks_what_it_stands_on_says_so_and_writes_nothing(
         assert {key: row for key, row in rows.items() if key[0] == lacking} == {
             key: row for key, row in before[name].items() if key[0] == lacking
         }
-    assert after[steps[-1].value] != before[steps[-1].value], "the other client's rows are new"
+    assert after[assets[-1].value] != before[assets[-1].value], "the other client's rows are new"

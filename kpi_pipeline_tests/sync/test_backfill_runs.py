@@ -1,4 +1,4 @@
-"""Runs into which Dagster cut one backfill share the facts that one of them fetched."""
+"""The runs of one backfill share the facts that one of them fetched."""
 
 import threading
 from collections.abc import Sequence

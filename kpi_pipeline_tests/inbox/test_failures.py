@@ -121,7 +121,7 @@ def test_an_event_with_which_the_rows_fail_is_stored_with_the_reason_and_stops_n
     assert "poisonous" not in reason, "what a database says may quote what nobody should read"
 
 
-def test_many_webhooks_of_a_client_in_trouble_are_one_try(stocked: Agency) -> None:
+def test_many_webhooks_of_a_client_whose_rows_fail_are_one_try(stocked: Agency) -> None:
     stocked.poison("harbor", most=3)
     for number in range(1, 9):
         stocked.ingest(lead(number, arrived_at=LATER))
@@ -186,7 +186,7 @@ def test_a_full_disk_or_a_lost_server_counts_as_no_try_of_an_event(
     assert stocked.number("positive_replies_mtd") == MONTH_SO_FAR + 1
 
 
-def test_nothing_stays_in_processing_when_whoever_took_an_event_in_is_gone(
+def test_nothing_stays_in_processing_when_the_ingesting_process_dies(
     stocked: Agency, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: object) -> int:

@@ -1,4 +1,4 @@
-"""Many who take events in at once: nobody waits for ever, and every number is exact."""
+"""Many threads ingest events at once: none waits for ever, and every number is exact."""
 
 import random
 from collections import Counter
@@ -18,7 +18,7 @@ THREADS, EVENTS, CLIENTS = 8, 40, 6
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the machine is, nobody gives up waiting for a client."""
+    """However slow the machine is, no thread gives up waiting for a client's lock."""
     monkeypatch.setattr(ingest, "_LOCK_TIMEOUT", "60s")
 
 
