@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -15,15 +14,11 @@ from sqlalchemy import URL
 from kpi_pipeline.services.database import databases_to_upgrade
 from kpi_pipeline.services.playground import playground
 from kpi_pipeline.settings import Settings, load_settings
+from kpi_pipeline_tests.cli.running import calm_zone
 from kpi_pipeline_tests.end_to_end.agency import Agency
 from kpi_pipeline_tests.end_to_end.schedules import stop_schedules
 
 _SANDBOX = {"clients": 26, "calls-per-second": 0, "latency": 0.01}
-
-
-def calm_zone(now: datetime) -> ZoneInfo:
-    """A business time zone whose next midnight is hours away: no test runs through one."""
-    return ZoneInfo("America/Chicago" if now.hour >= 7 or now.hour < 3 else "Asia/Tokyo")
 
 
 @contextmanager
@@ -89,7 +84,7 @@ def _settings(url: URL) -> Settings:
     return load_settings().model_copy(
         update={
             "database_url": database,
-            "timezone": calm_zone(datetime.now(UTC)),
+            "timezone": calm_zone(),
             "web_port": 0,
             "gateway_port": 0,
             "bison_attempts": 2,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import URL
@@ -10,13 +11,13 @@ from sqlalchemy import URL
 from kpi_pipeline.app import open_app
 from kpi_pipeline.db.vault import new_secret_key
 from kpi_pipeline.domain.calendar import business_date
+from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.agency import Agency, open_agency
 from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage, bison_on, options
-from kpi_pipeline_tests.cli.running import address
+from kpi_pipeline_tests.cli.running import address, calm_zone
 from kpi_pipeline_tests.conftest import instance_of
-from kpi_pipeline_tests.end_to_end.starting import calm_zone
 
 OpenAgency = Callable[[URL], Agency]
 
@@ -24,23 +25,32 @@ OpenAgency = Callable[[URL], Agency]
 @pytest.fixture
 def bison(stage: Stage) -> Iterator[Bison]:
     """A sandbox that stands still at this moment, far from any midnight."""
-    zone = calm_zone(datetime.now(UTC))
+    zone = calm_zone()
     with bison_on(stage, options(today=None, timezone=zone.key)) as fresh:
         fresh.freeze(datetime.now(UTC).isoformat())
         yield fresh
 
 
 @contextmanager
-def agency_on(database: URL, bison: Bison, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agency]:
+def agency_on(
+    database: URL,
+    bison: Bison,
+    monkeypatch: pytest.MonkeyPatch,
+    zone: ZoneInfo | None = None,
+    now: Callable[[], datetime] = utc_now,
+) -> Iterator[Agency]:
     """The sandbox's clients, in an installation that every process finds in its environment."""
-    zone = calm_zone(datetime.now(UTC))
-    monkeypatch.setenv("KPI_DATABASE_URL", address(database))
-    monkeypatch.setenv("KPI_BISON_INSTANCES", format_instances([instance_of(bison)]))
-    monkeypatch.setenv("KPI_BISON_CALLS_PER_SECOND", "0")
-    monkeypatch.setenv("KPI_BISON_TIMEZONE", zone.key)
-    monkeypatch.setenv("KPI_TIMEZONE", zone.key)
-    monkeypatch.setenv("KPI_SECRET_KEY", new_secret_key())
-    with open_app(load_settings()) as app:
+    zone = zone or calm_zone()
+    for name, value in {
+        "DATABASE_URL": address(database),
+        "BISON_INSTANCES": format_instances([instance_of(bison)]),
+        "BISON_CALLS_PER_SECOND": "0",
+        "BISON_TIMEZONE": zone.key,
+        "TIMEZONE": zone.key,
+        "SECRET_KEY": new_secret_key(),
+    }.items():
+        monkeypatch.setenv(f"KPI_{name}", value)
+    with open_app(load_settings(), now) as app:
         yield open_agency(app, bison)
 
 
