@@ -1,4 +1,4 @@
-"""Looks of the sensor that tells people, at moments of the test's own."""
+"""Evaluations of the alert sensor, at moments that the test sets."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from kpi_pipeline_tests.orchestration.ticks import leave_tick
 
 
 class Desk:
-    """Looks of the sensor, each from the cursor that the one before left."""
+    """Evaluates the sensor, each time from the cursor of the evaluation before."""
 
     def __init__(self, installation: Installation, receiver: Receiver) -> None:
         self.installation = installation
@@ -27,7 +27,7 @@ class Desk:
         self.repository = installation.definitions.get_repository_def()
 
     def look(self, minutes: float) -> str:
-        """A look so many minutes from now; what the tick says."""
+        """An evaluation so many minutes from now; the reason of the tick."""
         now = datetime.now(UTC) + timedelta(minutes=minutes)
         app = replace(self.office.app, now=lambda: now)
         with dg.build_sensor_context(

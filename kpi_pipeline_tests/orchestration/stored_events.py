@@ -57,7 +57,7 @@ def store_leads(
 def look(
     installation: Installation, app: AppContext | None = None, cursor: str | None = None
 ) -> dg.SensorResult:
-    """One look of the sensor, with a clock of the test's own if it gives an app."""
+    """One evaluation of the sensor; the test sets the clock if it gives an app."""
     with dg.build_sensor_context(instance=installation.instance, cursor=cursor) as context:
         return evaluate_events(context, app or installation.agency.app)
 
@@ -82,13 +82,13 @@ def carry_out(
 
 
 def rows_of(table: object) -> list[dict[str, object]]:
-    """The rows of a table that stands in metadata."""
+    """The rows of a table in metadata."""
     assert isinstance(table, dg.TableMetadataValue)
     return [dict(record.data) for record in table.records]
 
 
 def statuses(installation: Installation) -> dict[int, str]:
-    """How each event of the inbox stands."""
+    """The status of each event of the inbox."""
     rows = sql(installation, "SELECT id, status FROM webhook_events")
     return {row.id: row.status for row in rows}
 

@@ -1,4 +1,4 @@
-"""The sensor that tells people what is wrong, on a real instance; the clock is the test's own."""
+"""The alert sensor on a real instance; the test sets the clock."""
 
 from datetime import UTC, datetime
 
@@ -17,7 +17,7 @@ from kpi_pipeline_tests.orchestration.installation import temporary_instance
 pytestmark = pytest.mark.runs
 
 
-def test_a_client_that_fails_in_a_run_is_told_unless_it_is_soon_done_well(desk: Desk) -> None:
+def test_a_client_whose_sync_fails_is_alerted_unless_a_retry_soon_succeeds(desk: Desk) -> None:
     installation = desk.installation
     bad, good = installation.agency.keyed[0], installation.agency.keyed[1]
     for client in (bad, good):
@@ -43,7 +43,7 @@ def test_a_client_that_fails_in_a_run_is_told_unless_it_is_soon_done_well(desk: 
     assert desk.told()[1:] == ["RESOLVED: the sync of 1 client fails"]
 
 
-def test_a_run_that_failed_for_good_is_told_until_a_later_one_succeeds(desk: Desk) -> None:
+def test_a_run_that_failed_for_good_is_alerted_until_a_later_one_succeeds(desk: Desk) -> None:
     desk.look(0)
     failed = desk.run(False, job="clean_up_runs")
     desk.look(1)
@@ -60,7 +60,9 @@ def test_a_run_that_failed_for_good_is_told_until_a_later_one_succeeds(desk: Des
     assert desk.told()[1:] == ["RESOLVED: the last run of clean_up_runs failed"]
 
 
-def test_a_run_that_died_is_told_unless_it_was_made_good_in_five_minutes(desk: Desk) -> None:
+def test_a_run_that_died_is_alerted_unless_a_later_one_succeeds_within_five_minutes(
+    desk: Desk,
+) -> None:
     desk.look(0)
     desk.run(False, "raw_bison_stats", "client_metrics", job="__ASSET_JOB")
     desk.look(1)
@@ -78,7 +80,7 @@ def test_a_run_that_died_is_told_unless_it_was_made_good_in_five_minutes(desk: D
     assert "the last run of client_registry failed" in title
 
 
-def test_what_dagster_starts_again_and_events_that_are_asked_for_again_are_not_told(
+def test_runs_that_dagster_retries_and_runs_of_events_are_not_alerted(
     desk: Desk,
 ) -> None:
     desk.look(0)
@@ -92,7 +94,7 @@ def test_what_dagster_starts_again_and_events_that_are_asked_for_again_are_not_t
     assert desk.look(10) == "1 problem."
 
 
-def test_a_schedule_whose_ticks_fail_is_told_until_one_is_good(desk: Desk) -> None:
+def test_a_schedule_whose_ticks_fail_is_alerted_until_one_succeeds(desk: Desk) -> None:
     desk.tick("daily_kpi_sync", good=True)
     desk.tick("daily_kpi_sync", good=False)
     desk.tick("hourly_refresh", good=False, on=False)
@@ -109,7 +111,7 @@ def test_a_schedule_whose_ticks_fail_is_told_until_one_is_good(desk: Desk) -> No
     assert desk.told()[1:] == ["RESOLVED: the schedule daily_kpi_sync fails"]
 
 
-def test_a_look_that_was_cut_short_is_done_again_from_the_old_cursor(
+def test_an_evaluation_that_broke_is_repeated_from_the_old_cursor(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.look(0)
@@ -125,7 +127,7 @@ def test_a_look_that_was_cut_short_is_done_again_from_the_old_cursor(
     assert desk.told() == ["ERROR: the last run of clean_up_runs failed"]
 
 
-def test_a_receiver_that_is_down_is_a_reason_of_the_tick_and_no_failure(desk: Desk) -> None:
+def test_a_failing_receiver_is_in_the_reason_of_the_tick_and_does_not_fail_it(desk: Desk) -> None:
     desk.receiver.answer = lambda path, before: 500
     desk.office.check("freshness", "acme")
     said = desk.look(0)
@@ -135,7 +137,7 @@ def test_a_receiver_that_is_down_is_a_reason_of_the_tick_and_no_failure(desk: De
     assert desk.look(1).endswith("notified json://127.0.0.1 of 1.")
 
 
-def test_the_sensor_itself_looks_with_the_settings_of_the_environment(
+def test_the_sensor_uses_the_settings_of_the_environment(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_ALERT_URLS", json_url(desk.receiver.url))
@@ -163,7 +165,7 @@ def test_the_sensor_itself_looks_with_the_settings_of_the_environment(
     assert failure.value.__suppress_context__
 
 
-def test_while_the_database_is_away_a_tick_fails_with_a_sentence(
+def test_while_the_database_is_unreachable_a_tick_fails_with_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("KPI_DATABASE_URL", "postgresql://kpi@127.0.0.1:1/kpi")

@@ -47,7 +47,7 @@ def send(installation: Installation, day: date | None) -> dg.ExecuteInProcessRes
     ],
     ids=["midweek", "1 March", "23 h", "25 h"],
 )
-def test_each_morning_the_schedule_asks_for_the_summary_of_the_day_before(
+def test_each_morning_the_schedule_requests_the_summary_of_the_day_before(
     instance: DagsterInstance, tick: date, day: str
 ) -> None:
     schedule = build_definitions(load_settings()).resolve_schedule_def("daily_summary")
@@ -74,7 +74,7 @@ def test_the_hour_is_the_one_that_is_set_and_off_is_no_schedule(
     assert "daily_kpi_sync" in names
 
 
-def test_the_summary_goes_to_each_receiver_and_to_one_that_was_away_when_it_is_back(
+def test_the_summary_goes_to_each_receiver_and_is_retried_for_one_that_fails(
     alerted: Installation, receiver: Receiver
 ) -> None:
     (yesterday,) = alerted.days_ago(1)
@@ -88,7 +88,7 @@ def test_the_summary_goes_to_each_receiver_and_to_one_that_was_away_when_it_is_b
     assert "2 of 26 clients have numbers." in receiver.at("/two")[-1].body["message"]
 
 
-def test_a_receiver_that_stays_away_fails_the_run_by_name_and_the_others_have_it_once(
+def test_a_receiver_that_keeps_failing_fails_the_run_by_name_and_the_others_get_it_once(
     alerted: Installation, receiver: Receiver
 ) -> None:
     receiver.answer = lambda path, before: 503 if path == "/two" else 200
@@ -101,7 +101,7 @@ def test_a_receiver_that_stays_away_fails_the_run_by_name_and_the_others_have_it
     assert titles(receiver.at("/one")) == ["KPIs of Tuesday, 17 March 2026"]
 
 
-def test_a_scheduled_sync_tells_the_watch_that_it_began_and_how_it_ended_and_no_other_does(
+def test_a_scheduled_sync_pings_the_external_switch_and_no_other_run_does(
     installation: Installation, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_HEARTBEAT_URL", f"{receiver.url}/watch")
@@ -125,7 +125,7 @@ def test_a_scheduled_sync_tells_the_watch_that_it_began_and_how_it_ended_and_no_
     ]
 
 
-def test_a_watch_that_is_away_fails_no_sync(
+def test_an_external_switch_that_is_unreachable_fails_no_sync(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_HEARTBEAT_URL", "http://127.0.0.1:1/watch")

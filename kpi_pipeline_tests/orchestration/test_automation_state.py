@@ -1,4 +1,4 @@
-"""What is read of schedules, sensors, daemons and runs from Dagster's storage."""
+"""The state of schedules, sensors, daemons and runs, as read from Dagster's storage."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -39,7 +39,7 @@ def local(*when: int) -> datetime:
     return datetime(*when, tzinfo=CHICAGO).astimezone(UTC)  # type: ignore[misc, arg-type]
 
 
-def test_what_no_daemon_has_ever_seen_is_neither_on_nor_off(own: DagsterInstance) -> None:
+def test_a_schedule_that_no_daemon_has_seen_is_neither_on_nor_off(own: DagsterInstance) -> None:
     found = read(own)
     assert {(it.on, it.due_since) for it in found.ticks} == {(None, None)}
     assert {it.last_heartbeat_at for it in found.daemons} == {None}
@@ -69,26 +69,26 @@ def test_a_tick_that_failed_is_a_tick(own: DagsterInstance) -> None:
     assert of("hourly_refresh", own).due_since == local(2026, 3, 18, 10, 30)
 
 
-def test_one_that_is_switched_off_is_due_for_nothing(own: DagsterInstance) -> None:
+def test_a_schedule_that_is_off_is_never_due(own: DagsterInstance) -> None:
     leave_tick(own, "hourly_refresh", on=False)
     assert of("hourly_refresh", own) == TickState("hourly_refresh", "schedule", False, None)
 
 
-def test_a_sensor_may_miss_ten_minutes_of_looks(own: DagsterInstance) -> None:
+def test_a_sensor_may_miss_ten_minutes_of_ticks(own: DagsterInstance) -> None:
     last = local(2026, 3, 18, 9, 0)
     leave_tick(own, "alert_sensor", at=last, kind=InstigatorType.SENSOR)
     found = of("alert_sensor", own)
     assert (found.on, found.due_since) == (True, last + timedelta(minutes=10))
 
 
-def test_what_another_code_location_left_behind_does_not_count(own: DagsterInstance) -> None:
+def test_the_state_of_another_code_location_does_not_count(own: DagsterInstance) -> None:
     last = local(2026, 3, 18, 9, 30)
     leave_tick(own, "hourly_refresh", at=last)
     leave_tick(own, "hourly_refresh", at=last - timedelta(days=90), on=False, location="old")
     assert of("hourly_refresh", own).due_since == last + timedelta(hours=1)
 
 
-def test_daemons_and_runs_under_way_are_told_with_their_times(own: DagsterInstance) -> None:
+def test_daemons_and_active_runs_are_read_with_their_times(own: DagsterInstance) -> None:
     heard = local(2026, 3, 18, 9, 0)
     own.add_daemon_heartbeat(DaemonHeartbeat(heard.timestamp(), "SENSOR", "one", None))
     under_way = create_run_for_test(own, status=DagsterRunStatus.STARTING)

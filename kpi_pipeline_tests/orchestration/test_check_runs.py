@@ -1,4 +1,4 @@
-"""When the checks are done, and that a run which fills partitions calls nobody for them."""
+"""When checks are done, and that a run which fills partitions makes no calls for them."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -40,7 +40,7 @@ def requests(name: str, instance: DagsterInstance) -> list[dg.RunRequest]:
 def checked(
     installation: Installation, *keys: dg.AssetCheckKey, **tags: str
 ) -> dg.ExecuteInProcessResult:
-    """A round of these checks."""
+    """A run of these checks."""
     job = installation.definitions.resolve_implicit_global_asset_job_def()
     subset = job.get_subset(asset_check_selection=set(keys))
     named = {name.replace("__", "/"): value for name, value in tags.items()}
@@ -59,7 +59,7 @@ def found(result: dg.ExecuteInProcessResult, check: Check) -> dg.AssetCheckEvalu
     return evaluation
 
 
-def test_a_round_asks_for_the_light_checks_alone_and_one_schedule_for_the_totals(
+def test_one_schedule_requests_the_light_checks_and_one_the_totals(
     instance: DagsterInstance,
 ) -> None:
     (light,) = requests("data_checks", instance)
@@ -71,7 +71,9 @@ def test_a_round_asks_for_the_light_checks_alone_and_one_schedule_for_the_totals
     assert others == {Check.REGISTRY_MATCHES_BISON}
 
 
-def test_after_a_sync_one_round_is_asked_for_and_no_second_one(instance: DagsterInstance) -> None:
+def test_after_a_sync_one_run_of_checks_is_requested_and_no_second_one(
+    instance: DagsterInstance,
+) -> None:
     assert asked(after_sync(instance, None, None, NOW)) == []
     first = after_sync(instance, None, NOW - MINUTE, NOW)
     assert set(asked(first)) == set(LIGHT_CHECKS)
@@ -82,7 +84,7 @@ def test_after_a_sync_one_round_is_asked_for_and_no_second_one(instance: Dagster
     assert set(asked(after_sync(instance, next_sync.cursor, NOW, NOW + 2 * MINUTE)))
 
 
-def test_a_round_waits_for_the_syncs_under_way_and_not_for_ever(
+def test_checks_wait_for_syncs_in_progress_but_not_forever(
     instance: DagsterInstance,
 ) -> None:
     run = create_run_for_test(
@@ -126,7 +128,7 @@ def test_without_an_hourly_refresh_there_is_no_such_schedule_and_a_day_counts_as
 
 
 @pytest.mark.runs
-def test_the_totals_are_asked_for_by_hand_and_by_no_run_that_fills_partitions(
+def test_totals_are_read_by_hand_and_never_in_a_run_that_fills_partitions(
     installation: Installation,
 ) -> None:
     dates = installation.days_ago(1, 0)
@@ -150,7 +152,7 @@ def test_the_totals_are_asked_for_by_hand_and_by_no_run_that_fills_partitions(
 
 
 @pytest.mark.runs
-def test_the_runs_of_a_backfill_say_what_was_found_last_and_do_no_check(
+def test_the_runs_of_a_backfill_report_the_last_results_and_do_no_check(
     installation: Installation,
 ) -> None:
     dates = installation.days_ago(1, 0)
@@ -170,7 +172,7 @@ def test_the_runs_of_a_backfill_say_what_was_found_last_and_do_no_check(
 
 
 @pytest.mark.runs
-def test_a_run_in_which_a_client_fails_does_its_checks_all_the_same(
+def test_a_run_in_which_a_client_fails_still_does_its_checks(
     installation: Installation,
 ) -> None:
     bad = installation.agency.keyed[0]
@@ -184,7 +186,7 @@ def test_a_run_in_which_a_client_fails_does_its_checks_all_the_same(
 
 
 @pytest.mark.runs
-def test_what_a_round_found_stands_in_the_database_for_whoever_has_no_dagster(
+def test_the_results_of_checks_are_in_the_database(
     installation: Installation,
 ) -> None:
     checked(installation, *LIGHT_CHECKS)
@@ -200,7 +202,7 @@ def test_what_a_round_found_stands_in_the_database_for_whoever_has_no_dagster(
 
 
 @pytest.mark.runs
-def test_each_round_that_is_due_tells_the_watch_from_outside_that_it_was_done(
+def test_each_scheduled_run_of_checks_pings_the_external_switch(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with receiving() as receiver:

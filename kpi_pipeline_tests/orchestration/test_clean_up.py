@@ -44,7 +44,7 @@ def light(old: OldRuns, **tags: str) -> str:
     return result.run_id
 
 
-def test_old_results_of_checks_go_but_for_the_latest_of_each(old: OldRuns) -> None:
+def test_old_results_of_checks_are_deleted_except_the_latest_of_each(old: OldRuns) -> None:
     @dg.asset_check(asset=beacon)
     def bright() -> dg.AssetCheckResult:
         return dg.AssetCheckResult(passed=True)
@@ -61,7 +61,7 @@ def test_old_results_of_checks_go_but_for_the_latest_of_each(old: OldRuns) -> No
     assert [record.status.value for record in records] == ["SUCCEEDED"]
 
 
-def test_old_reports_of_a_sensor_go_but_for_the_latest_and_for_those_of_partitions(
+def test_old_reports_of_a_sensor_are_deleted_except_the_latest_and_those_of_partitions(
     old: OldRuns,
 ) -> None:
     told = [dg.AssetMaterialization("news", metadata={"count": count}) for count in range(3)]
@@ -87,7 +87,7 @@ def test_old_reports_of_a_sensor_go_but_for_the_latest_and_for_those_of_partitio
     )
 
 
-def test_a_run_that_a_later_one_supersedes_goes_without_a_trace(old: OldRuns) -> None:
+def test_a_superseded_run_is_deleted_without_a_trace(old: OldRuns) -> None:
     first, second = light(old, purpose="made up"), light(old)
     old.let_pass(91)
     assert old.traces() == {first, second}
@@ -101,7 +101,7 @@ def test_a_run_that_a_later_one_supersedes_goes_without_a_trace(old: OldRuns) ->
     assert record.run_id == second
 
 
-def test_what_a_deleted_run_printed_goes_with_it(old: OldRuns, tmp_path: Path) -> None:
+def test_the_output_of_a_deleted_run_is_deleted_with_it(old: OldRuns, tmp_path: Path) -> None:
     first, second = light(old), light(old)
     old.let_pass(91)
     assert {first, second} <= {path.name for path in (tmp_path / "dagster").iterdir()}
@@ -183,9 +183,7 @@ def test_the_last_run_of_each_schedule_and_sensor_stays(old: OldRuns, kind: str)
 
 
 @pytest.mark.parametrize("relation", ["root_run_id", "parent_run_id"])
-def test_a_run_that_was_started_again_stays_for_as_long_as_the_other(
-    old: OldRuns, relation: str
-) -> None:
+def test_a_run_that_was_retried_stays_as_long_as_its_retry(old: OldRuns, relation: str) -> None:
     attempt = light(old, fails="yes")
     again = light(old, **{f"dagster__{relation}": attempt})
     old.let_pass(91)
@@ -209,7 +207,7 @@ def test_the_run_that_the_catalogue_names_as_an_assets_last_stays(old: OldRuns) 
     assert other not in old.present()
 
 
-def test_more_runs_than_are_deleted_at_once_all_go(
+def test_more_runs_than_a_batch_are_all_deleted(
     old: OldRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clean_up, "_BATCH_SIZE", 2)
@@ -239,7 +237,7 @@ def test_the_job_keeps_runs_for_as_long_as_the_setting_says_and_logs_what_it_did
     assert any("1 deleted, 0 kept." in message for message in logged)
 
 
-def test_elsewhere_than_in_postgresql_the_job_fails_with_a_sentence() -> None:
+def test_without_postgresql_the_job_fails_with_a_sentence() -> None:
     job = build_definitions(load_settings()).resolve_job_def("clean_up_runs")
 
     with temporary_instance() as instance:

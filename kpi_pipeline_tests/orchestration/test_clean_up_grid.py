@@ -84,7 +84,7 @@ def grid(installation: Installation) -> dict[str, Any]:
 
 
 def forget_statuses(installation: Installation) -> None:
-    """Let Dagster work out each partition's status anew, as a new version of it would."""
+    """Make Dagster compute each partition's status again, as a new version of it would."""
     installation.instance.wipe_asset_cached_status([dg.AssetKey(asset) for asset in ASSETS])
 
 
@@ -122,7 +122,7 @@ def test_the_page_the_grid_and_the_tables_are_as_they_were_and_superseded_runs_a
     assert rows_of(agency.app.engine, client_metrics, sync_log) == tables
 
 
-def test_a_run_that_turned_partitions_red_stays_until_they_are_mended(
+def test_a_run_that_turned_partitions_red_stays_until_they_are_materialized(
     installation: Installation, old: OldRuns
 ) -> None:
     agency, (day,) = installation.agency, installation.days_ago(1)
@@ -151,7 +151,7 @@ def test_a_run_that_turned_partitions_red_stays_until_they_are_mended(
     assert all(found[:2] == (green | red, set()) for found in before.values())
 
 
-def test_what_a_client_showed_who_left_is_there_when_it_comes_back(
+def test_the_partitions_of_a_client_that_left_are_there_when_it_returns(
     installation: Installation, old: OldRuns
 ) -> None:
     slug, (day,) = installation.workspaces[0], installation.days_ago(1)

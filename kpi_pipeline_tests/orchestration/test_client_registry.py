@@ -39,7 +39,7 @@ def test_the_grid_follows_the_active_clients(installation: Installation) -> None
     assert list(grid) == [*others, "newcomer-ltd"], "those that stay keep their order"
 
 
-def test_what_the_comparison_found_stands_in_the_catalogue(installation: Installation) -> None:
+def test_the_findings_of_the_comparison_are_in_the_metadata(installation: Installation) -> None:
     agency = installation.agency
     rejected, renamed, gone = agency.keyed[:3]
     agency.revoke(rejected)

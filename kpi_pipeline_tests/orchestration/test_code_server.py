@@ -43,7 +43,7 @@ print(json.dumps([result.success, threads, sorted(sys.modules.keys() - before), 
 
 
 @pytest.mark.server
-def test_a_run_finds_all_that_it_needs_imported_before_it_is_forked(
+def test_all_that_a_run_needs_is_imported_before_it_is_forked(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
@@ -75,7 +75,7 @@ def test_a_run_finds_all_that_it_needs_imported_before_it_is_forked(
 
 
 @pytest.mark.server
-def test_the_code_server_ends_when_it_is_told_to_though_a_shell_had_it_ignore_ctrl_c(
+def test_the_code_server_ends_on_sigterm_although_a_shell_had_it_ignore_ctrl_c(
     tmp_path: Path,
 ) -> None:
     environment = {**os.environ, "DAGSTER_HOME": str(tmp_path), "DAGSTER_DISABLE_TELEMETRY": "yes"}

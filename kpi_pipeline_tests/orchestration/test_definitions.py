@@ -1,4 +1,4 @@
-"""What Dagster loads, and what it needs for that."""
+"""What Dagster loads, and what loading needs."""
 
 import os
 import subprocess

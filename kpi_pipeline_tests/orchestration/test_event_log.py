@@ -1,4 +1,4 @@
-"""Dagster's event log on kept connections, on a real PostgreSQL."""
+"""Dagster's event log with pooled connections, on a real PostgreSQL."""
 
 import time
 import uuid
@@ -87,7 +87,7 @@ class Statements:
         self.connections += 1
 
 
-def test_dagsters_own_way_of_building_a_storage_builds_the_pooled_one(
+def test_dagster_builds_the_pooled_storage_from_its_configuration(
     storage: PooledEventLogStorage,
 ) -> None:
     assert type(storage) is PooledEventLogStorage
@@ -114,7 +114,7 @@ def test_500_events_take_a_handful_of_statements(
 
 
 @pytest.mark.parametrize("kind", [planned, materialized])
-def test_events_that_were_stored_in_a_batch_read_back_as_they_were(
+def test_events_stored_in_a_batch_read_back_unchanged(
     storage: PooledEventLogStorage, kind: Callable[[str, str, str], EventLogEntry]
 ) -> None:
     run_id = str(uuid.uuid4())
@@ -130,7 +130,7 @@ def test_events_that_were_stored_in_a_batch_read_back_as_they_were(
     assert read == batch
 
 
-def test_each_asset_of_a_batch_stands_in_the_catalogue_with_its_last_planned_event(
+def test_the_catalogue_shows_each_asset_of_a_batch_with_its_last_planned_event(
     storage: PooledEventLogStorage,
 ) -> None:
     run_id, keys = str(uuid.uuid4()), partitions(3)
@@ -171,7 +171,7 @@ def test_planned_and_materialized_events_end_up_as_they_do_one_by_one(
     assert {run for run, _ in open_.values()} == {run_id}
 
 
-def test_fifty_events_share_the_connections_of_one(storage: PooledEventLogStorage) -> None:
+def test_fifty_events_use_the_connections_of_one(storage: PooledEventLogStorage) -> None:
     run_id = str(uuid.uuid4())
     statements = Statements(storage)
 

@@ -1,4 +1,4 @@
-"""Runs of the real definitions: what turns green, what red, and what a failed run says."""
+"""Runs of the real definitions: the partitions that they fill, and how they fail."""
 
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ from kpi_pipeline_tests.orchestration.installation import ASSETS, Installation, 
 pytestmark = pytest.mark.runs
 
 
-def test_a_run_over_a_rectangle_materializes_its_partitions_and_no_other(
+def test_a_run_over_a_block_materializes_its_partitions_and_no_other(
     installation: Installation,
 ) -> None:
     workspaces, dates = installation.workspaces[3:9], installation.days_ago(3, 2, 1)
@@ -111,7 +111,7 @@ def test_one_rejected_key_turns_its_own_partitions_red_and_the_others_green(
     assert (told["failed_clients"], told["clients"]) == (1, 5)
 
 
-def test_partitions_that_failed_turn_green_once_their_client_is_mended(
+def test_failed_partitions_turn_green_once_their_client_has_a_valid_key(
     installation: Installation,
 ) -> None:
     workspaces, (day,) = installation.workspaces[:3], installation.days_ago(1)
@@ -147,7 +147,7 @@ def test_an_asset_that_is_materialized_alone_fills_its_table_alone(
     assert counts(installation)["client_metrics"] == 4
 
 
-def test_an_asset_without_what_it_stands_on_fails_and_says_what_to_materialize(
+def test_an_asset_without_its_upstream_rows_fails_and_says_what_to_materialize(
     installation: Installation,
 ) -> None:
     (day,) = installation.days_ago(1)
@@ -161,7 +161,7 @@ def test_an_asset_without_what_it_stands_on_fails_and_says_what_to_materialize(
     assert f"{workspace} has no projections of {day}. Materialize kpi_projections" in said
 
 
-def test_a_run_that_names_a_range_and_single_partitions_at_once_is_refused(
+def test_a_run_with_the_tags_of_a_range_and_of_single_partitions_fails(
     installation: Installation,
 ) -> None:
     workspaces, dates = installation.workspaces[:3], installation.days_ago(3, 2, 1)

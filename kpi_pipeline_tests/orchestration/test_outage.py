@@ -1,4 +1,4 @@
-"""One outage of Email Bison, or one schedule that was switched off, is one message."""
+"""One outage of Email Bison, or one schedule that is off, is one message."""
 
 from datetime import UTC, datetime
 
@@ -41,7 +41,7 @@ def failing(installation: Installation) -> set[str]:
         return {it.name for it in read_outcomes(connection) if it.since is not None}
 
 
-def test_a_night_without_email_bison_is_one_message_and_nothing_is_left_of_it_after(
+def test_a_night_without_email_bison_is_one_message_and_leaves_no_problem_behind(
     desk: Desk,
 ) -> None:
     installation = desk.installation
@@ -74,7 +74,7 @@ def test_a_night_without_email_bison_is_one_message_and_nothing_is_left_of_it_af
     assert asked_again(installation) == []
 
 
-def test_what_is_refused_is_told_beside_a_sync_that_fails_and_is_not_asked_again(
+def test_a_rejected_key_is_alerted_beside_the_failing_sync_and_not_retried(
     desk: Desk,
 ) -> None:
     installation = desk.installation
@@ -90,7 +90,7 @@ def test_what_is_refused_is_told_beside_a_sync_that_fails_and_is_not_asked_again
     assert "the sync of 1 client fails" in told
 
 
-def test_totals_that_stay_unanswered_are_told_after_they_were_asked_for_again(
+def test_totals_that_stay_unanswered_are_alerted_after_a_retry(
     desk: Desk,
 ) -> None:
     installation = desk.installation
@@ -104,7 +104,7 @@ def test_totals_that_stay_unanswered_are_told_after_they_were_asked_for_again(
     assert desk.told() == ["WARN: totals_match_bison of raw_bison_stats"]
 
 
-def test_a_sync_that_nobody_starts_is_told_and_the_old_numbers_not_beside_it(desk: Desk) -> None:
+def test_a_sync_schedule_that_is_off_is_alerted_without_the_old_numbers(desk: Desk) -> None:
     clients = ("acme", "birch")
     off = [{"what": "schedule hourly_refresh", "problem": "is switched off"}]
     desk.office.passed = datetime.now(UTC) - START
@@ -123,7 +123,7 @@ def test_a_sync_that_nobody_starts_is_told_and_the_old_numbers_not_beside_it(des
     assert desk.told()[1:] == ["RESOLVED: automation_alive of client_metrics"]
 
 
-def test_old_numbers_are_told_once_the_syncs_go_on_and_they_stay_old(desk: Desk) -> None:
+def test_old_numbers_are_alerted_when_they_stay_old_after_syncs_resume(desk: Desk) -> None:
     late = [{"what": "schedule daily_kpi_sync", "problem": "is late for 2 h"}]
     desk.office.passed = datetime.now(UTC) - START
     desk.office.check("automation_alive", offenders=late)

@@ -44,7 +44,7 @@ REQUESTED_AT = datetime(2026, 3, 18, 20, tzinfo=UTC)
         ("", None, []),
     ],
 )
-def test_clients_are_cut_into_groups_of_neighbours(
+def test_clients_are_cut_into_contiguous_groups(
     wanted: str, most: int | None, groups: list[str]
 ) -> None:
     assert list(contiguous_groups("abcdef", list(wanted), most)) == [
@@ -92,7 +92,7 @@ def test_the_last_date_of_the_grid_is_the_open_business_day(
     assert len(keys) == 2 * len(set(days))
 
 
-def test_the_tags_of_a_run_name_the_rectangle_that_dagster_reads_from_them(
+def test_dagster_reads_the_block_from_the_tags_of_a_run(
     instance: DagsterInstance,
 ) -> None:
     # The order of the grid is that in which clients were added, not the alphabet.
@@ -184,7 +184,7 @@ def test_a_run_covers_consecutive_dates_and_clients_in_the_order_of_the_grid() -
     ],
     ids=["a corner is missing", "a day is missing"],
 )
-def test_partitions_that_are_no_rectangle_are_refused(keys: list[str]) -> None:
+def test_partitions_that_are_no_block_fail_the_run(keys: list[str]) -> None:
     with pytest.raises(dg.Failure, match="no block") as caught:
         block_of(context_of(*keys))
 
@@ -192,7 +192,7 @@ def test_partitions_that_are_no_rectangle_are_refused(keys: list[str]) -> None:
 
 
 @pytest.mark.parametrize("single", ["dagster/partition", "dagster/partition/date"])
-def test_a_range_with_single_partitions_beside_it_is_refused(single: str) -> None:
+def test_the_tags_of_a_range_and_of_single_partitions_fail_the_run(single: str) -> None:
     context = context_of("2026-03-01|acorn")
     context.tags = {**block_tags(["acorn"], [date(2026, 3, 1)]), single: "2026-03-01|acorn"}
 

@@ -1,4 +1,4 @@
-"""What a failed run over several clients left undone is asked for again, once."""
+"""What a failed run over several clients left undone is retried, once."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.runs
 def look(
     installation: Installation, cursor: str | None = None
 ) -> tuple[list[dg.RunRequest], str | None]:
-    """One look of the sensor; its requests, and its cursor."""
+    """One evaluation of the sensor; its requests, and its cursor."""
     sensor = installation.definitions.resolve_sensor_def("retry_failed_clients")
     with dg.build_sensor_context(
         instance=installation.instance,
@@ -43,7 +43,7 @@ def fail_two(installation: Installation) -> tuple[str, str]:
     return first, second
 
 
-def test_each_client_that_failed_is_asked_for_alone_and_the_healthy_not_again(
+def test_each_failed_client_is_retried_alone_and_a_healthy_one_is_not(
     installation: Installation,
 ) -> None:
     bad = fail_two(installation)
@@ -62,7 +62,7 @@ def test_each_client_that_failed_is_asked_for_alone_and_the_healthy_not_again(
         assert list(found.dates) == dates
 
 
-def test_only_the_assets_of_the_failed_run_are_asked_for(installation: Installation) -> None:
+def test_only_the_assets_of_the_failed_run_are_retried(installation: Installation) -> None:
     bad = fail_two(installation)
     tags = block_tags(installation.workspaces, installation.days_ago(1))
     installation.run(tags, assets=["raw_bison_stats"])
@@ -74,7 +74,7 @@ def test_only_the_assets_of_the_failed_run_are_asked_for(installation: Installat
     assert selected == {"raw_bison_stats"}
 
 
-def test_what_is_asked_for_again_ends_whatever_fails(installation: Installation) -> None:
+def test_a_retry_is_not_retried_whatever_fails(installation: Installation) -> None:
     fail_two(installation)
     installation.run(block_tags(installation.workspaces, installation.days_ago(1)))
     requests, cursor = look(installation)
@@ -87,7 +87,9 @@ def test_what_is_asked_for_again_ends_whatever_fails(installation: Installation)
     assert look(installation, cursor)[0] == []
 
 
-def test_a_run_is_split_once_however_often_the_sensor_looks(installation: Installation) -> None:
+def test_a_run_is_retried_once_however_often_the_sensor_is_evaluated(
+    installation: Installation,
+) -> None:
     fail_two(installation)
     installation.run(block_tags(installation.workspaces, installation.days_ago(1)))
 
@@ -101,7 +103,7 @@ def test_a_run_is_split_once_however_often_the_sensor_looks(installation: Instal
     assert later == []
 
 
-def test_clients_that_were_never_reached_are_asked_for_as_ranges(
+def test_clients_that_were_never_reached_are_retried_as_blocks(
     installation: Installation,
 ) -> None:
     (bad, _) = fail_two(installation)
@@ -125,7 +127,7 @@ def test_clients_that_were_never_reached_are_asked_for_as_ranges(
         assert [bad] in alone
 
 
-def test_many_that_fail_together_are_asked_for_as_a_range_and_not_one_by_one(
+def test_many_clients_that_fail_together_are_retried_as_a_block(
     installation: Installation,
 ) -> None:
     for slug in installation.workspaces:
@@ -145,7 +147,7 @@ def test_a_run_over_one_client_that_fails_is_final(installation: Installation) -
     assert look(installation)[0] == []
 
 
-def test_a_run_that_dagster_itself_starts_again_is_left_to_dagster(
+def test_a_run_that_dagster_itself_retries_is_left_to_dagster(
     installation: Installation,
 ) -> None:
     fail_two(installation)
@@ -155,7 +157,7 @@ def test_a_run_that_dagster_itself_starts_again_is_left_to_dagster(
     assert look(installation)[0] == []
 
 
-def test_a_run_whose_ends_are_no_partitions_any_more_is_left_alone(
+def test_a_run_whose_first_workspace_is_no_partition_anymore_is_not_retried(
     installation: Installation,
 ) -> None:
     fail_two(installation)
@@ -169,7 +171,7 @@ def test_a_run_whose_ends_are_no_partitions_any_more_is_left_alone(
     assert cursor is not None, "it is looked at once"
 
 
-def test_nothing_failed_is_nothing_to_ask_for(installation: Installation) -> None:
+def test_without_a_failed_run_nothing_is_retried(installation: Installation) -> None:
     assert installation.run(
         block_tags(installation.workspaces[:2], installation.days_ago(1))
     ).success

@@ -1,4 +1,4 @@
-"""What the two schedules request at a tick, as Dagster evaluates them."""
+"""What the schedules of the syncs request at a tick, as Dagster evaluates them."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
@@ -171,7 +171,7 @@ def test_no_request_names_a_range_and_a_single_partition_at_once(
 
 
 @pytest.mark.parametrize("name", ["daily_kpi_sync", "hourly_refresh"])
-def test_a_tick_that_is_evaluated_again_asks_for_the_same_runs(
+def test_a_tick_that_is_evaluated_again_requests_the_same_runs(
     instance: DagsterInstance, name: str
 ) -> None:
     add_clients(instance, 120)

@@ -78,7 +78,7 @@ def happened(run_id: str, kind: DagsterEventType) -> EventLogEntry:
     )
 
 
-def test_an_event_whose_writing_a_restart_cuts_off_is_written(server: RestartableServer) -> None:
+def test_an_event_whose_write_a_restart_interrupts_is_written(server: RestartableServer) -> None:
     storage = opened(server, PooledEventLogStorage)
     run_id = str(uuid.uuid4())
     event = happened(run_id, DagsterEventType.RUN_START)
@@ -91,7 +91,7 @@ def test_an_event_whose_writing_a_restart_cuts_off_is_written(server: Restartabl
     storage.dispose()
 
 
-def test_a_step_that_asks_for_its_partitions_is_answered_after_the_restart(
+def test_a_step_reads_its_partitions_after_the_restart(
     server: RestartableServer,
 ) -> None:
     storage = opened(server, PooledEventLogStorage)
@@ -110,7 +110,7 @@ def test_a_step_that_asks_for_its_partitions_is_answered_after_the_restart(
     storage.dispose()
 
 
-def test_a_run_whose_end_a_restart_cuts_off_ends(server: RestartableServer) -> None:
+def test_a_run_whose_end_a_restart_interrupts_ends(server: RestartableServer) -> None:
     storage = opened(server, RetryingRunStorage)
     run = DagsterRun(job_name="a job", run_id=str(uuid.uuid4()), status=DagsterRunStatus.STARTED)
     storage.add_run(run)
@@ -136,7 +136,7 @@ def asks(storage: Any) -> object:
 @pytest.mark.parametrize(
     "kind", [RetryingRunStorage, RetryingScheduleStorage, PooledEventLogStorage]
 )
-def test_the_pages_first_question_after_a_restart_is_answered(
+def test_the_pages_first_query_after_a_restart_succeeds(
     server: RestartableServer, kind: type[Any]
 ) -> None:
     storage: Any = opened(server, kind)

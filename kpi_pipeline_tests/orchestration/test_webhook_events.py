@@ -1,4 +1,4 @@
-"""The asset webhook_events, its check, and what becomes of an event that breaks the rows."""
+"""The asset webhook_events, its checks, and events that break the rows."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def check(installation: Installation) -> dg.AssetCheckEvaluation:
     return evaluations["events_applied"]
 
 
-def test_by_hand_files_and_events_of_new_clients_are_taken_up_and_all_are_counted(
+def test_materializing_ingests_files_matches_events_of_new_clients_and_counts_all(
     installation: Installation,
 ) -> None:
     agency = installation.agency

@@ -1,4 +1,4 @@
-"""What is stored and not applied is asked for in runs over just the rows that it changes."""
+"""Stored events that are not applied are requested in runs over the rows that they change."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ EVENT_ASSETS = {"kpi_projections", "client_metrics"}
 
 @pytest.fixture
 def stocked(installation: Installation) -> Installation:
-    """Six contiguous_groups whose last four days are fetched and worked out."""
+    """Six contiguous clients whose last four days are filled."""
     dates = installation.days_ago(3, 2, 1, 0)
     installation.agency.synced(dates, installation.workspaces[:6])
     installation.agency.forget_calls()
@@ -72,7 +72,7 @@ def test_a_run_over_just_the_changed_rows_brings_stored_events_into_the_numbers(
     assert asked(stocked, look(stocked)) == []
 
 
-def test_events_are_not_asked_for_twice_while_a_run_is_under_way_and_again_after_it_failed(
+def test_events_are_not_requested_twice_while_a_run_is_active_and_again_after_it_failed(
     stocked: Installation,
 ) -> None:
     first, second = stocked.workspaces[:2]
@@ -104,7 +104,7 @@ def test_events_are_not_asked_for_twice_while_a_run_is_under_way_and_again_after
     assert request.run_key not in keys
 
 
-def test_events_that_a_cancelled_run_left_are_asked_for_again_after_five_minutes(
+def test_events_that_a_cancelled_run_left_are_requested_again_after_five_minutes(
     stocked: Installation,
 ) -> None:
     store_leads(stocked, stocked.workspaces[0], stocked.today)
@@ -117,7 +117,7 @@ def test_events_that_a_cancelled_run_left_are_asked_for_again_after_five_minutes
     assert then.tags == now.tags
 
 
-def test_a_gap_in_the_facts_splits_the_dates_and_the_event_is_settled_all_the_same(
+def test_a_gap_in_the_facts_splits_the_dates_and_the_event_is_applied(
     stocked: Installation,
 ) -> None:
     workspace = stocked.workspaces[0]
@@ -137,7 +137,7 @@ def test_a_gap_in_the_facts_splits_the_dates_and_the_event_is_settled_all_the_sa
     assert set(statuses(stocked).values()) == {"applied"}
 
 
-def test_rows_before_the_first_date_of_the_grid_are_worked_out_too(
+def test_rows_before_the_first_date_of_the_grid_are_recomputed_too(
     stocked: Installation,
 ) -> None:
     workspace, other = stocked.workspaces[:2]
@@ -172,7 +172,7 @@ def test_a_client_without_a_partition_is_named_and_stops_no_other(stocked: Insta
     assert asked(stocked, both) == [([second], stocked.today, stocked.today)]
 
 
-def test_events_of_a_client_that_is_imported_later_are_asked_for_then(
+def test_events_of_a_client_that_is_imported_later_are_requested_then(
     stocked: Installation,
 ) -> None:
     workspace = stocked.workspaces[0]
@@ -186,7 +186,7 @@ def test_events_of_a_client_that_is_imported_later_are_asked_for_then(
     assert asked(stocked, look(stocked)) == [([workspace], stocked.today, stocked.today)]
 
 
-def test_what_the_gateway_has_applied_is_not_asked_for(stocked: Installation) -> None:
+def test_events_that_the_gateway_applied_are_not_requested(stocked: Installation) -> None:
     workspace = stocked.workspaces[0]
     before = leads_this_month(stocked, workspace)
 
@@ -196,7 +196,7 @@ def test_what_the_gateway_has_applied_is_not_asked_for(stocked: Installation) ->
     assert leads_this_month(stocked, workspace) == before + 1
 
 
-def test_trouble_with_the_folder_of_files_is_told_and_stops_nothing_else(
+def test_a_problem_with_the_folder_of_files_is_reported_and_stops_nothing_else(
     stocked: Installation, tmp_path: Path
 ) -> None:
     in_the_way = tmp_path / "not-a-folder"
@@ -215,7 +215,7 @@ def test_trouble_with_the_folder_of_files_is_told_and_stops_nothing_else(
     assert len(asked(stocked, look(stocked, troubled))) == 1
 
 
-def test_while_the_database_is_away_a_tick_fails_with_a_sentence(
+def test_while_the_database_is_unreachable_a_tick_fails_with_a_sentence(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_DATABASE_URL", "postgresql://kpi@127.0.0.1:1/kpi")
@@ -244,7 +244,7 @@ def reports(result: dg.SensorResult) -> list[dict[str, object]]:
     ]
 
 
-def test_applied_events_are_reported_to_the_catalogue_once_a_minute_at_most(
+def test_applied_events_are_reported_as_a_materialization_once_a_minute_at_most(
     stocked: Installation,
 ) -> None:
     first, second = stocked.workspaces[:2]
