@@ -42,8 +42,8 @@ def _failures(result: Result) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--date", "2001-01-01"), "2001-01-01 is outside the grid"),
-        (("--date", "2999-01-01"), "2999-01-01 is outside the grid"),
+        (("--date", "2001-01-01"), "2001-01-01 is outside the dates"),
+        (("--date", "2999-01-01"), "2999-01-01 is outside the dates"),
         (
             ("--workspace", "nobody"),
             "There is no client nobody. `kpi clients list`",
@@ -70,8 +70,8 @@ def test_a_date_outside_the_partitions_is_rejected_with_their_bounds(
     monkeypatch.setenv("KPI_FIRST_DATE", days_ago(9).isoformat())
     for day in (days_ago(10), days_ago(-1)):
         assert kpi("sync", "--date", day.isoformat()).error() == (
-            f"{day} is outside the grid, which runs from {days_ago(9)} (KPI_FIRST_DATE) to today, "
-            f"{days_ago(0)}. Choose a date within it."
+            f"{day} is outside the dates from {days_ago(9)} (KPI_FIRST_DATE) to today, "
+            f"{days_ago(0)}. Choose one of those."
         )
 
 
@@ -82,7 +82,7 @@ def test_a_first_date_in_the_future_is_rejected_with_the_setting(
     monkeypatch.setenv("KPI_FIRST_DATE", days_ago(-1).isoformat())
     for words in ((), ("--date", days_ago(0).isoformat())):
         error = kpi("sync", *words).error()
-        assert error.startswith(f"The grid has no dates yet: KPI_FIRST_DATE is {days_ago(-1)}")
+        assert error.startswith(f"There are no dates to fill yet: KPI_FIRST_DATE is {days_ago(-1)}")
 
 
 @pytest.mark.parametrize("text", ["2026-13-01", "2026-02-30", "18.3.2026", "today", ""])
@@ -131,7 +131,7 @@ def test_without_the_master_key_only_the_clients_that_need_it_fail_and_the_other
             "Give the client an api_key in the CSV and import it (`kpi clients import`), or give "
             "its instance a super-admin key in KPI_BISON_INSTANCES."
         )
-    assert "Mend what is named above, and run the same command again." in result.err
+    assert "Correct what is named above, and run the same command again." in result.err
     landed = {row["workspace"] for row in rows_of(engine, client_metrics)["client_metrics"]}
     assert len(landed) == 26 - len(keyless)
     assert not landed & set(keyless)
@@ -157,7 +157,9 @@ def test_an_email_bison_that_does_not_answer_is_named_for_each_client_and_no_row
     assert [line.split()[1] for line in failures] == [f"{key}:" for key in workspaces]
     for line in failures:
         assert "got no answer at try 1 of 1" in line
-        assert "See whether Email Bison is up and its address in KPI_BISON_INSTANCES is" in line
+        assert (
+            "Check that Email Bison is up and its address in KPI_BISON_INSTANCES is right" in line
+        )
     assert rows_of(engine, *NUMBERS) == before
 
 
