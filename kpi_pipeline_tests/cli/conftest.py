@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from kpi_pipeline.settings import Settings
 from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage, bison_on, options
 from kpi_pipeline_tests.cli.running import Kpi, address, calm_zone
 from kpi_pipeline_tests.conftest import instance_of
+from kpi_pipeline_tests.databases import KeptDatabase
 
-_DAGSTER_TEMPLATE = "kpi_cli_dagster_template"
+# The processes of a run share the server.
+_DAGSTER_TEMPLATE = f"kpi_dagster_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
 
 
 @pytest.fixture
@@ -42,19 +45,33 @@ def dagster_template(
     return _DAGSTER_TEMPLATE
 
 
+@pytest.fixture(scope="session")
+def _kept_dagster(postgres: URL, dagster_template: str) -> Iterator[Callable[[str], KeptDatabase]]:
+    """Makes Dagster's database beside a test's, and keeps it for the next tests."""
+    kept: dict[str, KeptDatabase] = {}
+
+    def beside(name: str) -> KeptDatabase:
+        if name not in kept:
+            kept[name] = KeptDatabase(postgres, f"{name}_dagster", dagster_template)
+        return kept[name]
+
+    yield beside
+    for database in kept.values():
+        database.drop()
+
+
 @pytest.fixture
 def configured(
     database: URL,
-    dagster_template: str,
-    administer: Callable[[str], None],
+    _kept_dagster: Callable[[str], KeptDatabase],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[URL]:
     """KPI_DATABASE_URL names a server on which both databases are up to date and empty."""
-    administer(f"CREATE DATABASE {database.database}_dagster TEMPLATE {dagster_template}")
+    beside = _kept_dagster(str(database.database))
     monkeypatch.setenv("KPI_DATABASE_URL", address(database))
     monkeypatch.setenv("KPI_TIMEZONE", calm_zone().key)
     yield database
-    administer(f"DROP DATABASE {database.database}_dagster WITH (FORCE)")
+    beside.reset()
 
 
 @pytest.fixture

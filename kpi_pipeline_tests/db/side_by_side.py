@@ -11,6 +11,13 @@ from sqlalchemy import Engine, text
 
 T = TypeVar("T")
 
+# Of this database alone: other tests share the server. Read from pg_locks, which is never cached.
+_WAITING = text(
+    "SELECT count(*) FROM pg_locks waiting WHERE NOT granted AND EXISTS ("
+    "SELECT FROM pg_locks WHERE pid = waiting.pid AND database = "
+    "(SELECT oid FROM pg_database WHERE datname = current_database()))"
+)
+
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` on an event loop of its own; what hangs fails."""
@@ -25,8 +32,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 async def until_somebody_waits(engine: Engine) -> None:
     """Return when a transaction waits for what another one has locked."""
     with engine.connect() as connection:
-        # Read from pg_locks, which is never cached.
-        while not connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+        while not connection.scalar(_WAITING):
             await asyncio.sleep(0.005)
 
 
