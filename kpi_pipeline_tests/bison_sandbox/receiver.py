@@ -1,4 +1,4 @@
-"""What stands at the other end of a webhook: a small HTTP server that keeps what it is sent."""
+"""A receiver of webhooks: a small HTTP server that keeps what it is sent."""
 
 import json
 import threading
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 LONGEST = 20.0
-"""Seconds after which a test that waits for something says what is there instead."""
+"""Seconds after which a test that waits fails, with what it sees instead."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Received:
 
 @dataclass
 class Receiver:
-    """Keeps what comes in; `answer` tells the status to a path, and how often it was asked before.
+    """Keeps its requests; `answer` returns the status for a path and its number of earlier ones.
 
-    Requests to a path in `held` wait for their answer until it is taken out of there.
+    Requests to a path in `held` wait for their answer until the path is removed from it.
     """
 
     url: str = ""
@@ -70,10 +70,10 @@ class Receiver:
 
 
 def wait_until(done: Callable[[], bool], seen: Callable[[], object]) -> None:
-    """Poll until something is the case; say what is seen instead when it takes too long."""
+    """Poll until `done`; fail with what is `seen` after LONGEST."""
     deadline = time.monotonic() + LONGEST
     while not done():
-        assert time.monotonic() < deadline, f"it never came to be: {seen()}"
+        assert time.monotonic() < deadline, f"it never happened: {seen()}"
         time.sleep(0.01)
 
 

@@ -152,7 +152,7 @@ def on_stage(http: Literal["auto", "h11", "httptools"] = "auto") -> Iterator[Sta
     stage = Stage()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        # A call that a fault holds up must not keep the server from ending.
+        # A call that a fault holds must not keep the server from stopping.
         config = uvicorn.Config(
             stage,
             http=http,
@@ -221,7 +221,7 @@ class Bison:
     def mark(
         self, workspace: Mapping[str, str], leads: int = 1, *, deliver: bool = True
     ) -> list[dict[str, Any]]:
-        """Mark leads of a client, a row of the CSV; gives the bodies of the events."""
+        """Mark leads of a client, a row of the CSV; return the bodies of the events."""
         body = {"workspace_id": int(workspace["bison_workspace_id"]), "leads": leads}
         answer = self.http.post("/sandbox/mark-interested", json=body | {"deliver": deliver})
         assert answer.status_code == 201, answer.text
@@ -237,15 +237,15 @@ class Bison:
     def parent_hook(self, url: str) -> dict[str, Any]:
         made = self.http.post("/sandbox/parent-hook", json={"url": url})
         assert made.status_code == 201, made.text
-        told: dict[str, Any] = made.json()
-        return told
+        shown: dict[str, Any] = made.json()
+        return shown
 
     def deliveries(self) -> dict[str, Any]:
-        told: dict[str, Any] = self.http.get("/sandbox/deliveries").json()
-        return told
+        shown: dict[str, Any] = self.http.get("/sandbox/deliveries").json()
+        return shown
 
     def pending_deliveries(self) -> int:
-        """How many are under way, without the log of all, which takes its time to be told."""
+        """How many are pending, without the log of all, which takes long to show."""
         return int(self.http.get("/sandbox/deliveries", params={"last": 0}).json()["pending"])
 
     def delivered(self) -> list[dict[str, Any]]:
@@ -255,7 +255,7 @@ class Bison:
         return rows
 
     def struck(self) -> list[int]:
-        """How often each fault has struck, in the order in which they were made."""
+        """How many calls each fault has struck, in order of creation."""
         faults = self.http.get("/sandbox/faults").json()["faults"]
         return [fault["struck"] for fault in faults]
 

@@ -9,7 +9,7 @@ from bison_sandbox.world.agency import Client, build_agency, client_names
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, WORKSPACES, Stage, bison_on, options
 
 
-def estate(seed: int = 7, clients: int = 26) -> list[Client]:
+def agency(seed: int = 7, clients: int = 26) -> list[Client]:
     return build_agency(seed, clients, TODAY)
 
 
@@ -28,19 +28,19 @@ def test_the_names_hold_what_names_do_in_real_accounts() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 7, 1_000, 5_000])
 def test_any_number_of_clients_has_distinct_names_and_ids(count: int) -> None:
-    clients = estate(clients=count)
+    clients = agency(clients=count)
     assert len({client.name for client in clients}) == count
     assert len({client.profile.workspace_id for client in clients}) == count
 
 
 def test_the_ids_have_gaps() -> None:
-    ids = [client.profile.workspace_id for client in estate()]
+    ids = [client.profile.workspace_id for client in agency()]
     assert ids == sorted(ids)
     assert ids[-1] - ids[0] > 26
 
 
-def test_from_a_first_id_on_the_ids_have_no_gaps_and_the_estate_is_the_same() -> None:
-    usual, numbered = estate(), build_agency(7, 26, TODAY, first_id=500)
+def test_from_a_first_id_on_the_ids_have_no_gaps_and_the_agency_is_the_same() -> None:
+    usual, numbered = agency(), build_agency(7, 26, TODAY, first_id=500)
     assert [client.profile.workspace_id for client in numbered] == list(range(500, 526))
     for one, other in zip(usual, numbered, strict=True):
         assert replace(one, profile=other.profile) == other
@@ -60,27 +60,27 @@ def test_two_agencies_may_have_every_id_in_common(stage: Stage) -> None:
 
 @pytest.mark.parametrize(("clients", "keys"), [(26, 23), (1, 1), (10, 9), (100, 88)])
 def test_most_clients_have_a_key_of_their_own(clients: int, keys: int) -> None:
-    assert sum(client.has_own_key for client in estate(clients=clients)) == keys
+    assert sum(client.has_own_key for client in agency(clients=clients)) == keys
 
 
 @pytest.mark.parametrize("seed", [7, 8, 99])
 def test_targets_are_those_of_a_real_agency(seed: int) -> None:
-    targets = [client.monthly_kpi_target for client in estate(seed)]
+    targets = [client.monthly_kpi_target for client in agency(seed)]
     assert targets.count(None) == 1
     numbers = [target for target in targets if target is not None]
     assert all(50 <= target <= 300 for target in numbers)
     assert 1_450 <= sum(numbers) <= 2_150
-    assert all(client.monthly_sending_target for client in estate(seed))
+    assert all(client.monthly_sending_target for client in agency(seed))
 
 
 def test_a_few_clients_started_lately_and_the_rest_fifteen_months_ago() -> None:
-    starts = [client.profile.start for client in estate()]
+    starts = [client.profile.start for client in agency()]
     assert starts.count(date(2024, 12, 1)) == 22
     assert all(start < TODAY for start in starts)
 
 
 def test_on_any_day_one_client_has_been_quiet_for_more_than_a_week() -> None:
-    profiles = [client.profile for client in estate()]
+    profiles = [client.profile for client in agency()]
     for offset in range(40):
         days = [TODAY + timedelta(days=offset - back) for back in range(8)]
         assert any(all(profile.is_quiet_on(day) for day in days) for profile in profiles)

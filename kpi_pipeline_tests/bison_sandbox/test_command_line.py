@@ -38,7 +38,7 @@ def test_variants_are_read_as_the_kind_of_value_that_each_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "shown"),
     [
         ("counts=many", "'documented', 'text' or 'integers'"),
         ("counts", "'counts' is not NAME=VALUE"),
@@ -50,11 +50,11 @@ def test_variants_are_read_as_the_kind_of_value_that_each_is() -> None:
         ("day_zone=Mars/Olympus", "Area/City"),
     ],
 )
-def test_a_wrong_variant_is_a_sentence_that_names_it(word: str, told: str) -> None:
+def test_a_wrong_variant_is_a_sentence_that_names_it(word: str, shown: str) -> None:
     with pytest.raises(SandboxError) as refused:
         variants_from_words([word])
     assert repr(word) in str(refused.value)
-    assert told in str(refused.value)
+    assert shown in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_fault_is_read_from_words(text: str, values: dict[str, object]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "shown"),
     [
         ("", "Allowed are status, success_false,"),
         ("sparkle", "Allowed are status, success_false,"),
@@ -101,11 +101,11 @@ def test_a_fault_is_read_from_words(text: str, values: dict[str, object]) -> Non
         ("slow 'seconds=1", "quotes don't match"),
     ],
 )
-def test_a_wrong_fault_is_a_sentence_that_quotes_it(text: str, told: str) -> None:
+def test_a_wrong_fault_is_a_sentence_that_quotes_it(text: str, shown: str) -> None:
     with pytest.raises(SandboxError) as refused:
         fault_from_words(text)
     assert repr(text) in str(refused.value)
-    assert told in str(refused.value)
+    assert shown in str(refused.value)
 
 
 def test_a_fault_for_a_workspace_that_is_not_there_stops_the_start() -> None:
@@ -114,7 +114,7 @@ def test_a_fault_for_a_workspace_that_is_not_there_stops_the_start() -> None:
         create_app(options)
 
 
-def test_the_help_names_every_manner_and_every_kind_of_fault() -> None:
+def test_the_help_names_every_variant_and_every_kind_of_fault() -> None:
     hints = get_type_hints(run, include_extras=True)
     helps = [option.help for hint in hints.values() for option in getattr(hint, "__metadata__", ())]
     words = set(re.findall(r"\w+", " ".join(helps)))

@@ -45,7 +45,7 @@ def test_the_part_of_today_that_has_passed_is_the_zones_own(bison: Bison) -> Non
         counts[zone] = sent(bison)[0]
     assert sorted(counts.values()) == list(counts.values())
     assert len(set(counts.values())) == 3
-    # Noon in Los Angeles tells what noon in Chicago told.
+    # Noon in Los Angeles shows what noon in Chicago shows.
     bison.freeze("2026-03-18T12:00:00-07:00")
     bison.variants(day_zone="America/Los_Angeles")
     assert sent(bison)[0] == counts["America/Chicago"]

@@ -1,4 +1,4 @@
-"""Events that the sandbox sends to whoever is to hear of them, over real HTTP."""
+"""Events that the sandbox delivers to webhooks, over real HTTP."""
 
 import json
 import logging
@@ -28,9 +28,7 @@ def test_a_workspaces_hook_is_sent_the_body_that_the_marking_returned(
     assert {each.content_type for each in got} == {"application/json"}
 
 
-def test_only_those_are_sent_an_event_that_are_to_hear_of_it(
-    bison: Bison, receiver: Receiver
-) -> None:
+def test_only_subscribers_are_sent_an_event(bison: Bison, receiver: Receiver) -> None:
     marked, other = bison.with_key()[:2]
     bison.hook(marked, f"{receiver.url}/a", "email_sent", "lead_interested")
     bison.hook(marked, f"{receiver.url}/b")
@@ -41,9 +39,7 @@ def test_only_those_are_sent_an_event_that_are_to_hear_of_it(
     assert Counter(each.path for each in receiver.received) == {"/a": 2, "/b": 2}
 
 
-def test_a_parent_hook_hears_of_every_workspace_besides_their_own_hooks(
-    bison: Bison, receiver: Receiver
-) -> None:
+def test_a_parent_hook_gets_the_events_of_every_workspace(bison: Bison, receiver: Receiver) -> None:
     first, second = bison.with_key()[:2]
     bison.hook(first, f"{receiver.url}/own")
     bison.parent_hook(f"{receiver.url}/parent")
@@ -78,21 +74,21 @@ def test_marks_without_delivery_send_nothing(bison: Bison, receiver: Receiver) -
     assert len(receiver.received) == 1
 
 
-def test_the_log_tells_what_became_of_a_delivery(bison: Bison, receiver: Receiver) -> None:
+def test_the_log_shows_the_result_of_a_delivery(bison: Bison, receiver: Receiver) -> None:
     row = bison.with_key()[0]
     bison.variants(delivery_retry_seconds=0.01)
     receiver.answer = lambda path, before: (500, 404, 301, 202)[before]
     bison.hook(row, f"{receiver.url}/webhooks/in/{SECRET}")
     begun = datetime.now(UTC)
     [event] = bison.mark(row)
-    [told] = bison.delivered()
+    [shown] = bison.delivered()
     times = [
-        datetime.fromisoformat(told.pop(name))
+        datetime.fromisoformat(shown.pop(name))
         for name in ("marked_at", "first_sent_at", "delivered_at")
     ]
     in_order = [begun, *times, datetime.now(UTC)]
     assert in_order == sorted(in_order)
-    assert told == {
+    assert shown == {
         "url": f"{receiver.url.removeprefix('http://')}/webhooks/in/…",
         "event_type": "LEAD_INTERESTED",
         "workspace_id": int(row["bison_workspace_id"]),
@@ -111,8 +107,8 @@ def test_a_delivery_that_fails_is_tried_six_times_at_growing_waits_and_given_up(
     receiver.answer = lambda path, before: 503
     bison.parent_hook(f"{receiver.url}/down")
     bison.mark(bison.with_key()[0])
-    [told] = bison.delivered()
-    assert (told["tries"], told["last_status"], told["delivered_at"]) == (6, 503, None)
+    [shown] = bison.delivered()
+    assert (shown["tries"], shown["last_status"], shown["delivered_at"]) == (6, 503, None)
     waits = [after.at - before.at for before, after in pairwise(receiver.received)]
     assert len(waits) == 5
     assert all(wait >= 0.02 * 2**n for n, wait in enumerate(waits))
@@ -157,7 +153,7 @@ def test_no_more_than_fifty_deliveries_are_under_way_to_a_host(
         bison.hook(row, f"{receiver.url}{path}")
         bison.mark(row, leads=26)
     wait_until(lambda: sum(receiver.under_way.values()) >= 50, lambda: receiver.under_way)
-    # Another host is not held up by this one.
+    # Deliveries to another host do not wait.
     bison.parent_hook(nowhere)
     bison.variants(delivery_retry_seconds=0)
     bison.mark(rows[0], leads=10)
@@ -216,7 +212,7 @@ def test_the_type_of_an_event_comes_in_either_casing(
     assert {row["event_type"] for row in bison.delivered()} == types
     bodies = [each.body for each in receiver.received]
     assert {body["event"]["type"] for body in bodies} == types
-    # Nothing else varies, and the marking tells the type as the vendor's document has it.
+    # Nothing else varies, and the marking returns the type as in the vendor's document.
     for body in bodies:
         body["event"]["type"] = "LEAD_INTERESTED"
     assert sorted(map(json.dumps, bodies)) == sorted(map(json.dumps, events))
@@ -264,6 +260,6 @@ def test_no_secret_of_a_receiver_is_in_the_log_or_in_what_is_logged(
     }
     assert SECRET not in json.dumps(bison.deliveries())
     assert SECRET not in caplog.text
-    # What others send through the same library is logged as ever.
+    # Other requests through the same library are still logged.
     httpx.get(f"{bison.http.base_url}/sandbox/clock")
     assert "/sandbox/clock" in caplog.text

@@ -109,8 +109,8 @@ def test_campaigns_are_those_that_the_api_tells_of(bison: Bison, place: int) -> 
     plan = bison.data("/api/campaigns/sending-schedules", key=row["api_key"], day="today")
     known = {each["campaign"]["id"]: each["campaign"]["name"] for each in plan}
     events = bison.mark(row, leads=100)
-    told = {e["data"]["campaign"]["id"]: e["data"]["campaign"]["name"] for e in events}
-    assert told == known
+    shown = {e["data"]["campaign"]["id"]: e["data"]["campaign"]["name"] for e in events}
+    assert shown == known
 
 
 def test_every_time_tells_of_mail_and_reply_and_none_of_the_marking(bison: Bison) -> None:
@@ -139,8 +139,8 @@ def test_names_and_addresses_are_invented(bison: Bison) -> None:
 def test_the_same_marks_at_the_same_moment_tell_the_same_and_another_seed_another(
     stage: Stage,
 ) -> None:
-    told = []
+    shown = []
     for seed in (7, 7, 8):
         with bison_on(stage, options(seed=seed, first_workspace_id=5)) as bison:
-            told.append([e["data"]["lead"] for e in bison.mark(bison.clients()[0], leads=5)])
-    assert told[0] == told[1] != told[2]
+            shown.append([e["data"]["lead"] for e in bison.mark(bison.clients()[0], leads=5)])
+    assert shown[0] == shown[1] != shown[2]

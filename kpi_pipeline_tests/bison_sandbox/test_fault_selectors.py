@@ -134,8 +134,8 @@ def test_the_log_names_the_fault_and_the_workspace_it_struck(bison: Bison) -> No
     bison.fault("status", status=503, path="users")
     bison.get(USERS)
     bison.get("/api/webhook-url")
-    told = [(call["fault"], call["workspace_id"], call["status"]) for call in bison.calls()]
-    assert told[1:] == [("status", workspace_id, 503), (None, workspace_id, 200)]
+    shown = [(call["fault"], call["workspace_id"], call["status"]) for call in bison.calls()]
+    assert shown[1:] == [("status", workspace_id, 503), (None, workspace_id, 200)]
 
 
 @pytest.mark.parametrize(

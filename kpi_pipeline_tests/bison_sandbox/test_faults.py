@@ -78,7 +78,7 @@ def test_a_status_may_come_as_a_proxys_page(bison: Bison) -> None:
     ],
 )
 @pytest.mark.parametrize("html", [False, True])
-def test_a_429_has_the_retry_after_of_the_fault_or_else_of_the_manner(
+def test_a_429_has_the_retry_after_of_the_fault_or_else_of_the_variant(
     bison: Bison, variant: bool, given: dict[str, object], header: str | None, html: bool
 ) -> None:
     bison.variants(retry_after=variant)

@@ -1,4 +1,4 @@
-"""A live sandbox: leads turn interested by themselves, as in a real agency or faster."""
+"""A live sandbox: leads turn interested while it runs, as in a real agency or faster."""
 
 from collections import Counter
 from datetime import date, datetime, timedelta
@@ -91,11 +91,11 @@ def test_a_live_sandbox_marks_and_delivers_while_its_clock_is_frozen(
         truth = interested(bison)
     with bison_on(stage, options()) as still:
         before = interested(still)
-    told = Counter(event["workspace_id"] for event in events)
-    assert len(told) > 3
+    shown = Counter(event["workspace_id"] for event in events)
+    assert len(shown) > 3
     marked = {workspace_id: count - before[workspace_id] for workspace_id, count in truth.items()}
     # More were marked between the two looks, and before anybody listened.
-    assert all(marked[each] >= told[each] for each in marked)
+    assert all(marked[each] >= shown[each] for each in marked)
     assert min(marked.values()) == 0
 
 

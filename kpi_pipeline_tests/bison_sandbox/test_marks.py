@@ -42,9 +42,9 @@ def test_marked_leads_are_in_todays_series_and_stats_from_that_moment_on(bison: 
     after = bison.series(FIRST, TODAY, key=row["api_key"])
     grown = [0] * 59 + [4]
     assert difference(before, after) == {"Interested": grown, "Replied": grown}
-    told = bison.data(f"{WORKSPACES}/stats", key=row["api_key"], **period)
-    assert int(told["interested"]) == int(stats["interested"]) + 4
-    assert int(told["unique_replies_per_contact"]) == sum(after["Replied"])
+    shown = bison.data(f"{WORKSPACES}/stats", key=row["api_key"], **period)
+    assert int(shown["interested"]) == int(stats["interested"]) + 4
+    assert int(shown["unique_replies_per_contact"]) == sum(after["Replied"])
     # The moment before, nobody had marked them yet.
     bison.freeze("2026-03-18T14:59:59-05:00")
     assert sum(bison.series(TODAY, TODAY, key=row["api_key"])["Interested"]) < sum(
@@ -63,17 +63,17 @@ def test_marks_stay_on_their_day_when_it_closes_and_is_revised(bison: Bison) -> 
     row = bison.with_key()[0]
     moments = [AFTERNOON, "2026-03-19T09:00:00-05:00", "2026-03-25T09:00:00-05:00"]
 
-    def told() -> list[dict[str, list[int]]]:
+    def counts() -> list[dict[str, list[int]]]:
         series = []
         for moment in moments:
             bison.freeze(moment)
             series.append(bison.series(TODAY, TODAY + timedelta(days=1), key=row["api_key"]))
         return series
 
-    before = told()
+    before = counts()
     bison.freeze(AFTERNOON)
     bison.mark(row, leads=7, deliver=False)
-    for without, with_marks in zip(before, told(), strict=True):
+    for without, with_marks in zip(before, counts(), strict=True):
         assert difference(without, with_marks) == {"Interested": [7, 0], "Replied": [7, 0]}
     assert before[0]["Bounced"] != before[2]["Bounced"]
 
@@ -120,9 +120,9 @@ def test_the_replies_of_marked_leads_are_listed_among_the_others(bison: Bison) -
     assert [reply for reply in every if reply["interested"]] == interested
     listed = {reply["id"]: reply for reply in interested}
     for event in events:
-        told = event["data"]["reply"]
+        shown = event["data"]["reply"]
         # Some events leave out the uuid.
-        assert listed[told["id"]].items() >= told.items()
+        assert listed[shown["id"]].items() >= shown.items()
     assert len(listed) == len(interested)
     assert [reply for reply in interested if reply in before] == before
 

@@ -120,8 +120,8 @@ def test_a_fault_moves_the_user_right_after_a_call_is_answered(bison: Bison) -> 
     bison.switch(old)
     bison.fault("move_user", to=new, when="after", times=1)
     assert [here(bison) for _ in range(3)] == [old, new, new]
-    told = [(call["fault"], call["workspace_id"]) for call in bison.calls()[1:]]
-    assert told == [("move_user", old), (None, new), (None, new)]
+    shown = [(call["fault"], call["workspace_id"]) for call in bison.calls()[1:]]
+    assert shown == [("move_user", old), (None, new), (None, new)]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -79,13 +79,15 @@ def test_recent_days_are_revised_upwards_and_settle_after_seven_days(numbers: Nu
     revised = dict.fromkeys(REVISED, False)
     for profile in PROFILES:
         day = date(2026, 2, 11)
-        told = [one_day(numbers, profile, day, NOON - timedelta(days=35 - a)) for a in range(1, 12)]
-        for before, after in pairwise(told):
+        shown = [
+            one_day(numbers, profile, day, NOON - timedelta(days=35 - a)) for a in range(1, 12)
+        ]
+        for before, after in pairwise(shown):
             assert before.sent == after.sent
             for count in REVISED:
                 assert getattr(before, count) <= getattr(after, count)
                 revised[count] |= getattr(before, count) < getattr(after, count)
-        assert len(set(told[6:])) == 1
+        assert len(set(shown[6:])) == 1
     assert all(revised.values())
 
 
@@ -101,17 +103,17 @@ def test_a_revision_can_still_come_on_the_seventh_day(numbers: Numbers) -> None:
 def test_a_closed_day_is_shown_alike_all_through_one_business_day(numbers: Numbers) -> None:
     yesterday = TODAY - timedelta(days=1)
     for profile in PROFILES[:5]:
-        told = {one_day(numbers, profile, yesterday, instant) for instant in hours(TODAY, 120)}
-        assert len(told) == 1
+        shown = {one_day(numbers, profile, yesterday, instant) for instant in hours(TODAY, 120)}
+        assert len(shown) == 1
 
 
 @pytest.mark.parametrize("day", [TODAY, date(2026, 3, 8), date(2025, 11, 2)])
 def test_today_grows_from_zero_to_what_it_closes_with(numbers: Numbers, day: date) -> None:
     midnight = datetime(day.year, day.month, day.day, tzinfo=CHICAGO) + timedelta(days=1)
     for profile in PROFILES:
-        told = [one_day(numbers, profile, day, instant) for instant in hours(day)]
-        assert told[0] == NOTHING
-        for before, after in pairwise(told):
+        shown = [one_day(numbers, profile, day, instant) for instant in hours(day)]
+        assert shown[0] == NOTHING
+        for before, after in pairwise(shown):
             assert all(x <= y for x, y in zip(before, after, strict=True))
         last = one_day(numbers, profile, day, midnight - timedelta(seconds=1))
         closed = one_day(numbers, profile, day, midnight)

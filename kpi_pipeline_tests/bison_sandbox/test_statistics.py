@@ -72,8 +72,8 @@ def test_stats_hold_texts_with_percentages_that_fit(bison: Bison) -> None:
     bounced = 100 * int(stats["bounced"]) / sent
     assert float(stats["bounced_percentage"]) == pytest.approx(bounced, abs=0.01)
     replies = 100 * int(stats["unique_replies_per_contact"]) / contacted
-    told = float(stats["unique_replies_per_contact_percentage"])
-    assert told == pytest.approx(replies, abs=0.01)
+    shown = float(stats["unique_replies_per_contact_percentage"])
+    assert shown == pytest.approx(replies, abs=0.01)
 
 
 def test_stats_of_a_time_without_mail_are_zeros(bison: Bison) -> None:

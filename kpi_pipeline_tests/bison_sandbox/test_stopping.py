@@ -1,4 +1,4 @@
-"""The end of a sandbox that has something left to do."""
+"""Stopping a sandbox with deliveries and leads pending."""
 
 import signal
 import subprocess

@@ -39,7 +39,7 @@ def test_variants_are_shown_changed_and_reset(bison: Bison) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "shown"),
     [
         ("counts", "many", "'documented', 'text' or 'integers'"),
         ("empty_plan", 400, "'400' or 'list'"),
@@ -55,15 +55,15 @@ def test_variants_are_shown_changed_and_reset(bison: Bison) -> None:
         ("sparkle", True, "Known are control_characters, counts,"),
     ],
 )
-def test_a_wrong_manner_is_refused_with_what_is_allowed_and_nothing_is_changed(
-    bison: Bison, name: str, value: object, told: str
+def test_a_wrong_variant_is_refused_with_what_is_allowed_and_nothing_is_changed(
+    bison: Bison, name: str, value: object, shown: str
 ) -> None:
     refused = bison.http.patch("/sandbox/variants", json={"paging": "whole", name: value})
     assert refused.status_code == 422
     data = refused.json()["data"]
     assert data["success"] is False
     assert list(data["errors"]) == [name]
-    assert told in data["message"]
+    assert shown in data["message"]
     assert bison.http.get("/sandbox/variants").json() == DEFAULTS
 
 
@@ -87,13 +87,13 @@ def test_a_401_comes_with_the_wrapping_of_other_errors_or_without(bison: Bison) 
     assert refused.json() == {"message": "Unauthenticated."}
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_a_429_of_the_bottleneck_may_come_without_retry_after(stage: Stage, told: bool) -> None:
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_429_of_the_bottleneck_may_come_without_retry_after(stage: Stage, shown: bool) -> None:
     with bison_on(stage, options(calls_per_second=0.01)) as bison:
-        bison.variants(retry_after=told)
+        bison.variants(retry_after=shown)
         answers = [bison.get("/api/users") for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 429]
-    assert ("Retry-After" in answers[1].headers) == told
+    assert ("Retry-After" in answers[1].headers) == shown
 
 
 def test_nothing_planned_is_an_error_or_an_empty_list(bison: Bison) -> None:

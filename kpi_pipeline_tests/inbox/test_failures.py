@@ -197,7 +197,7 @@ def test_nothing_stays_in_processing_when_the_ingesting_process_dies(
     with pytest.raises(KeyboardInterrupt):
         stocked.ingest(lead(1, arrived_at=LATER))
     monkeypatch.undo()
-    # Nobody was told that it was taken: nothing is left of it, and the sender sends it again.
+    # It was not confirmed: nothing of it is stored, and the sender sends it again.
     assert (stocked.events("id"), stocked.rows()) == ([], before)
     # And what was stored waits, claimed by nobody.
     stocked.ingest(lead(1, arrived_at=LATER), realtime=False)

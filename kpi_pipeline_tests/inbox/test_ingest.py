@@ -75,7 +75,7 @@ def test_the_nightly_job_and_a_webhook_never_undo_each_other(agency: Agency) -> 
     agency.stock(shown=[TODAY])
     agency.ingest(lead(1, arrived_at=LATER), lead(2, arrived_at=LATER + timedelta(minutes=2)))
     assert agency.number("positive_replies_mtd") == MONTH_SO_FAR + 2
-    # The facts that are fetched between the two hold the first, and a third that no webhook told.
+    # The facts that are fetched between the two hold the first, and a third without a webhook.
     again = LATER + timedelta(minutes=1)
     agency.stock(first=TODAY, as_of=again, interested=5, shown=[TODAY])
     assert agency.number("positive_replies_mtd") == 3 * 17 + 5 + 1
@@ -133,7 +133,7 @@ def test_a_lead_counts_in_the_month_in_which_it_turned_interested_whatever_follo
     agency.ingest(lead(1, arrived_at=agency.at))
     agency.stock(first=date(2026, 3, 1))
     agency.at = LATER
-    # The same lead replies again in March, and is told of again with it.
+    # The same lead replies again in March, with another event.
     agency.ingest(lead(1, arrived_at=LATER))
     assert agency.events("business_date") == [date(2026, 2, 28)]
     agency.ingest(lead(2, arrived_at=LATER))
@@ -180,9 +180,9 @@ def test_an_ignored_and_an_invalid_event_are_stored_and_count_for_nothing(agency
     agency.stock(shown=[TODAY])
     before = agency.rows()
     opened = {"event": {"type": "email_opened", "workspace_id": 101}, "data": {}}
-    told = [parsed(opened, LATER), parsed(b"no event", LATER)]
-    assert [it.status for it in agency.ingest(*told)] == ["ignored", "invalid"]
-    assert agency.events("body") == [event.body for event in told]
+    events = [parsed(opened, LATER), parsed(b"no event", LATER)]
+    assert [it.status for it in agency.ingest(*events)] == ["ignored", "invalid"]
+    assert agency.events("body") == [event.body for event in events]
     assert agency.rows() == before
 
 

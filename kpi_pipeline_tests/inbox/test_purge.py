@@ -22,8 +22,8 @@ def personal(number: int, *, event_type: str = "LEAD_INTERESTED", workspace_id: 
         "campaign": {"id": 3, "name": company},
         "reply": {"id": number, "text_body": words, "from_name": first},
     }
-    told = content(event_type, data, workspace_id, name=f"{first} {last}")
-    return parsed(told, LATER)
+    body = content(event_type, data, workspace_id, name=f"{first} {last}")
+    return parsed(body, LATER)
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def test_a_rejected_key_and_a_deleted_workspace_leave_the_other_24_clients_alone
             200,
             b'{"data": {"success": false, "message": "Try later"}}',
             "No number was taken",
-            id="a failure told with 200",
+            id="a failure with status 200",
         ),
         pytest.param(PLANS, 500, b"", "answered 500", id="the plan after good facts"),
         pytest.param(WHO_AM_I, 200, b'{"data": {"id": 1}}', "No number was taken", id="no team"),

@@ -37,7 +37,7 @@ CORRECT_THE_CSV = "Correct the client's bison_workspace_id or its api_key in the
 SET_INACTIVE = "set the client inactive in the CSV"
 
 Tables = Mapping[str, Rows]
-RUN = "a night of trouble"
+RUN = "a night of failures"
 DATES = [TODAY - timedelta(days=1), TODAY]
 LATER = NOW + timedelta(hours=1)
 _PLANS = ("emails_scheduled_today", "emails_scheduled_tomorrow")

@@ -84,14 +84,14 @@ def _no_answer(name: str, kind: str, seen: str, **options: object) -> Case:
 
 BODIES = (
     _answered(
-        "a failure is told with 200",
+        "a failure comes with status 200",
         "success_false",
         "answered with a failure: Try later",
         value=False,
         message="Try later.",
     ),
     _answered(
-        "a failure is told with 200, its false a text",
+        "a failure comes with status 200, its false a text",
         "success_false",
         "answered with a failure: Something went wrong",
         value="false",

@@ -69,7 +69,7 @@ def _user(name: str, switch: Switch, *said: str, struck: int = 1) -> Case:
 
 
 CASES = (
-    _planned("not told", remove=True),
+    _planned("missing", remove=True),
     _planned("negative", value=-5),
     _planned("null", value=None),
     _plan(
@@ -80,7 +80,7 @@ CASES = (
         pointer="/data",
         value="none",
     ),
-    _plan("the plan is a failure told with 200", "answered with a failure: ", "success_false"),
+    _plan("the plan is a failure with status 200", "answered with a failure: ", "success_false"),
     _plan("the plan is empty", "answered with an empty body", "empty"),
     _plan(
         "the plan is refused for another reason than that there is none",
@@ -122,7 +122,7 @@ CASES = (
         edited_to_own_id(WHO_AM_I, f"{_TEAM}/id"),
     ),
     _user(
-        "whose a new key is, is a failure told with 200",
+        "whose a new key is, is a failure with status 200",
         fault("success_false", WHO_AM_I, value="false"),
         "answered with a failure: ",
         NOT_BELIEVED,

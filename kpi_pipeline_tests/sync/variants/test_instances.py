@@ -44,12 +44,12 @@ class Pair:
     def errors(self, *instances: InstanceSetting) -> dict[str, str]:
         """The errors of a sync of all clients, with these in the settings' place."""
         agency = self.main.with_settings(bison_instances=instances or self.instances)
-        told = errors(agency.sync(DATES, self.of_main + self.of_second))
-        for slug, error in told.items():
+        failed = errors(agency.sync(DATES, self.of_main + self.of_second))
+        for slug, error in failed.items():
             assert error.startswith(f"{slug}: ")
             assert_no_secret(self.main, error)
             assert_no_secret(self.second, error)
-        return told
+        return failed
 
     def assert_untouched(self, clients: Collection[str]) -> None:
         assert of_clients(everything(self.main), clients) == of_clients(self.before, clients)
@@ -97,10 +97,10 @@ def test_an_instance_that_refuses_connections_stops_its_own_clients_alone(pair: 
         nobody_listens.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody_listens.getsockname()[1]}"
 
-        told = pair.errors(main, replace(second, url=url))
+        failed = pair.errors(main, replace(second, url=url))
 
-    assert told.keys() == set(pair.of_second)
-    for error in told.values():
+    assert failed.keys() == set(pair.of_second)
+    for error in failed.values():
         assert "got no answer at try 2 of 2: ConnectError" in error
         assert IS_IT_UP in error
     pair.assert_untouched(pair.of_second)
@@ -110,10 +110,10 @@ def test_an_instance_that_refuses_connections_stops_its_own_clients_alone(pair: 
 def test_an_instance_that_answers_503_stops_its_own_clients_alone(pair: Pair) -> None:
     pair.main.bison.fault("status", status=503, html=True)
 
-    told = pair.errors()
+    failed = pair.errors()
 
-    assert told.keys() == set(pair.of_main)
-    for error in told.values():
+    assert failed.keys() == set(pair.of_main)
+    for error in failed.values():
         assert "answered 503 at try 2 of 2" in error
         assert IS_IT_UP in error
     pair.assert_untouched(pair.of_main)
@@ -124,10 +124,10 @@ def test_an_instance_that_answers_503_stops_its_own_clients_alone(pair: Pair) ->
 def test_an_instance_that_asks_to_wait_holds_back_its_own_clients_alone(pair: Pair) -> None:
     pair.second.bison.fault("status", status=429, retry_after=1)
 
-    told = pair.errors()
+    failed = pair.errors()
 
-    assert told.keys() == set(pair.of_second)
-    assert all("answered 429 (Too Many Attempts) at try 2 of 2" in it for it in told.values())
+    assert failed.keys() == set(pair.of_second)
+    assert all("answered 429 (Too Many Attempts) at try 2 of 2" in it for it in failed.values())
     pair.assert_untouched(pair.of_second)
     pair.assert_right(pair.main, pair.of_main)
 
@@ -135,22 +135,22 @@ def test_an_instance_that_asks_to_wait_holds_back_its_own_clients_alone(pair: Pa
 def test_addresses_that_were_swapped_reject_every_key_and_change_nothing(pair: Pair) -> None:
     main, second = pair.instances
 
-    told = pair.errors(replace(main, url=second.url), replace(second, url=main.url))
+    failed = pair.errors(replace(main, url=second.url), replace(second, url=main.url))
 
-    assert told.keys() == {*pair.of_main, *pair.of_second}
-    for slug, error in told.items():
+    assert failed.keys() == {*pair.of_main, *pair.of_second}
+    for slug, error in failed.items():
         keyless = slug in pair.main.keyless + pair.second.keyless
         assert "answered 401 (Unauthenticated)" in error
         assert (GIVE_A_MASTER_KEY if keyless else GIVE_A_KEY) in error
-    pair.assert_untouched(told)
+    pair.assert_untouched(failed)
 
 
 def test_names_that_were_swapped_reject_the_key_of_every_client_that_has_one(pair: Pair) -> None:
-    told = pair.errors(*pair.swapped())
+    failed = pair.errors(*pair.swapped())
 
     with_a_key = {*pair.main.keyed, *pair.second.keyed} & {*pair.of_main, *pair.of_second}
-    assert told.keys() >= with_a_key
+    assert failed.keys() >= with_a_key
     for slug in with_a_key:
-        assert "answered 401 (Unauthenticated)" in told[slug]
-        assert GIVE_A_KEY in told[slug]
+        assert "answered 401 (Unauthenticated)" in failed[slug]
+        assert GIVE_A_KEY in failed[slug]
     pair.assert_untouched(with_a_key)

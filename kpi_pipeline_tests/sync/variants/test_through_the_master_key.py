@@ -94,7 +94,7 @@ ALONE = (
         NOT_BELIEVED,
     ),
     _master(
-        "a switch is a failure told with 200",
+        "a switch is a failure with status 200",
         fault("success_false", SWITCH, value="false"),
         f"{SWITCH} answered with a failure: ",
         NOT_BELIEVED,

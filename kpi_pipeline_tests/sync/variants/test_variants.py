@@ -38,7 +38,7 @@ def _right(name: str, switch: Switch) -> Case:
 
 
 def _in_zone(name: str, day_zone: str) -> Case:
-    # The pipeline is not told which zone it is.
+    # The pipeline does not know which zone it is.
     settings = {"bison_timezone": None}
     return Case(name, (variant(day_zone=day_zone),), days_move=True, settings=settings)
 
@@ -65,12 +65,12 @@ ALONE = (
     _in_zone("days are bounded in US Eastern", "America/New_York"),
     _in_zone("days are bounded in each workspace's own zone", "workspace"),
     Case(
-        "a revoked key is told of in the wrapping of other errors",
+        "a revoked key gets the wrapping of other errors",
         (variant(wrapped_401=True), revoke_key),
         said=("answered 401 (Unauthenticated)", GIVE_A_KEY),
     ),
     Case(
-        "a revoked key is told of without that wrapping",
+        "a revoked key gets no such wrapping",
         (variant(wrapped_401=False), revoke_key),
         said=("answered 401 (Unauthenticated)", GIVE_A_KEY),
     ),
