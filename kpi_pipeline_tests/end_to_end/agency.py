@@ -110,7 +110,7 @@ class Agency:
         """How the runs stand that were asked for again after a failed one."""
         query = """query ($filter: RunsFilter!) { runsOrError(filter: $filter) {
             ... on Runs { results { status } } } }"""
-        tags = [{"key": "kpi/split_from", "value": run_id}]
+        tags = [{"key": "kpi/retry_of", "value": run_id}]
         runs = self.page.query(query, {"filter": {"tags": tags}})["runsOrError"]["results"]
         return [run["status"] for run in runs]
 

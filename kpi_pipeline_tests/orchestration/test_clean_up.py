@@ -104,7 +104,7 @@ def test_a_superseded_run_is_deleted_without_a_trace(old: OldRuns) -> None:
 def test_the_output_of_a_deleted_run_is_deleted_with_it(old: OldRuns, tmp_path: Path) -> None:
     first, second = light(old), light(old)
     old.let_pass(91)
-    assert {first, second} <= {path.name for path in (tmp_path / "dagster").iterdir()}
+    assert {first, second} <= {path.name for path in (tmp_path / "dagster" / "storage").iterdir()}
 
     old.clean_up()
 

@@ -44,9 +44,8 @@ print(json.dumps([result.success, threads, sorted(sys.modules.keys() - before), 
 
 @pytest.mark.server
 def test_all_that_a_run_needs_is_imported_before_it_is_forked(
-    installation: Installation, monkeypatch: pytest.MonkeyPatch
+    installation: Installation,
 ) -> None:
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     client = installation.workspaces[0]
 
     done = subprocess.run(

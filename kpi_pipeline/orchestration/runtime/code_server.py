@@ -7,7 +7,6 @@ start one server each, and the daemon a new one every minute. This one imports o
 """
 
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -34,8 +33,6 @@ def serve(socket: Path) -> None:
     # starts in the background, and a server whose parent was killed would stay forever.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    # NumPy would start threads for algebra that nothing here does.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     forkserver.set_forkserver_preload([PRELOAD])
     # It imports while this process loads the definitions.
     forkserver.ensure_running()

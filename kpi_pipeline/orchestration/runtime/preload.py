@@ -21,6 +21,8 @@ _MODULES = (
     "psycopg",
     "httpcore",
     "certifi",
+    # datetime.strptime imports it at its first call.
+    "_strptime",
     *RUN_MODULES,
 )
 
