@@ -39,7 +39,6 @@ demo: $(READY)
 SIDE_BY_SIDE := -n 3 --no-loadscope-reorder
 
 test: lint
-	@$(BIN)/pytest -m "alone and not long" kpi_pipeline_tests/processes
 	@$(BIN)/pytest $(SIDE_BY_SIDE) -m "not alone and not long"
 
 test-fast: $(READY)
@@ -47,7 +46,8 @@ test-fast: $(READY)
 		-m "not (server or runs or browser or waits or alone or long)"
 
 test-long: $(READY)
-	@$(BIN)/pytest $(SIDE_BY_SIDE) --hypothesis-profile long -m "long or thorough"
+	@$(BIN)/pytest -m alone kpi_pipeline_tests/processes
+	@$(BIN)/pytest $(SIDE_BY_SIDE) --hypothesis-profile long -m "(long or thorough) and not alone"
 
 # Its own environment: the exact versions of constraints.txt, but for Dagster's.
 test-newest:

@@ -163,6 +163,7 @@ def test_the_version_is_that_of_the_project(installed: Installed) -> None:
     assert installed.run("kpi", "--version").stdout == f"kpi_pipeline {version}\n"
 
 
+@pytest.mark.long
 def test_the_demo_works_from_an_empty_folder_and_keeps_its_state_with_the_user(
     installed: Installed,
 ) -> None:

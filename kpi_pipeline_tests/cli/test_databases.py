@@ -19,6 +19,7 @@ from kpi_pipeline_tests.cli.running import (
     rows_of,
     written,
 )
+from kpi_pipeline_tests.databases import another_database
 
 
 @pytest.fixture
@@ -134,9 +135,17 @@ def test_an_upgrade_makes_both_databases_and_then_commands_work(
     engine.dispose()
 
 
+@pytest.fixture
+def without_dagster(postgres: URL) -> Iterator[URL]:
+    """A database of a new name: that of other tests may have one of Dagster's beside it."""
+    with another_database(postgres) as url:
+        yield url
+
+
 def test_a_missing_database_of_dagster_is_named_and_nothing_is_imported(
-    kpi: Kpi, database: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kpi: Kpi, without_dagster: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    database = without_dagster
     monkeypatch.setenv("KPI_DATABASE_URL", address(database))
     monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
     file = written(tmp_path / "c.csv", "instance,bison_workspace_id,name", "main,101,Heron Tide")

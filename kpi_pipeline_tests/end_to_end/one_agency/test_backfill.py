@@ -14,7 +14,7 @@ from kpi_pipeline_tests.cli.running import kpi_in_a_process
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 from kpi_pipeline_tests.services.invented_backfills import finished, launched
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.long]
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_client_whose_key_is_rejected_is_named_with_its_gaps_after_its_second_
     assert rejected in named
     assert "kpi clients import" in named
     gaps = lines.index(
-        "Rows are missing; there should be 6 in each table, and are 4 in raw_bison_stats, "
+        "Rows are missing: of 6 in each table there are 4 in raw_bison_stats, "
         "4 in kpi_projections, 4 in client_metrics:"
     )
     assert lines[gaps + 1 :] == [f"  {rejected}: {dates[0]} to {dates[1]}"]

@@ -60,6 +60,7 @@ def test_one_partition_materialized_from_the_page_fills_one_row_of_each_table(
     assert differences(agency, [workspace], [day]) == []
 
 
+@pytest.mark.long
 def test_a_backfill_of_three_clients_and_five_days_fills_exactly_these_rows(
     agency: Agency,
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_backfill_of_three_clients_and_five_days_fills_exactly_these_rows(
     assert differences(agency, workspaces, dates) == []
 
 
+@pytest.mark.long
 def test_the_tick_after_midnight_on_the_first_closes_the_last_day_of_the_month_before(
     agency: Agency,
 ) -> None:
@@ -91,6 +93,7 @@ def test_the_tick_after_midnight_on_the_first_closes_the_last_day_of_the_month_b
     assert differences(agency, list(agency.grid), dates) == []
 
 
+@pytest.mark.long
 def test_a_run_that_is_repeated_leaves_identical_rows(agency: Agency) -> None:
     dates = days_between(agency.today - timedelta(days=2), agency.today - timedelta(days=1))
     tags = block_tags(agency.grid, dates)
@@ -103,6 +106,7 @@ def test_a_run_that_is_repeated_leaves_identical_rows(agency: Agency) -> None:
     assert differences(agency, list(agency.grid), dates) == []
 
 
+@pytest.mark.long
 def test_today_is_worked_out_with_the_part_of_it_that_has_passed_and_its_sending_plan(
     agency: Agency,
 ) -> None:

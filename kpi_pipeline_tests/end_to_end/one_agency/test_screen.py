@@ -47,6 +47,6 @@ def test_the_catalogue_tells_what_an_asset_is_and_which_columns_its_table_has(
 
     with open_page(chromium) as page:
         page.goto(f"{agency.page.url}/assets/client_metrics")
-        page.get_by_text("What dashboards read").first.wait_for(timeout=60_000)
+        page.get_by_text("The table that dashboards read").first.wait_for(timeout=60_000)
         page.get_by_text("projection_positive_replies_eom").first.wait_for()
         page.get_by_text("campaign-analytics").first.wait_for()

@@ -14,7 +14,7 @@ from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.long]
 
 
 def body(workspace_id: int) -> bytes:
