@@ -63,7 +63,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
         if is_hypothesis_test(getattr(item, "obj", None)):
             item.add_marker("thorough")
         if item.get_closest_marker("alone") and "processes/" not in item.nodeid:
-            raise pytest.UsageError(f"`make test-long` looks for tests that run alone in processes/: {item.nodeid}")
+            raise pytest.UsageError(
+                f"`make test-long` looks for tests that run alone in processes/: {item.nodeid}"
+            )
     yield
 
     def place(item: pytest.Item) -> tuple[int, float]:

@@ -152,12 +152,14 @@ def test_a_source_distribution_makes_the_same_wheel(sources: Path, wheel: Path) 
     assert _names(_built(unpacked, "build_wheel")) == _names(wheel)
 
 
+@pytest.mark.long
 def test_the_installed_code_is_not_that_of_the_checkout(installed: Installed) -> None:
     program = "import kpi_pipeline, bison_sandbox as b; print(kpi_pipeline.__file__, b.__file__)"
     for path in installed.run("python", "-c", program).stdout.split():
         assert Path(path).is_relative_to(installed.environment)
 
 
+@pytest.mark.long
 def test_the_version_is_that_of_the_project(installed: Installed) -> None:
     version = (PROJECT_ROOT / "pyproject.toml").read_text().split('version = "')[1].split('"')[0]
     assert installed.run("kpi", "--version").stdout == f"kpi_pipeline {version}\n"

@@ -32,6 +32,7 @@ def test_what_is_pending_when_a_sandbox_ends_is_sent_no_more(
 
 @pytest.mark.server
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.long
 def test_the_command_ends_quietly_with_deliveries_pending_and_leads_to_come(
     receiver: Receiver, number: signal.Signals
 ) -> None:

@@ -175,6 +175,7 @@ def test_an_error_of_a_real_process_is_one_sentence_and_code_1(
 
 
 @pytest.mark.server
+@pytest.mark.long
 def test_without_a_configured_database_one_is_started_and_kept_in_the_state_folder(
     kpi: Kpi, open_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,7 @@ def test_missing_keys_are_made_with_one_call_each_stored_encrypted_and_verified(
 
 
 @pytest.mark.server
+@pytest.mark.long
 def test_after_create_missing_a_sync_makes_no_switch_and_says_26_of_26_with_their_own_key(
     kpi: Kpi, live_bison: Bison
 ) -> None:

@@ -27,6 +27,7 @@ def _keys(kpi: Kpi) -> list[str]:
     return [line.split("│")[1].strip() for line in lines if line.startswith("│")]
 
 
+@pytest.mark.long
 def test_a_sync_without_options_fills_the_last_week_and_today_for_every_client(
     kpi: Kpi, live_bison: Bison, engine: Engine
 ) -> None:

@@ -110,6 +110,7 @@ def test_an_inactive_client_is_refused_and_left_out(
 
 
 @pytest.mark.server
+@pytest.mark.long
 def test_without_the_master_key_only_the_clients_that_need_it_fail_and_the_others_land(
     kpi: Kpi,
     live_bison: Bison,
@@ -141,6 +142,7 @@ def test_without_the_master_key_only_the_clients_that_need_it_fail_and_the_other
 
 @pytest.mark.server
 @pytest.mark.usefixtures("imported")
+@pytest.mark.long
 def test_an_email_bison_that_does_not_answer_is_named_for_each_client_and_no_row_changes(
     kpi: Kpi, live_bison: Bison, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

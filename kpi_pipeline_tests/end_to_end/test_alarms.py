@@ -42,6 +42,7 @@ def alarms(watched: Alarms) -> Alarms:
     return watched
 
 
+@pytest.mark.long
 def test_a_schedule_that_was_stopped_is_seen_and_told_until_it_is_on_again(alarms: Alarms) -> None:
     name = "clean_up_runs"
     repository = alarms.definitions.get_repository_def()
@@ -77,6 +78,7 @@ def test_numbers_that_nobody_refreshes_turn_stale_late_then_too_late(alarms: Ala
     alarms.recovered(Check.FRESHNESS, 6.6)
 
 
+@pytest.mark.long
 def test_deleted_facts_are_missing_days_until_they_are_fetched_again(alarms: Alarms) -> None:
     agency = alarms.agency
     lost = agency.keyed[0]
@@ -94,6 +96,7 @@ def test_deleted_facts_are_missing_days_until_they_are_fetched_again(alarms: Ala
     alarms.recovered(Check.NO_MISSING_DAYS, 0.7)
 
 
+@pytest.mark.long
 def test_a_row_that_is_not_there_is_told_as_n_of_m(alarms: Alarms) -> None:
     lost = alarms.agency.keyed[0]
     day = alarms.today - timedelta(days=5)
@@ -105,6 +108,7 @@ def test_a_row_that_is_not_there_is_told_as_n_of_m(alarms: Alarms) -> None:
     alarms.recovered(Check.COMPLETE, 0.7)
 
 
+@pytest.mark.long
 def test_two_clients_with_the_same_totals_are_told_as_impossible(alarms: Alarms) -> None:
     odd = alarms.checked(Check.PLAUSIBLE, 0).problems
     others = [key for key in alarms.agency.workspaces if f'"{key}"' in odd]
@@ -133,6 +137,7 @@ def _same_totals(alarms: Alarms, others: Sequence[str]) -> None:
     alarms.recovered(Check.PLAUSIBLE, 0.7)
 
 
+@pytest.mark.long
 def test_a_total_that_email_bison_changed_is_told_with_both_numbers(alarms: Alarms) -> None:
     agency = alarms.agency
     changed = agency.keyed[0]
@@ -177,6 +182,7 @@ def test_a_rejected_key_is_told_and_so_is_one_of_another_client(alarms: Alarms) 
     alarms.recovered(Check.REGISTRY_MATCHES_BISON, 0.6)
 
 
+@pytest.mark.long
 def test_webhooks_that_are_refused_are_told_once_email_bison_counts_leads(
     alarms: Alarms,
 ) -> None:
@@ -199,6 +205,7 @@ def test_webhooks_that_are_refused_are_told_once_email_bison_counts_leads(
     alarms.recovered(Check.WEBHOOKS_DELIVERED, 0.9)
 
 
+@pytest.mark.long
 def test_an_event_that_is_set_aside_is_told_until_it_is_replayed(alarms: Alarms) -> None:
     agency = alarms.agency
     assert alarms.deliver(*_leads(alarms, 1)) == [200]

@@ -23,9 +23,10 @@ pytestmark = pytest.mark.server
     ("stop", "secret"),
     [
         pytest.param(signal.SIGINT, secrets.token_urlsafe(32), id="Ctrl-C"),
-        pytest.param(signal.SIGTERM, "", id="SIGTERM, without webhooks", marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, "", id="SIGTERM, without webhooks"),
     ],
 )
+@pytest.mark.long
 def test_up_serves_page_and_webhooks_until_it_is_stopped_and_leaves_nothing_running(
     state: Path, bison: Bison, stop: signal.Signals, secret: str
 ) -> None:

@@ -70,6 +70,7 @@ def bodies(server: RestartableServer) -> list[bytes]:
         engine.dispose()
 
 
+@pytest.mark.long
 def test_nothing_is_acknowledged_until_the_database_is_up_and_current(
     gateway: Gateway, server: RestartableServer
 ) -> None:

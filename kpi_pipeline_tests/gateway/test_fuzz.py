@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from kpi_pipeline_tests.domain.bodies import content
 from kpi_pipeline_tests.gateway.support import CLIENTS, FIRST_ID, Running
 
-pytestmark = [pytest.mark.server, pytest.mark.thorough]
+pytestmark = [pytest.mark.server, pytest.mark.long]
 
 AT_ONCE = 50
-BODIES = AT_ONCE * min(settings().max_examples, 100)
+BODIES = AT_ONCE * min(settings().max_examples // 2, 100)
 _IN_FLIGHT = 20
 _MOST_GROWTH = 40e6
 

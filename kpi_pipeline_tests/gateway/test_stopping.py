@@ -34,6 +34,7 @@ def stoppable(postgres: URL, tmp_path: Path) -> Iterator[Running]:
         yield gateway
 
 
+@pytest.mark.long
 def test_sigterm_under_load_loses_no_event_that_was_acknowledged(stoppable: Running) -> None:
     acknowledged: list[bytes] = []
     over = threading.Event()
@@ -87,6 +88,7 @@ def test_it_prints_its_url_without_the_secret_and_exits_with_code_0(
         socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
+@pytest.mark.long
 def test_a_body_that_never_ends_does_not_delay_the_stop(stoppable: Running) -> None:
     head = f"POST /webhooks/bison/{stoppable.gateway.secret} HTTP/1.1\r\nHost: x\r\n"
     with socket.create_connection(("127.0.0.1", stoppable.gateway.port), timeout=20) as opened:

@@ -17,6 +17,7 @@ from kpi_pipeline_tests.orchestration.installation import temporary_instance
 pytestmark = pytest.mark.runs
 
 
+@pytest.mark.long
 def test_a_client_whose_sync_fails_is_alerted_unless_a_retry_soon_succeeds(desk: Desk) -> None:
     installation = desk.installation
     bad, good = installation.agency.keyed[0], installation.agency.keyed[1]

@@ -128,6 +128,7 @@ def test_without_an_hourly_refresh_there_is_no_such_schedule_and_a_day_counts_as
 
 
 @pytest.mark.runs
+@pytest.mark.long
 def test_totals_are_read_by_hand_and_never_in_a_run_that_fills_partitions(
     installation: Installation,
 ) -> None:
@@ -152,6 +153,7 @@ def test_totals_are_read_by_hand_and_never_in_a_run_that_fills_partitions(
 
 
 @pytest.mark.runs
+@pytest.mark.long
 def test_the_runs_of_a_backfill_report_the_last_results_and_do_no_check(
     installation: Installation,
 ) -> None:

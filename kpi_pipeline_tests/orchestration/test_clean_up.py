@@ -113,6 +113,7 @@ def test_the_output_of_a_deleted_run_is_deleted_with_it(old: OldRuns, tmp_path: 
     assert first not in left
 
 
+@pytest.mark.long
 def test_runs_that_ended_less_long_ago_stay_and_so_do_those_that_have_not_ended(
     old: OldRuns,
 ) -> None:
@@ -168,6 +169,7 @@ def test_a_run_of_an_unfinished_backfill_stays_until_that_ends(
 
 
 @pytest.mark.parametrize("kind", ["schedule_name", "sensor_name"])
+@pytest.mark.long
 def test_the_last_run_of_each_schedule_and_sensor_stays(old: OldRuns, kind: str) -> None:
     nightly, hourly, hourly_again, _ = (
         light(old, **({f"dagster__{kind}": name} if name else {}))
@@ -183,6 +185,7 @@ def test_the_last_run_of_each_schedule_and_sensor_stays(old: OldRuns, kind: str)
 
 
 @pytest.mark.parametrize("relation", ["root_run_id", "parent_run_id"])
+@pytest.mark.long
 def test_a_run_that_was_retried_stays_as_long_as_its_retry(old: OldRuns, relation: str) -> None:
     attempt = light(old, fails="yes")
     again = light(old, **{f"dagster__{relation}": attempt})
@@ -196,6 +199,7 @@ def test_a_run_that_was_retried_stays_as_long_as_its_retry(old: OldRuns, relatio
     assert old.present() == {last}
 
 
+@pytest.mark.long
 def test_the_run_that_the_catalogue_names_as_an_assets_last_stays(old: OldRuns) -> None:
     named, other, _ = light(old), light(old), light(old)
     old.let_pass(91)
@@ -207,6 +211,7 @@ def test_the_run_that_the_catalogue_names_as_an_assets_last_stays(old: OldRuns) 
     assert other not in old.present()
 
 
+@pytest.mark.long
 def test_more_runs_than_a_batch_are_all_deleted(
     old: OldRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ def forget_statuses(installation: Installation) -> None:
     installation.instance.wipe_asset_cached_status([dg.AssetKey(asset) for asset in ASSETS])
 
 
+@pytest.mark.long
 def test_the_page_the_grid_and_the_tables_are_as_they_were_and_superseded_runs_are_gone(
     installation: Installation, old: OldRuns
 ) -> None:

@@ -74,6 +74,7 @@ def test_all_that_a_run_needs_is_imported_before_it_is_forked(
 
 
 @pytest.mark.server
+@pytest.mark.long
 def test_the_code_server_ends_on_sigterm_although_a_shell_had_it_ignore_ctrl_c(
     tmp_path: Path,
 ) -> None:

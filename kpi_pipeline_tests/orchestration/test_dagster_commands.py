@@ -63,19 +63,18 @@ def is_running(state: Path) -> bool:
     return (state / "postgres" / "postmaster.pid").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("command", "said"),
     [
         ("dg check defs", "All definitions loaded successfully."),
-        pytest.param(
+        (
             "dagster definitions validate",
             "Validation successful for code location kpi_pipeline.",
-            marks=pytest.mark.long,
         ),
-        pytest.param(
+        (
             "dagster asset materialize --select client_registry -m kpi_pipeline.definitions",
             "RUN_SUCCESS",
-            marks=pytest.mark.long,
         ),
     ],
 )
@@ -123,6 +122,7 @@ def end(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, errors
 
 
+@pytest.mark.long
 def test_processes_without_an_address_share_one_server_and_the_last_one_stops_it(
     folder: Path,
 ) -> None:

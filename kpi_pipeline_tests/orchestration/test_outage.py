@@ -41,6 +41,7 @@ def failing(installation: Installation) -> set[str]:
         return {it.name for it in read_outcomes(connection) if it.since is not None}
 
 
+@pytest.mark.long
 def test_a_night_without_email_bison_is_one_message_and_leaves_no_problem_behind(
     desk: Desk,
 ) -> None:

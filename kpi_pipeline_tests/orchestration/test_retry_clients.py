@@ -62,6 +62,7 @@ def test_each_failed_client_is_retried_alone_and_a_healthy_one_is_not(
         assert list(found.dates) == dates
 
 
+@pytest.mark.long
 def test_only_the_assets_of_the_failed_run_are_retried(installation: Installation) -> None:
     bad = fail_two(installation)
     tags = block_tags(installation.workspaces, installation.days_ago(1))
@@ -87,6 +88,7 @@ def test_a_retry_is_not_retried_whatever_fails(installation: Installation) -> No
     assert look(installation, cursor)[0] == []
 
 
+@pytest.mark.long
 def test_a_run_is_retried_once_however_often_the_sensor_is_evaluated(
     installation: Installation,
 ) -> None:
@@ -103,6 +105,7 @@ def test_a_run_is_retried_once_however_often_the_sensor_is_evaluated(
     assert later == []
 
 
+@pytest.mark.long
 def test_clients_that_were_never_reached_are_retried_as_blocks(
     installation: Installation,
 ) -> None:
@@ -157,6 +160,7 @@ def test_a_run_that_dagster_itself_retries_is_left_to_dagster(
     assert look(installation)[0] == []
 
 
+@pytest.mark.long
 def test_a_run_whose_first_workspace_is_no_partition_anymore_is_not_retried(
     installation: Installation,
 ) -> None:

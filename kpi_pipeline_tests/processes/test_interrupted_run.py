@@ -15,13 +15,10 @@ from kpi_pipeline_tests.processes import interrupted
 
 
 @pytest.mark.server
+@pytest.mark.long
 @pytest.mark.parametrize(
     "stop",
-    [
-        signal.SIGKILL,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
-        pytest.param(signal.SIGINT, marks=pytest.mark.long),
-    ],
+    [signal.SIGKILL, signal.SIGTERM, signal.SIGINT],
 )
 def test_an_interrupted_run_leaves_no_postgresql_behind(
     tmp_path: Path, stop: signal.Signals

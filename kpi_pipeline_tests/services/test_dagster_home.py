@@ -1,5 +1,6 @@
 """The DAGSTER_HOME of an installation: its configuration, as Dagster itself reads it."""
 
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import URL
 
 from kpi_pipeline.db.engine import ensure_database
-from kpi_pipeline.db.urls import dagster_url, for_dagster
+from kpi_pipeline.db.urls import for_dagster
 from kpi_pipeline.orchestration.runtime.storage import (
     PooledEventLogStorage,
     RetryingRunStorage,
@@ -28,8 +29,8 @@ def instance_file() -> dict[str, Any]:
     return content
 
 
-def test_runs_have_a_limit_of_time(database: URL, administer: Callable[[str], None]) -> None:
-    storage = dagster_url(database)
+def test_runs_have_a_limit_of_time(postgres: URL, administer: Callable[[str], None]) -> None:
+    storage = postgres.set(database=f"kpi_{uuid.uuid4().hex}_dagster")
     ensure_database(storage)
     settings = Settings.model_validate({"dagster_database_url": for_dagster(storage)})
 

@@ -49,6 +49,7 @@ def assert_only_the_healthy_are_new(
     assert differences(fresh, agency.expected(DATES, list(healthy))) == []
 
 
+@pytest.mark.long
 def test_a_rejected_key_and_a_deleted_workspace_leave_the_other_24_clients_alone(
     agency: Agency,
 ) -> None:

@@ -184,6 +184,7 @@ def test_alone_a_case_leaves_the_right_rows_or_those_that_were_there(
 
 
 @pytest.mark.parametrize("case", rows(case for case in ALONE if case.said))
+@pytest.mark.long
 def test_alone_a_failure_in_a_first_night_leaves_no_row_and_no_zero(
     case: Case, first_night: Agency, right: Right
 ) -> None:
@@ -201,6 +202,7 @@ def test_every_other_client_of_these_nights_has_the_right_rows(nights: Nights) -
 
 
 @pytest.mark.parametrize("case", rows(case for case in CASES if case.said))
+@pytest.mark.long
 def test_a_failure_in_a_clients_first_night_leaves_no_row_and_no_zero(
     case: Case, first_nights: Nights
 ) -> None:
@@ -208,6 +210,7 @@ def test_a_failure_in_a_clients_first_night_leaves_no_row_and_no_zero(
     assert not any(first_nights.rows_of(case).values())
 
 
+@pytest.mark.long
 def test_every_other_client_of_these_first_nights_has_the_right_rows(first_nights: Nights) -> None:
     first_nights.assert_others_are_right()
 

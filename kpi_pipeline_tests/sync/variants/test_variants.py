@@ -92,6 +92,7 @@ def test_alone_a_case_leaves_the_right_rows_or_those_that_were_there(
 
 
 @pytest.mark.parametrize("case", rows(case for case in ALONE if case.said))
+@pytest.mark.long
 def test_alone_a_failure_in_a_first_night_leaves_no_row_and_no_zero(
     case: Case, first_night: Agency, right: Right
 ) -> None:
