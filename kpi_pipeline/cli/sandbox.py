@@ -9,7 +9,7 @@ from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import load_settings
 
 # Written out here: importing the sandbox would load a web server before every command.
-_MANNERS = """How it answers; may be repeated. The default comes first.
+_VARIANTS = """How it answers; may be repeated. The default comes first.
 counts: documented, text, integers;
 empty_days: zeros, omitted, omitted_by_label;
 labels: vendor_order, shuffled, one_missing, one_unknown;
@@ -52,7 +52,7 @@ def run(
     first_workspace_id: Annotated[
         int | None, typer.Option(min=1, help="Number the workspaces from here on, without gaps.")
     ] = None,
-    variant: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=_MANNERS)] = None,
+    variant: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=_VARIANTS)] = None,
     fault: Annotated[list[str] | None, typer.Option(metavar="FAULT", help=_FAULTS)] = None,
     live: Annotated[
         bool, typer.Option("--live", help="Let leads turn interested while it runs.")

@@ -1,4 +1,4 @@
-"""Makes the pictures of the documents anew, from a demo of its own: `make screenshots`."""
+"""Takes the pictures of the documents again, from its own demo: `make screenshots`."""
 
 import os
 import tempfile

@@ -127,7 +127,7 @@ class Alarms:
         evaluate(app, receivers_of(app.settings.alert_urls))
 
     def told(self, check: Check) -> list[str]:
-        """What was told of the check, in the words that begin each notice."""
+        """The first words of each notice about the check."""
         title = f": {check.value} of {check_key(check).asset_key.to_user_string()}"
         lines = [
             line

@@ -35,7 +35,7 @@ class Run:
 
     @property
     def is_to_be_split(self) -> bool:
-        """Whether it failed for good and what it left undone is asked for again by itself."""
+        """Whether it failed for good, and the sensor retries what it left undone."""
         return (
             self.status == "FAILURE"
             and self.last_workspace != self.first_workspace

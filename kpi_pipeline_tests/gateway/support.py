@@ -127,7 +127,7 @@ def today() -> date:
 
 
 def lead(workspace_id: int = FIRST_ID, **envelope: object) -> dict[str, Any]:
-    """A lead that nobody told of yet turned interested."""
+    """The event of a lead that no earlier event named."""
     data = {"lead": {"id": next(_leads)}, "campaign": {"id": 3}}
     return content("LEAD_INTERESTED", data, workspace_id, **envelope)
 

@@ -101,7 +101,7 @@ def test_checks_wait_for_syncs_in_progress_but_not_forever(
         assert set(asked(late)) == set(LIGHT_CHECKS)
 
         later = after_sync(instance, late.cursor, NOW + 11 * MINUTE, NOW + 13 * MINUTE)
-        assert asked(later) == [], "the next one waits anew"
+        assert asked(later) == [], "the next one waits again"
     finally:
         instance.report_run_canceled(run)
     assert asked(after_sync(instance, later.cursor, NOW + 11 * MINUTE, NOW + 14 * MINUTE))

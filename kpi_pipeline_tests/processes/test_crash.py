@@ -91,7 +91,7 @@ def seconds_left(engine: Engine, table: Table) -> float:
 
 
 def expire(engine: Engine, table: Table) -> None:
-    """Stand in for the half minute until it expires by itself."""
+    """Replace the half minute until it expires."""
     with engine.begin() as connection:
         past = func.clock_timestamp() - timedelta(seconds=1)
         connection.execute(update(table).values(expires_at=past))
