@@ -18,7 +18,7 @@ from kpi_pipeline_tests.gateway.support import CLIENTS, FIRST_ID, Running
 pytestmark = [pytest.mark.server, pytest.mark.long]
 
 AT_ONCE = 50
-BODIES = AT_ONCE * min(settings().max_examples // 2, 100)
+BODIES = AT_ONCE * settings().max_examples // 4
 _IN_FLIGHT = 20
 _MOST_GROWTH = 40e6
 

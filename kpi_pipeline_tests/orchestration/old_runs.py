@@ -1,3 +1,4 @@
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,6 @@ from pydantic import SecretStr
 from sqlalchemy import URL, Row, text
 
 from kpi_pipeline.db.engine import ensure_database
-from kpi_pipeline.db.urls import dagster_url
 from kpi_pipeline.orchestration.automation.clean_up import delete_runs
 from kpi_pipeline.orchestration.runtime.storage import PooledEventLogStorage
 from kpi_pipeline.services.dagster_home import dagster_instance
@@ -41,7 +41,8 @@ def dagster_beside(
     database: URL, state: Path, administer: Callable[[str], None]
 ) -> Iterator[DagsterInstance]:
     """Dagster as `kpi up` configures it, with empty tables in a database of its own."""
-    url = dagster_url(database)
+    # Not the name beside the KPI database: tests of commands keep one there.
+    url = database.set(database=f"kpi_{uuid.uuid4().hex}_dagster")
     ensure_database(url)
     address = SecretStr(url.render_as_string(hide_password=False))
     changed = {"state_dir": state, "dagster_database_url": address}
