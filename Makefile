@@ -13,7 +13,7 @@ READY := .venv/ready
 help:
 	@echo "make demo          the whole pipeline at work, against an invented agency"
 	@echo "make test          lint, types and all tests but the long ones: before each merge"
-	@echo "make test-fast     the tests without servers, daemons and browsers: after each change"
+	@echo "make test-fast     the tests without runs, servers and browsers: after each change"
 	@echo "make test-long     chaos, ten thousand events, random kills, properties at length"
 	@echo "make test-newest   the Dagster layer's tests on the newest Dagster of its range"
 	@echo "make lint          lint and types alone"

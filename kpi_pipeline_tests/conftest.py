@@ -53,6 +53,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         guard.close()
 
 
+_TESTS = Path(__file__).parent
+# Their tests execute runs of Dagster, syncs of all clients, or whole commands.
+_OF_RUNS = {"orchestration", "sync", "cli", "services"}
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Mark the properties; begin with the slow tests, in random order.
@@ -62,6 +67,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     for item in items:
         if is_hypothesis_test(getattr(item, "obj", None)):
             item.add_marker("thorough")
+        if item.path.relative_to(_TESTS).parts[0] in _OF_RUNS:
+            item.add_marker("runs")
         if item.get_closest_marker("alone") and "processes/" not in item.nodeid:
             raise pytest.UsageError(
                 f"`make test-long` looks for tests that run alone in processes/: {item.nodeid}"
