@@ -37,7 +37,7 @@ class Guard:
     """The program as pytest sees it."""
 
     def __init__(self) -> None:
-        # A short path: the server's socket stands in it.
+        # A short path: the server's socket is in it.
         self.folder = Path(tempfile.mkdtemp(prefix="kpi-test-"))
         os.environ[RUN] = str(self.folder)
         with (self.folder / "guard.log").open("w") as log:

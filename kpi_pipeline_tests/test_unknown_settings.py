@@ -1,4 +1,4 @@
-"""A setting that is misspelt, or stands in a file that cannot be read, is never ignored."""
+"""A misspelt setting, or one in a file that cannot be read, is never ignored."""
 
 from pathlib import Path
 

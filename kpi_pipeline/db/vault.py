@@ -13,7 +13,7 @@ from kpi_pipeline.errors import KpiError
 class Vault:
     """Encrypts API keys under the first of its secret keys, and decrypts them under any.
 
-    `secret_keys` are Fernet keys, newest first, separated by commas. Those that stand in the file
+    `secret_keys` are Fernet keys, newest first, separated by commas. Those in the file
     `kept_in` are read again where a token needs a newer one: `kpi secret-key rotate` changes the
     file while other processes work.
 

@@ -91,7 +91,7 @@ def tries_after(page: DagsterPage, run_id: str) -> list[str]:
 
 
 def messages(page: DagsterPage, run_id: str) -> list[str]:
-    """What stands in the log of a run."""
+    """The log of a run."""
     events = page.query(_EVENTS, {"run": run_id})["runOrError"]["eventConnection"]["events"]
     return [event["message"] for event in events if event.get("message")]
 

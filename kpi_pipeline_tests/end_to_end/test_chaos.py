@@ -237,7 +237,7 @@ def all_wrong(observer: Observer, expected: Mapping[Key, Row]) -> list[str]:
         key: {"sent": row["emails_sent_today"], "interested": row["positive_replies_today"]}
         for key, row in expected.items()
     }
-    # The other counts, and those of the days before the first, stand in the windows' sums.
+    # The other counts, and those of the days before the first, are in the windows' sums.
     changed = [
         f"{key} was not the same at all times"
         for key, versions in facts.items()

@@ -26,7 +26,7 @@ ASSETS = ("raw_bison_stats", "kpi_projections", "client_metrics")
 
 @pytest.fixture
 def storage(postgres: URL, administer: Callable[[str], None]) -> Iterator[PooledEventLogStorage]:
-    """A storage in an empty database: Dagster's tables stand in one of their own."""
+    """A storage in an empty database of its own."""
     name = f"dagster_{uuid.uuid4().hex}"
     administer(f"CREATE DATABASE {name}")
     config = {"postgres_url": for_dagster(postgres.set(database=name))}

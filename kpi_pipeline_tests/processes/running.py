@@ -21,7 +21,7 @@ Days = Mapping[date, Mapping[str, int]]
 
 
 class Worker:
-    """One process, whose output stands in files: no pipe can fill up and stop it."""
+    """One process. It writes its output to files: no pipe can fill up and stop it."""
 
     def __init__(self, task: Task, folder: Path, name: str) -> None:
         self._name = name
