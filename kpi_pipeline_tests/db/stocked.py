@@ -85,7 +85,3 @@ def stock_metrics(engine: Engine, workspace: str, day: date, **numbers: Any) -> 
 def rows_of(connection: Connection, table: Table) -> Sequence[Mapping[str, Any]]:
     by_key = select(table).order_by(*table.primary_key)
     return [dict(row) for row in connection.execute(by_key).mappings()]
-
-
-def without_updated_at(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: row[name] for name in row if name != "updated_at"} for row in rows]

@@ -4,20 +4,15 @@ import pytest
 from sqlalchemy import Engine, text
 
 from kpi_pipeline.db.rate_limiter import InstancePacing
-from kpi_pipeline_tests.db.side_by_side import (
+from kpi_pipeline_tests.db.support import (
     Sleeper,
-    another_process,
-    line_of,
-    run,
-    until_somebody_waits,
-)
-from kpi_pipeline_tests.db.slots import (
     note_slots,
     pacing_on,
+    run,
     slots_of,
     slots_taken,
-    take,
-    was_free_since,
+    take_slot,
+    until_somebody_waits,
 )
 
 
@@ -55,13 +50,13 @@ def test_calls_in_flight_are_capped_over_all_processes(
 def test_slots_of_one_instance_are_not_those_of_another(engine: Engine) -> None:
     leave_slot(engine, "second", expires_in_seconds=3600)
     leave_slot(engine, "second", expires_in_seconds=-1)
-    run(take(pacing_on(engine, "main", calls_in_flight=1)))
+    run(take_slot(pacing_on(engine, "main", calls_in_flight=1)))
     assert slots_taken(engine) == 2
 
 
 def test_an_expired_slot_is_free_and_is_cleared_away(engine: Engine) -> None:
     leave_slot(engine, "main", expires_in_seconds=-1)
-    run(take(pacing_on(engine, calls_in_flight=1)))
+    run(take_slot(pacing_on(engine, calls_in_flight=1)))
     assert slots_taken(engine) == 0
 
 
@@ -106,13 +101,13 @@ def test_a_cancelled_call_frees_its_slot(engine: Engine) -> None:
 def test_a_cancellation_while_the_slot_is_being_taken_leaves_none_behind(
     engine: Engine, other_engine: Engine
 ) -> None:
-    was_free_since(engine, seconds=1)
+    run(take_slot(pacing_on(engine)))
     note_slots(engine)
 
     async def work() -> None:
         with other_engine.begin() as connection:
             connection.execute(text("SELECT * FROM bison_pacing FOR UPDATE"))
-            calling = asyncio.create_task(take(pacing_on(engine)))
+            calling = asyncio.create_task(take_slot(pacing_on(engine)))
             await until_somebody_waits(engine)
             calling.cancel()
             await asyncio.sleep(0)
@@ -175,7 +170,7 @@ def test_slots_hold_without_a_spacing_too(engine: Engine) -> None:
     async def work() -> None:
         sleeper = Sleeper()
         pacing = pacing_on(engine, calls_in_flight=1, sleep=sleeper.sleep)
-        waiter = asyncio.create_task(take(pacing))
+        waiter = asyncio.create_task(take_slot(pacing))
         await sleeper.asleep.wait()
         assert slots_of(engine) == []
         with engine.begin() as connection:
@@ -184,35 +179,3 @@ def test_slots_hold_without_a_spacing_too(engine: Engine) -> None:
 
     run(work())
     assert len(slots_of(engine)) == 1
-
-
-# Takes the only slot for a second, and keeps it until it is killed.
-_HOLDS_A_SLOT = """
-import asyncio, sys
-from sqlalchemy import make_url
-from kpi_pipeline.db.engine import open_engine
-from kpi_pipeline_tests.db.slots import pacing_on
-
-async def work():
-    pacing = pacing_on(open_engine(make_url(sys.argv[1])), calls_in_flight=1, lease_seconds=1)
-    async with pacing.slot():
-        print("held", flush=True)
-        await asyncio.Event().wait()
-
-asyncio.run(work())
-"""
-
-
-@pytest.mark.server
-def test_a_killed_process_s_slot_frees_itself(engine: Engine) -> None:
-    with another_process(_HOLDS_A_SLOT, engine) as process:
-        assert line_of(process) == "held"
-        with engine.connect() as connection:
-            expiry = connection.scalar(text("SELECT expires_at FROM bison_call_slots"))
-        process.kill()
-        process.wait()
-    note_slots(engine)
-    run(take(pacing_on(engine, calls_in_flight=1)))
-    [moment] = slots_of(engine)
-    assert moment >= expiry
-    assert slots_taken(engine) == 0

@@ -10,9 +10,7 @@ from sqlalchemy import URL, Engine, event
 
 from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.lease import MasterKeyLease
-from kpi_pipeline_tests.db.leases import leases
-from kpi_pipeline_tests.db.side_by_side import run
-from kpi_pipeline_tests.db.slots import LEASE_SECONDS, pacing_on, slots_taken
+from kpi_pipeline_tests.db.support import LEASE_SECONDS, leases, pacing_on, run, slots_taken
 
 
 class Line:

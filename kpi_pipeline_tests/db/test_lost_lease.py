@@ -6,8 +6,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from kpi_pipeline.db.lease import LeaseLost, MasterKeyLease
-from kpi_pipeline_tests.db.leases import leases, take
-from kpi_pipeline_tests.db.side_by_side import run
+from kpi_pipeline_tests.db.support import leases, run, take_master_key
 
 LOST = (
     "The master key of instance main was lost to another process while this one used it: "
@@ -51,7 +50,7 @@ def test_a_holder_that_hung_and_lost_the_master_key_is_told_and_its_value_is_not
 
     async def hang() -> None:
         async with MasterKeyLease(engine, ttl_seconds=0.2).held("main"):
-            rival = threading.Thread(target=lambda: run(take(other_engine)))
+            rival = threading.Thread(target=lambda: run(take_master_key(other_engine)))
             rival.start()
             # Blocks the event loop, and with it the renewing.
             rival.join(timeout=60)

@@ -1,18 +1,10 @@
 import asyncio
-import time
 
 import pytest
 from sqlalchemy import Engine, text
 
 from kpi_pipeline.db.lease import MasterKeyLease
-from kpi_pipeline_tests.db.leases import leases, take
-from kpi_pipeline_tests.db.side_by_side import (
-    another_process,
-    line_of,
-    run,
-    tell,
-    until_somebody_waits,
-)
+from kpi_pipeline_tests.db.support import leases, run, take_master_key, until_somebody_waits
 
 
 class Holders:
@@ -101,7 +93,7 @@ def test_a_cancellation_while_the_master_key_is_being_taken_leaves_it_free(
     async def cancel() -> None:
         with other_engine.begin() as connection:
             connection.execute(text("SELECT * FROM bison_master_key_leases FOR UPDATE"))
-            taker = asyncio.create_task(take(engine))
+            taker = asyncio.create_task(take_master_key(engine))
             await until_somebody_waits(engine)
             taker.cancel()
             await asyncio.sleep(0)
@@ -135,7 +127,7 @@ def test_a_long_use_outlives_the_lease_because_it_is_renewed(
 def test_nobody_renews_a_lease_that_was_given_back(engine: Engine) -> None:
     async def work() -> set[asyncio.Task[None]]:
         before = asyncio.all_tasks()
-        await take(engine)
+        await take_master_key(engine)
         return asyncio.all_tasks() - before
 
     assert run(work()) == set()
@@ -150,51 +142,3 @@ def test_one_lease_serves_one_event_loop_after_another(engine: Engine) -> None:
     run(three())
     run(three())
     assert (holders.most, len(holders.done)) == (1, 6)
-
-
-# Holds the master key from one line of its input to the next.
-_HOLDS_THE_KEY = """
-import asyncio, sys
-from sqlalchemy import make_url
-from kpi_pipeline.db.engine import open_engine
-from kpi_pipeline.db.lease import MasterKeyLease
-
-async def work():
-    engine = open_engine(make_url(sys.argv[1]))
-    async with MasterKeyLease(engine, ttl_seconds=1).held("main"):
-        print("held", flush=True)
-        await asyncio.to_thread(sys.stdin.readline)
-
-asyncio.run(work())
-print("freed", flush=True)
-"""
-
-
-@pytest.mark.server
-def test_another_process_holds_the_master_key_for_as_long_as_it_needs(engine: Engine) -> None:
-    with another_process(_HOLDS_THE_KEY, engine) as process:
-        assert line_of(process) == "held"
-
-        async def wait_and_take() -> None:
-            ours = asyncio.create_task(take(engine))
-            # Longer than its lease, which it renews.
-            await asyncio.sleep(1.5)
-            assert not ours.done()
-            tell(process, "enough")
-            await ours
-
-        run(wait_and_take())
-        assert line_of(process) == "freed"
-
-
-@pytest.mark.server
-def test_a_killed_holder_frees_the_master_key_when_its_lease_expires(engine: Engine) -> None:
-    with another_process(_HOLDS_THE_KEY, engine) as process:
-        assert line_of(process) == "held"
-        process.kill()
-        process.wait()
-    assert leases(engine) == ["main"]
-    killed = time.monotonic()
-    run(take(engine))
-    assert time.monotonic() - killed < 30
-    assert leases(engine) == []

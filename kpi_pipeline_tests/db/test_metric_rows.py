@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date, timedelta
 from decimal import Decimal
@@ -34,7 +34,6 @@ from kpi_pipeline_tests.db.stocked import (
     record,
     rows_of,
     stock_facts,
-    without_updated_at,
 )
 
 CHICAGO = ZoneInfo("America/Chicago")
@@ -75,6 +74,10 @@ def test_the_stored_numbers_are_those_that_compute_returns(engine: Engine) -> No
     for row, numbers in zip(rows, expected, strict=True):
         assert {name: row[name] for name in numbers} == numbers
     assert rows[-1]["positive_replies_mtd"] == sum(range(1, 19))
+
+
+def without_updated_at(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: row[name] for name in row if name != "updated_at"} for row in rows]
 
 
 def test_computing_twice_changes_nothing_but_updated_at(engine: Engine) -> None:

@@ -1,26 +1,18 @@
 import asyncio
 from datetime import datetime, timedelta
-from itertools import pairwise
 
 import pytest
 from sqlalchemy import Engine, text
 
-from kpi_pipeline_tests.db.side_by_side import (
+from kpi_pipeline_tests.db.support import (
     Sleeper,
-    another_process,
-    line_of,
-    run,
-    tell,
-    until_somebody_waits,
-)
-from kpi_pipeline_tests.db.slots import (
-    next_free_at,
     note_slots,
     pacing_on,
+    run,
     slots_of,
     slots_taken,
-    take,
-    was_free_since,
+    take_slot,
+    until_somebody_waits,
 )
 
 
@@ -32,12 +24,29 @@ def seconds(moments: list[datetime], apart: int = 1) -> list[float]:
     ]
 
 
+def next_free_at(engine: Engine, instance: str = "main") -> datetime:
+    statement = text("SELECT next_free_at FROM bison_pacing WHERE instance = :instance")
+    with engine.connect() as connection:
+        moment: datetime = connection.execute(statement, {"instance": instance}).scalar_one()
+    return moment
+
+
+def was_free_since(engine: Engine, seconds: float) -> datetime:
+    """Make as if the next slot had been free for so long; return since when."""
+    statement = text(
+        "INSERT INTO bison_pacing VALUES ('main', clock_timestamp() - :s * interval '1 s')"
+    )
+    with engine.begin() as connection:
+        connection.execute(statement, {"s": seconds})
+    return next_free_at(engine)
+
+
 def test_slots_are_spaced_however_many_wait(engine: Engine) -> None:
     note_slots(engine)
 
     async def work() -> None:
         pacing = pacing_on(engine, calls_per_second=50)
-        await asyncio.gather(*(take(pacing) for _ in range(12)))
+        await asyncio.gather(*(take_slot(pacing) for _ in range(12)))
 
     run(work())
     gaps = seconds(slots_of(engine))
@@ -53,7 +62,7 @@ def test_no_second_ever_has_more_slots_than_the_rate_in_whatever_process(
 
     async def work() -> None:
         pacings = [pacing_on(it, calls_per_second=20) for it in (engine, other_engine)]
-        await asyncio.gather(*(take(pacings[n % 2]) for n in range(36)))
+        await asyncio.gather(*(take_slot(pacings[n % 2]) for n in range(36)))
 
     run(work())
     moments = slots_of(engine)
@@ -69,7 +78,7 @@ def test_after_a_quiet_time_there_is_no_burst(engine: Engine) -> None:
 
     async def work() -> None:
         pacing = pacing_on(engine, calls_per_second=50)
-        await asyncio.gather(*(take(pacing) for _ in range(4)))
+        await asyncio.gather(*(take_slot(pacing) for _ in range(4)))
 
     run(work())
     assert min(seconds(slots_of(engine))) >= 0.02
@@ -77,14 +86,14 @@ def test_after_a_quiet_time_there_is_no_burst(engine: Engine) -> None:
 
 def test_a_takers_lateness_is_made_good_up_to_a_twentieth_of_the_spacing(engine: Engine) -> None:
     free_since = was_free_since(engine, seconds=1)
-    run(take(pacing_on(engine, calls_per_second=0.01)))
+    run(take_slot(pacing_on(engine, calls_per_second=0.01)))
     assert next_free_at(engine) == free_since + timedelta(seconds=110)
 
 
 def test_a_greater_lateness_is_not_made_good_in_full(engine: Engine) -> None:
     was_free_since(engine, seconds=60)
     note_slots(engine)
-    run(take(pacing_on(engine, calls_per_second=0.01)))
+    run(take_slot(pacing_on(engine, calls_per_second=0.01)))
     [moment] = slots_of(engine)
     assert next_free_at(engine) == moment + timedelta(seconds=105)
 
@@ -95,7 +104,7 @@ def test_zero_calls_a_second_means_no_spacing(engine: Engine) -> None:
 
     async def work() -> None:
         pacing = pacing_on(engine, calls_per_second=0, sleep=never)
-        await asyncio.gather(*(take(pacing) for _ in range(20)))
+        await asyncio.gather(*(take_slot(pacing) for _ in range(20)))
 
     run(work())
 
@@ -112,7 +121,7 @@ def test_a_push_back_holds_everyone_in_every_process(
         ]
         await pacings[0].push_back(0.4)
         until = next_free_at(engine)
-        await asyncio.gather(*(take(it) for it in pacings))
+        await asyncio.gather(*(take_slot(it) for it in pacings))
         return until
 
     until = run(work())
@@ -128,8 +137,8 @@ def test_a_push_back_binds_those_who_wait_already(engine: Engine, other_engine: 
             pacing_on(it, calls_per_second=2, sleep=sleeper.sleep)
             for it, sleeper in zip((engine, other_engine), sleepers, strict=True)
         ]
-        await take(pacings[0])
-        waiters = [asyncio.create_task(take(it)) for it in pacings]
+        await take_slot(pacings[0])
+        waiters = [asyncio.create_task(take_slot(it)) for it in pacings]
         for sleeper in sleepers:
             await sleeper.asleep.wait()
         await pacings[1].push_back(0.8)
@@ -159,8 +168,8 @@ def test_a_shorter_push_back_does_not_cut_a_longer_one_short(engine: Engine) -> 
 def test_instances_do_not_hold_each_other_up(engine: Engine) -> None:
     async def work() -> None:
         await pacing_on(engine, "slow").push_back(3600)
-        await take(pacing_on(engine, "main", calls_per_second=0.01))
-        await take(pacing_on(engine, "second", calls_per_second=0.01))
+        await take_slot(pacing_on(engine, "main", calls_per_second=0.01))
+        await take_slot(pacing_on(engine, "second", calls_per_second=0.01))
 
     run(work())
 
@@ -185,8 +194,8 @@ def test_a_cancelled_waiter_holds_up_nobody_and_takes_no_slot(engine: Engine) ->
     async def work() -> None:
         sleeper = Sleeper()
         pacing = pacing_on(engine, calls_per_second=4, sleep=sleeper.sleep)
-        await take(pacing)
-        first, second = (asyncio.create_task(take(pacing)) for _ in range(2))
+        await take_slot(pacing)
+        first, second = (asyncio.create_task(take_slot(pacing)) for _ in range(2))
         await sleeper.asleep.wait()
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -203,7 +212,7 @@ def test_one_pacing_serves_one_event_loop_after_another(engine: Engine) -> None:
     pacing = pacing_on(engine, calls_per_second=50)
 
     async def three() -> None:
-        await asyncio.gather(*(take(pacing) for _ in range(3)))
+        await asyncio.gather(*(take_slot(pacing) for _ in range(3)))
 
     run(three())
     run(three())
@@ -216,7 +225,7 @@ def test_a_first_use_by_two_at_once_makes_one_row(engine: Engine, other_engine: 
         with other_engine.connect() as connection:
             # The other one has made the row, and is not done yet.
             connection.execute(text("INSERT INTO bison_pacing VALUES ('main', clock_timestamp())"))
-            ours = asyncio.create_task(take(pacing_on(engine)))
+            ours = asyncio.create_task(take_slot(pacing_on(engine)))
             await until_somebody_waits(engine)
             connection.commit()
         await ours
@@ -224,40 +233,3 @@ def test_a_first_use_by_two_at_once_makes_one_row(engine: Engine, other_engine: 
     run(work())
     with engine.connect() as connection:
         assert connection.scalars(text("SELECT instance FROM bison_pacing")).all() == ["main"]
-
-
-# Takes 20 slots on a line of input.
-_TAKES_SLOTS = """
-import asyncio, sys
-from sqlalchemy import make_url
-from kpi_pipeline.db.engine import open_engine
-from kpi_pipeline_tests.db.slots import pacing_on, take
-
-async def work():
-    pacing = pacing_on(open_engine(make_url(sys.argv[1])), calls_per_second=20)
-    await asyncio.gather(*(take(pacing) for _ in range(20)))
-
-print("ready", flush=True)
-sys.stdin.readline()
-asyncio.run(work())
-print("done", flush=True)
-"""
-
-
-@pytest.mark.server
-def test_another_process_is_paced_with_ours(engine: Engine) -> None:
-    note_slots(engine)
-
-    async def work() -> None:
-        pacing = pacing_on(engine, calls_per_second=20)
-        await asyncio.gather(*(take(pacing) for _ in range(20)))
-
-    with another_process(_TAKES_SLOTS, engine) as process:
-        assert line_of(process) == "ready"
-        tell(process, "go")
-        run(work())
-        assert line_of(process) == "done"
-    moments = slots_of(engine)
-    assert len(moments) == 40
-    assert all(later - earlier >= timedelta(seconds=0.05) for earlier, later in pairwise(moments))
-    assert min(seconds(moments, apart=20)) >= 1.095

@@ -19,8 +19,8 @@ from kpi_pipeline.db.api_keys import (
 )
 from kpi_pipeline.db.vault import Vault, key_file, new_secret_key, open_vault, replace_kept_keys
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline_tests.db.side_by_side import run, until_somebody_waits
 from kpi_pipeline_tests.db.stocked import api_key, imported, record
+from kpi_pipeline_tests.db.support import run, until_somebody_waits
 
 KEYED = {"harbor": 1, "quay": 2, "pier": 3}
 SECRETS = {workspace: api_key(number) for workspace, number in KEYED.items()}

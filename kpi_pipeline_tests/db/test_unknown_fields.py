@@ -7,8 +7,8 @@ from sqlalchemy import Engine
 
 from kpi_pipeline.db.sync_log import note_unknown_fields
 from kpi_pipeline.db.tables import bison_unknown_fields
-from kpi_pipeline_tests.db.side_by_side import run, until_somebody_waits
 from kpi_pipeline_tests.db.stocked import rows_of
+from kpi_pipeline_tests.db.support import run, until_somebody_waits
 
 NOON = datetime(2026, 3, 18, 12, tzinfo=UTC)
 LATER = NOON + timedelta(hours=2)

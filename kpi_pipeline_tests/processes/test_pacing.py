@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from kpi_pipeline_tests.agency import Agency
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, Bison
-from kpi_pipeline_tests.db.slots import LEASE_SECONDS, note_slots, slots_of
+from kpi_pipeline_tests.db.support import LEASE_SECONDS, note_slots, slots_of
 from kpi_pipeline_tests.processes.running import Arrival, arrivals, at_work, errors
 from kpi_pipeline_tests.processes.tasks import Reading, Task
 
