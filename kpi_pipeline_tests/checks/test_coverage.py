@@ -3,6 +3,7 @@
 from datetime import date, timedelta
 
 import pytest
+from sqlalchemy import delete
 
 from kpi_pipeline.checks.coverage import complete, no_missing_days
 from kpi_pipeline.checks.outcome import Outcome, Severity
@@ -19,11 +20,13 @@ def march(day: int) -> date:
 
 
 def facts_up_to(stock: Stock, until: date = YESTERDAY) -> Outcome:
-    return stock.ask(no_missing_days, until)
+    with stock.engine.connect() as connection:
+        return no_missing_days(connection, until)
 
 
 def rows_up_to(stock: Stock, until: date = YESTERDAY) -> Outcome:
-    return stock.ask(complete, until)
+    with stock.engine.connect() as connection:
+        return complete(connection, until)
 
 
 def test_it_passes_and_counts_days_and_clients_when_no_day_is_missing(stock: Stock) -> None:
@@ -42,7 +45,13 @@ def test_deleted_facts_are_named_with_their_period_and_number_of_days(stock: Sto
     stock.clients("Acme", "Birch")
     stock.facts("acme", LONG_AGO, YESTERDAY)
     stock.facts("birch", march(1), YESTERDAY)
-    stock.delete(raw_bison_stats, "acme", date(2025, 12, 24), date(2026, 1, 2))
+    with stock.engine.begin() as connection:
+        connection.execute(
+            delete(raw_bison_stats).where(
+                raw_bison_stats.c.workspace == "acme",
+                raw_bison_stats.c.date.between(date(2025, 12, 24), date(2026, 1, 2)),
+            )
+        )
     found = facts_up_to(stock)
     assert found.severity is Severity.ERROR
     assert found.problems == [

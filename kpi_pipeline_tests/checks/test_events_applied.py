@@ -21,7 +21,8 @@ def _clients(stock: Stock) -> None:
 
 
 def checked(stock: Stock) -> Outcome:
-    return events_applied(stock.ask(read_problem_events, NOW, MAX_PER_KIND))
+    with stock.engine.connect() as connection:
+        return events_applied(read_problem_events(connection, NOW, MAX_PER_KIND))
 
 
 def test_it_passes_when_every_event_counts(stock: Stock) -> None:

@@ -21,7 +21,8 @@ TOMORROW = TODAY + ONE_DAY
 
 def checked(stock: Stock, now: datetime, deadlines: Deadlines | None = None) -> Outcome:
     wanted = deadlines or Deadlines()
-    statuses = stock.ask(freshness_statuses, now, CHICAGO, wanted)
+    with stock.engine.connect() as connection:
+        statuses = freshness_statuses(connection, now, CHICAGO, wanted)
     return freshness(statuses, now, CHICAGO, wanted)
 
 

@@ -15,7 +15,8 @@ MONTH, WEEK = date(2026, 2, 16), date(2026, 3, 11)
 
 
 def checked(stock: Stock) -> Outcome:
-    return stock.ask(plausible, TODAY, YESTERDAY)
+    with stock.engine.connect() as connection:
+        return plausible(connection, TODAY, YESTERDAY)
 
 
 def mailed(stock: Stock, workspace: str, **counts: int) -> None:

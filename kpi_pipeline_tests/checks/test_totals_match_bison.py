@@ -37,7 +37,10 @@ def checked(
     unasked: Mapping[str, str] | None = None,
     unanswered: Mapping[str, str] | None = None,
 ) -> Outcome:
-    return stock.ask(totals_match_bison, totals, unasked or {}, unanswered or {}, FIRST, YESTERDAY)
+    with stock.engine.connect() as connection:
+        return totals_match_bison(
+            connection, totals, unasked or {}, unanswered or {}, FIRST, YESTERDAY
+        )
 
 
 def test_it_passes_and_says_how_many_clients_match_over_which_days(stock: Stock) -> None:

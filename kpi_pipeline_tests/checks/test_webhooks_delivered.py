@@ -31,7 +31,8 @@ def checked(
     now: datetime = NOW,
     until: date = YESTERDAY,
 ) -> Outcome:
-    return stock.ask(webhooks_delivered, instances, now=now, timezone=CHICAGO, until=until)
+    with stock.engine.connect() as connection:
+        return webhooks_delivered(connection, instances, now=now, timezone=CHICAGO, until=until)
 
 
 @pytest.fixture(autouse=True)

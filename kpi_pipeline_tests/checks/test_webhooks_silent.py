@@ -31,7 +31,8 @@ def _heard_of(stock: Stock) -> None:
 
 
 def checked(stock: Stock, instances: Collection[str] = ("main",), now: datetime = NOW) -> Outcome:
-    return stock.ask(webhooks_delivered, instances, now=now, timezone=CHICAGO, until=YESTERDAY)
+    with stock.engine.connect() as connection:
+        return webhooks_delivered(connection, instances, now=now, timezone=CHICAGO, until=YESTERDAY)
 
 
 def test_three_leads_of_today_and_no_event_are_an_error(stock: Stock) -> None:
