@@ -34,6 +34,19 @@ def with_times(**members: dict[str, Any]) -> dict[str, Any]:
             (name, with_times(campaign_event={"type": name.upper(), "created_at": TIME}))
             for name in ("email_sent", "lead_replied", "lead_interested", "lead_unsubscribed")
         ),
+        *(
+            (name, with_times(campaign_event={"type": recorded_as, "created_at": TIME}))
+            for name, recorded_as in (
+                ("email_sent", "sent"),
+                ("lead_replied", "replied"),
+                ("lead_replied", "reply"),
+                ("lead_interested", "interested"),
+                ("email_bounced", "bounce"),
+                ("email_bounced", " Bounced"),
+                ("lead_unsubscribed", "unsubscribe"),
+                ("lead_unsubscribed", "unsubscribed"),
+            )
+        ),
     ],
 )
 def test_an_event_counts_on_the_day_of_its_own_time(event_type: str, data: dict[str, Any]) -> None:
@@ -57,6 +70,9 @@ def test_an_event_counts_on_the_day_of_its_own_time(event_type: str, data: dict[
             "lead_interested",
             with_times(campaign_event={"type": "lead_replied", "created_at": TIME}),
         ),
+        ("lead_interested", with_times(campaign_event={"type": "sent", "created_at": TIME})),
+        ("email_bounced", with_times(campaign_event={"type": "sent", "created_at": TIME})),
+        ("lead_unsubscribed", with_times(campaign_event={"type": "reply", "created_at": TIME})),
         ("lead_interested", with_times(campaign_event={"created_at": TIME})),
         ("lead_interested", with_times(campaign_event={"type": ["x"], "created_at": TIME})),
         ("lead_unsubscribed", with_times(scheduled_email={"sent_at": TIME})),
@@ -69,6 +85,29 @@ def test_a_lead_counts_when_it_became_interested_and_not_when_it_replied(
     event = parsed(content(event_type, data))
     assert (event.status, event.happened_at) == (EventStatus.RECEIVED, None)
     assert event.business_date == date(2026, 3, 18)
+
+
+def test_a_bounce_of_the_day_before_yesterday_counts_on_its_own_day() -> None:
+    """As one was delivered live: 30 hours late, with `bounce` as the type of its record."""
+    data = {
+        "reply": {"id": 800, "type": "Bounced", "folder": "Bounced", "automated_reply": True},
+        "campaign_event": {"id": 8, "type": "bounce", "created_at": "2026-03-17T14:00:00.000000Z"},
+        "scheduled_email": {"id": 40, "lead_id": 1},
+        "campaign": {"id": 2},
+        "lead": {"id": 1, "email": "l@prospect.example"},
+    }
+    event = parsed(content("EMAIL_BOUNCED", data))
+    assert event.happened_at == ARRIVED - timedelta(hours=30)
+    assert event.business_date == date(2026, 3, 17)
+
+
+def test_the_time_of_the_record_comes_before_that_of_the_mail() -> None:
+    """A reply reaches the mailbox first; its record, and the fact that counts it, follow later."""
+    data = with_times(
+        reply={"date_received": "2026-03-15T17:24:00Z"},
+        campaign_event={"type": "replied", "created_at": TIME},
+    )
+    assert parsed(content("lead_replied", data)).happened_at == EARLIER
 
 
 @pytest.mark.parametrize(
@@ -96,8 +135,8 @@ def test_an_implausible_time_is_replaced_by_the_arrival(value: object) -> None:
 
 def test_the_second_time_is_taken_if_the_first_is_implausible() -> None:
     data = with_times(
-        reply={"date_received": "soon"},
-        campaign_event={"type": "lead_replied", "created_at": TIME},
+        reply={"date_received": TIME},
+        campaign_event={"type": "replied", "created_at": "soon"},
     )
     assert parsed(content("lead_replied", data)).happened_at == EARLIER
 
@@ -134,6 +173,6 @@ def test_an_event_after_7_pm_counts_on_that_day_and_not_on_tomorrow(time: str, d
         (ZoneInfo("UTC"), date(2026, 3, 18)),
     ],
 )
-def test_the_day_is_that_of_the_business_time_zone(tz: ZoneInfo, day: date) -> None:
+def test_the_day_is_that_of_the_given_time_zone(tz: ZoneInfo, day: date) -> None:
     for sent in (content("lead_replied", IDS), content("email_opened"), b"no event"):
         assert parsed(sent, tz=tz).business_date == day

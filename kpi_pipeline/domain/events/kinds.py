@@ -13,25 +13,40 @@ class Kind:
 
     `metric` is the daily count that an event raises by one, a name of `columns.FACT_COUNTS`.
     `keys` are the members of `data` that tell two events apart: the first group that is complete.
-    `happened_at` is the member with the time of the event, if the type has one; for any type, a
-    `campaign_event` of the same type has it as well.
+    `recorded_as` are the values of `campaign_event.type` that mean this event (its own type does,
+    too): only such a `campaign_event` has the time of the event. `happened_at` is another member
+    with that time, if the type has one.
     """
 
     metric: str
     keys: tuple[tuple[str, ...], ...]
+    recorded_as: frozenset[str]
     happened_at: str | None = None
 
 
 COUNTED = {
-    "email_sent": Kind("sent", (("scheduled_email.id",),), "scheduled_email.sent_at"),
-    "lead_replied": Kind("replied", (("reply.id",),), "reply.date_received"),
+    "email_sent": Kind(
+        "sent", (("scheduled_email.id",),), frozenset({"sent"}), "scheduled_email.sent_at"
+    ),
+    "lead_replied": Kind(
+        "replied", (("reply.id",),), frozenset({"reply", "replied"}), "reply.date_received"
+    ),
     # A lead counts once in a campaign. `reply.date_received` is when the reply arrived, hours
     # before anybody marked it, so it is not the time at which the lead became interested.
-    "lead_interested": Kind("interested", (("lead.id", "campaign.id"), ("reply.id",))),
-    "email_bounced": Kind(
-        "bounced", (("scheduled_email.id",), ("reply.id",)), "reply.date_received"
+    "lead_interested": Kind(
+        "interested", (("lead.id", "campaign.id"), ("reply.id",)), frozenset({"interested"})
     ),
-    "lead_unsubscribed": Kind("unsubscribed", (("campaign_event.id",), ("scheduled_email.id",))),
+    "email_bounced": Kind(
+        "bounced",
+        (("scheduled_email.id",), ("reply.id",)),
+        frozenset({"bounce", "bounced"}),
+        "reply.date_received",
+    ),
+    "lead_unsubscribed": Kind(
+        "unsubscribed",
+        (("campaign_event.id",), ("scheduled_email.id",)),
+        frozenset({"unsubscribe", "unsubscribed"}),
+    ),
 }
 
 # Documented types that do not affect the numbers: stored, not counted.

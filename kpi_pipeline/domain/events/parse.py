@@ -27,9 +27,9 @@ def parse_event(
 ) -> Event:
     """Parse a body that arrived for `instance` at the aware instant `arrived_at`.
 
-    The business date, in `tz`, is that of the time of the event, if the body has one that fits the
-    type, else that of the arrival. A malformed body gives an INVALID event with the reason, and a
-    type that is not counted an IGNORED one.
+    The business date, in `tz`, the zone of Email Bison's days, is that of the time of the event, if
+    the body has one that fits the type, else that of the arrival. A malformed body gives an INVALID
+    event with the reason, and a type that is not counted an IGNORED one.
     """
     digest = f"sha256={sha256(body).hexdigest()}"
     event_type: str | None = None
@@ -122,11 +122,17 @@ def _parse_id(content: Mapping[str, object], path: str) -> int | None:
 def _happened_at(
     event_type: str, kind: Kind, data: Mapping[str, object], arrived_at: datetime
 ) -> datetime | None:
-    """The time in the body, if it fits the type and is plausible."""
-    candidates = [] if kind.happened_at is None else [_at(data, kind.happened_at)]
+    """The time in the body, if it fits the type and is plausible.
+
+    The time at which Email Bison recorded the event comes first: facts hold what was recorded
+    before they were requested.
+    """
+    candidates = []
     named = _at(data, "campaign_event.type")
-    if isinstance(named, str) and named.strip().lower() == event_type:
+    if isinstance(named, str) and named.strip().lower() in {event_type, *kind.recorded_as}:
         candidates.append(_at(data, "campaign_event.created_at"))
+    if kind.happened_at is not None:
+        candidates.append(_at(data, kind.happened_at))
     for value in candidates:
         moment = _parse_instant(value)
         if moment is not None and _EARLIEST <= moment <= arrived_at + _CLOCKS_DIFFER:
