@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 import httpx
 
 from kpi_pipeline.bison import CallStats, DailySeries, WorkspaceReader, counting_calls
-from kpi_pipeline_tests.bison.fake_instance import FakeInstance
 from kpi_pipeline_tests.bison.support import (
     DAY,
     HARBOR,
     ORCHARD,
     WORKSPACE_KEY,
+    FakeInstance,
     Handler,
     LocalLock,
     RecordingPacing,

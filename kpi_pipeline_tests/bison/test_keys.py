@@ -16,7 +16,6 @@ from kpi_pipeline.bison import (
     WorkspaceRef,
     WrongWorkspace,
 )
-from kpi_pipeline_tests.bison.fake_instance import FakeInstance
 from kpi_pipeline_tests.bison.support import (
     DAY,
     HARBOR,
@@ -26,6 +25,7 @@ from kpi_pipeline_tests.bison.support import (
     SWITCH,
     USERS,
     WORKSPACE_KEY,
+    FakeInstance,
     Handler,
     LocalLock,
     Script,

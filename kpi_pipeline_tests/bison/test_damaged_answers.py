@@ -1,46 +1,49 @@
-"""An answer as it comes over the wire, and ways to damage its bytes and its envelope."""
+"""Damage to the bytes or the envelope of an answer gives the same numbers or an error.
+
+The envelope is its status, its headers and the verdict beside its data.
+"""
 
 import gzip
 import zlib
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
-import httpx
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
-from kpi_pipeline_tests.bison.damages import Body
-from kpi_pipeline_tests.bison.mutations import encoded
+from kpi_pipeline_tests.bison.answers import (
+    Body,
+    Kind,
+    Wire,
+    careful,
+    encoded,
+    examples,
+    of_every_kind,
+)
 
 SUCCESSES_OF_OTHER_KINDS = (201, 202, 203, 204, 205, 206, 207, 226)
 NO_SUCCESSES = (
     *(300, 301, 302, 303, 304, 307, 308),
     *(400, 401, 403, 404, 408, 409, 422, 429, 500, 502, 503, 504),
 )
-
-
-class _Stream(httpx.AsyncByteStream):
-    # httpx decodes a response that is given its content at once; one off the wire it does not.
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self._body
-
-
-@dataclass(frozen=True)
-class Wire:
-    """Body, status and headers."""
-
-    body: bytes
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    def response(self) -> httpx.Response:
-        """The response, which tells the length that the body has."""
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(self.body))}
-        return httpx.Response(
-            self.status, headers=headers | dict(self.headers), stream=_Stream(self.body)
-        )
+NO_ANSWERS = [
+    b"",
+    b" \r\n\t ",
+    b"null",
+    b"0",
+    b"5",
+    b"NaN",
+    b"true",
+    b'"data"',
+    b"[]",
+    b"{}",
+    b"OK",
+    b"\x00",
+    b"<!DOCTYPE html><html><body><h1>502 Bad Gateway</h1></body></html>",
+    b'{"data": null}',
+    b'{"data": ' + b"9" * 5000 + b"}",
+    b'{"data": ' + b"[" * 100_000,
+]
 
 
 @st.composite
@@ -93,3 +96,57 @@ def with_members(body: Body, members: dict[str, Body]) -> list[Body]:
     if isinstance(body["data"], dict):
         spoiled.append(body | {"data": body["data"] | members})
     return spoiled
+
+
+@of_every_kind
+@careful
+@given(data=st.data())
+def test_a_whole_answer_gives_its_numbers(kind: Kind, data: st.DataObject) -> None:
+    valid = data.draw(kind.others)
+    assert kind.read(Wire(encoded(valid.body))) == valid.truth
+
+
+@of_every_kind
+@pytest.mark.parametrize("damage", [damaged_bytes, damaged_envelope])
+@careful
+@given(data=st.data())
+def test_no_damage_to_the_bytes_or_the_envelope_gives_other_numbers(
+    kind: Kind, damage: Callable[[Body], st.SearchStrategy[Wire]], data: st.DataObject
+) -> None:
+    valid = data.draw(kind.others)
+    wire = data.draw(damage(valid.body))
+    assert kind.read(wire) in (valid.truth, None)
+
+
+@pytest.mark.thorough
+@of_every_kind
+def test_an_answer_that_is_cut_off_anywhere_is_an_error(kind: Kind) -> None:
+    text = encoded(kind.one.body)
+    for length in examples(range(len(text))):
+        assert kind.read(Wire(text[:length])) is None, text[:length]
+
+
+@of_every_kind
+def test_what_is_no_answer_at_all_is_an_error(kind: Kind) -> None:
+    for text in NO_ANSWERS:
+        assert kind.read(Wire(text)) is None, text[:40]
+
+
+@of_every_kind
+def test_a_failure_beside_whole_numbers_is_an_error(kind: Kind) -> None:
+    for success in (False, "false", "False", " FALSE "):
+        for body in with_members(kind.one.body, {"success": success}):
+            assert kind.read(Wire(encoded(body))) is None, body
+
+
+@of_every_kind
+def test_whole_numbers_under_a_status_that_is_no_success_are_an_error(kind: Kind) -> None:
+    for status in NO_SUCCESSES:
+        wire = Wire(encoded(kind.one.body), status, {"Location": "https://bison.example/login"})
+        assert kind.read(wire) is None, status
+
+
+@of_every_kind
+def test_the_type_that_an_answer_claims_to_have_does_not_matter(kind: Kind) -> None:
+    wire = Wire(encoded(kind.one.body), headers={"Content-Type": "text/html; charset=latin-1"})
+    assert kind.read(wire) == kind.one.truth
