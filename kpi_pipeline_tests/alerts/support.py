@@ -1,6 +1,8 @@
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+"""An installation with failing checks and syncs, whose clock and receivers the test sets."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import SecretStr
@@ -17,6 +19,7 @@ from kpi_pipeline.db.upsert import upsert
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.settings import Settings
 from kpi_pipeline_tests.bison_sandbox.receiver import Received
+from kpi_pipeline_tests.db.stocked import TODAY
 
 # A Wednesday afternoon in Chicago.
 START = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
@@ -38,7 +41,7 @@ def problem(cause: str = "freshness", *clients: str, **changed: Any) -> Problem:
 
 @dataclass
 class Office:
-    """An installation with a clock that the test sets, and its receivers of alerts."""
+    """An installation at the moment `passed` after START."""
 
     engine: Engine
     vault: Vault
@@ -52,7 +55,7 @@ class Office:
 
     @property
     def receivers(self) -> list[Receiver]:
-        return receivers_of([SecretStr(url) for url in self.urls])
+        return receivers_of(self.app.settings.alert_urls)
 
     @property
     def app(self) -> AppContext:
@@ -66,11 +69,7 @@ class Office:
         return evaluate(self.app, self.receivers, others)
 
     def check(
-        self,
-        name: str = "freshness",
-        *clients: str,
-        passed: bool = False,
-        **changed: Any,
+        self, name: str = "freshness", *clients: str, passed: bool = False, **changed: Any
     ) -> None:
         """Store an outcome of a check."""
         row = {
@@ -89,16 +88,13 @@ class Office:
             connection.execute(delete(check_outcomes).where(check_outcomes.c.check_name == name))
             upsert(connection, check_outcomes, [{**row, **changed}])
 
-    def sync(
-        self, workspace: str, error: str | None = None, *, run: str = "a run", calls: int = 2
-    ) -> None:
+    def sync(self, workspace: str, error: str | None = None, *, calls: int = 2) -> None:
         """Log what a run did for a client, now."""
-        day = date(2026, 3, 18)
         entry = SyncEntry(
-            run_id=f"{run} {self.passed}",
+            run_id=f"a run {self.passed}",
             workspace=workspace,
-            first_date=day,
-            last_date=day,
+            first_date=TODAY,
+            last_date=TODAY,
             error=error,
             key_used="workspace" if calls else None,
             api_calls=calls,
@@ -110,9 +106,6 @@ class Office:
         with self.engine.begin() as connection:
             store_entry(connection, entry)
 
-    def with_(self, **changed: Any) -> "Office":
-        return replace(self, **changed)
-
 
 def titles(received: Sequence[Received]) -> list[str]:
     return [str(it.body["title"]) for it in received]
@@ -121,10 +114,3 @@ def titles(received: Sequence[Received]) -> list[str]:
 def json_url(url: str, path: str = "/in") -> str:
     """The URL of a receiver, in apprise's syntax."""
     return url.replace("http://", "json://") + path
-
-
-def raising(error: BaseException) -> Callable[..., Any]:
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    return fail

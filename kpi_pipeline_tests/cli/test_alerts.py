@@ -1,6 +1,7 @@
 """`kpi alerts`: a test message, what is wrong, and mutes; receivers are on this machine."""
 
 import secrets
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -68,7 +69,7 @@ def test_the_list_shows_problems_who_was_alerted_and_unreachable_receivers(
     kpi: Kpi, office: Office, receiver: Receiver
 ) -> None:
     urls = [json_url(receiver.url), f"xml://127.0.0.1:{closed_port()}"]
-    office.with_(urls=urls).evaluate_at(0)
+    replace(office, urls=urls).evaluate_at(0)
 
     screen = kpi("alerts", "list").answer()
 

@@ -1,6 +1,7 @@
 """The alert sensor on a real instance; the test sets the clock."""
 
 from datetime import UTC, datetime
+from unittest.mock import Mock
 
 import dagster as dg
 import pytest
@@ -10,7 +11,7 @@ from kpi_pipeline.db.retry import retry_on_disconnect
 from kpi_pipeline.orchestration.automation import alerts
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.orchestration.runs import EVENTS_TAG
-from kpi_pipeline_tests.alerts.support import START, json_url, raising
+from kpi_pipeline_tests.alerts.support import START, json_url
 from kpi_pipeline_tests.orchestration.desk import Desk
 from kpi_pipeline_tests.orchestration.installation import temporary_instance
 
@@ -120,7 +121,7 @@ def test_an_evaluation_that_broke_is_repeated_from_the_old_cursor(
     desk.run(False, job="clean_up_runs")
     desk.look(1)
     with monkeypatch.context() as patch:
-        patch.setattr("kpi_pipeline.alerts.evaluate.evaluate", raising(RuntimeError()))
+        patch.setattr("kpi_pipeline.alerts.evaluate.evaluate", Mock(side_effect=RuntimeError))
         with pytest.raises(RuntimeError):
             desk.look(2)
     desk.cursor = before
@@ -159,7 +160,11 @@ def test_the_sensor_uses_the_settings_of_the_environment(
         monkeypatch.setattr(
             alerts,
             "evaluate_alerts",
-            raising(OperationalError("SELECT 1", {}, Exception("server closed the connection"))),
+            Mock(
+                side_effect=OperationalError(
+                    "SELECT 1", {}, Exception("server closed the connection")
+                )
+            ),
         )
         with pytest.raises(dg.Failure, match="The database became unreachable") as failure:
             sensor(context)
