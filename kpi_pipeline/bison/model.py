@@ -1,6 +1,6 @@
 """What the client takes and returns: plain values, no HTTP."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -75,11 +75,14 @@ class DailySeries:
     """The counts of each day of a period.
 
     `as_of` is the moment (UTC) just before the request was sent, the earliest one if the period
-    took several. `days` has every day of the period.
+    took several. `days` has every day of the period. `unlisted` are the parts of the period, first
+    and last day, for which the answer lists no day at all: either nothing happened, or the answer
+    is wrong.
     """
 
     as_of: datetime
     days: Mapping[date, DayCounts]
+    unlisted: Sequence[tuple[date, date]] = ()
 
 
 @dataclass(frozen=True)

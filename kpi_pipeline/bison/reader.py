@@ -10,7 +10,7 @@ from kpi_pipeline.bison.calls import Access, Answered, Call, Caller, malformed
 from kpi_pipeline.bison.errors import RefusedRequest
 from kpi_pipeline.bison.model import DailySeries, DayCounts, PeriodStats, Reply, Webhook
 from kpi_pipeline.bison.pages import Listed, ListedReplies, ListedWebhooks, RowT, every_row
-from kpi_pipeline.bison.series import days_of
+from kpi_pipeline.bison.series import SeriesDays, days_of
 
 T = TypeVar("T")
 
@@ -64,14 +64,17 @@ class WorkspaceReader:
             raise ValueError(f"the period {first} to {last} ends before it starts")
         days: dict[date, DayCounts] = {}
         sent_at = []
+        unlisted = []
         start = first
         while start <= last:
             end = min(last, start + timedelta(days=self._series_max_days - 1))
             part = await self._part_of_series(start, end)
             sent_at.append(part.sent_at)
-            days |= part.value
+            days |= part.value.days
+            if not part.value.lists_days:
+                unlisted.append((start, end))
             start = end + timedelta(days=1)
-        return DailySeries(as_of=min(sent_at), days=days)
+        return DailySeries(min(sent_at), days, unlisted)
 
     async def sending_plan(self, day: Literal["today", "tomorrow"]) -> int:
         """Emails that the workspace's campaigns plan to send on that day, in Bison's time zone.
@@ -120,7 +123,7 @@ class WorkspaceReader:
         rows = await self._session.rows(listing, ListedReplies, prefer_cursor=True)
         return [row.reply() for row in rows]
 
-    async def _part_of_series(self, first: date, last: date) -> Answered[dict[date, DayCounts]]:
+    async def _part_of_series(self, first: date, last: date) -> Answered[SeriesDays]:
         call = Call("GET", "/api/workspaces/v1.1/line-area-chart-stats", _period(first, last))
         return await self._session.call(call, lambda body: days_of(body, first, last))
 

@@ -2,7 +2,7 @@
 
 import re
 from datetime import date, timedelta
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import BeforeValidator
 
@@ -53,7 +53,14 @@ class _SeriesAnswer(WireAnswer):
     data: Annotated[list[_Line], BeforeValidator(_known_lines)]
 
 
-def days_of(body: object, first: date, last: date) -> dict[date, DayCounts]:
+class SeriesDays(NamedTuple):
+    """The counts of each day of one answer's period; and whether the answer lists any day."""
+
+    days: dict[date, DayCounts]
+    lists_days: bool
+
+
+def days_of(body: object, first: date, last: date) -> SeriesDays:
     """The counts of every day from `first` to `last`, both included.
 
     A day that no label lists is a day of zeros: the answer is whole, and nothing happened.
@@ -74,12 +81,13 @@ def days_of(body: object, first: date, last: date) -> dict[date, DayCounts]:
         if uneven := line.keys() ^ listed:
             raise AnswerError(f"answered with {min(uneven)} under some of the seven labels only")
     period = (first + timedelta(days=n) for n in range((last - first).days + 1))
-    return {
+    days = {
         day: DayCounts(
             **{FIELD_OF_LABEL[label]: line.get(day, 0) for label, line in counts.items()}
         )
         for day in period
     }
+    return SeriesDays(days, lists_days=bool(listed))
 
 
 def _by_label(lines: list[_Line]) -> dict[str, dict[date, int]]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, delete, func, or_, select, text
+from sqlalchemy.types import ARRAY, Text
 
-from kpi_pipeline.db.overlay import read_counted_events
 from kpi_pipeline.db.tables import (
     client_metrics,
     client_targets,
@@ -18,7 +18,6 @@ from kpi_pipeline.db.tables import (
 )
 from kpi_pipeline.db.upsert import upsert
 from kpi_pipeline.domain.columns import FACT_COUNTS
-from kpi_pipeline.domain.events.overlay import overlay
 from kpi_pipeline.domain.metrics import DailyFact, Target
 
 
@@ -61,27 +60,38 @@ def store_plan(connection: Connection, workspace: str, plan: SendingPlan) -> Non
     upsert(connection, sending_plans, [row], newer="as_of")
 
 
-def read_facts(
-    connection: Connection,
-    workspaces: Collection[str],
-    first: date,
-    last: date,
-    *,
-    open_day: date | None = None,
-    tz: ZoneInfo,
-) -> list[DailyFact]:
-    """The facts of these clients' days `first` … `last`, with the events counted beyond them.
+def delete_future_facts(connection: Connection, workspace: str, now: datetime) -> None:
+    """Delete a client's facts that claim to be asked for after `now`: a clock ran ahead.
 
-    For `open_day` and `tz` see `overlay`.
+    Newer facts replace older ones, so these would keep out all others until that instant.
     """
+    connection.execute(
+        delete(raw_bison_stats).where(
+            raw_bison_stats.c.workspace == workspace, raw_bison_stats.c.as_of > now
+        )
+    )
+
+
+def has_counts(connection: Connection, workspace: str, first: date, last: date) -> bool:
+    """Whether any count is stored in a client's facts of the days `first` … `last`."""
+    statement = select(func.count()).where(
+        raw_bison_stats.c.workspace == workspace,
+        raw_bison_stats.c.date.between(first, last),
+        or_(*(raw_bison_stats.c[name] > 0 for name in FACT_COUNTS)),
+    )
+    return bool(connection.scalar(statement))
+
+
+def read_facts(
+    connection: Connection, workspaces: Collection[str], first: date, last: date
+) -> list[DailyFact]:
+    """The stored facts of these clients' days `first` … `last`, without any event."""
     columns = [raw_bison_stats.c[name] for name in ("workspace", "date", *FACT_COUNTS, "as_of")]
     statement = select(*columns).where(
         raw_bison_stats.c.workspace.in_(workspaces),
         raw_bison_stats.c.date.between(first, last),
     )
-    facts = [DailyFact(**row) for row in connection.execute(statement).mappings()]
-    counted = read_counted_events(connection, workspaces, first, last)
-    return overlay(facts, counted, open_day=open_day, tz=tz)
+    return [DailyFact(**row) for row in connection.execute(statement).mappings()]
 
 
 def read_targets(connection: Connection, workspaces: Collection[str]) -> list[Target]:
@@ -90,20 +100,81 @@ def read_targets(connection: Connection, workspaces: Collection[str]) -> list[Ta
         client_targets.c.workspace,
         client_targets.c.holds_from,
         client_targets.c.monthly_kpi_target,
+        client_targets.c.monthly_sending_target,
     ).where(client_targets.c.workspace.in_(workspaces))
     return [Target(*row) for row in connection.execute(statement)]
 
 
 def are_known_since(
-    connection: Connection, workspace: str, first: date, last: date, moment: datetime
+    connection: Connection,
+    workspace: str,
+    first: date,
+    last: date,
+    moment: datetime,
+    now: datetime,
 ) -> bool:
-    """Whether each of the days `first` … `last` has facts asked for at `moment` or later."""
+    """Whether each of the days `first` … `last` has facts asked for from `moment` to `now`."""
     statement = select(func.count()).where(
         raw_bison_stats.c.workspace == workspace,
         raw_bison_stats.c.date.between(first, last),
-        raw_bison_stats.c.as_of >= moment,
+        raw_bison_stats.c.as_of.between(moment, now),
     )
     return connection.scalar(statement) == (last - first).days + 1
+
+
+# A day is closed if its facts were asked for when it was over, and not later than now.
+_OLDEST_OPEN_DAY = text("""
+    SELECT w.workspace, least(
+        (
+            SELECT min(d.day)::date
+            FROM (SELECT min(date) AS day FROM raw_bison_stats WHERE workspace = w.workspace) b
+            CROSS JOIN generate_series(
+                greatest(b.day, CAST(:since AS date)), CAST(:until AS date), interval '1 day'
+            ) AS d(day)
+            LEFT JOIN raw_bison_stats f ON f.workspace = w.workspace AND f.date = d.day::date
+            WHERE b.day IS NOT NULL AND (
+                f.as_of IS NULL OR f.as_of > :now
+                OR f.as_of < (f.date + 1)::timestamp AT TIME ZONE CAST(:zone AS text)
+            )
+        ),
+        (
+            SELECT min(d.day)::date
+            FROM (SELECT min(metric_date) AS day FROM client_metrics WHERE workspace = w.workspace)
+                AS b
+            CROSS JOIN generate_series(
+                greatest(b.day, CAST(:since AS date)), CAST(:until AS date), interval '1 day'
+            ) AS d(day)
+            LEFT JOIN client_metrics r ON r.workspace = w.workspace AND r.metric_date = d.day::date
+                AND r.metric_type = 'mtd'
+            WHERE b.day IS NOT NULL AND r.workspace IS NULL
+        )
+    ) AS day
+    FROM unnest(:workspaces) AS w(workspace)
+""").bindparams(bindparam("workspaces", type_=ARRAY(Text)))
+
+
+def oldest_open_days(
+    connection: Connection,
+    workspaces: Collection[str],
+    since: date,
+    until: date,
+    zone: ZoneInfo,
+    now: datetime,
+) -> dict[str, date]:
+    """The oldest day from `since` to `until` that is not closed, of each client that has one.
+
+    Its facts are missing, were asked for before the day was over or after `now`, or its row is
+    missing. A client's days begin with its first facts, and its rows with its first row.
+    """
+    values = {
+        "workspaces": list(workspaces),
+        "since": since,
+        "until": until,
+        "zone": zone.key,
+        "now": now,
+    }
+    rows = connection.execute(_OLDEST_OPEN_DAY, values)
+    return {workspace: day for workspace, day in rows if day is not None}
 
 
 _ROWS = {

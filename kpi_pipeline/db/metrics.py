@@ -1,6 +1,6 @@
 """Computes, publishes and reads the rows of `kpi_projections` and `client_metrics`."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from decimal import Decimal
@@ -10,19 +10,25 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
     Connection,
+    Date,
     String,
     Subquery,
     Table,
+    Text,
     case,
+    cast,
+    column,
     func,
     join,
     literal,
     literal_column,
     select,
+    update,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from kpi_pipeline.db.facts import read_facts, read_targets
+from kpi_pipeline.db.overlay import read_counted_events
 from kpi_pipeline.db.tables import (
     client_metrics,
     clients,
@@ -33,9 +39,17 @@ from kpi_pipeline.db.tables import (
 from kpi_pipeline.db.upsert import upsert
 from kpi_pipeline.domain.calendar import fetch_period
 from kpi_pipeline.domain.columns import METRIC_COLUMNS
+from kpi_pipeline.domain.events.overlay import days_of_events, overlay
 from kpi_pipeline.domain.formatting import listed
 from kpi_pipeline.domain.metrics import ComputedRow, compute
 from kpi_pipeline.errors import KpiError
+
+# Dates of rows, by workspace.
+DatesOf = Mapping[str, Collection[date]]
+NO_DATES: DatesOf = {}
+
+# What computed a row last.
+Source = Literal["sync", "webhook", "import", "recompute"]
 
 _COMPUTED = [field.name for field in fields(ComputedRow)]
 _values_of = attrgetter(*_COMPUTED)
@@ -53,63 +67,71 @@ class DayNumbers:
 
 
 def recompute_projections(
-    connection: Connection,
-    workspaces: Sequence[str],
-    dates: Sequence[date],
-    tz: ZoneInfo,
-    *,
-    open_day: date | None = None,
+    connection: Connection, dates: DatesOf, tz: ZoneInfo, *, unfetched: DatesOf = NO_DATES
 ) -> None:
-    """Compute `kpi_projections` of these clients, for each of `dates`, from the stored facts.
+    """Compute the rows of these clients and dates in `kpi_projections`, from facts and events.
 
-    Events that count beyond the facts are included; for `open_day`, today, events alone are enough.
+    `unfetched` are the rows among them that may do without facts of their own day.
 
     Raises:
-        KpiError: if facts of a client and one of the dates are missing; nothing is written then.
+        KpiError: if facts of any other row are missing; nothing is written then.
     """
-    first, last = fetch_period(min(dates), max(dates))
-    facts = read_facts(connection, workspaces, first, last, open_day=open_day, tz=tz)
-    known = {(fact.workspace, fact.date) for fact in facts}
-    if missing := _missing(workspaces, dates, known):
+    rows = [(workspace, day) for workspace, days in dates.items() for day in days]
+    if not rows:
+        return
+    days = {day for _, day in rows}
+    first, last = fetch_period(min(days), max(days))
+    stored = read_facts(connection, list(dates), first, last)
+    counted = read_counted_events(connection, list(dates), first, last)
+    fetched = {(fact.workspace, fact.date) for fact in stored}
+    alone = [row for row in rows if row not in fetched]
+    if missing := _missing({(it, day) for it, day in alone if day not in unfetched.get(it, ())}):
         raise KpiError(
             f"{missing[0]} has no facts of {missing[1]}. "
             "Materialize raw_bison_stats for these dates, or all three assets together."
         )
-    rows = compute(facts, read_targets(connection, workspaces), dates, tz)
+    computed = compute(
+        overlay(stored, counted),
+        read_targets(connection, list(dates)),
+        days,
+        tz,
+        unfetched=days_of_events(alone, counted, tz),
+    )
     upsert(
         connection,
         kpi_projections,
         # dataclasses.asdict copies each value, which takes longer than computing it.
-        [dict(zip(_COMPUTED, _values_of(row), strict=True)) for row in rows],
+        [
+            dict(zip(_COMPUTED, _values_of(row), strict=True))
+            for row in computed
+            if row.metric_date in dates[row.workspace]
+        ],
     )
 
 
-def publish_metrics(
-    connection: Connection,
-    workspaces: Sequence[str],
-    dates: Sequence[date],
-    source: Literal["sync", "webhook"],
-) -> None:
-    """Write these clients' projections, labels and sending plans into `client_metrics`.
+def publish_metrics(connection: Connection, dates: DatesOf, source: Source) -> None:
+    """Write the projections of these clients and dates into `client_metrics`.
 
-    All numbers of a row come from one row of `kpi_projections`: a page once took its leads from
-    one table and its progress from another, and contradicted itself.
+    Labels and sending plans come with them. All numbers of a row come from one row of
+    `kpi_projections`: a page once took its leads from one table and its progress from another, and
+    contradicted itself.
 
     Raises:
-        KpiError: if the projections of one of the dates are missing; nothing is written then.
+        KpiError: if any of the projections are missing; the caller rolls the others back.
     """
-    chosen = kpi_projections.c.workspace.in_(workspaces) & kpi_projections.c.metric_date.in_(dates)
-    found = select(kpi_projections.c.workspace, kpi_projections.c.metric_date).where(chosen)
-    known = {(workspace, day) for workspace, day in connection.execute(found)}
-    if missing := _missing(workspaces, dates, known):
-        raise KpiError(
-            f"{missing[0]} has no projections of {missing[1]}. "
-            "Materialize kpi_projections for these dates, or all three assets together."
-        )
-    numbers = [*METRIC_COLUMNS, "monthly_kpi_target", "as_of"]
+    rows = {(workspace, day) for workspace, days in dates.items() for day in days}
+    if not rows:
+        return
+    workspaces, days = zip(*sorted(rows), strict=True)
+    chosen = (
+        func.unnest(cast(workspaces, ARRAY(Text)), cast(days, ARRAY(Date)))
+        .table_valued(column("workspace", Text), column("day", Date))
+        .render_derived(name="chosen")
+    )
+    numbers = [*METRIC_COLUMNS, "monthly_kpi_target", "monthly_sending_target", "as_of"]
     plans = ["emails_scheduled_today", "emails_scheduled_tomorrow"]
     columns = ["workspace", "workspace_name", "display_name", "metric_date", "metric_type"]
-    rows = (
+    selected = (
         select(
             clients.c.workspace,
             clients.c.name,
@@ -120,23 +142,52 @@ def publish_metrics(
             *(sending_plans.c[name] for name in plans),
             literal(source),
         )
-        .join_from(kpi_projections, clients, clients.c.workspace == kpi_projections.c.workspace)
+        .join_from(
+            chosen,
+            kpi_projections,
+            (kpi_projections.c.workspace == chosen.c.workspace)
+            & (kpi_projections.c.metric_date == chosen.c.day),
+        )
+        .join(clients, clients.c.workspace == kpi_projections.c.workspace)
         .outerjoin(
             sending_plans,
             (sending_plans.c.workspace == kpi_projections.c.workspace)
             & (sending_plans.c.date == kpi_projections.c.metric_date),
         )
-        .where(chosen)
     )
-    statement = insert(client_metrics).from_select([*columns, *numbers, *plans, "source"], rows)
+    statement = insert(client_metrics).from_select([*columns, *numbers, *plans, "source"], selected)
     primary = {column.name for column in client_metrics.primary_key}
     updated = [name for name in (*columns, *numbers, *plans, "source") if name not in primary]
-    connection.execute(
+    written = connection.execute(
         statement.on_conflict_do_update(
             index_elements=list(client_metrics.primary_key),
             set_={name: statement.excluded[name] for name in updated} | {"updated_at": func.now()},
-        )
+        ).returning(client_metrics.c.workspace, client_metrics.c.metric_date)
     )
+    if missing := _missing(rows - {(workspace, day) for workspace, day in written}):
+        raise KpiError(
+            f"{missing[0]} has no projections of {missing[1]}. "
+            "Materialize kpi_projections for these dates, or all three assets together."
+        )
+
+
+def publish_labels(connection: Connection, workspaces: Collection[str]) -> int:
+    """Write these clients' names into all their rows of `client_metrics`; return how many changed.
+
+    The caller holds the clients' locks.
+    """
+    label = func.coalesce(clients.c.display_name, clients.c.name)
+    statement = (
+        update(client_metrics)
+        .where(
+            client_metrics.c.workspace == clients.c.workspace,
+            client_metrics.c.workspace.in_(workspaces),
+            (client_metrics.c.workspace_name != clients.c.name)
+            | (client_metrics.c.display_name != label),
+        )
+        .values(workspace_name=clients.c.name, display_name=label, updated_at=func.now())
+    )
+    return connection.execute(statement).rowcount
 
 
 def read_day_numbers(
@@ -173,14 +224,12 @@ def _of(
     )
 
 
-def _missing(
-    workspaces: Sequence[str], dates: Sequence[date], known: Collection[tuple[str, date]]
-) -> tuple[str, str] | None:
-    """The first client that lacks some of `dates`, and the first three of these, as text."""
-    for workspace in workspaces:
-        if missing := [f"{day}" for day in sorted(set(dates)) if (workspace, day) not in known]:
-            return workspace, listed(missing, 3)
-    return None
+def _missing(rows: Collection[tuple[str, date]]) -> tuple[str, str] | None:
+    """The first client among these rows, and the first three of its dates, as text."""
+    if not rows:
+        return None
+    first = min(workspace for workspace, _ in rows)
+    return first, listed([f"{day}" for it, day in sorted(rows) if it == first], 3)
 
 
 @dataclass(frozen=True)
@@ -195,6 +244,9 @@ class MetricRow:
     monthly_kpi_target: int | None
     mtd_leads_progress: Decimal | None
     projection_replies_progress: Decimal | None
+    monthly_sending_target: int | None
+    sending_progress: Decimal | None
+    projection_sending_progress: Decimal | None
     positive_replies_last_7_days: int | None
     positive_replies_last_14_days: int | None
     positive_replies_last_30_days: int | None
@@ -208,6 +260,9 @@ class MetricRow:
     all_replies_mtd: int | None
     bounced_mtd: int | None
     unsubscribed_mtd: int | None
+    reply_rate_mtd: Decimal | None
+    positive_rate_mtd: Decimal | None
+    bounce_rate_mtd: Decimal | None
     emails_scheduled_today: int | None
     emails_scheduled_tomorrow: int | None
     as_of: datetime | None

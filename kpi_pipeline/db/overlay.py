@@ -1,16 +1,18 @@
-"""Overlay queries: events not yet in the facts, the rows they affect, and marking them applied."""
+"""Overlay queries: events not yet in the facts, the rows they affect, and applying them."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, bindparam, text
-from sqlalchemy.types import ARRAY, Date, Text
+from sqlalchemy.types import ARRAY, Text
 
 from kpi_pipeline.domain.events.overlay import CountedEvents
 
 # Events are looked up day by day, each day's from the `as_of` of its facts on: the facts hold most
-# of a month's events, and these need not be read.
+# of a month's events, and these need not be read. An event counts from the time at which it
+# happened: a delivery that comes late, of an event that the facts hold, adds nothing.
 _COUNTED = text("""
     SELECT w.workspace, d.day::date AS date, e.metric, count(*) AS events
     FROM unnest(:workspaces) AS w(workspace)
@@ -20,52 +22,44 @@ _COUNTED = text("""
     CROSS JOIN LATERAL (
         SELECT metric FROM webhook_events
         WHERE workspace = w.workspace AND business_date = d.day::date
-          AND status IN ('received', 'applied')
-          AND arrived_at > coalesce(f.as_of, '-infinity')
+          AND status = 'applied'
+          AND coalesce(happened_at, arrived_at) > coalesce(f.as_of, '-infinity')
         OFFSET 0
     ) e
     GROUP BY w.workspace, d.day, e.metric
 """).bindparams(bindparam("workspaces", type_=ARRAY(Text)))
 
-# A day's facts affect the rows up to the end of the next month, where they are "last month".
-_LAST_ROW = "(date_trunc('month', e.business_date) + interval '2 months - 1 day')::date"
-
-# Today's row may exist with events alone; events of earlier days affect it as well.
-_SHOWS_TODAY = f"""
-    e.business_date <= :today AND :today <= {_LAST_ROW} AND EXISTS (
-        SELECT 1 FROM webhook_events t
-        WHERE t.workspace = e.workspace AND t.business_date = :today
-          AND t.status IN ('received', 'applied')
-    )
-"""  # noqa: S608 - no part of it comes from outside
-
-_AFFECTED = text(f"""
-    SELECT e.workspace, f.date
+# A day's events affect the rows up to the end of the next month, where they are "last month"; and
+# an event of today makes today's row if there is none.
+_AFFECTED = text("""
+    SELECT e.workspace, r.metric_date
     FROM webhook_events e
-    JOIN raw_bison_stats f ON f.workspace = e.workspace
-     AND f.date BETWEEN e.business_date AND least(:today, {_LAST_ROW})
-    WHERE e.status = 'received' AND e.business_date IS NOT NULL
-      AND e.workspace = ANY(:workspaces)
+    JOIN client_metrics r ON r.workspace = e.workspace AND r.metric_date
+        BETWEEN e.business_date
+        AND (date_trunc('month', e.business_date) + interval '2 months - 1 day')::date
+    WHERE e.status = 'received' AND e.workspace = ANY(:workspaces)
     UNION
-    SELECT e.workspace, CAST(:today AS date)
-    FROM webhook_events e
-    WHERE e.status = 'received' AND e.workspace = ANY(:workspaces) AND {_SHOWS_TODAY}
+    SELECT workspace, business_date FROM webhook_events
+    WHERE status = 'received' AND business_date = :today AND workspace = ANY(:workspaces)
     ORDER BY 1, 2
-""")  # noqa: S608 - as above
+""").bindparams(bindparam("workspaces", type_=ARRAY(Text)))
 
-_MARK_APPLIED = text(f"""
-    UPDATE webhook_events e
-    SET status = 'applied', applied_at = :now, reason = NULL, next_try_at = NULL
-    WHERE e.workspace = ANY(:workspaces) AND e.status = 'received'
-      AND e.business_date <= :today
-      AND (:today = ANY(:dates) OR NOT ({_SHOWS_TODAY}))
-      AND NOT EXISTS (
-        SELECT 1 FROM raw_bison_stats f
-        WHERE f.workspace = e.workspace
-          AND f.date BETWEEN e.business_date AND least(:today, {_LAST_ROW})
-          AND NOT f.date = ANY(:dates)
-      )
-""").bindparams(bindparam("dates", type_=ARRAY(Date)))  # noqa: S608 - as above
+# Marking comes before counting, and only marked events count. So what a transaction counts is what
+# it marks: an event that is stored meanwhile is neither counted nor marked.
+_APPLY = text("""
+    WITH marked AS (
+        UPDATE webhook_events
+        SET status = 'applied', applied_at = :now, reason = NULL, next_try_at = NULL,
+            business_date =
+                coalesce(business_date, (arrived_at AT TIME ZONE CAST(:zone AS text))::date)
+        WHERE status = 'received' AND workspace = ANY(:workspaces)
+        RETURNING workspace, business_date
+    )
+    SELECT workspace, array_agg(DISTINCT business_date) AS dates, count(*) AS events
+    FROM marked
+    GROUP BY workspace
+    ORDER BY workspace
+""").bindparams(bindparam("workspaces", type_=ARRAY(Text)))
 
 
 @dataclass(frozen=True)
@@ -82,13 +76,22 @@ class Pending:
     tries: int
 
 
+@dataclass(frozen=True)
+class Applied:
+    """The events of a client that were just marked applied: their number and business dates."""
+
+    workspace: str
+    dates: Collection[date]
+    events: int
+
+
 def read_counted_events(
     connection: Connection, workspaces: Collection[str], first: date, last: date
 ) -> list[CountedEvents]:
     """The events of these clients' days `first` … `last` that count beyond what the facts hold.
 
-    These are received or applied, and either arrived after the facts of their day were asked for,
-    or their day has no facts yet.
+    These are applied, and either happened after the facts of their day were asked for, or their
+    day has no facts. The time of an event is the one in its body, or else its arrival.
     """
     period = {"workspaces": list(workspaces), "first": first, "last": last}
     return [CountedEvents(**row) for row in connection.execute(_COUNTED, period).mappings()]
@@ -97,10 +100,7 @@ def read_counted_events(
 def affected_dates(
     connection: Connection, workspaces: Collection[str], today: date
 ) -> dict[str, list[date]]:
-    """The dates whose rows the pending events of these clients affect, by client.
-
-    These are the dates from an event's day on that have facts, and today if it has events.
-    """
+    """The dates whose rows the pending events of these clients affect, by client."""
     found: dict[str, list[date]] = {}
     rows = connection.execute(_AFFECTED, {"workspaces": list(workspaces), "today": today})
     for workspace, day in rows:
@@ -109,19 +109,14 @@ def affected_dates(
 
 
 def mark_applied(
-    connection: Connection,
-    workspaces: Collection[str],
-    dates: Collection[date],
-    *,
-    today: date,
-    now: datetime,
-) -> int:
-    """Mark the events applied that affect only rows of `dates`; return how many there are.
+    connection: Connection, workspaces: Collection[str], zone: ZoneInfo, now: datetime
+) -> list[Applied]:
+    """Mark the pending events of these clients applied; the caller then recomputes their rows.
 
-    The rows of these clients and `dates` must be computed and published already.
+    One without a date, of the function `increment_metric`, gets that of its arrival in `zone`.
     """
-    values = {"workspaces": list(workspaces), "dates": list(dates), "today": today, "now": now}
-    return connection.execute(_MARK_APPLIED, values).rowcount
+    values = {"workspaces": list(workspaces), "zone": zone.key, "now": now}
+    return [Applied(**row) for row in connection.execute(_APPLY, values).mappings()]
 
 
 def pending_events(connection: Connection, now: datetime) -> list[Pending]:

@@ -11,6 +11,8 @@ from zoneinfo import ZoneInfo
 
 _ONE_DAY = timedelta(days=1)
 _LONGEST_WINDOW_DAYS = 30
+# From the first day of a month of 31 days to the last day of the next, which has 31 as well.
+LONGEST_LOOK_BACK_DAYS = 62
 
 
 def business_date(instant: datetime, tz: ZoneInfo) -> date:
@@ -60,6 +62,15 @@ def days_in_month(day: date) -> int:
 def first_of_previous_month(day: date) -> date:
     """Return the first day of the month before a day's month."""
     return first_of_month(first_of_month(day) - _ONE_DAY)
+
+
+def last_date_affected(day: date) -> date:
+    """Return the last metric date whose row a day's facts affect: the end of the next month.
+
+    The longest window is the month before the metric date's month; 30 days never reach further.
+    """
+    next_month = day.replace(day=28) + timedelta(days=4)
+    return next_month.replace(day=days_in_month(next_month))
 
 
 def days_between(first: date, last: date) -> list[date]:

@@ -26,6 +26,11 @@ PERCENTAGES = (
     "mtd_leads_progress",
     "projection_replies_progress",
     "last_week_vs_week_before_progress",
+    "sending_progress",
+    "projection_sending_progress",
+    "reply_rate_mtd",
+    "positive_rate_mtd",
+    "bounce_rate_mtd",
 )
 METRIC_COLUMNS = (*COUNTS, *PERCENTAGES)
 
@@ -55,10 +60,16 @@ MEANINGS = {
     "mtd_leads_progress": "positive_replies_mtd in percent of the month's target",
     "projection_replies_progress": "the projected positive replies in percent of the target",
     "last_week_vs_week_before_progress": "growth of positive replies in 7 days, in percent",
+    "sending_progress": "emails_sent_mtd in percent of the month's sending target",
+    "projection_sending_progress": "the projected emails in percent of the sending target",
+    "reply_rate_mtd": "all_replies_mtd in percent of emails_sent_mtd",
+    "positive_rate_mtd": "positive_replies_mtd in percent of emails_sent_mtd",
+    "bounce_rate_mtd": "bounced_mtd in percent of emails_sent_mtd",
     "monthly_kpi_target": "the month's target, in positive replies",
+    "monthly_sending_target": "the month's target, in emails",
     "emails_scheduled_today": "emails that Bison plans for the metric date, asked on that date",
     "emails_scheduled_tomorrow": "emails that Bison plans for the next day, asked the day before",
     "as_of": "when Bison was asked for the facts of the day",
-    "source": "what computed the row last: sync or webhook",
+    "source": "what computed the row last: sync, webhook, import or recompute",
     "updated_at": "when the row was written last",
 }

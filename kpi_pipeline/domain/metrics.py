@@ -37,14 +37,18 @@ class DailyFact:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A client's target, in positive replies a month, from the month that begins on `holds_from`.
+    """A client's targets from the month that begins on `holds_from`, until the next ones.
 
-    It holds until the next one. None means that the client has no target any more.
+    They are in positive replies and in emails a month. None: the client has none any more.
     """
 
     workspace: str
     holds_from: date
     monthly_kpi_target: int | None
+    monthly_sending_target: int | None = None
+
+
+_NO_TARGET = Target("", date.min, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +82,31 @@ class ComputedRow:
     mtd_leads_progress: Decimal | None
     projection_replies_progress: Decimal | None
     last_week_vs_week_before_progress: Decimal | None
+    sending_progress: Decimal | None
+    projection_sending_progress: Decimal | None
+    reply_rate_mtd: Decimal | None
+    positive_rate_mtd: Decimal | None
+    bounce_rate_mtd: Decimal | None
     monthly_kpi_target: int | None
+    monthly_sending_target: int | None
     as_of: datetime
 
 
 def compute(
-    facts: Iterable[DailyFact], targets: Iterable[Target], dates: Iterable[date], tz: ZoneInfo
+    facts: Iterable[DailyFact],
+    targets: Iterable[Target],
+    dates: Iterable[date],
+    tz: ZoneInfo,
+    *,
+    unfetched: Iterable[DailyFact] = (),
 ) -> list[ComputedRow]:
     """Return one row for each workspace and each of `dates` that has facts, sorted by these two.
 
     A date without facts of its own gives no row; a window that lacks another day is None. Every
     window ends on the metric date and includes it, except last month's.
+
+    `unfetched` has days that were never fetched, with what events tell of them. Such a day counts
+    in its own row alone: for all others it is unknown.
 
     The facts may come in any order. Their dates are business dates of `tz`, and they must reach
     back as far as `calendar.fetch_period` says: the windows that they cut short are None. A month's
@@ -101,16 +119,21 @@ def compute(
     wanted = set(dates)
     histories = _by_month(targets)
     rows = []
-    for workspace, by_date in sorted(_by_date(facts).items()):
+    known = _by_date(facts)
+    for workspace, by_date in known.items():
         sums = _PrefixSums(by_date)
         history = histories.get(workspace, {})
-        for day in sorted(wanted & by_date.keys()):
-            rows.append(_row(by_date[day], sums, history, tz))
-    return rows
+        rows += [_row(by_date[day], sums, history, tz) for day in wanted & by_date.keys()]
+    for workspace, alone in _by_date(unfetched).items():
+        history = histories.get(workspace, {})
+        for day in wanted & alone.keys():
+            sums = _PrefixSums({**known.get(workspace, {}), day: alone[day]})
+            rows.append(_row(alone[day], sums, history, tz))
+    return sorted(rows, key=lambda row: (row.workspace, row.metric_date))
 
 
 def _row(
-    fact: DailyFact, sums: "_PrefixSums", targets: Mapping[date, int | None], tz: ZoneInfo
+    fact: DailyFact, sums: "_PrefixSums", targets: Mapping[date, Target], tz: ZoneInfo
 ) -> ComputedRow:
     day = fact.date
     month_start = calendar.first_of_month(day)
@@ -124,7 +147,9 @@ def _row(
     whole_month = calendar.days_in_month(day) * _seconds(calendar.day_length(day, tz))
     elapsed = _elapsed_seconds(day, fact.as_of, tz)
     projected_replies = _divided(_times(replies, whole_month), elapsed)
-    target = _target_of(month_start, targets)
+    projected_emails = _divided(_times(month.sent, whole_month), elapsed)
+    held = _target_of(month_start, targets)
+    target, sending_target = held.monthly_kpi_target, held.monthly_sending_target
     week, week_before = last_7.interested, _minus(last_14.interested, last_7.interested)
     return ComputedRow(
         workspace=fact.workspace,
@@ -145,11 +170,17 @@ def _row(
         positive_replies_last_month=last_month.interested,
         positive_replies_current_month=replies,
         projection_positive_replies_eom=projected_replies,
-        projection_emails_eom=_divided(_times(month.sent, whole_month), elapsed),
+        projection_emails_eom=projected_emails,
         mtd_leads_progress=_percent(replies, target),
         projection_replies_progress=_percent(projected_replies, target),
         last_week_vs_week_before_progress=_percent(_minus(week, week_before), week_before),
+        sending_progress=_percent(month.sent, sending_target),
+        projection_sending_progress=_percent(projected_emails, sending_target),
+        reply_rate_mtd=_percent(month.replied, month.sent),
+        positive_rate_mtd=_percent(replies, month.sent),
+        bounce_rate_mtd=_percent(month.bounced, month.sent),
         monthly_kpi_target=target,
+        monthly_sending_target=sending_target,
         as_of=fact.as_of.astimezone(UTC),
     )
 
@@ -213,20 +244,20 @@ def _by_date(facts: Iterable[DailyFact]) -> dict[str, dict[date, DailyFact]]:
     return found
 
 
-def _by_month(targets: Iterable[Target]) -> dict[str, dict[date, int | None]]:
-    found: defaultdict[str, dict[date, int | None]] = defaultdict(dict)
+def _by_month(targets: Iterable[Target]) -> dict[str, dict[date, Target]]:
+    found: defaultdict[str, dict[date, Target]] = defaultdict(dict)
     for target in targets:
         of_workspace = found[target.workspace]
         if target.holds_from in of_workspace:
             raise ValueError(f"{target.workspace} has two targets from {target.holds_from}.")
-        of_workspace[target.holds_from] = target.monthly_kpi_target
+        of_workspace[target.holds_from] = target
     return found
 
 
-def _target_of(month_start: date, targets: Mapping[date, int | None]) -> int | None:
+def _target_of(month_start: date, targets: Mapping[date, Target]) -> Target:
     """The latest target that holds from this month or before."""
     held = [holds_from for holds_from in targets if holds_from <= month_start]
-    return targets[max(held)] if held else None
+    return targets[max(held)] if held else _NO_TARGET
 
 
 def _elapsed_seconds(day: date, as_of: datetime, tz: ZoneInfo) -> int:

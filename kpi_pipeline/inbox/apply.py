@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from kpi_pipeline.db.inbox import note_failure
-from kpi_pipeline.db.metrics import publish_metrics, recompute_projections
-from kpi_pipeline.db.overlay import affected_dates, mark_applied
+from kpi_pipeline.db.overlay import mark_applied
+from kpi_pipeline.db.recompute import update_rows
 from kpi_pipeline.db.retry import is_away
 from kpi_pipeline.domain.calendar import business_date
 
@@ -19,46 +19,50 @@ _log = logging.getLogger(__name__)
 
 
 def apply_pending(
-    connection: Connection, workspaces: Collection[str], tz: ZoneInfo, now: datetime
+    connection: Connection, workspaces: Collection[str], zone: ZoneInfo, now: datetime
 ) -> int:
-    """Recompute the rows that these clients' pending events change; return how many are applied.
+    """Apply these clients' pending events, and recompute the rows that they affect; how many.
 
-    The caller holds the clients' locks. If computing a client's rows fails, they stay as they were,
-    its events keep the reason, and the transaction continues with the other clients.
+    The caller holds the clients' locks; `zone` is that of Email Bison's days. If computing a
+    client's rows fails, they stay as they were, its events keep the reason, and the transaction
+    continues with the other clients.
     """
-    today = business_date(now, tz)
-    dates = affected_dates(connection, workspaces, today)
-    # Most clients share their dates (today alone), and are recomputed together.
-    by_dates: dict[tuple[date, ...], list[str]] = defaultdict(list)
-    for workspace in sorted(workspaces):
-        by_dates[tuple(dates.get(workspace, ()))].append(workspace)
-    return sum(
-        _apply(connection, together, days, tz, today, now) for days, together in by_dates.items()
-    )
-
-
-def _apply(
-    connection: Connection,
-    workspaces: Sequence[str],
-    dates: Sequence[date],
-    tz: ZoneInfo,
-    today: date,
-    now: datetime,
-) -> int:
+    if not workspaces:
+        return 0
     try:
         with connection.begin_nested():
-            if dates:
-                recompute_projections(connection, workspaces, dates, tz, open_day=today)
-                publish_metrics(connection, workspaces, dates, source="webhook")
-            return mark_applied(connection, workspaces, dates, today=today, now=now)
+            return _apply(connection, workspaces, zone, now)
     except Exception as error:
         # A full disk or a lost server has nothing to do with the events.
         if isinstance(error, OperationalError) or is_away(error):
             raise
         if len(workspaces) > 1:
-            return sum(_apply(connection, [it], dates, tz, today, now) for it in workspaces)
+            return sum(apply_pending(connection, [it], zone, now) for it in sorted(workspaces))
         (workspace,) = workspaces
         _log.exception("%s: its pending events could not be applied", workspace)
         reason = f"Computing the rows of {workspace} failed ({type(error).__name__})."
         note_failure(connection, workspaces, reason, now)
         return 0
+
+
+def _apply(
+    connection: Connection, workspaces: Collection[str], zone: ZoneInfo, now: datetime
+) -> int:
+    applied = mark_applied(connection, workspaces, zone, now)
+    today = business_date(now, zone)
+    # Most clients share their dates (today alone), and are recomputed together.
+    together: defaultdict[tuple[date, date, bool], list[str]] = defaultdict(list)
+    for it in applied:
+        together[min(it.dates), max(it.dates), today in it.dates].append(it.workspace)
+    for (since, until, makes_today), group in together.items():
+        update_rows(
+            connection,
+            group,
+            since=since,
+            until=until,
+            zone=zone,
+            source="webhook",
+            # Today's row may exist with events alone.
+            of_events=[today] if makes_today else [],
+        )
+    return sum(it.events for it in applied)

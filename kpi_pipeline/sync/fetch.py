@@ -23,11 +23,13 @@ _log = logging.getLogger(__name__)
 class FetchedFacts:
     """One client's daily counts, and its sending plan if today is among the requested dates.
 
-    `as_of` is the moment at which the request for the daily series was sent.
+    `as_of` is the moment at which the request for the daily series was sent. `unlisted` are the
+    parts of the period for which the answer listed no day at all.
     """
 
     as_of: datetime
     days: Mapping[date, Mapping[str, int]]
+    unlisted: Sequence[tuple[date, date]]
     plan: SendingPlan | None
 
 
@@ -69,7 +71,7 @@ async def fetch_facts(
                 # Midnight passed between the calls: the plan may be of either day.
                 plan = None
         days = {day: asdict(counts) for day, counts in series.days.items()}
-        return FetchedFacts(series.as_of, days, plan)
+        return FetchedFacts(series.as_of, days, series.unlisted, plan)
 
     return await read_client(app, bison, client, read)
 

@@ -6,10 +6,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 from typing import TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from kpi_pipeline.app import AppContext
@@ -21,11 +22,12 @@ from kpi_pipeline.bison import (
     counting_calls,
 )
 from kpi_pipeline.db.clients import Client, pick_each
-from kpi_pipeline.db.facts import are_known_since
-from kpi_pipeline.db.locks import backfill_fetch_lock
+from kpi_pipeline.db.facts import are_known_since, oldest_open_days
+from kpi_pipeline.db.lease import backfill_fetch_lock
 from kpi_pipeline.db.metrics import DayNumbers
 from kpi_pipeline.db.retry import DatabaseAway, retry_on_disconnect
 from kpi_pipeline.db.sync_log import SyncEntry, store_entry
+from kpi_pipeline.domain.calendar import LONGEST_LOOK_BACK_DAYS, days_between
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.fetch import FetchedFacts, facts_period, fetch_facts, report_unknown_fields
 from kpi_pipeline.sync.scope import KpiAsset, PartitionBlock
@@ -104,16 +106,38 @@ def run_sync(
         KpiError: if no client of the block is active.
     """
 
-    def pick() -> tuple[list[Client], dict[str, str]]:
+    def pick() -> tuple[list[Client], dict[str, str], dict[str, date]]:
         with app.engine.connect() as connection:
-            return pick_each(connection, block.workspaces)
+            clients, errors = pick_each(connection, block.workspaces)
+            if KpiAsset.FACTS not in assets:
+                return clients, errors, {}
+            return clients, errors, _open_days(connection, app, block)
 
-    clients, errors = retry_on_disconnect(pick)
+    clients, errors, open_days = retry_on_disconnect(pick)
     if not clients:
         raise KpiError(" ".join(errors.values()))
-    sync = _SyncRun(app, block, frozenset(assets), run_id, on_done)
+    sync = _SyncRun(app, block, open_days, frozenset(assets), run_id, on_done)
     done = {outcome.workspace: outcome for outcome in asyncio.run(sync.all(clients, errors))}
     return [done[workspace] for workspace in block.workspaces]
+
+
+def _open_days(connection: Connection, app: AppContext, block: PartitionBlock) -> dict[str, date]:
+    """The day from which a sync of today starts for a client, if that is before the block's dates.
+
+    After an outage, these are all days that are not closed: no call more, and nothing is left to do
+    by hand.
+    """
+    today = app.today()
+    if block.backfill is not None or today not in block.dates:
+        return {}
+    # One call covers the days themselves and those before them that their windows need.
+    since = today - timedelta(days=app.settings.series_max_days - LONGEST_LOOK_BACK_DAYS)
+    first = min(block.dates)
+    if since >= first:
+        return {}
+    return oldest_open_days(
+        connection, block.workspaces, since, first - timedelta(days=1), app.day_zone, app.now()
+    )
 
 
 class _SyncRun:
@@ -121,17 +145,24 @@ class _SyncRun:
         self,
         app: AppContext,
         block: PartitionBlock,
+        open_days: Mapping[str, date],
         assets: frozenset[KpiAsset],
         run_id: str,
         on_done: Callable[[ClientOutcome], None],
     ) -> None:
         self._app = app
         self._dates = sorted(block.dates)
+        self._open_days = open_days
         self._backfill = block.backfill
         self._assets = assets
         self._run_id = run_id
         self._on_done = on_done
         self._bison: dict[str, BisonClient] = {}
+
+    def _dates_of(self, workspace: str) -> Sequence[date]:
+        """The block's dates, from the client's oldest day that is not closed on."""
+        since = self._open_days.get(workspace)
+        return self._dates if since is None else days_between(since, self._dates[-1])
 
     async def all(
         self, clients: Sequence[Client], errors: Mapping[str, str]
@@ -161,16 +192,17 @@ class _SyncRun:
 
     async def _one(self, client: Client) -> ClientOutcome:
         started = time.monotonic()
+        dates = self._dates_of(client.workspace)
         facts: FetchedFacts | None = None
         numbers: Mapping[date, DayNumbers] = {}
         error: str | None = None
         calls = CallStats()
         try:
-            async with self._facts_stored(client) as stored:
+            async with self._facts_stored(client, dates) as stored:
                 if not stored:
                     with counting_calls(calls):
-                        facts = await self._fetch(client)
-                work = (self._app, client.workspace, self._dates, self._assets, facts)
+                        facts = await self._fetch(client, dates)
+                work = (self._app, client.workspace, dates, self._assets, facts)
                 numbers = await asyncio.to_thread(retry_on_disconnect, partial(store_client, *work))
         except (BisonError, KpiError) as failure:
             error = _with_workspace(client.workspace, str(failure))
@@ -194,7 +226,7 @@ class _SyncRun:
         return outcome
 
     @asynccontextmanager
-    async def _facts_stored(self, client: Client) -> AsyncIterator[bool]:
+    async def _facts_stored(self, client: Client, dates: Sequence[date]) -> AsyncIterator[bool]:
         """Yield whether the facts are stored already; lock out other runs' fetches meanwhile.
 
         They are if another run of the same backfill fetched them. Today's are always fetched, since
@@ -203,23 +235,24 @@ class _SyncRun:
         backfill = self._backfill
         if KpiAsset.FACTS not in self._assets:
             yield True
-        elif backfill is None or self._app.today() in self._dates:
+        elif backfill is None or self._app.today() in dates:
             yield False
         else:
-            period, since = facts_period(self._dates, None), backfill.requested_at
+            period, since = facts_period(dates, None), backfill.requested_at
 
             def are_stored() -> bool:
                 with self._app.engine.connect() as connection:
-                    return are_known_since(connection, client.workspace, *period, since)
+                    now = self._app.now()
+                    return are_known_since(connection, client.workspace, *period, since, now)
 
             async with backfill_fetch_lock(self._app.engine, client.workspace):
                 yield await asyncio.to_thread(retry_on_disconnect, are_stored)
 
-    async def _fetch(self, client: Client) -> FetchedFacts:
+    async def _fetch(self, client: Client, dates: Sequence[date]) -> FetchedFacts:
         # Raises, with the remedy, if the instance is not configured.
         name = self._app.instance(client.instance).name
         bison = self._bison[name]
-        return await fetch_facts(self._app, bison, client, self._dates, self._backfill)
+        return await fetch_facts(self._app, bison, client, dates, self._backfill)
 
     async def _count_failed_try(self, workspace: str, failure: RowsFailedError) -> str:
         """Count a failed try for the client's pending events; return the sentence of the error."""
@@ -236,11 +269,12 @@ class _SyncRun:
         )
 
     async def _note(self, outcome: ClientOutcome) -> None:
+        dates = self._dates_of(outcome.workspace)
         entry = SyncEntry(
             run_id=self._run_id,
             workspace=outcome.workspace,
-            first_date=self._dates[0],
-            last_date=self._dates[-1],
+            first_date=dates[0],
+            last_date=dates[-1],
             error=outcome.error,
             key_used=outcome.key_used,
             api_calls=outcome.api_calls,

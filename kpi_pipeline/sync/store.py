@@ -1,25 +1,20 @@
 """Writes one client's rows in one transaction: all of them, or none."""
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.db.facts import store_facts, store_plan
+from kpi_pipeline.db.facts import delete_future_facts, has_counts, store_facts, store_plan
 from kpi_pipeline.db.inbox import note_failure
 from kpi_pipeline.db.locks import lock_client
-from kpi_pipeline.db.metrics import (
-    DayNumbers,
-    publish_metrics,
-    read_day_numbers,
-    recompute_projections,
-)
+from kpi_pipeline.db.metrics import DayNumbers, read_day_numbers
 from kpi_pipeline.db.overlay import mark_applied
+from kpi_pipeline.db.recompute import update_rows
 from kpi_pipeline.db.retry import is_away
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.inbox.apply import apply_pending
 from kpi_pipeline.sync.fetch import FetchedFacts
 from kpi_pipeline.sync.scope import KpiAsset
 
@@ -40,26 +35,42 @@ def store_client(
 ) -> Mapping[date, DayNumbers]:
     """Write the fetched facts, and recompute the rows of `dates` in the other `assets`.
 
-    Returns the numbers that Dagster plots, by date.
+    All stored rows that the facts and the client's pending events affect are recomputed as well.
+    Returns the numbers of `dates` that Dagster plots.
 
     Raises:
-        KpiError: if an asset's input is missing; the client's rows are then as before.
+        KpiError: if the facts can't be believed, or the input of a row is missing; the client's
+            rows are then as before.
         RowsFailedError: if computing the rows fails otherwise; they are as before, too.
     """
     with app.engine.begin() as connection:
         lock_client(connection, workspace)
         if facts is not None:
-            store_facts(connection, workspace, facts.days, facts.as_of)
-            if facts.plan is not None:
-                store_plan(connection, workspace, facts.plan)
+            _store_facts(connection, workspace, facts, app.now())
         try:
-            _recompute(connection, app, workspace, dates, assets)
+            _recompute(connection, app, workspace, dates, assets, facts)
         except Exception as error:
             # A full disk or an unreachable server has nothing to do with the events.
             if isinstance(error, (KpiError, OperationalError)) or is_away(error):
                 raise
             raise RowsFailedError(workspace) from error
         return read_day_numbers(connection, workspace, dates)
+
+
+def _store_facts(
+    connection: Connection, workspace: str, facts: FetchedFacts, now: datetime
+) -> None:
+    for first, last in facts.unlisted:
+        if has_counts(connection, workspace, first, last):
+            raise KpiError(
+                f"{workspace}: Email Bison answered the daily series of {first} to {last} without "
+                "any day, and counts are stored for this period. The answer is not believed, and "
+                "nothing changes. If Email Bison's own page shows these days, try again later."
+            )
+    delete_future_facts(connection, workspace, now)
+    store_facts(connection, workspace, facts.days, facts.as_of)
+    if facts.plan is not None:
+        store_plan(connection, workspace, facts.plan)
 
 
 def count_failed_try(app: AppContext, workspace: str, kind: str) -> None:
@@ -81,14 +92,21 @@ def _recompute(
     workspace: str,
     dates: Sequence[date],
     assets: Collection[KpiAsset],
+    facts: FetchedFacts | None,
 ) -> None:
-    today, now = app.today(), app.now()
-    if KpiAsset.PROJECTIONS in assets:
-        recompute_projections(connection, [workspace], dates, app.timezone, open_day=today)
-    if KpiAsset.METRICS in assets:
-        publish_metrics(connection, [workspace], dates, source="sync")
-    if {KpiAsset.PROJECTIONS, KpiAsset.METRICS} <= set(assets):
-        mark_applied(connection, [workspace], dates, today=today, now=now)
-        # Some events affect rows beyond these dates, across a gap in the facts or before the first
-        # partition. Runs that each cover a part of these rows would never mark them applied.
-        apply_pending(connection, [workspace], app.timezone, now)
+    now, today = app.now(), app.today()
+    applied = {
+        day for it in mark_applied(connection, [workspace], app.day_zone, now) for day in it.dates
+    }
+    changed = {*dates, *applied, *(facts.days if facts else ())}
+    update_rows(
+        connection,
+        [workspace],
+        since=min(changed),
+        until=max(changed),
+        zone=app.day_zone,
+        source="sync",
+        projections=dates if KpiAsset.PROJECTIONS in assets else [],
+        metrics=dates if KpiAsset.METRICS in assets else [],
+        of_events=[today] if today in applied else [],
+    )

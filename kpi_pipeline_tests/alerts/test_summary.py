@@ -39,8 +39,8 @@ def publish(engine: Engine, as_of: datetime, *workspaces: str) -> None:
             leads = LEADS[workspace]
             stock_facts(connection, workspace, FIRST, LAST, as_of=as_of, interested=leads)
             dates = days_between(date(2026, 2, 26), LAST)
-            recompute_projections(connection, [workspace], dates, CHICAGO)
-            publish_metrics(connection, [workspace], dates, "sync")
+            recompute_projections(connection, {workspace: dates}, CHICAGO)
+            publish_metrics(connection, {workspace: dates}, "sync")
 
 
 def summary_of(engine: Engine, day: date) -> tuple[str, list[str]]:

@@ -88,7 +88,7 @@ def test_no_day_has_more_interested_replies_than_replies(bison: Bison) -> None:
     for row in rows[:6]:
         period = {"start_date": str(sunday - timedelta(days=6)), "end_date": str(sunday)}
         answer = bison.get(f"{WORKSPACES}/line-area-chart-stats", key=row["api_key"], **period)
-        days = days_of(answer.json(), sunday - timedelta(days=6), sunday)
+        days = days_of(answer.json(), sunday - timedelta(days=6), sunday).days
         assert days[sunday].interested >= 20
         assert all(day.interested <= day.replied for day in days.values())
 

@@ -22,8 +22,8 @@ def _stocked(database: URL, engine: Engine, vault: Vault, monkeypatch: pytest.Mo
     imported(engine, vault, record(101, "Acme [EU]"), record(102, "Birch"))
     with engine.begin() as connection:
         stock_facts(connection, "acme-eu")
-        recompute_projections(connection, ["acme-eu"], [DAY], CHICAGO)
-        publish_metrics(connection, ["acme-eu"], [DAY], "sync")
+        recompute_projections(connection, {"acme-eu": [DAY]}, CHICAGO)
+        publish_metrics(connection, {"acme-eu": [DAY]}, "sync")
 
 
 def test_it_prints_the_text_that_is_sent(kpi: Kpi, engine: Engine) -> None:

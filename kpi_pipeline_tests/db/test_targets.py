@@ -23,7 +23,7 @@ def targets(engine: Engine, workspace: str = "harbor") -> list[tuple[date, Any]]
 
 def targets_shown(engine: Engine, dates: Sequence[date]) -> dict[date, Any]:
     with engine.begin() as connection:
-        recompute_projections(connection, ["harbor"], dates, CHICAGO)
+        recompute_projections(connection, {"harbor": dates}, CHICAGO)
         rows = rows_of(connection, kpi_projections)
     return {row["metric_date"]: row["monthly_kpi_target"] for row in rows}
 
@@ -34,7 +34,7 @@ def test_a_new_target_leaves_earlier_months_with_theirs(engine: Engine, vault: V
     days = [date(2026, 2, 28), date(2026, 3, 31), date(2026, 4, 1)]
     with engine.begin() as connection:
         stock_facts(connection, "harbor-analytics", date(2026, 1, 1), days[-1])
-        recompute_projections(connection, ["harbor-analytics"], days, CHICAGO)
+        recompute_projections(connection, {"harbor-analytics": days}, CHICAGO)
         rows = rows_of(connection, kpi_projections)
     assert {row["metric_date"]: row["monthly_kpi_target"] for row in rows} == {
         date(2026, 2, 28): 60,

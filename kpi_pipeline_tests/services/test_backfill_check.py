@@ -33,8 +33,8 @@ def filled(engine: Engine, vault: Vault, app: AppContext) -> None:
     with engine.begin() as connection:
         for workspace in ("heron", "otter"):
             stock_facts(connection, workspace, date(2026, 1, 1), LAST)
-            recompute_projections(connection, [workspace], dates, app.timezone)
-            publish_metrics(connection, [workspace], dates, source="sync")
+            recompute_projections(connection, {workspace: dates}, app.timezone)
+            publish_metrics(connection, {workspace: dates}, source="sync")
 
 
 def _checked(

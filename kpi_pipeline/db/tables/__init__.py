@@ -8,6 +8,7 @@ from kpi_pipeline.db.tables.alerts import (
 )
 from kpi_pipeline.db.tables.base import metadata
 from kpi_pipeline.db.tables.calls import (
+    backfill_fetch_leases,
     bison_call_slots,
     bison_master_key_leases,
     bison_pacing,
@@ -17,6 +18,7 @@ from kpi_pipeline.db.tables.clients import client_api_keys, client_targets, clie
 from kpi_pipeline.db.tables.events import webhook_events
 from kpi_pipeline.db.tables.numbers import (
     client_metrics,
+    day_zone,
     kpi_projections,
     raw_bison_stats,
     sending_plans,
@@ -24,6 +26,7 @@ from kpi_pipeline.db.tables.numbers import (
 )
 
 __all__ = [
+    "backfill_fetch_leases",
     "alert_mutes",
     "alert_receivers",
     "alert_state",
@@ -36,6 +39,7 @@ __all__ = [
     "client_metrics",
     "client_targets",
     "clients",
+    "day_zone",
     "kpi_projections",
     "metadata",
     "raw_bison_stats",

@@ -19,8 +19,8 @@ from kpi_pipeline.db.tables.base import metadata, moment, one_of
 from kpi_pipeline.domain.columns import FACT_COUNTS
 from kpi_pipeline.domain.events.event import EventSource, EventStatus
 
-# Every body that arrived, with its status. Those 'received' or 'applied' that arrived after the
-# facts of their day were asked for are counted on top of the facts; see `overlay`.
+# Every body that arrived, with its status. Those 'applied' that happened after the facts of their
+# day were asked for are counted on top of the facts; see `overlay`.
 webhook_events = Table(
     "webhook_events",
     metadata,
@@ -54,9 +54,9 @@ webhook_events = Table(
         "ix_webhook_events_counted",
         "workspace",
         "business_date",
-        "arrived_at",
+        text("coalesce(happened_at, arrived_at)"),
         postgresql_include=["metric"],
-        postgresql_where=text("status IN ('received', 'applied')"),
+        postgresql_where=text("status = 'applied'"),
     ),
     Index(
         "ix_webhook_events_waiting",

@@ -1,4 +1,4 @@
-"""Daily facts, the numbers computed from them, and the log of syncs."""
+"""Daily facts, the numbers computed from them, the zone of their days, and the log of syncs."""
 
 from typing import Any
 
@@ -7,13 +7,16 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Date,
+    DateTime,
     ForeignKey,
     Index,
     Integer,
     Numeric,
     PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
+    func,
     text,
 )
 
@@ -55,6 +58,7 @@ def _numbers() -> list[Column[Any]]:
         # A growth rate once overflowed a narrower NUMERIC, and the whole row was lost.
         *(Column(name, Numeric(12, 2)) for name in PERCENTAGES),
         Column("monthly_kpi_target", Integer),
+        Column("monthly_sending_target", Integer),
     ]
 
 
@@ -84,8 +88,18 @@ client_metrics = Table(
     Column("source", Text, nullable=False),
     updated_at(),
     PrimaryKeyConstraint("workspace", "metric_date", "metric_type"),
-    CheckConstraint("source IN ('sync', 'webhook')", name="source_is_known"),
+    CheckConstraint("source IN ('sync', 'webhook', 'import', 'recompute')", name="source_is_known"),
     Index("ix_client_metrics_metric_date", "metric_date"),
+)
+
+# The time zone in which all stored dates are days: of facts, events and rows. One row at most.
+day_zone = Table(
+    "day_zone",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, server_default="1"),
+    Column("zone", Text, nullable=False),
+    Column("since", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    CheckConstraint("id = 1", name="one_row"),
 )
 
 # What each run did for each client, for readers without Dagster.

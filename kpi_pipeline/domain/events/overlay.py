@@ -1,11 +1,11 @@
 """Events on top of facts, until the next fetch absorbs them.
 
 A fact carries the moment at which Email Bison was asked for it. It already holds the events that
-arrived before; later ones are added. An event that arrives while the facts are being fetched can
+happened before; later ones are added. An event that happens while the facts are being fetched can
 count twice, or not at all, until the day is fetched again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import date
 from zoneinfo import ZoneInfo
@@ -27,26 +27,36 @@ class CountedEvents:
     events: int
 
 
-def overlay(
-    facts: Iterable[DailyFact],
-    counted: Iterable[CountedEvents],
-    *,
-    open_day: date | None,
-    tz: ZoneInfo,
-) -> list[DailyFact]:
-    """Return the facts with the counted events added.
+def overlay(facts: Iterable[DailyFact], counted: Iterable[CountedEvents]) -> list[DailyFact]:
+    """Return the facts with the counted events of their days added.
 
-    `open_day` is today. If nothing was fetched for it yet, its events are added to zeros, with the
-    first instant of the day as `as_of`: at that instant the zeros are true. A closed day without
-    facts stays missing, whatever events it has: how many emails were sent on it is not known.
+    A day without facts stays missing, whatever events it has: how many emails were sent on it is
+    not known.
     """
     days = {(fact.workspace, fact.date): fact for fact in facts}
     for it in counted:
-        fact = days.get((it.workspace, it.date))
-        if fact is None:
-            if it.date != open_day:
-                continue
-            fact = DailyFact(it.workspace, it.date, **_ZEROS, as_of=day_start(it.date, tz))
-        raised = {it.metric: getattr(fact, it.metric) + it.events}
-        days[it.workspace, it.date] = replace(fact, **raised)
+        if (fact := days.get((it.workspace, it.date))) is not None:
+            days[it.workspace, it.date] = _raised(fact, it)
     return list(days.values())
+
+
+def days_of_events(
+    days: Collection[tuple[str, date]], counted: Iterable[CountedEvents], tz: ZoneInfo
+) -> list[DailyFact]:
+    """Return what events tell of these (workspace, day), none of which was ever fetched.
+
+    Their counts are added to zeros, as of the first instant of the day: at that instant, the zeros
+    are true.
+    """
+    found = {
+        (workspace, day): DailyFact(workspace, day, **_ZEROS, as_of=day_start(day, tz))
+        for workspace, day in days
+    }
+    for it in counted:
+        if (fact := found.get((it.workspace, it.date))) is not None:
+            found[it.workspace, it.date] = _raised(fact, it)
+    return list(found.values())
+
+
+def _raised(fact: DailyFact, by: CountedEvents) -> DailyFact:
+    return replace(fact, **{by.metric: getattr(fact, by.metric) + by.events})
