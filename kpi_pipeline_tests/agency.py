@@ -1,17 +1,25 @@
-"""The sandbox's 26 clients in an app of the test's own process, and their rows."""
+"""An agency: the clients of a sandbox, imported into an installation, and what tests do with them.
+
+In the test's own process, or with Dagster's real processes (`end_to_end.running`).
+"""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import httpx
+import pytest
 from pydantic import SecretStr
-from sqlalchemy import Table, select, update
+from sqlalchemy import URL, Table, select, text, update
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kpi_pipeline.app import AppContext
+from kpi_pipeline.app import AppContext, open_app
 from kpi_pipeline.db.clients import ClientRecord, all_clients, import_clients
 from kpi_pipeline.db.clients_csv import parse
 from kpi_pipeline.db.tables import (
@@ -20,38 +28,71 @@ from kpi_pipeline.db.tables import (
     kpi_projections,
     raw_bison_stats,
 )
+from kpi_pipeline.db.vault import new_secret_key
+from kpi_pipeline.domain.clock import utc_now
+from kpi_pipeline.instances import format_instances
+from kpi_pipeline.settings import load_settings
 from kpi_pipeline.sync.run import ClientOutcome, run_sync
 from kpi_pipeline.sync.scope import KpiAsset, PartitionBlock
 from kpi_pipeline_tests.bison_sandbox.running import Bison, Shortcut
+from kpi_pipeline_tests.cli.running import address, calm_zone
+from kpi_pipeline_tests.conftest import instance_of
 from kpi_pipeline_tests.expected import Row, expected_rows
 
 SERIES = "/api/workspaces/v1.1/line-area-chart-stats"
-STATS = "/api/workspaces/v1.1/stats"
 SWITCH = "/api/workspaces/v1.1/switch-workspace"
 PLANS = "/api/campaigns/sending-schedules"
 WHO_AM_I = "/api/users"
 
 ALL_ASSETS = tuple(KpiAsset)
 ROW_TABLES = (raw_bison_stats, kpi_projections, client_metrics)
+ASSETS = [table.name for table in ROW_TABLES]
 Rows = dict[tuple[str, date], Row]
 
 
+def ten_o_clock() -> ZoneInfo:
+    """A time zone in which it is between ten and eleven: neither midnight nor six is near."""
+    ahead = (10 - datetime.now(UTC).hour + 12) % 24 - 12
+    # The names of these zones count the other way round.
+    return ZoneInfo(f"Etc/GMT{-ahead:+d}" if ahead else "Etc/GMT")
+
+
+def variables_of(bison: Bison, zone: ZoneInfo) -> dict[str, str]:
+    """The settings under which every process finds this sandbox, without a limit of calls."""
+    return {
+        "KPI_BISON_INSTANCES": format_instances([instance_of(bison)]),
+        "KPI_BISON_CALLS_PER_SECOND": "0",
+        "KPI_BISON_TIMEZONE": zone.key,
+        "KPI_TIMEZONE": zone.key,
+    }
+
+
 class Agency:
-    """The sandbox's 26 clients, imported into an app, and what a test does with them."""
+    """The clients of one instance of Email Bison, as an app has them, and their rows."""
 
     def __init__(self, app: AppContext, bison: Bison, instance: str = "main") -> None:
         self.app = app
         self.bison = bison
-        with app.engine.connect() as connection:
-            clients = [it for it in all_clients(connection) if it.instance == instance]
+        self._instance = instance
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read who the clients are, after an import."""
+        with self.app.engine.connect() as connection:
+            clients = [it for it in all_clients(connection) if it.instance == self._instance]
         self.ids = {client.workspace: client.bison_workspace_id for client in clients}
-        own = {int(row["bison_workspace_id"]): row for row in bison.clients()}
+        own = {int(row["bison_workspace_id"]): row for row in self.bison.clients()}
         self._table = {slug: own[number] for slug, number in self.ids.items() if number in own}
         self.workspaces = list(self.ids)
         self.keyed = [slug for slug in self.workspaces if self.key(slug)]
         self.keyless = [slug for slug in self.workspaces if not self.key(slug)]
         # Where a promise is not about all 26, a few of both kinds show it sooner.
-        self.some = [*self.keyed[:5], self.keyless[0]]
+        self.some = [*self.keyed[:5], *self.keyless[:1]]
+
+    @property
+    def today(self) -> date:
+        """The business date."""
+        return self.app.today()
 
     def key(self, workspace: str) -> str | None:
         return self._table[workspace]["api_key"] or None
@@ -101,15 +142,28 @@ class Agency:
         with self.app.engine.connect() as connection:
             return [dict(row) for row in connection.execute(select(table)).mappings()]
 
-    def expected(self, dates: Sequence[date], workspaces: Sequence[str] | None = None) -> Rows:
-        asked = self.workspaces if workspaces is None else workspaces
+    def sql(self, statement: str, **values: object) -> Sequence[Any]:
+        """Execute a statement; return its rows."""
+        with self.app.engine.begin() as connection:
+            result = connection.execute(text(statement), values)
+            return result.all() if result.returns_rows else []
+
+    def expected(
+        self,
+        dates: Sequence[date],
+        workspaces: Sequence[str] | None = None,
+        as_of: Mapping[str, datetime] | None = None,
+    ) -> Rows:
+        """The numbers of `client_metrics`, from Email Bison's own totals for each window."""
+        chosen = self.workspaces if workspaces is None else workspaces
         return expected_rows(
             str(self.bison.http.base_url),
             self.bison.master_key,
-            {slug: (self.ids[slug], self.key(slug), self.target(slug)) for slug in asked},
+            {slug: (self.ids[slug], self.key(slug), self.target(slug)) for slug in chosen},
             dates,
             self.app.timezone,
             self.app.now(),
+            as_of=as_of,
             transport=Shortcut(),
         )
 
@@ -144,16 +198,23 @@ class Agency:
                 .values(encrypted_key=token, verified_at=verified_at)
             )
 
+    def control(self, method: str, path: str, **body: object) -> httpx.Response:
+        """Call one of the sandbox's control endpoints."""
+        answer = self.bison.http.request(method, f"/sandbox/{path}", json=body or None)
+        return answer.raise_for_status()
+
     def revoke(self, workspace: str) -> None:
-        body = {"workspace_id": self.ids[workspace]}
-        self.bison.http.post("/sandbox/keys/revoke", json=body).raise_for_status()
+        self.control("POST", "keys/revoke", workspace_id=self.ids[workspace])
+
+    def restore(self, workspace: str) -> None:
+        """Make the client's revoked key valid again."""
+        self.control("POST", "keys/restore", workspace_id=self.ids[workspace])
 
     def delete(self, workspace: str) -> None:
-        self.bison.http.delete(f"/sandbox/workspaces/{self.ids[workspace]}").raise_for_status()
+        self.control("DELETE", f"workspaces/{self.ids[workspace]}")
 
     def rename(self, workspace: str, name: str) -> None:
-        path = f"/sandbox/workspaces/{self.ids[workspace]}/rename"
-        self.bison.http.post(path, json={"name": name}).raise_for_status()
+        self.control("POST", f"workspaces/{self.ids[workspace]}/rename", name=name)
 
 
 def open_agency(
@@ -167,6 +228,22 @@ def open_agency(
     text = bison.http.get("/sandbox/clients.csv", params=params).raise_for_status().text
     write(app, parse(text, app.instances(), "clients.csv"), targets_from)
     return Agency(app, bison, instance)
+
+
+@contextmanager
+def agency_on(
+    database: URL,
+    bison: Bison,
+    monkeypatch: pytest.MonkeyPatch,
+    zone: ZoneInfo | None = None,
+    now: Callable[[], datetime] = utc_now,
+) -> Iterator[Agency]:
+    """The sandbox's clients, in an installation that every process finds in its environment."""
+    secrets = {"KPI_DATABASE_URL": address(database), "KPI_SECRET_KEY": new_secret_key()}
+    for name, value in (variables_of(bison, zone or calm_zone()) | secrets).items():
+        monkeypatch.setenv(name, value)
+    with open_app(load_settings(), now) as app:
+        yield open_agency(app, bison)
 
 
 def write(
@@ -210,20 +287,13 @@ class Bystander:
     def __init__(self, app: ASGIApp, key: str, path: str, status: int, body: bytes) -> None:
         self.calls = 0
         self._app = app
-        self._authorization = f"Bearer {key}".encode()
-        self._path = path
-        self._answer = status, body
+        self._call = path, f"Bearer {key}".encode()
+        self._answer = Response(body, status, media_type="application/json")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self._stops(scope):
+        authorization = dict(scope.get("headers", ())).get(b"authorization")
+        if (scope.get("path"), authorization) == self._call:
+            self.calls += 1
+            await self._answer(scope, receive, send)
+        else:
             await self._app(scope, receive, send)
-            return
-        self.calls += 1
-        status, body = self._answer
-        headers = [(b"content-type", b"application/json")]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    def _stops(self, scope: Scope) -> bool:
-        headers = dict(scope["headers"])
-        return scope["path"] == self._path and headers.get(b"authorization") == self._authorization

@@ -15,6 +15,7 @@ from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline.services.playground import Playground, playground
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests import PROJECT_ROOT
+from kpi_pipeline_tests.agency import ASSETS
 from kpi_pipeline_tests.browser.chromium import (
     find_chromium,
     open_page,
@@ -22,7 +23,6 @@ from kpi_pipeline_tests.browser.chromium import (
     show_check,
     show_grid,
 )
-from kpi_pipeline_tests.end_to_end.agency import ASSETS
 
 _SANDBOX = {"clients": 26, "calls-per-second": 0, "latency": 0}
 _DAYS = 35

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -91,9 +92,18 @@ def kpi_in_a_process(*words: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def ended(process: subprocess.Popen[str]) -> Result:
-    """Wait for the end of a command; what it left."""
-    out, err = process.communicate(timeout=180)
+def launched(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """The id of a command's backfill, and the rest of that line, once the command prints it."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if found := re.match(r"Backfill (\w+): (.*)", line):
+            return found[1], found[2]
+    raise AssertionError("no backfill was launched")
+
+
+def ended(process: subprocess.Popen[str], seconds: float = 180) -> Result:
+    """Wait for the end of a command; its result."""
+    out, err = process.communicate(timeout=seconds)
     return Result(process.returncode, out, err)
 
 
@@ -155,12 +165,18 @@ def written(file: Path, *lines: str) -> str:
     return str(file)
 
 
-def wait_until(ready: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    """Poll until `ready` holds."""
+def wait_until(
+    ready: Callable[[], bool],
+    what: str,
+    seconds: float = 60,
+    every: float = 0.02,
+    details: Callable[[], object] = str,
+) -> None:
+    """Poll until `ready` holds; show the details if it does not in time."""
     deadline = time.monotonic() + seconds
     while not ready():
-        assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s"
-        time.sleep(0.02)
+        assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s: {details()}"
+        time.sleep(every)
 
 
 def is_gone(pid: int) -> bool:

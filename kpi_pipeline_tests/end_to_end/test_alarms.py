@@ -1,49 +1,197 @@
 """From a problem to people: the failed check, one alert, no second one, and its end.
 
-Each problem is made for real, with a gateway and an Email Bison at work; only the hours are handed
-in.
+Each problem is real, with a gateway and an Email Bison at work; only the hours are invented: they
+count from the start of the module.
 """
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
+import dagster as dg
+import httpx
 import pytest
 from dagster._core.scheduler.instigation import InstigatorType
 from dagster._daemon.types import DaemonHeartbeat
+from pydantic import SecretStr
 from sqlalchemy import URL
 
+from kpi_pipeline.alerts.delivery import receivers_of
+from kpi_pipeline.alerts.evaluate import evaluate
 from kpi_pipeline.alerts.summary import read_summary, summary_text
+from kpi_pipeline.app import AppContext
 from kpi_pipeline.checks.outcome import Check
 from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline.db.vault import Vault, new_secret_key
+from kpi_pipeline.definitions import build_definitions
+from kpi_pipeline.gateway.app import create_app
 from kpi_pipeline.inbox.ingest import inbox_of
 from kpi_pipeline.inbox.replay import replay
-from kpi_pipeline_tests.bison_sandbox.running import Stage
+from kpi_pipeline.orchestration.asset_checks.specs import LIGHT_CHECKS, check_key
+from kpi_pipeline.orchestration.assets.resources import AppResource
+from kpi_pipeline.settings import Settings
+from kpi_pipeline_tests.agency import Agency, open_agency, ten_o_clock
+from kpi_pipeline_tests.alerts.support import json_url
+from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, receiving
+from kpi_pipeline_tests.bison_sandbox.running import Stage, bison_on, options
+from kpi_pipeline_tests.conftest import instance_of
 from kpi_pipeline_tests.databases import another_database
-from kpi_pipeline_tests.end_to_end.alarms import Alarms, open_alarms
+from kpi_pipeline_tests.gateway.in_process import serving
+from kpi_pipeline_tests.orchestration.installation import instance_in_files
 from kpi_pipeline_tests.orchestration.ticks import leave_tick
 
 pytestmark = pytest.mark.runs
+SECRET = "m" * 40
+
+
+class LaterApp(AppResource):
+    """The app that runs use: that of the test, at the hour that it set last."""
+
+    app: ClassVar[AppContext]
+
+    @contextmanager
+    def opened(self) -> Iterator[AppContext]:
+        yield LaterApp.app
+
+
+class Alarms:
+    """An agency whose checks and alerts the test runs at hours of its own."""
+
+    def __init__(
+        self, agency: Agency, instance: dg.DagsterInstance, receiver: Receiver, http: httpx.Client
+    ) -> None:
+        self.agency = agency
+        self.instance = instance
+        self.receiver = receiver
+        self.today = agency.today
+        self.definitions = build_definitions(agency.app.settings, LaterApp())
+        self._http = http
+
+    def app(self, hours: float) -> AppContext:
+        """The app at that hour."""
+        passed = timedelta(hours=hours)
+        return replace(self.agency.app, now=lambda: datetime.now(UTC) + passed)
+
+    def sync(self, hours: float, *days_ago: int, clients: Sequence[str] = ()) -> None:
+        """Fetch and compute these days of all clients, or some, at that hour."""
+        dates = sorted(self.today - timedelta(days=it) for it in days_ago or (1, 0))
+        agency = self.agency.with_app(now=self.app(hours).now)
+        agency.synced(dates, clients or agency.workspaces)
+
+    def forget(self) -> None:
+        """Forget all outcomes, alerts and faults, and make all clients active."""
+        self.agency.control("DELETE", "faults")
+        self.agency.sql("UPDATE clients SET active = true")
+        for table in ("check_outcomes", "alert_state", "sync_log"):
+            self.agency.sql(f"DELETE FROM {table}")
+        # What was fetched in a later hour would outlast what is fetched now.
+        for table in ("raw_bison_stats", "sending_plans", "kpi_projections", "client_metrics"):
+            self.agency.sql(f"UPDATE {table} SET as_of = least(as_of, now())")
+        self.receiver.received.clear()
+
+    def check(self, hours: float, *checks: Check) -> dg.AssetCheckEvaluation:
+        """Execute the check, or all light ones, in a run; the outcome of the first."""
+        LaterApp.app = self.app(hours)
+        keys = {check_key(it) for it in checks} or set(LIGHT_CHECKS)
+        job = self.definitions.resolve_implicit_global_asset_job_def()
+        run = job.get_subset(asset_check_selection=keys).execute_in_process(instance=self.instance)
+        outcomes = run.get_asset_check_evaluations()
+        assert {it.asset_check_key for it in outcomes} == keys
+        return outcomes[0]
+
+    def alert(self, hours: float) -> None:
+        """Evaluate the alerts at that hour."""
+        app = self.app(hours)
+        evaluate(app, receivers_of(app.settings.alert_urls))
+
+    def notices(self, check: Check) -> list[str]:
+        """The first words of each notice about the check."""
+        title = f": {check.value} of {check_key(check).asset_key.to_user_string()}"
+        messages = [str(it.body["message"]) for it in self.receiver.received]
+        lines = [line for message in messages for line in message.splitlines()]
+        return [line.removesuffix(title) for line in lines if line.endswith(title)]
+
+    def assert_alerted_once(
+        self, check: Check, severity: str, hours: float = 0, every: float = 0.25
+    ) -> dg.AssetCheckEvaluation:
+        """The check fails, and there is one alert of it, and no other after the next two runs."""
+        outcome = self.check(hours, check)
+        assert (outcome.passed, outcome.severity.value) == (False, severity), outcome
+        self.alert(hours)
+        for later in (1, 2):
+            assert self.notices(check) == [severity]
+            self.check(hours + later * every, check)
+            self.alert(hours + later * every)
+        assert self.notices(check) == [severity]
+        return outcome
+
+    def assert_resolved(self, check: Check, hours: float) -> None:
+        """The check passes, and one notice reports it."""
+        before = self.notices(check)
+        outcome = self.check(hours, check)
+        assert outcome.passed, outcome
+        for later in (0.0, 0.25):
+            self.alert(hours + later)
+        assert self.notices(check) == [*before, "RESOLVED"]
+
+    def deliver(self, *bodies: str, secret: str = SECRET) -> list[int]:
+        """Send webhooks to the gateway; the statuses of its answers."""
+        path = f"/webhooks/bison/{secret}"
+        return [self._http.post(path, content=it).status_code for it in bodies]
+
+    def leads(self, number: int) -> list[str]:
+        """Leads that turn interested now, and whose webhooks are not delivered yet."""
+        workspace = {"bison_workspace_id": str(self.agency.ids[self.agency.keyed[0]])}
+        return [json.dumps(it) for it in self.agency.bison.mark(workspace, number, deliver=False)]
+
+
+def problems_of(outcome: dg.AssetCheckEvaluation) -> str:
+    """The rows of an outcome's table."""
+    tables = [it for it in outcome.metadata.values() if isinstance(it, dg.TableMetadataValue)]
+    return str([record.data for table in tables for record in table.records])
 
 
 @pytest.fixture(scope="module")
-def watched(postgres: URL, stage: Stage) -> Iterator[Alarms]:
-    with another_database(postgres) as url:
-        engine = open_engine(url)
-        with open_alarms(engine, stage) as alarms:
-            yield alarms
-        engine.dispose()
+def filled(postgres: URL, stage: Stage) -> Iterator[Alarms]:
+    """Eight clients, filled for 40 days, at ten in the morning, with a gateway and a receiver."""
+    now, zone = datetime.now(UTC), ten_o_clock()
+    with ExitStack() as stack:
+        engine = open_engine(stack.enter_context(another_database(postgres)))
+        stack.callback(engine.dispose)
+        receiver = stack.enter_context(receiving())
+        sandbox = options(clients=8, today=None, timezone=zone.key)
+        bison = stack.enter_context(bison_on(stage, sandbox))
+        bison.freeze(now.isoformat())
+        settings = Settings(
+            bison_instances=(instance_of(bison),),
+            bison_calls_per_second=0,
+            bison_attempts=2,
+            bison_timezone=zone,
+            timezone=zone,
+            alert_urls=(SecretStr(json_url(receiver.url)),),
+            webhook_secret={"main": SecretStr(SECRET)},
+        )
+        app = AppContext(settings, engine, Vault(SecretStr(new_secret_key())))
+        gateway = create_app(inbox_of(app, realtime=True), settings.webhook_secret)
+        http = stack.enter_context(serving(gateway))
+        instance = stack.enter_context(instance_in_files())
+        alarms = Alarms(open_agency(app, bison), instance, receiver, http)
+        alarms.sync(0, *range(41))
+        yield alarms
 
 
 @pytest.fixture
-def alarms(watched: Alarms) -> Alarms:
-    watched.forget()
-    watched.sync(0)
-    return watched
+def alarms(filled: Alarms) -> Alarms:
+    filled.forget()
+    filled.sync(0)
+    return filled
 
 
 @pytest.mark.long
-def test_a_schedule_that_was_stopped_is_seen_and_told_until_it_is_on_again(alarms: Alarms) -> None:
+def test_a_schedule_that_is_stopped_is_alerted_until_it_is_on_again(alarms: Alarms) -> None:
     name = "clean_up_runs"
     repository = alarms.definitions.get_repository_def()
     for schedule in repository.schedule_defs:
@@ -53,29 +201,29 @@ def test_a_schedule_that_was_stopped_is_seen_and_told_until_it_is_on_again(alarm
     now = datetime.now(UTC).timestamp()
     for kind in alarms.instance.get_required_daemon_types():
         alarms.instance.add_daemon_heartbeat(DaemonHeartbeat(now, kind, "one", None))
-    assert alarms.checked(Check.AUTOMATION_ALIVE, 0).passed
+    assert alarms.check(0, Check.AUTOMATION_ALIVE).passed
     leave_tick(alarms.instance, name, on=False)
 
     # In an hour's time, everything would be late.
-    seen = alarms.follow(Check.AUTOMATION_ALIVE, 0, "ERROR", every=0.001)
+    outcome = alarms.assert_alerted_once(Check.AUTOMATION_ALIVE, "ERROR", every=0.001)
 
-    assert f"schedule {name}" in seen.description
+    assert f"schedule {name}" in str(outcome.description)
     leave_tick(alarms.instance, name)
-    alarms.recovered(Check.AUTOMATION_ALIVE, 0.01)
+    alarms.assert_resolved(Check.AUTOMATION_ALIVE, 0.01)
 
 
-def test_numbers_that_nobody_refreshes_turn_stale_late_then_too_late(alarms: Alarms) -> None:
-    assert alarms.checked(Check.FRESHNESS, 2.9).passed
-    seen = alarms.follow(Check.FRESHNESS, 3.2, "WARN")
-    assert "0 of 8 clients fresh" in seen.description
-    assert "its numbers are 3 h" in seen.problems
+def test_numbers_without_a_refresh_are_a_warning_and_then_an_error(alarms: Alarms) -> None:
+    assert alarms.check(2.9, Check.FRESHNESS).passed
+    outcome = alarms.assert_alerted_once(Check.FRESHNESS, "WARN", 3.2)
+    assert "0 of 8 clients fresh" in str(outcome.description)
+    assert "its numbers are 3 h" in problems_of(outcome)
 
-    assert alarms.checked(Check.FRESHNESS, 6.2).severity == "ERROR"
-    alarms.evaluate(6.2)
-    assert alarms.told(Check.FRESHNESS) == ["WARN", "WORSE, ERROR"]
+    assert alarms.check(6.2, Check.FRESHNESS).severity.value == "ERROR"
+    alarms.alert(6.2)
+    assert alarms.notices(Check.FRESHNESS) == ["WARN", "WORSE, ERROR"]
 
     alarms.sync(6.5)
-    alarms.recovered(Check.FRESHNESS, 6.6)
+    alarms.assert_resolved(Check.FRESHNESS, 6.6)
 
 
 @pytest.mark.long
@@ -83,45 +231,42 @@ def test_deleted_facts_are_missing_days_until_they_are_fetched_again(alarms: Ala
     agency = alarms.agency
     lost = agency.keyed[0]
     day = alarms.today - timedelta(days=9)
-    alarms.sql(
+    agency.sql(
         "DELETE FROM raw_bison_stats WHERE workspace = :lost AND date BETWEEN :day AND :next",
         lost=lost,
         day=day,
         next=day + timedelta(days=1),
     )
-    seen = alarms.follow(Check.NO_MISSING_DAYS, 0, "ERROR")
-    assert f"2 days missing ({lost})" in seen.description
-    assert f"{day} to {day + timedelta(days=1)}" in seen.problems
+    outcome = alarms.assert_alerted_once(Check.NO_MISSING_DAYS, "ERROR")
+    assert f"2 days missing ({lost})" in str(outcome.description)
+    assert f"{day} to {day + timedelta(days=1)}" in problems_of(outcome)
     alarms.sync(0.6, 9, 8, clients=[lost])
-    alarms.recovered(Check.NO_MISSING_DAYS, 0.7)
+    alarms.assert_resolved(Check.NO_MISSING_DAYS, 0.7)
 
 
 @pytest.mark.long
-def test_a_row_that_is_not_there_is_told_as_n_of_m(alarms: Alarms) -> None:
-    lost = alarms.agency.keyed[0]
+def test_a_missing_row_is_reported_as_n_of_m(alarms: Alarms) -> None:
+    agency = alarms.agency
+    lost = agency.keyed[0]
     day = alarms.today - timedelta(days=5)
     statement = "DELETE FROM client_metrics WHERE workspace = :lost AND metric_date = :day"
-    alarms.sql(statement, lost=lost, day=day)
-    seen = alarms.follow(Check.COMPLETE, 0, "ERROR")
-    assert "8 of 8 clients and 319 of 320 days have a row" in seen.description
+    agency.sql(statement, lost=lost, day=day)
+    outcome = alarms.assert_alerted_once(Check.COMPLETE, "ERROR")
+    assert "8 of 8 clients and 319 of 320 days have a row" in str(outcome.description)
     alarms.sync(0.6, 5, clients=[lost])
-    alarms.recovered(Check.COMPLETE, 0.7)
+    alarms.assert_resolved(Check.COMPLETE, 0.7)
 
 
 @pytest.mark.long
-def test_two_clients_with_the_same_totals_are_told_as_impossible(alarms: Alarms) -> None:
-    odd = alarms.checked(Check.PLAUSIBLE, 0).problems
-    others = [key for key in alarms.agency.workspaces if f'"{key}"' in odd]
-    # Who has had no lead for a week, by the sandbox's chance, would fail the check all along.
-    with alarms.inactive(others):
-        _same_totals(alarms, others)
-
-
-def _same_totals(alarms: Alarms, others: Sequence[str]) -> None:
+def test_two_clients_with_the_same_totals_are_an_error(alarms: Alarms) -> None:
     agency = alarms.agency
-    first, second = [it for it in agency.workspaces if it not in others and agency.key(it)][:2]
-    # What a key that answers for another client would bring, if it were believed.
-    alarms.sql(
+    # Who has had no lead for a week, by the sandbox's chance, would fail the check all along.
+    odd = problems_of(alarms.check(0, Check.PLAUSIBLE))
+    others = [it for it in agency.workspaces if repr(it) in odd]
+    first, second = [it for it in agency.keyed if it not in others][:2]
+    agency.sql("UPDATE clients SET active = false WHERE workspace = ANY(:others)", others=others)
+    # The facts that a key which answers for another client would bring.
+    agency.sql(
         """UPDATE raw_bison_stats b SET sent = a.sent, replied = a.replied, bounced = a.bounced,
             interested = a.interested, unsubscribed = a.unsubscribed
         FROM raw_bison_stats a
@@ -129,130 +274,113 @@ def _same_totals(alarms: Alarms, others: Sequence[str]) -> None:
         first=first,
         second=second,
     )
-    seen = alarms.follow(Check.PLAUSIBLE, 0, "ERROR")
-    assert "in 30 days as" in seen.problems
-    assert first in seen.problems
-    assert second in seen.problems
+    problems = problems_of(alarms.assert_alerted_once(Check.PLAUSIBLE, "ERROR"))
+    assert all(it in problems for it in ("in 30 days as", first, second))
     alarms.sync(0.6, *range(35), clients=[second])
-    alarms.recovered(Check.PLAUSIBLE, 0.7)
+    alarms.assert_resolved(Check.PLAUSIBLE, 0.7)
 
 
 @pytest.mark.long
-def test_a_total_that_email_bison_changed_is_told_with_both_numbers(alarms: Alarms) -> None:
+def test_a_total_that_email_bison_changed_is_reported_with_both_numbers(alarms: Alarms) -> None:
     agency = alarms.agency
     changed = agency.keyed[0]
     alarms.sync(0, *range(31))
-    fault = {
-        "kind": "edit",
-        "path": "/workspaces/v1.1/stats",
-        "workspace_id": agency.ids[changed],
-        "pointer": "/data/interested",
-        "value": "4321",
-    }
-    alarms.control("POST", "faults", fault)
-    try:
-        seen = alarms.follow(Check.TOTALS_MATCH_BISON, 0, "WARN")
-    finally:
-        alarms.control("DELETE", "faults")
-    assert "7 of 8 clients match Email Bison's own totals" in seen.description
-    assert "4321" in seen.problems
-    alarms.recovered(Check.TOTALS_MATCH_BISON, 0.6)
+    total = {"path": "/workspaces/v1.1/stats", "pointer": "/data/interested", "value": "4321"}
+    agency.bison.fault("edit", workspace_id=agency.ids[changed], **total)
+    outcome = alarms.assert_alerted_once(Check.TOTALS_MATCH_BISON, "WARN")
+    agency.control("DELETE", "faults")
+    assert "7 of 8 clients match Email Bison's own totals" in str(outcome.description)
+    assert "4321" in problems_of(outcome)
+    alarms.assert_resolved(Check.TOTALS_MATCH_BISON, 0.6)
 
 
-def test_a_rejected_key_is_told_and_so_is_one_of_another_client(alarms: Alarms) -> None:
+def test_a_rejected_key_is_reported_and_so_is_one_of_another_client(alarms: Alarms) -> None:
     agency = alarms.agency
     rejected, other = agency.keyed[:2]
-    alarms.control("POST", "keys/revoke", {"workspace_id": agency.ids[rejected]})
+    agency.revoke(rejected)
     try:
-        seen = alarms.follow(Check.REGISTRY_MATCHES_BISON, 0, "ERROR")
+        outcome = alarms.assert_alerted_once(Check.REGISTRY_MATCHES_BISON, "ERROR")
     finally:
-        alarms.control("POST", "keys/restore", {"workspace_id": agency.ids[rejected]})
-    assert rejected in seen.problems
-    assert "kpi keys rotate" in seen.description
-    alarms.recovered(Check.REGISTRY_MATCHES_BISON, 0.6)
+        agency.restore(rejected)
+    assert rejected in problems_of(outcome)
+    assert "kpi keys rotate" in str(outcome.description)
+    alarms.assert_resolved(Check.REGISTRY_MATCHES_BISON, 0.6)
 
     alarms.forget()
     ids = agency.ids[rejected], agency.ids[other]
-    alarms.control("POST", "keys/move", {"workspace_id": ids[0], "to": ids[1]})
+    agency.control("POST", "keys/move", workspace_id=ids[0], to=ids[1])
     try:
-        seen = alarms.follow(Check.REGISTRY_MATCHES_BISON, 0, "ERROR")
+        outcome = alarms.assert_alerted_once(Check.REGISTRY_MATCHES_BISON, "ERROR")
     finally:
-        alarms.control("POST", "keys/move", {"workspace_id": ids[0], "to": ids[0]})
-    assert str(ids[1]) in seen.problems
-    alarms.recovered(Check.REGISTRY_MATCHES_BISON, 0.6)
+        agency.control("POST", "keys/move", workspace_id=ids[0], to=ids[0])
+    assert str(ids[1]) in problems_of(outcome)
+    alarms.assert_resolved(Check.REGISTRY_MATCHES_BISON, 0.6)
 
 
 @pytest.mark.long
-def test_webhooks_that_are_refused_are_told_once_email_bison_counts_leads(
+def test_webhooks_that_are_rejected_are_reported_once_email_bison_counts_leads(
     alarms: Alarms,
 ) -> None:
-    alarms.sql("DELETE FROM webhook_events")
-    lead = _leads(alarms, 1)
+    agency = alarms.agency
+    agency.sql("DELETE FROM webhook_events")
+    lead = alarms.leads(1)
     assert alarms.deliver(*lead) == [200]
     # As if it had come yesterday: from today on, webhooks are expected.
-    alarms.sql(
+    agency.sql(
         "UPDATE webhook_events SET arrived_at = arrived_at - interval '1 day', "
         "business_date = business_date - 1"
     )
-    missed = _leads(alarms, 4)
+    missed = alarms.leads(4)
     assert alarms.deliver(*missed, secret="x" * 40) == [404] * 4
     alarms.sync(0)
 
-    seen = alarms.follow(Check.WEBHOOKS_DELIVERED, 0.3, "ERROR")
+    outcome = alarms.assert_alerted_once(Check.WEBHOOKS_DELIVERED, "ERROR", 0.3)
 
-    assert "no webhook of any client of main reports one" in seen.description
+    assert "no webhook of any client of main reports one" in str(outcome.description)
     assert alarms.deliver(*missed) == [200] * 4
-    alarms.recovered(Check.WEBHOOKS_DELIVERED, 0.9)
+    alarms.assert_resolved(Check.WEBHOOKS_DELIVERED, 0.9)
 
 
 @pytest.mark.long
-def test_an_event_that_is_set_aside_is_told_until_it_is_replayed(alarms: Alarms) -> None:
+def test_an_event_that_is_set_aside_is_reported_until_it_is_replayed(alarms: Alarms) -> None:
     agency = alarms.agency
-    assert alarms.deliver(*_leads(alarms, 1)) == [200]
-    alarms.sql(
+    assert alarms.deliver(*alarms.leads(1)) == [200]
+    agency.sql(
         "UPDATE webhook_events SET status = 'set_aside', reason = 'tried five times' "
         "WHERE id = (SELECT max(id) FROM webhook_events)"
     )
-    seen = alarms.follow(Check.EVENTS_APPLIED, 0, "WARN")
-    assert "1 set aside" in seen.description
-    assert "tried five times" in seen.problems
-    inbox = inbox_of(agency.app, realtime=True)
-    replay(inbox)
-    alarms.recovered(Check.EVENTS_APPLIED, 0.6)
+    outcome = alarms.assert_alerted_once(Check.EVENTS_APPLIED, "WARN")
+    assert "1 set aside" in str(outcome.description)
+    assert "tried five times" in problems_of(outcome)
+    replay(inbox_of(agency.app, realtime=True))
+    alarms.assert_resolved(Check.EVENTS_APPLIED, 0.6)
 
 
 def test_no_check_no_alert_and_no_summary_shows_a_key_or_a_leads_personal_data(
     alarms: Alarms,
 ) -> None:
     agency = alarms.agency
-    (body,) = _leads(alarms, 1)
+    (body,) = alarms.leads(1)
     alarms.deliver(body)
-    alarms.control("POST", "keys/revoke", {"workspace_id": agency.ids[agency.keyed[0]]})
-    alarms.sql(
+    agency.revoke(agency.keyed[0])
+    agency.sql(
         "UPDATE webhook_events SET status = 'set_aside' WHERE id = (SELECT max(id) FROM "
         "webhook_events)"
     )
     try:
-        seen = [alarms.checked(check, 0) for check in Check]
+        outcomes = [alarms.check(0, check) for check in Check]
+        problems = [problems_of(it) for it in outcomes]
     finally:
-        alarms.control("POST", "keys/restore", {"workspace_id": agency.ids[agency.keyed[0]]})
-        alarms.sql("UPDATE webhook_events SET status = 'applied' WHERE status = 'set_aside'")
-    alarms.evaluate(0)
+        agency.restore(agency.keyed[0])
+        agency.sql("UPDATE webhook_events SET status = 'applied' WHERE status = 'set_aside'")
+    alarms.alert(0)
     app = alarms.app(0)
     with app.engine.connect() as connection:
-        summary = summary_text(read_summary(connection, app.today()), app.timezone)
-    shown = str(seen) + summary.body + str([it.text for it in alarms.receiver.received])
+        summary = summary_text(read_summary(connection, app.today()), app.timezone, app.day_zone)
+    shown = str([outcomes, problems, summary.body, *(it.text for it in alarms.receiver.received)])
     private = [str(value) for value in json.loads(body)["data"]["lead"].values() if value]
     keys = [agency.bison.master_key, *(agency.key(it) for it in agency.keyed)]
-    hidden = [*(str(key).split("|")[1] for key in keys), alarms.webhook_secret]
+    hidden = [*(str(key).split("|")[1] for key in keys), SECRET]
     hidden += [it for it in private if "@" in it or len(it) > 12]
     assert len(alarms.receiver.received) > 0
     assert [it for it in hidden if it in shown] == []
-
-
-def _leads(alarms: Alarms, number: int) -> list[str]:
-    """Leads that turn interested now, and whose webhooks nobody has delivered yet."""
-    agency = alarms.agency
-    body = {"workspace_id": agency.ids[agency.keyed[0]], "leads": number, "deliver": False}
-    answer = alarms.control("POST", "mark-interested", body).json()
-    return [json.dumps(it) for it in answer["events"]]

@@ -1,6 +1,7 @@
-"""A backfill of 26 clients × 90 days, in the middle of which everything goes wrong."""
+"""A backfill of 26 clients × 90 days during which everything goes wrong."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -18,16 +19,8 @@ from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.retry import is_away
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.domain.columns import FACT_COUNTS
-from kpi_pipeline.services.backfills import BackfillTarget, launch_backfill, read_status
-from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
-from kpi_pipeline_tests.end_to_end.runs import (
-    at_rest,
-    process_of,
-    runs,
-    tries_after,
-    what_failed,
-)
-from kpi_pipeline_tests.end_to_end.starting import running_agency
+from kpi_pipeline_tests.agency import ASSETS, SERIES
+from kpi_pipeline_tests.end_to_end.running import RunningAgency, Target, running_agency
 from kpi_pipeline_tests.expected import Row
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
 
@@ -36,11 +29,9 @@ pytestmark = pytest.mark.long
 Key = tuple[str, date]
 
 _DATE_COLUMNS = {"raw_bison_stats": "date", "client_metrics": "metric_date"}
-_LOOK_EVERY_SECONDS = 0.2
+_OBSERVE_EVERY_SECONDS = 0.2
 _DAYS = 90
 _AWAY_SECONDS = 3.0
-_DEADLINE_SECONDS = 900.0
-_SERIES = "/api/workspaces/v1.1/line-area-chart-stats"
 
 
 @pytest.fixture
@@ -52,22 +43,22 @@ def server() -> Iterator[RestartableServer]:
 @pytest.fixture
 def agency(
     server: RestartableServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Agency]:
+) -> Iterator[RunningAgency]:
     """An agency on a server of its own, whose Email Bison takes its time for the series."""
     monkeypatch.setenv("KPI_BISON_TIMEOUT_SECONDS", "4")
     # Quick at all else: the expectation asks for some 12,000 totals.
     options = {"clients": 26, "calls-per-second": 0, "latency": 0}
     with running_agency(server.url, server.administer, tmp_path / "state", options) as agency:
-        agency.control("POST", "faults", {"kind": "slow", "path": _SERIES, "seconds": 1.5})
+        agency.bison.fault("slow", path=SERIES, seconds=1.5)
         yield agency
 
 
 class Observer:
-    """What was seen so far.
+    """Reads the database again and again.
 
     `versions` holds each row of a table as often as it was written, `rows` how many rows of
-    client_metrics each client had at the last look, and `sizes` every such number at any look.
-    `blind_looks` met no database.
+    client_metrics each client had at the last reading, and `sizes` every such number at any
+    reading. `failed_readings` met no database.
     """
 
     def __init__(self, url: URL) -> None:
@@ -76,28 +67,28 @@ class Observer:
         }
         self.rows: Mapping[str, int] = {}
         self.sizes: set[int] = set()
-        self.blind_looks = 0
+        self.failed_readings = 0
         self._engine = open_engine(url, pool_size=1)
         self._writers: dict[str, set[str]] = defaultdict(set)
-        self._trouble: Exception | None = None
+        self._error: Exception | None = None
 
-    def require_sight(self) -> None:
-        """Raise what it could not bear, if anything."""
-        if self._trouble is not None:
-            raise self._trouble
+    def raise_error(self) -> None:
+        """Raise the error that ended the readings, if any."""
+        if self._error is not None:
+            raise self._error
 
     def watch(self, over: threading.Event) -> None:
-        """Look all the time, until it is over."""
+        """Read until it is over."""
         try:
-            while not over.wait(_LOOK_EVERY_SECONDS):
-                self._look()
+            while not over.wait(_OBSERVE_EVERY_SECONDS):
+                self._read()
         except Exception as error:  # noqa: BLE001 - raised in the test's own thread
-            self._trouble = error
+            self._error = error
         finally:
             self._engine.dispose()
 
-    def _look(self) -> None:
-        """Look once, at one moment of the whole database."""
+    def _read(self) -> None:
+        """Read once, in one snapshot."""
         try:
             with self._engine.connect() as connection:
                 connection.execution_options(isolation_level="REPEATABLE READ")
@@ -108,12 +99,12 @@ class Observer:
         except DBAPIError as error:
             if not is_away(error):
                 raise
-            self.blind_looks += 1
+            self.failed_readings += 1
         self.sizes |= set(self.rows.values())
 
     def _note(self, connection: Connection, table: str) -> None:
-        # Each version of a row bears the transaction that wrote it: what the known ones wrote has
-        # been seen.
+        # Each version of a row has the id of the transaction that wrote it: rows of known ones
+        # have been read.
         found = set(connection.scalars(text(f"SELECT DISTINCT xmin::text FROM {table}")))
         new = found - self._writers[table]
         if not new:
@@ -151,52 +142,39 @@ def wrong(seen: Mapping[Key, Sequence[Row]], expected: Mapping[Key, Row]) -> lis
 class Expectation:
     """What `client_metrics` must hold, asked for while the backfill is at work."""
 
-    def __init__(self, agency: Agency, first: Sequence[str], dates: Sequence[date]) -> None:
+    def __init__(self, agency: RunningAgency, first: Sequence[str], dates: Sequence[date]) -> None:
         # The keys of the first are about to be rejected.
-        self._rows = agency.expected(first, dates)
-        others = [key for key in agency.grid if key not in first]
+        self._rows = agency.expected(dates, first)
+        others = [key for key in agency.workspaces if key not in first]
         self._asking = threading.Thread(
-            target=lambda: self._rows.update(agency.expected(others, dates))
+            target=lambda: self._rows.update(agency.expected(dates, others))
         )
         self._asking.start()
 
     def rows(self) -> Mapping[Key, Row]:
-        """Wait until all is told."""
+        """Wait for all answers."""
         self._asking.join()
         return self._rows
 
 
-class Backfill:
-    """A backfill of some clients × the dates, launched as the page does."""
-
-    def __init__(self, agency: Agency, workspaces: Sequence[str], dates: Sequence[date]) -> None:
-        self._agency = agency
-        target = BackfillTarget(ASSETS, dict.fromkeys(workspaces, dates))
-        self._id = launch_backfill(agency.page, target)
-
-    def outcome(self) -> str:
-        """Wait until it has ended, and everything is at rest; how it ended."""
-        page = self._agency.page
-        self._agency.poll(
-            lambda: read_status(page, self._id).ended and at_rest(page),
-            "the end of the backfill",
-            _DEADLINE_SECONDS,
-            every=2.0,
-        )
-        return read_status(page, self._id).name
+def final_outcome(agency: RunningAgency, backfill: str) -> str:
+    """How the backfill ended, once the runs have ended that retry its failures."""
+    outcome = agency.end_of(backfill)
+    agency.poll(agency.is_at_rest, "the end of all runs", seconds=900, every=2)
+    return outcome
 
 
-def kill_a_run(agency: Agency, bad: Sequence[str]) -> str:
+def kill_a_run(agency: RunningAgency, bad: Sequence[str]) -> str:
     """Kill the process of a run that has yet to write its rows, all of good clients; its id."""
     killed: list[str] = []
 
     def kill() -> bool:
-        for run in runs(agency.page, ["STARTED"]):
-            if {run.first_workspace, run.last_workspace} & set(bad):
+        for run in agency.runs("STARTED"):
+            if run.ends & set(bad):
                 continue
-            pid = process_of(agency.page, run.id)
-            if pid and not killed and run.first_workspace not in filled_clients(agency):
-                os.kill(pid, signal.SIGKILL)
+            pid = re.search(r"Started process for run \(pid: (\d+)\)", str(agency.log_of(run.id)))
+            if pid and not killed and not run.ends & filled_clients(agency):
+                os.kill(int(pid[1]), signal.SIGKILL)
                 killed.append(run.id)
         return bool(killed)
 
@@ -204,30 +182,43 @@ def kill_a_run(agency: Agency, bad: Sequence[str]) -> str:
     return killed[0]
 
 
-def restart(agency: Agency, server: RestartableServer, away: float) -> None:
+def last_try_of(agency: RunningAgency, run_id: str) -> str:
+    """How the last run ended that does the work of this one."""
+    successors = {run.parent: run for run in agency.runs()}
+    run = successors[run_id]
+    while run.id in successors:
+        run = successors[run.id]
+    return run.status
+
+
+def restart(agency: RunningAgency, server: RestartableServer, away: float) -> None:
     """Stop the server while runs are at work, and start it again."""
-    agency.poll(lambda: bool(runs(agency.page, ["STARTED"])), "a run at work")
+    agency.poll(lambda: bool(agency.runs("STARTED")), "a run at work")
     server.stop()
     time.sleep(away)
     server.start()
 
 
-def red(agency: Agency, dates: Sequence[date]) -> dict[str, set[str]]:
+def red(agency: RunningAgency, dates: Sequence[date]) -> dict[str, set[str]]:
     """The failed partitions of each asset."""
     return {asset: agency.failed_partitions(asset, dates) for asset in ASSETS}
 
 
-def filled_clients(agency: Agency) -> set[str]:
+def filled_clients(agency: RunningAgency) -> set[str]:
     """The clients that have rows."""
-    with agency.app.engine.connect() as connection:
-        return set(connection.scalars(text("SELECT DISTINCT workspace FROM client_metrics")))
+    return {row.workspace for row in agency.sql("SELECT DISTINCT workspace FROM client_metrics")}
 
 
-def failed_clients(agency: Agency) -> dict[str, str]:
-    """What sync_log tells of clients whose work failed."""
-    with agency.app.engine.connect() as connection:
-        statement = text("SELECT workspace, error FROM sync_log WHERE status = 'error'")
-        return {row.workspace: row.error for row in connection.execute(statement)}
+def failed_clients(agency: RunningAgency) -> dict[str, str]:
+    """The errors in sync_log, by client."""
+    rows = agency.sql("SELECT workspace, error FROM sync_log WHERE status = 'error'")
+    return {row.workspace: row.error for row in rows}
+
+
+def failed_runs(agency: RunningAgency) -> str:
+    """The failed runs and the ends of their logs, for the message of a failed test."""
+    failed = agency.runs("FAILURE", "CANCELED")
+    return "\n".join(f"{run}: {agency.log_of(run.id)[-10:]}" for run in failed)
 
 
 def all_wrong(observer: Observer, expected: Mapping[Key, Row]) -> list[str]:
@@ -249,11 +240,11 @@ def all_wrong(observer: Observer, expected: Mapping[Key, Row]) -> list[str]:
 
 @pytest.mark.timeout(2_400)
 def test_a_backfill_survives_a_killed_run_a_restarted_database_and_two_bad_clients(
-    agency: Agency, server: RestartableServer
+    agency: RunningAgency, server: RestartableServer
 ) -> None:
     dates = days_between(agency.today - timedelta(days=_DAYS), agency.today - timedelta(days=1))
     # The last in the grid are the last to be worked on.
-    rejected, stalled = bad = [key for key in agency.grid if agency.own_key(key)][-2:]
+    rejected, stalled = bad = agency.keyed[-2:]
     expectation = Expectation(agency, bad, dates)
 
     with observing(agency.app.engine.url) as observer:
@@ -261,10 +252,11 @@ def test_a_backfill_survives_a_killed_run_a_restarted_database_and_two_bad_clien
         def wait_for(clients: int) -> None:
             agency.poll(lambda: len(observer.rows) >= clients, f"the rows of {clients} clients")
 
-        backfill = Backfill(agency, agency.grid, dates)
+        everybody: Target = dict.fromkeys(agency.workspaces, dates)
+        backfill = agency.launch_backfill(everybody)
         wait_for(1)
-        agency.control("POST", "keys/revoke", {"workspace_id": agency.ids[rejected]})
-        agency.control("POST", "faults", {"kind": "stall", "workspace_id": agency.ids[stalled]})
+        agency.revoke(rejected)
+        agency.bison.fault("stall", workspace_id=agency.ids[stalled])
         wait_for(3)
         killed = kill_a_run(agency, bad)
         wait_for(6)
@@ -272,27 +264,28 @@ def test_a_backfill_survives_a_killed_run_a_restarted_database_and_two_bad_clien
         wait_for(12)
         restart(agency, server, away=_AWAY_SECONDS)
         assert len(observer.rows) < 24, "all was over before"
-        assert backfill.outcome() == "COMPLETED_FAILED"
+        assert final_outcome(agency, backfill) == "COMPLETED_FAILED"
 
         missing = {f"{day}|{key}" for key in bad for day in dates}
-        assert red(agency, dates) == dict.fromkeys(ASSETS, missing), what_failed(agency.page)
+        assert red(agency, dates) == dict.fromkeys(ASSETS, missing), failed_runs(agency)
         expected = expectation.rows()
         assert agency.rows().keys() == {key for key in expected if key[0] not in bad}
         errors = failed_clients(agency)
         assert errors.keys() == set(bad)
         assert "401" in errors[rejected]
         assert "time-out (4 s)" in errors[stalled]
-        # A try that the database went away from is done again in its turn.
-        assert tries_after(agency.page, killed)[-1:] == ["SUCCESS"]
+        # A run that lost the database is started again as well.
+        assert last_try_of(agency, killed) == "SUCCESS"
 
-        agency.control("POST", "keys/restore", {"workspace_id": agency.ids[rejected]})
+        agency.restore(rejected)
         agency.control("DELETE", "faults")
-        assert Backfill(agency, bad, dates).outcome() == "COMPLETED_SUCCESS"
+        backfill = agency.launch_backfill(dict.fromkeys(bad, dates))
+        assert final_outcome(agency, backfill) == "COMPLETED_SUCCESS"
         assert red(agency, dates) == {asset: set() for asset in ASSETS}
-        agency.poll(lambda: len(observer.rows) == 26, "the last look")
+        agency.poll(lambda: len(observer.rows) == 26, "the last reading")
 
-    observer.require_sight()
-    assert observer.blind_looks > 0
+    observer.raise_error()
+    assert observer.failed_readings > 0
     assert observer.sizes == {_DAYS}, "a client's rows are written together"
     assert observer.versions["client_metrics"].keys() == expected.keys()
     assert agency.rows().keys() == expected.keys()

@@ -1,4 +1,4 @@
-"""Dagster's daemon is killed: who still says that nothing goes on."""
+"""Dagster's daemon is killed: the gateway and `kpi status` still report it."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -13,9 +13,8 @@ from sqlalchemy import URL
 from kpi_pipeline.cli.status import print_status
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.services.dagster_page import RunStatus
-from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
-from kpi_pipeline_tests.end_to_end.alarms import ten_o_clock
-from kpi_pipeline_tests.end_to_end.starting import running_agency
+from kpi_pipeline_tests.agency import ASSETS, ten_o_clock
+from kpi_pipeline_tests.end_to_end.running import RunningAgency, running_agency
 
 pytestmark = pytest.mark.long
 
@@ -27,14 +26,14 @@ _HEARTBEATS = """{ instance { daemonHealth { allDaemonStatuses {
 @pytest.fixture
 def agency(
     postgres: URL, administer: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Agency]:
+) -> Iterator[RunningAgency]:
     with running_agency(
         postgres,
         administer,
         tmp_path_factory.mktemp("killed"),
         {"clients": 3, "calls-per-second": 0, "latency": 0},
         settings={
-            "timezone": ten_o_clock(datetime.now(UTC)),
+            "timezone": ten_o_clock(),
             "stale_after_hours": _STALE_AFTER.total_seconds() / 3600,
         },
         schedules_on=True,
@@ -44,11 +43,11 @@ def agency(
 
 
 def test_freshness_turns_503_at_the_set_time_and_status_says_what_is_late_and_for_how_long(
-    agency: Agency, capsys: pytest.CaptureFixture[str]
+    agency: RunningAgency, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    agency.poll(lambda: _has_begun(agency), "a sign of life of each part of the daemon")
+    agency.poll(lambda: _has_begun(agency), "a heartbeat of each daemon")
     dates = [agency.today - timedelta(days=1), agency.today]
-    assert agency.run(ASSETS, block_tags(agency.grid, dates))[0] is RunStatus.SUCCESS
+    assert agency.run(ASSETS, block_tags(agency.workspaces, dates))[0] is RunStatus.SUCCESS
     (daemon,) = [it for it in agency.children if "daemon" in it.name]
     psutil.Process(daemon.pid).kill()
     as_of = min(row["as_of"] for (_, day), row in agency.rows().items() if day == agency.today)
@@ -57,24 +56,24 @@ def test_freshness_turns_503_at_the_set_time_and_status_says_what_is_late_and_fo
     agency.poll(lambda: _freshness(agency).status_code == 503, "the answer 503")
 
     assert datetime.now(UTC) >= as_of + _STALE_AFTER
-    assert sorted(_freshness(agency).json()["stale"]) == sorted(agency.grid)
+    assert sorted(_freshness(agency).json()["stale"]) == sorted(agency.workspaces)
 
     capsys.readouterr()
     later = replace(agency.app, now=lambda: datetime.now(UTC) + timedelta(hours=3))
     assert not print_status(later)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     # The one is due at half past each hour, the other every 15 minutes.
-    assert re.search(r"schedule hourly_refresh is [23] h \d+ min late", said)
-    assert re.search(r"schedule data_checks is [23] h \d+ min late", said)
-    assert "daemon scheduler has sent no heartbeat for 3 h" in said
-    assert "schedule clean_up_runs" not in said, "it is due on Sundays"
-    assert "0 of 3 clients fresh" in said
+    assert re.search(r"schedule hourly_refresh is [23] h \d+ min late", output)
+    assert re.search(r"schedule data_checks is [23] h \d+ min late", output)
+    assert "daemon scheduler has sent no heartbeat for 3 h" in output
+    assert "schedule clean_up_runs" not in output, "it is due on Sundays"
+    assert "0 of 3 clients fresh" in output
 
 
-def _has_begun(agency: Agency) -> bool:
+def _has_begun(agency: RunningAgency) -> bool:
     daemons = agency.page.query(_HEARTBEATS, {})["instance"]["daemonHealth"]["allDaemonStatuses"]
     return all(it["lastHeartbeatTime"] for it in daemons if it["required"])
 
 
-def _freshness(agency: Agency) -> httpx.Response:
+def _freshness(agency: RunningAgency) -> httpx.Response:
     return httpx.get(f"{agency.gateway}/freshness", timeout=30)

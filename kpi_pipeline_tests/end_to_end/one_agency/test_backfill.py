@@ -1,4 +1,4 @@
-"""`kpi backfill` in a Dagster that is running: joined again, and with a client in trouble."""
+"""`kpi backfill` in a Dagster that is running: joined again, and with a client that fails."""
 
 import signal
 from collections.abc import Iterator
@@ -6,19 +6,18 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 import pytest
-from sqlalchemy import text
 
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.services.dagster_home import child_environment
-from kpi_pipeline_tests.cli.running import kpi_in_a_process
-from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
-from kpi_pipeline_tests.services.invented_backfills import finished, launched
+from kpi_pipeline_tests.agency import ASSETS
+from kpi_pipeline_tests.cli.running import ended, kpi_in_a_process, launched
+from kpi_pipeline_tests.end_to_end.running import RunningAgency
 
 pytestmark = [pytest.mark.server, pytest.mark.long]
 
 
 @pytest.fixture
-def configured(agency: Agency, monkeypatch: pytest.MonkeyPatch) -> None:
+def configured(agency: RunningAgency, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of a person at work in the agency's installation."""
     port = urlsplit(agency.page.url).port
     settings = agency.app.settings.model_copy(update={"web_port": port})
@@ -28,38 +27,37 @@ def configured(agency: Agency, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def rejected(agency: Agency) -> Iterator[str]:
+def rejected(agency: RunningAgency) -> Iterator[str]:
     """A client whose key Email Bison rejects, as long as the test lasts."""
-    workspace = next(key for key in agency.grid[1:] if agency.own_key(key))
-    body = {"workspace_id": agency.ids[workspace]}
-    agency.control("POST", "keys/revoke", body)
+    workspace = next(key for key in agency.workspaces[1:] if agency.key(key))
+    agency.revoke(workspace)
     yield workspace
-    agency.control("POST", "keys/restore", body)
+    agency.restore(workspace)
 
 
 @pytest.mark.timeout(1_200)
 @pytest.mark.usefixtures("configured")
-def test_a_backfill_that_is_left_goes_on_and_is_joined_again(agency: Agency) -> None:
-    workspaces = list(agency.grid[20:23])
+def test_a_backfill_that_is_left_goes_on_and_is_joined_again(agency: RunningAgency) -> None:
+    workspaces = list(agency.workspaces[20:23])
     dates = days_between(agency.today - timedelta(days=124), agency.today - timedelta(days=123))
     before = agency.rows().keys()
     clients = [word for key in workspaces for word in ("-w", key)]
     words = ("--from", str(dates[0]), "--to", str(dates[1]), *clients)
 
     with kpi_in_a_process("backfill", *words) as process:
-        backfill_id, told = launched(process)
+        backfill_id, target = launched(process)
         process.send_signal(signal.SIGINT)
-        left = finished(process)
+        left = ended(process, seconds=600)
 
     assert (left.code, left.out) == (130, "")
     again = f"follow it again with `kpi backfill --follow {backfill_id}`"
     assert f"The backfill continues in Dagster; {again}" in left.err
-    assert told == (
+    assert target == (
         f"6 partitions of 3 clients, in {', '.join(ASSETS)}; {agency.page.url}/runs/b/{backfill_id}"
     )
 
     with kpi_in_a_process("backfill", "--follow", backfill_id) as process:
-        joined = finished(process)
+        joined = ended(process, seconds=600)
 
     assert joined.code == 0, joined
     assert "3 of 3 clients ok in" in joined.out
@@ -71,10 +69,10 @@ def test_a_backfill_that_is_left_goes_on_and_is_joined_again(agency: Agency) -> 
 @pytest.mark.timeout(1_200)
 @pytest.mark.usefixtures("configured")
 def test_a_client_whose_key_is_rejected_is_named_with_its_gaps_after_its_second_try(
-    agency: Agency, rejected: str
+    agency: RunningAgency, rejected: str
 ) -> None:
-    place = agency.grid.index(rejected)
-    workspaces = list(agency.grid[place - 1 : place + 2])
+    place = agency.workspaces.index(rejected)
+    workspaces = list(agency.workspaces[place - 1 : place + 2])
     healthy = [key for key in workspaces if key != rejected]
     dates = days_between(agency.today - timedelta(days=304), agency.today - timedelta(days=303))
     # So long ago that no other test's windows reach back to them.
@@ -83,7 +81,7 @@ def test_a_client_whose_key_is_rejected_is_named_with_its_gaps_after_its_second_
     with kpi_in_a_process(
         "backfill", "--from", str(dates[0]), "--to", str(dates[1]), *clients
     ) as process:
-        result = finished(process)
+        result = ended(process, seconds=600)
 
     assert result.code == 1, result
     lines = result.out.splitlines()
@@ -100,9 +98,9 @@ def test_a_client_whose_key_is_rejected_is_named_with_its_gaps_after_its_second_
     rows = agency.rows()
     assert all((key, day) in rows for key in healthy for day in dates)
     # Each date is a run of its own, and each of these was tried a second time.
-    with agency.app.engine.connect() as connection:
-        tries = connection.scalar(
-            text("SELECT count(*) FROM sync_log WHERE workspace = :key AND last_date = ANY(:days)"),
-            {"key": rejected, "days": dates},
-        )
-    assert tries == 4
+    tries = agency.sql(
+        "SELECT 1 FROM sync_log WHERE workspace = :key AND last_date = ANY(:days)",
+        key=rejected,
+        days=dates,
+    )
+    assert len(tries) == 4

@@ -7,24 +7,25 @@ import pytest
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.services.dagster_page import RunStatus
+from kpi_pipeline_tests.agency import ASSETS
 from kpi_pipeline_tests.browser.chromium import (
     open_page,
     pick_partition,
     require_chromium,
     show_grid,
 )
-from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
+from kpi_pipeline_tests.end_to_end.running import RunningAgency
 
 pytestmark = [pytest.mark.server, pytest.mark.browser]
 
 
 def test_the_partition_grid_shows_each_client_and_the_numbers_of_a_clicked_partition(
-    agency: Agency,
+    agency: RunningAgency,
 ) -> None:
     chromium = require_chromium()
     dates = days_between(agency.today - timedelta(days=33), agency.today - timedelta(days=31))
-    assert agency.run(ASSETS, block_tags(agency.grid, dates))[0] is RunStatus.SUCCESS
-    workspace, day = agency.grid[2], dates[1]
+    assert agency.run(ASSETS, block_tags(agency.workspaces, dates))[0] is RunStatus.SUCCESS
+    workspace, day = agency.workspaces[2], dates[1]
 
     with open_page(chromium) as page:
         show_grid(page, agency.page.url, dates[0], dates[-1])
@@ -41,7 +42,7 @@ def test_the_partition_grid_shows_each_client_and_the_numbers_of_a_clicked_parti
 
 
 def test_the_catalogue_tells_what_an_asset_is_and_which_columns_its_table_has(
-    agency: Agency,
+    agency: RunningAgency,
 ) -> None:
     chromium = require_chromium()
 

@@ -1,4 +1,4 @@
-"""Events that no gateway applied come into the numbers by the sensor, and onto the page."""
+"""The sensor brings events that no gateway applied into the numbers and onto the page."""
 
 import json
 import secrets
@@ -12,7 +12,8 @@ from kpi_pipeline.domain.events.parse import parse_event
 from kpi_pipeline.inbox.ingest import inbox_of, ingest
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.services.dagster_page import RunStatus
-from kpi_pipeline_tests.end_to_end.agency import ASSETS, Agency
+from kpi_pipeline_tests.agency import ASSETS
+from kpi_pipeline_tests.end_to_end.running import RunningAgency
 
 pytestmark = [pytest.mark.server, pytest.mark.long]
 
@@ -26,7 +27,7 @@ def body(workspace_id: int) -> bytes:
     return json.dumps(content).encode()
 
 
-def drop(agency: Agency, *bodies: bytes) -> None:
+def drop(agency: RunningAgency, *bodies: bytes) -> None:
     """Let a whole file of events appear in the folder, as another program would."""
     folder = agency.app.settings.drop_dir
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,23 +36,23 @@ def drop(agency: Agency, *bodies: bytes) -> None:
     unfinished.replace(folder / "leads.jsonl")
 
 
-def store_alone(agency: Agency, *bodies: bytes) -> None:
-    """Take the events in as the gateway does with KPI_REALTIME off."""
+def store_alone(agency: RunningAgency, *bodies: bytes) -> None:
+    """Store the events as the gateway does with KPI_REALTIME off."""
     events = [
         parse_event(
             it,
             instance="main",
             source=EventSource.WEBHOOK,
             arrived_at=datetime.now(UTC),
-            tz=agency.zone,
+            tz=agency.app.timezone,
         )
         for it in bodies
     ]
     ingest(inbox_of(agency.app, realtime=False), events)
 
 
-def reported(agency: Agency) -> int:
-    """How many applied events the asset's page tells of, over all its reports."""
+def reported(agency: RunningAgency) -> int:
+    """How many applied events the asset's page shows, over all its reports."""
     query = """{ assetNodeOrError(assetKey: {path: ["webhook_events"]}) { ... on AssetNode {
         assetMaterializations(limit: 20) { metadataEntries {
             label ... on IntMetadataEntry { intValue } } } } } }"""
@@ -65,16 +66,16 @@ def reported(agency: Agency) -> int:
 
 
 def test_dropped_files_and_stored_events_are_in_the_numbers_and_on_the_page(
-    agency: Agency,
+    agency: RunningAgency,
 ) -> None:
-    dropped, stored = agency.grid[2:4]
+    dropped, stored = agency.workspaces[2:4]
     today = agency.today
     tags = block_tags([dropped, stored], [today])
     status, run_id = agency.run(ASSETS, tags)
-    assert status is RunStatus.SUCCESS, agency.failure_of(run_id)
+    assert status is RunStatus.SUCCESS, agency.log_of(run_id)
     before = agency.rows()
-    told = reported(agency)
-    calls = agency.sandbox.get("/sandbox/calls").json()["calls"]
+    reported_before = reported(agency)
+    calls = agency.bison.calls()
 
     drop(agency, body(agency.ids[dropped]), body(agency.ids[dropped]))
     store_alone(agency, body(agency.ids[stored]))
@@ -87,8 +88,8 @@ def test_dropped_files_and_stored_events_are_in_the_numbers_and_on_the_page(
         }
 
     agency.poll(lambda: gained() == {dropped: 2, stored: 1}, "the numbers")
-    assert agency.sandbox.get("/sandbox/calls").json()["calls"] == calls
-    agency.poll(lambda: reported(agency) == told + 3, "the report on the page")
+    assert agency.bison.calls() == calls
+    agency.poll(lambda: reported(agency) == reported_before + 3, "the report on the page")
     assert gained() == {dropped: 2, stored: 1}, "and they count once"
     done = agency.app.settings.drop_dir / "done"
     assert [file.name for file in done.iterdir()] == ["leads.jsonl"]
