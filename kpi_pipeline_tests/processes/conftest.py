@@ -4,10 +4,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import URL
 
-from kpi_pipeline_tests.agency import Agency
+from kpi_pipeline_tests.agency import Agency, agency_on
 from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.conftest import NOW
-from kpi_pipeline_tests.webhooks.conftest import agency_on
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
-"""A process dies with the master key and a call slot in its hands."""
+"""A process dies while it holds the master key and a call slot."""
 
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +12,7 @@ from kpi_pipeline.db.tables import bison_call_slots, bison_master_key_leases
 from kpi_pipeline_tests.agency import SERIES, Agency
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, Bison
 from kpi_pipeline_tests.cli.running import wait_until
-from kpi_pipeline_tests.processes.running import arrivals, at_work, series_calls, truth
-from kpi_pipeline_tests.processes.tasks import Reading, Task
+from kpi_pipeline_tests.processes.workers import Reading, Task, at_work, calls_of, true_days
 
 FIRST, LAST = TODAY - timedelta(days=5), TODAY
 CALL_SECONDS = 5
@@ -27,20 +25,20 @@ def _one_call_at_a_time(agency: Agency, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def reading_of(workspace: str) -> Task:
-    return Task(readings=[Reading(workspace=workspace, first=FIRST, last=LAST)])
+    return Task([Reading(workspace, FIRST, LAST)])
 
 
 @pytest.mark.server
 def test_what_a_killed_process_held_falls_to_another_when_it_expires_and_not_before(
-    agency: Agency, bison: Bison, engine: Engine, tmp_path: Path
+    agency: Agency, bison: Bison, engine: Engine
 ) -> None:
     doomed, heir = agency.keyless[:2]
-    expected = truth(bison, agency.ids[heir], FIRST, LAST)
+    expected = true_days(bison, agency.ids[heir], FIRST, LAST)
     bison.fault("slow", path=SERIES, seconds=60, times=1)
     agency.forget_calls()
 
-    with at_work(tmp_path, reading_of(doomed)) as [victim]:
-        wait_until(lambda: bool(series_calls(bison)), "the call in mid-reading")
+    with at_work(reading_of(doomed)) as [victim]:
+        wait_until(lambda: bool(calls_of(bison, SERIES)), "the call in mid-reading")
         victim.kill()
     lease, slot = only_row(engine, bison_master_key_leases), only_row(engine, bison_call_slots)
     # Longer than this nobody would have to wait for what the dead process held.
@@ -48,7 +46,7 @@ def test_what_a_killed_process_held_falls_to_another_when_it_expires_and_not_bef
     assert seconds_left(engine, bison_call_slots) <= CALL_SECONDS + 30
     agency.forget_calls()
 
-    with at_work(tmp_path, reading_of(heir)) as [worker]:
+    with at_work(reading_of(heir)) as [worker]:
         stays(lambda: only_row(engine, bison_master_key_leases) == lease, "the dead one's lease")
         expire(engine, bison_master_key_leases)
         wait_until(
@@ -56,17 +54,17 @@ def test_what_a_killed_process_held_falls_to_another_when_it_expires_and_not_bef
             "the taking of the master key",
         )
         stays(lambda: only_row(engine, bison_call_slots) == slot, "the dead one's slot")
-        assert arrivals(bison) == []
+        assert calls_of(bison) == []
         expire(engine, bison_call_slots)
         [outcome] = worker.outcomes(120)
 
     assert (outcome.error, outcome.days) == (None, expected)
-    assert {call.workspace_id for call in arrivals(bison)} == {agency.ids[heir]}
+    assert {call.workspace_id for call in calls_of(bison)} == {agency.ids[heir]}
     assert rows_of(engine, bison_master_key_leases) == rows_of(engine, bison_call_slots) == []
 
 
 def stays(holds: Callable[[], bool], what: str, seconds: float = 1.0) -> None:
-    """Look again and again, for many times as long as a waiting process takes to look."""
+    """Check again and again, for much longer than a waiting process takes between its tries."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert holds(), f"{what} was taken before it expired"

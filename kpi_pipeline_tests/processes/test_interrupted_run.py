@@ -4,30 +4,38 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
+from sqlalchemy import URL
 
 from kpi_pipeline_tests.cli.running import wait_until
 from kpi_pipeline_tests.guard import RUN
-from kpi_pipeline_tests.processes import interrupted
+from kpi_pipeline_tests.restartable import restartable_server
+
+_ONLY_THE_INTERRUPTED_ONE = ["-p", "no:cacheprovider", "-o", "python_functions=is_interrupted"]
+
+
+def is_interrupted(postgres: URL) -> None:
+    """A test of the run that is interrupted: it starts servers and waits."""
+    assert postgres.database
+    with restartable_server():
+        Path(os.environ["PYTEST_INTERRUPT_ME"]).touch()
+        time.sleep(600)
 
 
 @pytest.mark.server
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "stop",
-    [signal.SIGKILL, signal.SIGTERM, signal.SIGINT],
-)
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_run_leaves_no_postgresql_behind(
     tmp_path: Path, stop: signal.Signals
 ) -> None:
     ready = tmp_path / "ready"
-    assert interrupted.__file__ is not None
     with (tmp_path / "output").open("w") as output:
         run = subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", interrupted.__file__],
+            [sys.executable, "-m", "pytest", "-q", *_ONLY_THE_INTERRUPTED_ONE, __file__],
             env=dict(os.environ) | {"PYTEST_INTERRUPT_ME": str(ready)},
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -4,25 +4,26 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 from random import Random
+from urllib.parse import parse_qs
 
 import httpx
 import pytest
 
+from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline_tests.agency import SERIES, Agency
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, Bison, Stage, bison_on, options
-from kpi_pipeline_tests.processes.running import (
-    Arrival,
-    arrivals,
+from kpi_pipeline_tests.processes.workers import (
+    Call,
+    Outcome,
+    Reading,
+    Task,
     at_work,
-    part,
-    series_calls,
-    truth,
+    calls_of,
+    true_days,
 )
-from kpi_pipeline_tests.processes.tasks import Outcome, Reading, Task
 
 READINGS_EACH = 60
 # Every reading has a period of its own, by which the sandbox's log tells them apart.
@@ -80,9 +81,7 @@ class Wanderer:
 def tasks_of(keyless: Sequence[str]) -> list[Task]:
     order = Random(7)
     periods = order.sample(PERIODS, k=2 * READINGS_EACH)
-    readings = [
-        Reading(workspace=order.choice(keyless), first=first, last=last) for first, last in periods
-    ]
+    readings = [Reading(order.choice(keyless), first, last) for first, last in periods]
     return [
         Task(readings=half, longest_pause=0.02)
         for half in (readings[:READINGS_EACH], readings[READINGS_EACH:])
@@ -91,27 +90,28 @@ def tasks_of(keyless: Sequence[str]) -> list[Task]:
 
 @pytest.mark.long
 def test_two_processes_never_take_another_workspaces_numbers_however_often_the_key_is_moved(
-    agency: Agency, bison: Bison, tmp_path: Path
+    agency: Agency, bison: Bison
 ) -> None:
     first, last = min(start for start, _ in PERIODS), TODAY
-    truths = {slug: truth(bison, number, first, last) for slug, number in agency.ids.items()}
+    truths = {slug: true_days(bison, number, first, last) for slug, number in agency.ids.items()}
     ids = [agency.ids[slug] for slug in agency.keyless]
     others = [agency.ids[slug] for slug in agency.keyed[:2]]
     wanderer = Wanderer(bison, [*ids, *others])
     agency.forget_calls()
 
-    with at_work(tmp_path, *tasks_of(agency.keyless)) as workers, wanderer.wandering():
+    with at_work(*tasks_of(agency.keyless)) as workers, wanderer.wandering():
         by_process = [worker.outcomes(600) for worker in workers]
 
     outcomes = [outcome for of_one in by_process for outcome in of_one]
     believed = [outcome for outcome in outcomes if outcome.days is not None]
-    assert_one_call_after_another(arrivals(bison))
+    assert_one_call_after_another(calls_of(bison))
     assert len(outcomes) == 2 * READINGS_EACH
-    assert {it.trouble for it in outcomes if it.days is None} <= {"WrongWorkspace"}
+    assert {it.error_type for it in outcomes if it.days is None} <= {"WrongWorkspace"}
     assert len(outcomes) - len(believed) <= len(outcomes) / 10
     for outcome in believed:
-        # By name, so that a failure says whose numbers these are.
-        whose = [s for s, days in truths.items() if part(days, outcome.reading) == outcome.days]
+        # By name: a failure says whose numbers these are.
+        period = days_between(outcome.reading.first, outcome.reading.last)
+        whose = [s for s, days in truths.items() if {it: days[it] for it in period} == outcome.days]
         assert whose == [outcome.reading.workspace]
     assert_each_was_answered_for_its_own(agency, bison, believed)
     assert_both_alternate(by_process)
@@ -121,20 +121,21 @@ def assert_each_was_answered_for_its_own(
     agency: Agency, bison: Bison, believed: Sequence[Outcome]
 ) -> None:
     """By the log; and moves really fell into readings, or all this would say nothing."""
-    asked: dict[tuple[date, date], list[Arrival]] = defaultdict(list)
-    for call in series_calls(bison):
-        asked[call.period].append(call)
+    calls: dict[tuple[str, str], list[Call]] = defaultdict(list)
+    for call in calls_of(bison, SERIES):
+        asked = parse_qs(call.query)
+        calls[asked["start_date"][0], asked["end_date"][0]].append(call)
     thrown_away = []
     for outcome in believed:
         wanted = agency.ids[outcome.reading.workspace]
-        *repeated, taken = asked[outcome.reading.first, outcome.reading.last]
+        *repeated, taken = calls[str(outcome.reading.first), str(outcome.reading.last)]
         assert (taken.workspace_id, taken.status) == (wanted, 200)
         thrown_away += [call.workspace_id != wanted for call in repeated]
     assert len(thrown_away) >= 2, "the user has not moved within enough readings"
     assert any(thrown_away), "no answer was another workspace's"
 
 
-def assert_one_call_after_another(calls: Sequence[Arrival]) -> None:
+def assert_one_call_after_another(calls: Sequence[Call]) -> None:
     assert {call.key for call in calls} == {"master"}
     overlaps = [(one, other) for one, other in pairwise(calls) if one.answered() > other.at]
     assert overlaps == []

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
@@ -11,8 +10,7 @@ from sqlalchemy import Engine
 from kpi_pipeline_tests.agency import Agency
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, Bison
 from kpi_pipeline_tests.db.support import LEASE_SECONDS, note_slots, slots_of
-from kpi_pipeline_tests.processes.running import Arrival, arrivals, at_work, errors
-from kpi_pipeline_tests.processes.tasks import Reading, Task
+from kpi_pipeline_tests.processes.workers import Call, Reading, Task, at_work, calls_of
 
 CALLS_PER_SECOND = 5
 CALLS_EACH = 30
@@ -31,28 +29,22 @@ def tasks_of(agency: Agency) -> list[Task]:
     """For each of two processes, readings of one call each, with the clients' own keys."""
     day = TODAY - timedelta(days=1)
     return [
-        Task(
-            readings=[
-                Reading(workspace=keyed[number % len(keyed)], first=day, last=day)
-                for number in range(CALLS_EACH)
-            ],
-            at_once=8,
-        )
+        Task([Reading(keyed[number % len(keyed)], day, day) for number in range(CALLS_EACH)], 8)
         for keyed in (agency.keyed[0::2], agency.keyed[1::2])
     ]
 
 
-def calls_of_both(agency: Agency, bison: Bison, folder: Path) -> list[Arrival]:
-    """The sandbox's log of all that both did; nobody's reading may be lost."""
+def calls_of_both(agency: Agency, bison: Bison) -> list[Call]:
+    """The sandbox's log of all that both did; no reading may be lost."""
     agency.forget_calls()
-    with at_work(folder, *tasks_of(agency)) as workers:
+    with at_work(*tasks_of(agency)) as workers:
         for worker in workers:
             outcomes = worker.outcomes(300)
-            assert (len(outcomes), errors(outcomes)) == (CALLS_EACH, [])
-    return arrivals(bison)
+            assert [it.error for it in outcomes] == [None] * CALLS_EACH
+    return calls_of(bison)
 
 
-def assert_the_rate_is_kept(slots: Sequence[datetime], calls: Sequence[Arrival]) -> None:
+def assert_the_rate_is_kept(slots: Sequence[datetime], calls: Sequence[Call]) -> None:
     """Never more than five calls in any second.
 
     A slot is the moment at which a call may leave, noted by the database without any delay; slots
@@ -77,9 +69,9 @@ def crowded_seconds(moments: Sequence[datetime]) -> list[datetime]:
 @pytest.mark.alone
 @pytest.mark.server
 def test_two_processes_together_keep_to_the_rate_and_use_it(
-    agency: Agency, bison: Bison, engine: Engine, tmp_path: Path
+    agency: Agency, bison: Bison, engine: Engine
 ) -> None:
-    calls = calls_of_both(agency, bison, tmp_path)
+    calls = calls_of_both(agency, bison)
 
     assert len(calls) == 2 * CALLS_EACH
     assert_the_rate_is_kept(slots_of(engine), calls)
@@ -89,12 +81,12 @@ def test_two_processes_together_keep_to_the_rate_and_use_it(
 
 @pytest.mark.alone
 @pytest.mark.server
-def test_a_429_stops_both_processes_and_loses_nobody(
-    agency: Agency, bison: Bison, engine: Engine, tmp_path: Path
+def test_a_429_stops_both_processes_and_loses_no_reading(
+    agency: Agency, bison: Bison, engine: Engine
 ) -> None:
     bison.fault("status", status=429, retry_after=2, after=20, times=3)
 
-    calls = calls_of_both(agency, bison, tmp_path)
+    calls = calls_of_both(agency, bison)
 
     assert len(calls) == 2 * CALLS_EACH + 3
     assert_the_rate_is_kept(slots_of(engine), calls)

@@ -8,10 +8,10 @@ import pytest
 
 from kpi_pipeline.sync.run import ClientOutcome, run_sync
 from kpi_pipeline.sync.scope import PartitionBlock
-from kpi_pipeline_tests.agency import ALL_ASSETS, SERIES, Agency, differences
+from kpi_pipeline_tests.agency import ALL_ASSETS, SERIES, Agency, differences, errors
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, Bison, Stage, bison_on, options
 from kpi_pipeline_tests.conftest import NOW
-from kpi_pipeline_tests.processes.running import Arrival, series_calls
+from kpi_pipeline_tests.processes.workers import Call, calls_of
 
 # Scaled down: a series of the largest workspaces can take 30 s.
 SLOW_SECONDS = 7.0
@@ -48,9 +48,6 @@ class Round:
         self.outcomes[outcome.workspace] = outcome
         self.done_at[outcome.workspace] = time.monotonic() - self.started_at
 
-    def troubles(self) -> dict[str, str]:
-        return {slug: it.error for slug, it in self.outcomes.items() if it.error is not None}
-
     def seconds_for(self, workspaces: Sequence[str]) -> float:
         """How long it took until all of these were done."""
         return max(self.done_at[slug] for slug in workspaces)
@@ -75,18 +72,18 @@ def test_a_slow_and_a_stalled_workspace_hold_up_none_of_the_other_24(
     instants = [NOW + timedelta(minutes=number) for number in range(1, 2 * ROUNDS + 1)]
 
     calm = [Round(agency, everybody, instant) for instant in instants[:ROUNDS]]
-    assert [it.troubles() for it in calm] == [{}] * ROUNDS
+    assert [errors(it.outcomes) for it in calm] == [{}] * ROUNDS
     longest = 1.1 * min(it.seconds_for(others) for it in calm) + 0.5
     bison.fault("slow", path=SERIES, workspace_id=agency.ids[slow], seconds=SLOW_SECONDS)
     bison.fault("stall", path=SERIES, workspace_id=agency.ids[stalled])
 
-    def seconds_in_trouble(instant: datetime) -> float:
-        troubled = Round(agency, everybody, instant)
-        assert_the_two_hold_up_themselves_alone(troubled, bison, slow, stalled)
-        return troubled.seconds_for(others)
+    def seconds_with_faults(instant: datetime) -> float:
+        round_ = Round(agency, everybody, instant)
+        assert_the_two_hold_up_themselves_alone(round_, bison, slow, stalled)
+        return round_.seconds_for(others)
 
     # Once is enough: what else the machine does can only make it longer.
-    assert any(seconds_in_trouble(instant) <= longest for instant in instants[ROUNDS:])
+    assert any(seconds_with_faults(instant) <= longest for instant in instants[ROUNDS:])
 
 
 def assert_the_two_hold_up_themselves_alone(
@@ -97,14 +94,14 @@ def assert_the_two_hold_up_themselves_alone(
     assert len(order) == 26
     assert order[-2:] == [slow, stalled]
     one, other = (series_call(agency, bison, slug) for slug in (slow, stalled))
-    answered = [call for call in series_calls(bison) if call.answered() < one.answered()]
+    answered = [call for call in calls_of(bison, SERIES) if call.answered() < one.answered()]
     assert len(answered) == 24
     # Whoever takes a place beside the two at the start may be a moment ahead of them.
     places = agency.app.settings.bison_concurrency - 2
     beside = [call for call in answered if max(one.at, other.at) <= call.at]
     assert len(beside) >= 24 - places
-    assert round_.troubles().keys() == {stalled}
-    assert f"time-out ({TIMEOUT_SECONDS:g} s)" in round_.troubles()[stalled]
+    assert errors(round_.outcomes).keys() == {stalled}
+    assert f"time-out ({TIMEOUT_SECONDS:g} s)" in errors(round_.outcomes)[stalled]
     rows = {key: row for key, row in agency.rows().items() if key[0] == slow}
     assert differences(rows, agency.expected([TODAY], [slow])) == []
     now = agency.app.now()
@@ -113,6 +110,6 @@ def assert_the_two_hold_up_themselves_alone(
     }
 
 
-def series_call(agency: Agency, bison: Bison, workspace: str) -> Arrival:
-    [call] = [it for it in series_calls(bison) if it.workspace_id == agency.ids[workspace]]
+def series_call(agency: Agency, bison: Bison, workspace: str) -> Call:
+    [call] = [it for it in calls_of(bison, SERIES) if it.workspace_id == agency.ids[workspace]]
     return call
