@@ -10,10 +10,9 @@ from sqlalchemy import text
 
 from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.migrate import upgrade
-from kpi_pipeline_tests.agency import Agency
+from kpi_pipeline_tests.agency import Agency, agency_on
 from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
-from kpi_pipeline_tests.webhooks.conftest import agency_on, today_of
 from kpi_pipeline_tests.webhooks.sending import Gateway, gateways
 
 pytestmark = pytest.mark.long
@@ -42,7 +41,7 @@ def agency(
 
 
 def positive_replies(agency: Agency) -> dict[str, int]:
-    today = today_of(agency)
+    today = agency.today
     return {
         workspace: row["positive_replies_today"]
         for (workspace, day), row in agency.rows().items()
@@ -68,7 +67,7 @@ def test_killed_gateways_and_databases_lose_no_event_and_count_none_twice(
     agency: Agency, server: RestartableServer, bison: Bison, tmp_path: Path
 ) -> None:
     chance = random.Random(2_000)
-    today = today_of(agency)
+    today = agency.today
     agency.synced([today])
     base = positive_replies(agency)
     bison.variants(

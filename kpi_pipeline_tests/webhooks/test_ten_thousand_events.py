@@ -15,7 +15,6 @@ from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline_tests.agency import Agency, Rows, differences
 from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.expected import expected_rows
-from kpi_pipeline_tests.webhooks.conftest import today_of
 from kpi_pipeline_tests.webhooks.sending import Gateway, Lead, Ledger, gateways, send
 
 pytestmark = pytest.mark.long
@@ -36,7 +35,7 @@ class Syncs:
 
     def once(self) -> None:
         """One sync."""
-        today = today_of(self.agency)
+        today = self.agency.today
         started_at = utc_now()
         self.agency.synced([today - timedelta(days=1), today])
         self.periods.append((started_at, utc_now()))
@@ -102,7 +101,7 @@ class Observer:
             "WHERE metric_date = :today"
         )
         with self._agency.app.engine.connect() as connection:
-            found = connection.execute(statement, {"today": today_of(self._agency)})
+            found = connection.execute(statement, {"today": self._agency.today})
             return [(row[0], row[1], row[2]) for row in found]
 
 
@@ -138,7 +137,7 @@ def mark(bison: Bison, agency: Agency, leads: int, chance: random.Random) -> lis
 
 def truth(agency: Agency) -> Rows:
     """What every number must be, given when its facts were asked for."""
-    today = today_of(agency)
+    today = agency.today
     as_of = {workspace: row["as_of"] for (workspace, day), row in agency.rows().items()
              if day == today}  # fmt: skip
     clients: Mapping[str, tuple[int, str | None, int | None]] = {
