@@ -14,19 +14,21 @@ from kpi_pipeline.domain.events.event import Event
 from kpi_pipeline_tests.cli.running import Kpi, address, calm_zone, cells, days_ago, written
 from kpi_pipeline_tests.db.stocked import imported, record
 from kpi_pipeline_tests.domain.bodies import content, parsed
-from kpi_pipeline_tests.inbox.support import Agency
+from kpi_pipeline_tests.inbox.support import Clients
 
 PERSONAL = ["Quill", "quill@lead.example", "Call me"]
 
 
 @pytest.fixture
-def agency(database: URL, engine: Engine, vault: Vault, monkeypatch: pytest.MonkeyPatch) -> Agency:
+def clients(
+    database: URL, engine: Engine, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> Clients:
     """Two clients, whose clock is the real one, as a command's is."""
     monkeypatch.setenv("KPI_DATABASE_URL", address(database))
     monkeypatch.setenv("KPI_TIMEZONE", calm_zone().key)
     monkeypatch.setenv("KPI_BISON_INSTANCES", "main https://mail.example")
     imported(engine, vault, record(101, "Harbor"), record(102, "Quay [EU]"))
-    return Agency(engine, vault, at=utc_now(), tz=calm_zone())
+    return Clients(engine, vault, at=utc_now(), tz=calm_zone())
 
 
 def told(number: int, workspace_id: int = 101, **envelope: object) -> dict[str, Any]:
@@ -47,11 +49,11 @@ def arrived(number: int, workspace_id: int = 101, days: float = 0) -> Event:
 
 
 def test_the_list_shows_each_event_and_why_it_does_not_count_and_nothing_of_a_person(
-    kpi: Kpi, agency: Agency
+    kpi: Kpi, clients: Clients
 ) -> None:
     ids = [
         it.event_id
-        for it in agency.ingest(
+        for it in clients.ingest(
             arrived(1), arrived(2, 109), parsed({"event": {"x": PERSONAL}}, utc_now())
         )
     ]
@@ -67,15 +69,15 @@ def test_the_list_shows_each_event_and_why_it_does_not_count_and_nothing_of_a_pe
     assert [it for it in PERSONAL if it in screen] == []
 
 
-def test_the_list_is_limited_and_says_of_how_many(kpi: Kpi, agency: Agency) -> None:
-    receipts = agency.ingest(*(arrived(number) for number in range(1, 6)))
+def test_the_list_is_limited_and_says_of_how_many(kpi: Kpi, clients: Clients) -> None:
+    receipts = clients.ingest(*(arrived(number) for number in range(1, 6)))
     screen = kpi("events", "list", "--limit", "2").answer()
     assert screen.splitlines()[-1] == "2 of 5 events"
     assert cells(screen, str(receipts[-1].event_id))[5] == "applied"
 
 
-def test_the_list_can_be_narrowed(kpi: Kpi, agency: Agency) -> None:
-    agency.ingest(arrived(1), arrived(2, 102), arrived(3, 109), arrived(4, days=3))
+def test_the_list_can_be_narrowed(kpi: Kpi, clients: Clients) -> None:
+    clients.ingest(arrived(1), arrived(2, 102), arrived(3, 109), arrived(4, days=3))
     for words, number in (
         (["-w", "harbor"], 2),
         (["-w", "harbor", "-w", "quay-eu"], 3),
@@ -88,38 +90,38 @@ def test_the_list_can_be_narrowed(kpi: Kpi, agency: Agency) -> None:
         assert screen.splitlines()[-1] == f"{number} of {number} events", words
 
 
-def test_a_replay_applies_what_waits_and_says_how_much_is_left(kpi: Kpi, agency: Agency) -> None:
-    agency.ingest(arrived(1), arrived(2, 109), realtime=False)
+def test_a_replay_applies_what_waits_and_says_how_much_is_left(kpi: Kpi, clients: Clients) -> None:
+    clients.ingest(arrived(1), arrived(2, 109), realtime=False)
     assert kpi("events", "replay").answer().splitlines() == [
         "1 of 2 events are applied.",
         "1 are not; `kpi events list` says why.",
     ]
-    assert agency.number("positive_replies_today", day=days_ago(0)) == 1
+    assert clients.number("positive_replies_today", day=days_ago(0)) == 1
     again = kpi("events", "replay", "--status", "applied", "-w", "harbor").answer()
     assert again == "1 of 1 events are applied.\n"
-    assert agency.number("positive_replies_today", day=days_ago(0)) == 1
+    assert clients.number("positive_replies_today", day=days_ago(0)) == 1
 
 
 @pytest.mark.parametrize("command", ["list", "replay"])
-def test_an_unknown_client_is_refused_by_name(kpi: Kpi, agency: Agency, command: str) -> None:
+def test_an_unknown_client_is_refused_by_name(kpi: Kpi, clients: Clients, command: str) -> None:
     assert "harbour" in kpi("events", command, "-w", "harbour").error()
 
 
 def test_files_are_ingested_and_stay_where_they_are(
-    kpi: Kpi, agency: Agency, tmp_path: Path
+    kpi: Kpi, clients: Clients, tmp_path: Path
 ) -> None:
     lines = written(tmp_path / "a.jsonl", json.dumps(told(1)), json.dumps(told(2)))
     one = written(tmp_path / "b.json", json.dumps(told(3, 102)))
     for _ in range(2):
         answer = kpi("events", "ingest", lines, one).answer()
         assert answer == "3 events are stored, 0 records rejected.\n"
-    assert agency.number("positive_replies_today", day=days_ago(0)) == 2
-    assert agency.number("positive_replies_today", "quay-eu", days_ago(0)) == 1
+    assert clients.number("positive_replies_today", day=days_ago(0)) == 2
+    assert clients.number("positive_replies_today", "quay-eu", days_ago(0)) == 1
     assert Path(lines).exists()
 
 
 def test_rejected_records_are_named_with_their_reasons_and_the_good_ones_count(
-    kpi: Kpi, agency: Agency, tmp_path: Path
+    kpi: Kpi, clients: Clients, tmp_path: Path
 ) -> None:
     path = written(tmp_path / "a.jsonl", json.dumps(told(1)), "no [event]", json.dumps({"a": 1}))
     result = kpi("events", "ingest", path)
@@ -128,25 +130,25 @@ def test_rejected_records_are_named_with_their_reasons_and_the_good_ones_count(
     _, second, third = result.err.splitlines()
     assert second.startswith("a.jsonl, line 2: The body can't be understood: it is no JSON")
     assert third.startswith("a.jsonl, line 3: The body can't be understood: it has no object")
-    assert agency.number("positive_replies_today", day=days_ago(0)) == 1
+    assert clients.number("positive_replies_today", day=days_ago(0)) == 1
 
 
 def test_the_instance_can_be_named_and_must_be_known(
-    kpi: Kpi, agency: Agency, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kpi: Kpi, clients: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two = "main https://mail.example, emea https://emea.example"
     monkeypatch.setenv("KPI_BISON_INSTANCES", two)
     path = written(tmp_path / "a.jsonl", json.dumps(told(1)))
     unnamed = kpi("events", "ingest", path)
     assert (unnamed.code, "Several instances are configured" in unnamed.err) == (1, True)
-    assert agency.events("id") == []
+    assert clients.events("id") == []
     kpi("events", "ingest", path, "--instance", "main").answer()
-    assert agency.events("instance", "status") == [("main", "applied")]
+    assert clients.events("instance", "status") == [("main", "applied")]
     assert "west" in kpi("events", "ingest", path, "--instance", "west").error()
 
 
 def test_a_file_that_is_missing_or_incomplete_is_rejected_with_a_sentence(
-    kpi: Kpi, agency: Agency, tmp_path: Path
+    kpi: Kpi, clients: Clients, tmp_path: Path
 ) -> None:
     missing = tmp_path / "nowhere.json"
     error = kpi("events", "ingest", str(missing)).error()
@@ -154,18 +156,18 @@ def test_a_file_that_is_missing_or_incomplete_is_rejected_with_a_sentence(
     cut_off = written(tmp_path / "a.json", json.dumps([told(1)])[:-5])
     error = kpi("events", "ingest", cut_off).error()
     assert error.startswith(f"{cut_off} ends in the middle")
-    assert agency.events("id") == []
+    assert clients.events("id") == []
 
 
 def test_a_purge_deletes_old_bodies_and_says_how_many(
-    kpi: Kpi, agency: Agency, monkeypatch: pytest.MonkeyPatch
+    kpi: Kpi, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agency.ingest(arrived(1, days=40), arrived(2, days=20), arrived(3))
+    clients.ingest(arrived(1, days=40), arrived(2, days=20), arrived(3))
     monkeypatch.setenv("KPI_EVENT_RETENTION_DAYS", "30")
     answer = kpi("events", "purge").answer()
     assert answer == "The bodies of 1 events older than 30 days are deleted.\n"
-    assert [it is None for it in agency.events("body")] == [True, False, False]
+    assert [it is None for it in clients.events("body")] == [True, False, False]
     answer = kpi("events", "purge", "--older-than-days", "0").answer()
     assert answer == "The bodies of 2 events older than 0 days are deleted.\n"
-    assert set(agency.events("body")) == {None}
-    assert set(agency.events("status")) == {"applied"}
+    assert set(clients.events("body")) == {None}
+    assert set(clients.events("status")) == {"applied"}

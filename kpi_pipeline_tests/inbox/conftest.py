@@ -1,28 +1,13 @@
-from pathlib import Path
-
 import pytest
 from sqlalchemy import Engine
 
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline_tests.db.stocked import imported, record
-from kpi_pipeline_tests.inbox.support import URLS, Agency
+from kpi_pipeline_tests.inbox.support import Clients
 
 
 @pytest.fixture
-def agency(engine: Engine, vault: Vault) -> Agency:
-    """Two clients, Harbor (101) and Quay (102), without any facts."""
+def clients(engine: Engine, vault: Vault) -> Clients:
+    """Harbor (101) and Quay (102), without any facts."""
     imported(engine, vault, record(101, "Harbor"), record(102, "Quay"))
-    return Agency(engine, vault)
-
-
-@pytest.fixture
-def one(agency: Agency) -> Agency:
-    """The agency, with a single instance."""
-    agency.urls = {"main": URLS["main"]}
-    return agency
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where files of events are dropped; it does not exist yet."""
-    return tmp_path / "events"
+    return Clients(engine, vault)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kpi_pipeline.domain.events.event import Event
 from kpi_pipeline_tests.db.stocked import AS_OF, TODAY
 from kpi_pipeline_tests.domain.bodies import content, email_sent, lead, parsed
-from kpi_pipeline_tests.inbox.support import LATER, Agency
+from kpi_pipeline_tests.inbox.support import LATER, Clients
 
 HOUR = timedelta(hours=1)
 Outcome = tuple[list[dict[str, Any]], list[Any]]
@@ -26,27 +26,27 @@ EVENTS = [
 ]
 
 
-def numbers(agency: Agency) -> list[dict[str, Any]]:
+def numbers(clients: Clients) -> list[dict[str, Any]]:
     """The rows without when and by whom they were written."""
     left_out = {"updated_at", "source"}
     return [
         {name: value for name, value in row.items() if name not in left_out}
-        for row in agency.rows().values()
+        for row in clients.rows().values()
     ]
 
 
-def taken_in(agency: Agency, batches: list[list[Event]]) -> Outcome:
+def taken_in(clients: Clients, batches: list[list[Event]]) -> Outcome:
     """The rows and the inbox after these batches, from the facts alone on."""
-    agency.sql("DELETE FROM webhook_events")
-    agency.sql("DELETE FROM client_metrics")
+    clients.sql("DELETE FROM webhook_events")
+    clients.sql("DELETE FROM client_metrics")
     for workspace in ("harbor", "quay"):
-        agency.stock(workspace, shown=SHOWN)
+        clients.stock(workspace, shown=SHOWN)
     for batch in batches:
-        agency.ingest(*batch)
-    kept = agency.sql(
+        clients.ingest(*batch)
+    kept = clients.sql(
         "SELECT idempotency_key, status, business_date FROM webhook_events ORDER BY 1"
     )
-    return numbers(agency), list(kept)
+    return numbers(clients), list(kept)
 
 
 @st.composite
@@ -59,17 +59,17 @@ def _batches(draw: st.DrawFn) -> list[list[Event]]:
 
 
 @pytest.fixture
-def in_order(agency: Agency) -> Outcome:
+def in_order(clients: Clients) -> Outcome:
     """What comes of all events in one batch."""
-    return taken_in(agency, [EVENTS])
+    return taken_in(clients, [EVENTS])
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=_batches())
 def test_any_order_and_batches_and_any_of_them_twice_give_the_same_rows(
-    agency: Agency, in_order: Outcome, batches: list[list[Event]]
+    clients: Clients, in_order: Outcome, batches: list[list[Event]]
 ) -> None:
-    assert taken_in(agency, batches) == in_order
-    assert agency.number("positive_replies_today") == 3 + 2
-    assert agency.number("positive_replies_today", "quay") == 3 + 2
-    assert agency.number("emails_sent_mtd") == 100 * 18 + 1
+    assert taken_in(clients, batches) == in_order
+    assert clients.number("positive_replies_today") == 3 + 2
+    assert clients.number("positive_replies_today", "quay") == 3 + 2
+    assert clients.number("emails_sent_mtd") == 100 * 18 + 1

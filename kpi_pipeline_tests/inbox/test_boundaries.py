@@ -6,7 +6,7 @@ import pytest
 
 from kpi_pipeline.domain.calendar import day_start
 from kpi_pipeline_tests.domain.bodies import CHICAGO, lead
-from kpi_pipeline_tests.inbox.support import Agency
+from kpi_pipeline_tests.inbox.support import Clients
 
 SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)
@@ -22,68 +22,68 @@ FIRST = {
 }
 
 
-def stock_until(agency: Agency, yesterday: date, day: date) -> None:
+def stock_until(clients: Clients, yesterday: date, day: date) -> None:
     """3 leads a day since the month before, as of an hour before midnight, for today not yet."""
     first = (yesterday.replace(day=1) - DAY).replace(day=1)
     as_of = day_start(day, CHICAGO) - timedelta(hours=1)
-    agency.stock(first=first, last=yesterday, as_of=as_of)
+    clients.stock(first=first, last=yesterday, as_of=as_of)
 
 
 @pytest.mark.parametrize("name", FIRST)
 def test_a_lead_before_midnight_and_one_after_it_count_on_their_own_days_and_months(
-    agency: Agency, name: str
+    clients: Clients, name: str
 ) -> None:
     day = FIRST[name]
     yesterday, midnight = day - DAY, day_start(day, CHICAGO)
-    stock_until(agency, yesterday, day)
+    stock_until(clients, yesterday, day)
     closed = 3 * yesterday.day
     new_month = day.day == 1
 
-    agency.at = midnight - SECOND
-    agency.ingest(lead(1, arrived_at=agency.at))
-    assert agency.today == yesterday
-    assert list(agency.rows()) == [("harbor", yesterday)]
-    assert agency.number("positive_replies_today", day=yesterday) == 3 + 1
-    assert agency.number("positive_replies_mtd", day=yesterday) == closed + 1
+    clients.at = midnight - SECOND
+    clients.ingest(lead(1, arrived_at=clients.at))
+    assert clients.today == yesterday
+    assert list(clients.rows()) == [("harbor", yesterday)]
+    assert clients.number("positive_replies_today", day=yesterday) == 3 + 1
+    assert clients.number("positive_replies_mtd", day=yesterday) == closed + 1
 
-    agency.at = midnight + SECOND
-    agency.ingest(lead(2, arrived_at=agency.at))
-    assert agency.today == day
-    assert agency.number("positive_replies_mtd", day=yesterday) == closed + 1
-    row = agency.rows()["harbor", day]
+    clients.at = midnight + SECOND
+    clients.ingest(lead(2, arrived_at=clients.at))
+    assert clients.today == day
+    assert clients.number("positive_replies_mtd", day=yesterday) == closed + 1
+    row = clients.rows()["harbor", day]
     assert (row["positive_replies_today"], row["emails_sent_today"]) == (1, 0)
     assert row["positive_replies_mtd"] == 1 + (0 if new_month else closed + 1)
     assert row["emails_sent_mtd"] == (0 if new_month else 100 * yesterday.day)
     assert row["positive_replies_last_7_days"] == 3 * 6 + 2
     if new_month:
         assert row["positive_replies_last_month"] == closed + 1
-    assert agency.events("business_date") == [yesterday, day]
+    assert clients.events("business_date") == [yesterday, day]
 
 
 @pytest.mark.parametrize("name", FIRST)
 def test_a_lead_of_before_midnight_that_is_stored_after_it_counts_on_the_day_before(
-    agency: Agency, name: str
+    clients: Clients, name: str
 ) -> None:
     day = FIRST[name]
     yesterday, midnight = day - DAY, day_start(day, CHICAGO)
-    stock_until(agency, yesterday, day)
-    agency.at = midnight + SECOND
-    first, late = lead(1, arrived_at=agency.at), lead(2, arrived_at=midnight - SECOND)
-    agency.ingest(first)
-    agency.ingest(late)
+    stock_until(clients, yesterday, day)
+    clients.at = midnight + SECOND
+    first, late = lead(1, arrived_at=clients.at), lead(2, arrived_at=midnight - SECOND)
+    clients.ingest(first)
+    clients.ingest(late)
     closed = 3 * yesterday.day + 1
-    assert agency.number("positive_replies_mtd", day=yesterday) == closed
+    assert clients.number("positive_replies_mtd", day=yesterday) == closed
     month_so_far = 1 if day.day == 1 else closed + 1
-    assert agency.number("positive_replies_mtd", day=day) == month_so_far
-    assert set(agency.events("status")) == {"applied"}
+    assert clients.number("positive_replies_mtd", day=day) == month_so_far
+    assert set(clients.events("status")) == {"applied"}
 
 
-def test_utc_midnight_is_no_midnight(agency: Agency) -> None:
+def test_utc_midnight_is_no_midnight(clients: Clients) -> None:
     day = date(2026, 3, 18)
-    agency.stock(last=day, as_of=day_start(day, CHICAGO))
+    clients.stock(last=day, as_of=day_start(day, CHICAGO))
     utc_midnight = day_start(day, CHICAGO) + timedelta(hours=19)
     for number, at in enumerate((utc_midnight - SECOND, utc_midnight + SECOND), start=1):
-        agency.at = at
-        agency.ingest(lead(number, arrived_at=at))
-    assert list(agency.rows()) == [("harbor", day)]
-    assert agency.number("positive_replies_mtd", day=day) == 3 * 18 + 2
+        clients.at = at
+        clients.ingest(lead(number, arrived_at=at))
+    assert list(clients.rows()) == [("harbor", day)]
+    assert clients.number("positive_replies_mtd", day=day) == 3 * 18 + 2

@@ -11,7 +11,7 @@ from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.inbox import ingest
 from kpi_pipeline_tests.db.stocked import TODAY, imported, record
 from kpi_pipeline_tests.domain.bodies import lead
-from kpi_pipeline_tests.inbox.support import LATER, Agency
+from kpi_pipeline_tests.inbox.support import LATER, Clients
 
 THREADS, EVENTS, CLIENTS = 8, 40, 6
 
@@ -27,9 +27,9 @@ def test_eight_threads_with_mixed_batches_never_block_each_other_and_lose_nothin
 ) -> None:
     ids = [100 + number for number in range(CLIENTS)]
     keys = imported(engine, vault, *(record(it, f"Client {it}") for it in ids))
-    agency = Agency(engine, vault)
+    clients = Clients(engine, vault)
     for key in keys:
-        agency.stock(key, shown=[TODAY])
+        clients.stock(key, shown=[TODAY])
     # A fifth of the leads is sent by more than one thread.
     chance = random.Random(4711)
     sent = [
@@ -40,7 +40,7 @@ def test_eight_threads_with_mixed_batches_never_block_each_other_and_lose_nothin
     def send(leads: list[tuple[int, int]]) -> None:
         while leads:
             size = 1 + len(leads) % 7
-            agency.ingest(*(lead(number, client, LATER) for client, number in leads[:size]))
+            clients.ingest(*(lead(number, client, LATER) for client, number in leads[:size]))
             del leads[:size]
 
     distinct = {it for leads in sent for it in leads}
@@ -50,28 +50,28 @@ def test_eight_threads_with_mixed_batches_never_block_each_other_and_lose_nothin
             future.result(timeout=60)
 
     leads_of = Counter(client for client, _ in distinct)
-    assert {key: agency.number("positive_replies_mtd", key) for key in keys} == {
+    assert {key: clients.number("positive_replies_mtd", key) for key in keys} == {
         key: 3 * 18 + leads_of[number] for key, number in zip(keys, ids, strict=True)
     }
     assert len(distinct) < total
-    assert agency.sql("SELECT count(*), sum(deliveries) FROM webhook_events") == [
+    assert clients.sql("SELECT count(*), sum(deliveries) FROM webhook_events") == [
         (len(distinct), total)
     ]
-    assert set(agency.events("status")) == {"applied"}
+    assert set(clients.events("status")) == {"applied"}
 
 
 def test_a_sync_of_the_same_client_at_the_same_time_loses_no_event(
     engine: Engine, vault: Vault
 ) -> None:
     imported(engine, vault, record(101, "Harbor"))
-    agency = Agency(engine, vault)
-    agency.stock(shown=[TODAY])
+    clients = Clients(engine, vault)
+    clients.stock(shown=[TODAY])
     with ThreadPoolExecutor(4) as pool:
         futures: list[Future[object]] = []
         for number in range(1, 16):
-            futures.append(pool.submit(agency.ingest, lead(number, 101, LATER)))
-            futures.append(pool.submit(agency.stock, shown=[TODAY]))
+            futures.append(pool.submit(clients.ingest, lead(number, 101, LATER)))
+            futures.append(pool.submit(clients.stock, shown=[TODAY]))
         for future in futures:
             future.result(timeout=60)
-    assert agency.number("positive_replies_mtd") == 3 * 18 + 15
-    assert set(agency.events("status")) == {"applied"}
+    assert clients.number("positive_replies_mtd") == 3 * 18 + 15
+    assert set(clients.events("status")) == {"applied"}

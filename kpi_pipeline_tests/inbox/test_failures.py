@@ -18,22 +18,23 @@ from kpi_pipeline.inbox.replay import match_and_date, replay
 from kpi_pipeline_tests.db.stocked import AS_OF, TODAY, imported, record
 from kpi_pipeline_tests.domain.bodies import CHICAGO, email_sent, lead
 from kpi_pipeline_tests.inbox.support import (
-    BROKEN_OFF,
     FULL_DISK,
     LATER,
     SHUT_DOWN,
     TIMED_OUT,
-    Agency,
+    Clients,
+    fail_first_write,
+    fail_rows_above,
 )
 
 MONTH_SO_FAR = 3 * 18
 
 
 @pytest.fixture
-def stocked(agency: Agency) -> Agency:
+def stocked(clients: Clients) -> Clients:
     for workspace in ("harbor", "quay"):
-        agency.stock(workspace, shown=[TODAY])
-    return agency
+        clients.stock(workspace, shown=[TODAY])
+    return clients
 
 
 @contextmanager
@@ -44,20 +45,20 @@ def held(engine: Engine, workspace: str) -> Iterator[None]:
         yield
 
 
-def apply_all(agency: Agency, *workspaces: str) -> int:
+def apply_all(clients: Clients, *workspaces: str) -> int:
     """Apply what waits, as a run does."""
-    with agency.engine.begin() as connection:
+    with clients.engine.begin() as connection:
         lock_clients(connection, workspaces)
-        return apply_pending(connection, workspaces, CHICAGO, agency.at)
+        return apply_pending(connection, workspaces, CHICAGO, clients.at)
 
 
-def due(agency: Agency) -> list[str]:
+def due(clients: Clients) -> list[str]:
     """The clients whose events are to be tried now."""
-    with agency.engine.connect() as connection:
-        return [it.workspace for it in pending_events(connection, agency.at)]
+    with clients.engine.connect() as connection:
+        return [it.workspace for it in pending_events(connection, clients.at)]
 
 
-def test_an_event_of_a_client_that_is_imported_later_counts_from_then_on(stocked: Agency) -> None:
+def test_an_event_of_a_client_that_is_imported_later_counts_from_then_on(stocked: Clients) -> None:
     early, known = stocked.ingest(lead(1, 103, LATER), lead(1, 101, LATER))
     assert (early.status, early.reason) == (EventStatus.UNMATCHED, NO_CLIENT)
     assert known.status is EventStatus.APPLIED
@@ -74,7 +75,7 @@ def test_an_event_of_a_client_that_is_imported_later_counts_from_then_on(stocked
     assert stocked.number("positive_replies_mtd", "newcomer") == MONTH_SO_FAR + 1
 
 
-def test_an_event_of_a_client_that_is_not_active_waits_until_it_is_again(stocked: Agency) -> None:
+def test_an_event_of_a_client_that_is_not_active_waits_until_it_is_again(stocked: Clients) -> None:
     stocked.sql("UPDATE clients SET active = false WHERE workspace = 'harbor'")
     before = stocked.rows()
     (receipt,) = stocked.ingest(lead(1, arrived_at=LATER))
@@ -87,7 +88,7 @@ def test_an_event_of_a_client_that_is_not_active_waits_until_it_is_again(stocked
 
 
 def test_while_another_session_holds_the_rows_events_are_stored_and_applied_afterwards(
-    stocked: Agency, monkeypatch: pytest.MonkeyPatch
+    stocked: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ingest, "_LOCK_TIMEOUT", "50ms")
     before = stocked.rows()
@@ -105,9 +106,9 @@ def test_while_another_session_holds_the_rows_events_are_stored_and_applied_afte
 
 
 def test_an_event_with_which_the_rows_fail_is_stored_with_the_reason_and_stops_no_other(
-    stocked: Agency,
+    stocked: Clients,
 ) -> None:
-    stocked.poison("harbor", most=3)
+    fail_rows_above(stocked.engine, "harbor", leads=3)
     before = stocked.rows()
     bad, good = stocked.ingest(lead(1, 101, LATER), lead(1, 102, LATER))
     assert (bad.status, good.status) == (EventStatus.RECEIVED, EventStatus.APPLIED)
@@ -121,13 +122,13 @@ def test_an_event_with_which_the_rows_fail_is_stored_with_the_reason_and_stops_n
     assert "poisonous" not in reason, "what a database says may quote what nobody should read"
 
 
-def test_many_webhooks_of_a_client_whose_rows_fail_are_one_try(stocked: Agency) -> None:
-    stocked.poison("harbor", most=3)
+def test_many_webhooks_of_a_client_whose_rows_fail_are_one_try(stocked: Clients) -> None:
+    fail_rows_above(stocked.engine, "harbor", leads=3)
     for number in range(1, 9):
         stocked.ingest(lead(number, arrived_at=LATER))
     stored = stocked.events("status", "tries")
     assert stored == [("received", 1), *[("received", 0)] * 7]
-    stocked.sql("DROP TRIGGER refuse ON client_metrics")
+    stocked.sql("DROP TRIGGER failing ON client_metrics")
     stocked.at = LATER + timedelta(seconds=15)
     assert due(stocked) == ["harbor"]
     apply_all(stocked, "harbor")
@@ -135,9 +136,9 @@ def test_many_webhooks_of_a_client_whose_rows_fail_are_one_try(stocked: Agency) 
 
 
 def test_waits_between_tries_grow_and_after_the_fifth_the_event_is_set_aside(
-    stocked: Agency,
+    stocked: Clients,
 ) -> None:
-    stocked.poison("harbor", most=3)
+    fail_rows_above(stocked.engine, "harbor", leads=3)
     (poison,) = stocked.ingest(lead(1, arrived_at=LATER))
     waits = []
     for tries in (1, 2, 3, 4):
@@ -158,7 +159,7 @@ def test_waits_between_tries_grow_and_after_the_fifth_the_event_is_set_aside(
     assert (row["emails_sent_today"], row["positive_replies_mtd"]) == (101, MONTH_SO_FAR)
 
     # And once the cause is mended, a replay counts it.
-    stocked.sql("DROP TRIGGER refuse ON client_metrics")
+    stocked.sql("DROP TRIGGER failing ON client_metrics")
     assert replay(stocked.inbox(), statuses=[EventStatus.SET_ASIDE]).applied == 1
     assert stocked.events("id", "status", "tries", "reason")[0] == (
         *(poison.event_id, "applied", 0, None),
@@ -172,10 +173,10 @@ def test_waits_between_tries_grow_and_after_the_fifth_the_event_is_set_aside(
     ids=["full disk", "shut down", "timed out"],
 )
 def test_a_full_disk_or_a_lost_server_counts_as_no_try_of_an_event(
-    stocked: Agency, problem: str
+    stocked: Clients, problem: str
 ) -> None:
     stocked.ingest(lead(1, arrived_at=LATER), realtime=False)
-    stocked.sql(BROKEN_OFF.format(workspace="harbor", statement=problem))
+    fail_first_write(stocked.engine, "harbor", problem)
 
     with pytest.raises(DBAPIError):
         apply_all(stocked, "harbor")
@@ -187,7 +188,7 @@ def test_a_full_disk_or_a_lost_server_counts_as_no_try_of_an_event(
 
 
 def test_nothing_stays_in_processing_when_the_ingesting_process_dies(
-    stocked: Agency, monkeypatch: pytest.MonkeyPatch
+    stocked: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: object) -> int:
         raise KeyboardInterrupt
@@ -206,7 +207,7 @@ def test_nothing_stays_in_processing_when_the_ingesting_process_dies(
     assert stocked.number("positive_replies_mtd") == MONTH_SO_FAR + 1
 
 
-def test_the_day_of_an_event_that_is_not_over_yet_waits_for_it(stocked: Agency) -> None:
+def test_the_day_of_an_event_that_is_not_over_yet_waits_for_it(stocked: Clients) -> None:
     tomorrow = LATER + timedelta(hours=12)
     (receipt,) = stocked.ingest(lead(1, arrived_at=tomorrow))
     assert receipt.status is EventStatus.RECEIVED
@@ -216,15 +217,15 @@ def test_the_day_of_an_event_that_is_not_over_yet_waits_for_it(stocked: Agency) 
     assert (row["positive_replies_today"], row["positive_replies_mtd"]) == (1, MONTH_SO_FAR + 1)
 
 
-def test_an_event_is_not_done_with_while_the_row_of_today_lacks_it(agency: Agency) -> None:
+def test_an_event_is_not_done_with_while_the_row_of_today_lacks_it(clients: Clients) -> None:
     yesterday = TODAY - timedelta(days=1)
-    agency.stock(last=yesterday, shown=[yesterday])
-    agency.ingest(lead(1, arrived_at=LATER))
-    agency.ingest(email_sent(1, AS_OF - timedelta(days=1), LATER), realtime=False)
+    clients.stock(last=yesterday, shown=[yesterday])
+    clients.ingest(lead(1, arrived_at=LATER))
+    clients.ingest(email_sent(1, AS_OF - timedelta(days=1), LATER), realtime=False)
     # A run over yesterday alone works it into that row; today's stands on events, not on facts.
-    with agency.engine.begin() as connection:
+    with clients.engine.begin() as connection:
         done = mark_applied(connection, ["harbor"], [yesterday], today=TODAY, now=LATER)
     assert done == 0
-    assert agency.affected(["harbor"]) == {"harbor": [yesterday, TODAY]}
-    assert apply_all(agency, "harbor") == 1
-    assert agency.number("emails_sent_mtd") == 100 * 17 + 1
+    assert clients.affected(["harbor"]) == {"harbor": [yesterday, TODAY]}
+    assert apply_all(clients, "harbor") == 1
+    assert clients.number("emails_sent_mtd") == 100 * 17 + 1

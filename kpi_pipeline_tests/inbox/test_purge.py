@@ -7,7 +7,7 @@ from kpi_pipeline.inbox import replay as replaying
 from kpi_pipeline.inbox.replay import purge, replay
 from kpi_pipeline_tests.db.stocked import TODAY
 from kpi_pipeline_tests.domain.bodies import content, parsed
-from kpi_pipeline_tests.inbox.support import LATER, Agency
+from kpi_pipeline_tests.inbox.support import LATER, Clients
 
 DAYS = timedelta(days=1)
 PERSONAL = ["Avery", "Quill", "avery@lead.example", "Please call me", "Lead Company Ltd"]
@@ -27,12 +27,12 @@ def personal(number: int, *, event_type: str = "LEAD_INTERESTED", workspace_id: 
 
 
 @pytest.fixture
-def stocked(agency: Agency) -> Agency:
-    agency.stock(shown=[TODAY])
-    return agency
+def stocked(clients: Clients) -> Clients:
+    clients.stock(shown=[TODAY])
+    return clients
 
 
-def test_after_their_time_bodies_are_gone_and_numbers_and_keys_stay(stocked: Agency) -> None:
+def test_after_their_time_bodies_are_gone_and_numbers_and_keys_stay(stocked: Clients) -> None:
     stocked.ingest(personal(1), personal(2), personal(1))
     columns = "id", "idempotency_key", "status", "metric", "business_date", "deliveries"
     before, rows = stocked.events(*columns), stocked.rows()
@@ -46,7 +46,7 @@ def test_after_their_time_bodies_are_gone_and_numbers_and_keys_stay(stocked: Age
     assert (stocked.events(*columns), stocked.rows()) == (before, rows)
 
 
-def test_nothing_of_a_person_is_left_of_an_event_whatever_became_of_it(stocked: Agency) -> None:
+def test_nothing_of_a_person_is_left_of_an_event_whatever_became_of_it(stocked: Clients) -> None:
     stocked.ingest(
         personal(1),
         personal(2, event_type="email_opened"),
@@ -62,7 +62,7 @@ def test_nothing_of_a_person_is_left_of_an_event_whatever_became_of_it(stocked: 
     assert [it for it in PERSONAL if it in stored] == []
 
 
-def test_rows_recomputed_after_a_purge_are_the_same(stocked: Agency) -> None:
+def test_rows_recomputed_after_a_purge_are_the_same(stocked: Clients) -> None:
     stocked.ingest(personal(1), personal(2))
     before = stocked.rows()["harbor", TODAY]
     stocked.at = LATER + timedelta(hours=1)
@@ -77,7 +77,7 @@ def test_rows_recomputed_after_a_purge_are_the_same(stocked: Agency) -> None:
 
 
 def test_more_bodies_than_are_dropped_at_once_are_all_dropped(
-    stocked: Agency, monkeypatch: pytest.MonkeyPatch
+    stocked: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replaying, "_BATCH", 2)
     stocked.ingest(*(personal(number) for number in range(1, 6)))

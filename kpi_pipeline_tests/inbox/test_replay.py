@@ -7,22 +7,22 @@ from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.inbox.replay import ReplayReport, replay
 from kpi_pipeline_tests.db.stocked import AS_OF, TODAY, imported, record
 from kpi_pipeline_tests.domain.bodies import content, email_sent, lead, parsed
-from kpi_pipeline_tests.inbox.support import LATER, Agency
+from kpi_pipeline_tests.inbox.support import LATER, Clients, fail_rows_above
 
 MONTH_SO_FAR = 3 * 18
 OPENED = parsed(content("email_opened", {}), LATER)
 
 
 @pytest.fixture
-def stocked(agency: Agency) -> Agency:
+def stocked(clients: Clients) -> Clients:
     for workspace in ("harbor", "quay"):
-        agency.stock(workspace, shown=[TODAY])
-    return agency
+        clients.stock(workspace, shown=[TODAY])
+    return clients
 
 
-def spoil(agency: Agency, status: str) -> None:
+def spoil(clients: Clients, status: str) -> None:
     """Let every stored event stand so, as an older version of the code would have left it."""
-    agency.sql(
+    clients.sql(
         "UPDATE webhook_events SET status = :status, metric = NULL, reason = 'Not understood.', "
         "idempotency_key = 'main ' || :status || ' ' || id",
         status=status,
@@ -30,7 +30,7 @@ def spoil(agency: Agency, status: str) -> None:
 
 
 @pytest.mark.parametrize("status", ["received", "set_aside"])
-def test_what_waits_or_was_set_aside_is_applied(stocked: Agency, status: str) -> None:
+def test_what_waits_or_was_set_aside_is_applied(stocked: Clients, status: str) -> None:
     stocked.ingest(lead(1, arrived_at=LATER), realtime=False)
     stocked.sql("UPDATE webhook_events SET status = :status, tries = 5", status=status)
     assert replay(stocked.inbox()) == ReplayReport(events=1, applied=1, left=0)
@@ -38,7 +38,7 @@ def test_what_waits_or_was_set_aside_is_applied(stocked: Agency, status: str) ->
     assert stocked.events("tries", "reason") == [(0, None)]
 
 
-def test_an_unmatched_event_stays_until_its_client_exists(stocked: Agency) -> None:
+def test_an_unmatched_event_stays_until_its_client_exists(stocked: Clients) -> None:
     stocked.ingest(lead(1, 103, LATER))
     assert replay(stocked.inbox()) == ReplayReport(events=1, applied=0, left=1)
     imported(stocked.engine, stocked.vault, record(103, "Newcomer"))
@@ -49,7 +49,7 @@ def test_an_unmatched_event_stays_until_its_client_exists(stocked: Agency) -> No
 
 @pytest.mark.parametrize("status", ["invalid", "ignored"])
 def test_what_was_not_understood_and_is_now_counts_from_now_on(
-    stocked: Agency, status: str
+    stocked: Clients, status: str
 ) -> None:
     stocked.ingest(email_sent(1, AS_OF - timedelta(days=1), LATER), realtime=False)
     spoil(stocked, status)
@@ -65,7 +65,7 @@ def test_what_was_not_understood_and_is_now_counts_from_now_on(
     assert stocked.number("emails_sent_mtd") == 100 * 18 + 1
 
 
-def test_what_still_is_not_understood_or_counted_stays_as_it_is(stocked: Agency) -> None:
+def test_what_still_is_not_understood_or_counted_stays_as_it_is(stocked: Clients) -> None:
     stocked.ingest(parsed(b"no event", LATER), OPENED)
     before = stocked.events("status", "reason", "idempotency_key")
     statuses = list(EventStatus)
@@ -73,7 +73,7 @@ def test_what_still_is_not_understood_or_counted_stays_as_it_is(stocked: Agency)
     assert stocked.events("status", "reason", "idempotency_key") == before
 
 
-def test_a_misdirected_event_is_not_counted_by_a_replay_either(stocked: Agency) -> None:
+def test_a_misdirected_event_is_not_counted_by_a_replay_either(stocked: Clients) -> None:
     stocked.ingest(lead(1, arrived_at=LATER, instance_url="https://emea.example"))
     assert replay(stocked.inbox()).applied == 0
     # Unless the addresses of the instances have been mended since.
@@ -82,7 +82,7 @@ def test_a_misdirected_event_is_not_counted_by_a_replay_either(stocked: Agency) 
     assert stocked.number("positive_replies_mtd") == MONTH_SO_FAR + 1
 
 
-def test_the_same_event_in_two_rows_counts_once_and_the_other_says_so(stocked: Agency) -> None:
+def test_the_same_event_in_two_rows_counts_once_and_the_other_says_so(stocked: Clients) -> None:
     stocked.ingest(lead(1, arrived_at=LATER), realtime=False)
     spoil(stocked, "invalid")
     (twin,) = stocked.ingest(lead(1, arrived_at=LATER))
@@ -95,7 +95,7 @@ def test_the_same_event_in_two_rows_counts_once_and_the_other_says_so(stocked: A
     assert stocked.number("positive_replies_mtd") == MONTH_SO_FAR + 1
 
 
-def test_two_twins_that_are_both_understood_only_now_count_once(stocked: Agency) -> None:
+def test_two_twins_that_are_both_understood_only_now_count_once(stocked: Clients) -> None:
     stocked.ingest(lead(1, arrived_at=LATER), realtime=False)
     spoil(stocked, "invalid")
     stocked.ingest(lead(1, arrived_at=LATER), realtime=False)
@@ -104,7 +104,7 @@ def test_two_twins_that_are_both_understood_only_now_count_once(stocked: Agency)
     assert stocked.number("positive_replies_mtd") == MONTH_SO_FAR + 1
 
 
-def test_a_replay_of_everything_changes_no_number_however_often(stocked: Agency) -> None:
+def test_a_replay_of_everything_changes_no_number_however_often(stocked: Clients) -> None:
     events = [lead(1, 101, LATER), lead(2, 102, LATER), email_sent(1, AS_OF, LATER), OPENED]
     stocked.ingest(*events, lead(9, 109, LATER))
     left_out = {"updated_at"}
@@ -125,7 +125,7 @@ def test_a_replay_of_everything_changes_no_number_however_often(stocked: Agency)
 
 
 def test_an_event_keeps_its_day_when_the_time_zone_of_the_business_changes(
-    stocked: Agency,
+    stocked: Clients,
 ) -> None:
     late = datetime(2026, 3, 18, 4, 30, tzinfo=UTC)
     stocked.ingest(lead(1, arrived_at=late), realtime=False)
@@ -138,7 +138,7 @@ def test_an_event_keeps_its_day_when_the_time_zone_of_the_business_changes(
 
 
 def test_only_the_clients_the_time_and_the_statuses_that_were_chosen_are_replayed(
-    stocked: Agency,
+    stocked: Clients,
 ) -> None:
     minute = timedelta(minutes=1)
     stocked.at = LATER + 5 * minute
@@ -154,14 +154,14 @@ def test_only_the_clients_the_time_and_the_statuses_that_were_chosen_are_replaye
     assert stocked.events("status") == ["set_aside", "applied", "applied"]
 
 
-def test_a_replay_that_fails_for_one_client_goes_on_with_the_others(stocked: Agency) -> None:
-    stocked.poison("harbor", most=3)
+def test_a_replay_that_fails_for_one_client_goes_on_with_the_others(stocked: Clients) -> None:
+    fail_rows_above(stocked.engine, "harbor", leads=3)
     stocked.ingest(lead(1, 101, LATER), lead(1, 102, LATER), realtime=False)
     assert replay(stocked.inbox()) == ReplayReport(events=2, applied=1, left=1)
     assert stocked.number("positive_replies_mtd", "quay") == MONTH_SO_FAR + 1
 
 
-def test_an_event_without_its_body_is_left_as_it_is(stocked: Agency) -> None:
+def test_an_event_without_its_body_is_left_as_it_is(stocked: Clients) -> None:
     stocked.ingest(lead(1, arrived_at=LATER), realtime=False)
     spoil(stocked, "invalid")
     stocked.sql("UPDATE webhook_events SET body = NULL")

@@ -32,7 +32,7 @@ from kpi_pipeline_tests.bison_sandbox.running import TODAY, Stage
 from kpi_pipeline_tests.conftest import NOW
 from kpi_pipeline_tests.db.stocked import imported, record
 from kpi_pipeline_tests.domain.bodies import lead
-from kpi_pipeline_tests.inbox.support import BROKEN_OFF, FULL_DISK, SHUT_DOWN, TIMED_OUT
+from kpi_pipeline_tests.inbox.support import FULL_DISK, SHUT_DOWN, TIMED_OUT, fail_first_write
 
 DATES = days_between(TODAY - timedelta(days=1), TODAY)
 LATER = NOW + timedelta(minutes=30)
@@ -188,8 +188,7 @@ def test_a_full_disk_or_a_lost_server_counts_as_no_try_of_an_event(
     slug = agency.keyed[0]
     agency.synced([TODAY], [slug])
     ingest(inbox_of(agency.app, realtime=False), [lead(1, agency.ids[slug], LATER)])
-    with agency.app.engine.begin() as connection:
-        connection.execute(text(BROKEN_OFF.format(workspace=slug, statement=problem)))
+    fail_first_write(agency.app.engine, slug, problem)
 
     failed = errors(agency.sync([TODAY], [slug]))
 
