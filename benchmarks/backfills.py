@@ -170,7 +170,7 @@ def _wrong_rows(play: Playground, days: int) -> int:
                 for it in clients
             },
             dates,
-            settings.timezone,
+            settings.day_zone,
             play.app.now(),
         )
     return sum(

@@ -36,7 +36,7 @@ def installation(
         os.environ |= {"KPI_ENV_FILE": "", "KPI_STATE_DIR": folder}
         settings = load_settings().model_copy(update={"web_port": 0})
         if grid_days is not None:
-            first = business_date(utc_now(), settings.timezone) - timedelta(days=grid_days)
+            first = business_date(utc_now(), settings.day_zone) - timedelta(days=grid_days)
             settings = settings.model_copy(update={"first_date": first})
         with playground(settings, sandbox, date(2020, 1, 1)) as play:
             stop_schedules(play.page)

@@ -10,6 +10,8 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Engine
 
 from kpi_pipeline.bison import BisonClient, BisonInstance, ClientOptions
+from kpi_pipeline.db.clock import DatabaseClock
+from kpi_pipeline.db.day_zone import ensure_day_zone
 from kpi_pipeline.db.engine import open_engine, require_reachable
 from kpi_pipeline.db.lease import MasterKeyLease
 from kpi_pipeline.db.migrate import require_current
@@ -25,8 +27,8 @@ from kpi_pipeline.settings import Settings
 
 # A call ends at its time-out at the latest; its slot must not expire before.
 _SLOT_MARGIN_SECONDS = 30.0
-# Where KPI_BISON_TIMEZONE is unset, the zones that may bound Email Bison's days, beside the
-# business's own.
+# Where KPI_BISON_TIMEZONE is unset, the zones that may bound Email Bison's days, beside
+# KPI_TIMEZONE.
 _CANDIDATE_ZONES = (ZoneInfo("UTC"), ZoneInfo("America/New_York"))
 
 
@@ -41,15 +43,20 @@ class AppContext:
 
     @property
     def timezone(self) -> ZoneInfo:
-        """The zone that bounds a business day."""
+        """The zone of every time that people set or read: schedules, deadlines, messages."""
         return self.settings.timezone
+
+    @property
+    def day_zone(self) -> ZoneInfo:
+        """The zone of Email Bison's days: every date is a day of it."""
+        return self.settings.day_zone
 
     def today(self) -> date:
         """The business date now."""
-        return business_date(self.now(), self.timezone)
+        return business_date(self.now(), self.day_zone)
 
     def bison_agrees_on(self, day: date) -> bool:
-        """Whether `day` is today for Email Bison, too: in its zone, or in all that it may have."""
+        """Whether `day` is today for Email Bison: in its zone, or in all that it may have."""
         known = self.settings.bison_timezone
         zones = (known,) if known else (*_CANDIDATE_ZONES, self.timezone)
         now = self.now()
@@ -105,12 +112,20 @@ class AppContext:
 
 @contextmanager
 def open_app(
-    settings: Settings, now: Callable[[], datetime] = utc_now, *, patient: bool = False
+    settings: Settings,
+    now: Callable[[], datetime] | None = None,
+    *,
+    patient: bool = False,
+    any_day_zone: bool = False,
 ) -> Iterator[AppContext]:
     """Connect to the KPI database of the settings; if `patient`, wait while it restarts.
 
+    `now` is the database's clock unless given. With `any_day_zone`, the stored dates may be days of
+    another zone than the configured one.
+
     Raises:
-        KpiError: if the settings have none, it is unreachable, or its tables are behind the code.
+        KpiError: if the settings have none, it is unreachable, its tables are behind the code, or
+            its dates are days of another zone.
     """
     if settings.database_url is None:
         raise KpiError(
@@ -123,7 +138,9 @@ def open_app(
             retry_on_disconnect(partial(require_current, engine))
         require_reachable(engine, "KPI_DATABASE_URL")
         require_current(engine)
+        if not any_day_zone:
+            ensure_day_zone(engine, settings)
         vault = open_vault(settings.secret_key, settings.state_dir)
-        yield AppContext(settings, engine, vault, now)
+        yield AppContext(settings, engine, vault, now or DatabaseClock(engine))
     finally:
         engine.dispose()

@@ -18,7 +18,8 @@ def build_definitions(settings: Settings, app: AppResource | None = None) -> dg.
 
     `app` is the resource that runs open; the default opens what the environment describes.
     """
-    grid = kpi_grid(settings, business_date(utc_now(), settings.timezone))
+    # Dagster loads this without a database, and bounds the grid's end by this machine's clock, too.
+    grid = kpi_grid(settings, business_date(utc_now(), settings.day_zone))
     automation = build_automation(settings)
     return dg.Definitions(
         assets=[client_registry, webhook_events, build_client_kpis(grid, settings)],

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from kpi_pipeline.alerts.message import Message
 from kpi_pipeline.db.metrics import MetricRow, read_metrics
 from kpi_pipeline.domain.calendar import day_start
-from kpi_pipeline.domain.formatting import listed, moment
+from kpi_pipeline.domain.formatting import listed, moment, whose_day
 
 # Projection of the month in percent of its target.
 _AHEAD = 110
@@ -39,10 +39,10 @@ def read_summary(connection: Connection, day: date) -> SummaryOfDay:
     return SummaryOfDay(day, read_metrics(connection, day), {it.workspace: it for it in before})
 
 
-def summary_text(summary: SummaryOfDay, timezone: ZoneInfo) -> Message:
-    """The summary as a message."""
+def summary_text(summary: SummaryOfDay, timezone: ZoneInfo, day_zone: ZoneInfo) -> Message:
+    """The summary as a message: its day is one of `day_zone`, its times are of `timezone`."""
     rows = summary.rows
-    stale = [row for row in rows if not _is_closed(row, summary.day, timezone)]
+    stale = [row for row in rows if not _is_closed(row, summary.day, day_zone)]
     groups: dict[str, list[MetricRow]] = {
         "Ahead": [],
         "On track": [],
@@ -59,7 +59,8 @@ def summary_text(summary: SummaryOfDay, timezone: ZoneInfo) -> Message:
         *(line for name, group in groups.items() for line in _group(name, group, summary)),
         *_stale(stale, timezone),
     ]
-    return Message(f"KPIs of {summary.day:%A, %d %B %Y}", "\n".join(lines), bad=None)
+    title = f"KPIs of {summary.day:%A, %d %B %Y}{whose_day(day_zone, timezone)}"
+    return Message(title, "\n".join(lines), bad=None)
 
 
 def replies_of_day(summary: SummaryOfDay, row: MetricRow) -> int | None:
@@ -81,9 +82,9 @@ def _group_of(row: MetricRow) -> str:
     return "On track" if percent >= _ON_TRACK else "Behind"
 
 
-def _is_closed(row: MetricRow, day: date, timezone: ZoneInfo) -> bool:
+def _is_closed(row: MetricRow, day: date, day_zone: ZoneInfo) -> bool:
     """Whether the row is computed from facts requested after the day was over."""
-    return row.as_of is not None and row.as_of >= day_start(day + timedelta(days=1), timezone)
+    return row.as_of is not None and row.as_of >= day_start(day + timedelta(days=1), day_zone)
 
 
 def _total(summary: SummaryOfDay) -> str:

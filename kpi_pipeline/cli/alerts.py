@@ -121,7 +121,7 @@ def print_summary(day: Day = None) -> None:
     """Print the daily summary of one date; without a date: yesterday's."""
     with opened_app() as app, app.engine.connect() as connection:
         shown = date_of(day) or app.today() - timedelta(days=1)
-        message = summary_text(read_summary(connection, shown), app.timezone)
+        message = summary_text(read_summary(connection, shown), app.timezone, app.day_zone)
     out.print(f"{message.title}\n{message.body}", markup=False, soft_wrap=True)
 
 

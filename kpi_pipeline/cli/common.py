@@ -37,15 +37,18 @@ _UNBOUNDED = 10_000
 
 
 @contextmanager
-def opened_app() -> Iterator[AppContext]:
+def opened_app(*, any_day_zone: bool = False) -> Iterator[AppContext]:
     """The configured installation, for a command that works without Dagster.
 
+    For `any_day_zone` see `open_app`.
+
     Raises:
-        KpiError: if a setting is wrong, or the KPI database is unreachable or behind the code.
+        KpiError: if a setting is wrong, the KPI database is unreachable or behind the code, or its
+            dates are days of another zone.
     """
     with (
         ready_databases(load_settings(), dagster_too=False) as settings,
-        open_app(settings) as app,
+        open_app(settings, any_day_zone=any_day_zone) as app,
     ):
         yield app
 

@@ -73,7 +73,7 @@ def run(
     require_free_port(settings.gateway_port, "KPI_GATEWAY_PORT")
     settings = settings.model_copy(update={"web_port": web_port})
     # The targets hold for all days that the demo fills.
-    today = business_date(utc_now(), settings.timezone)
+    today = business_date(utc_now(), settings.day_zone)
     targets_from = first_of_previous_month(today - timedelta(days=days))
     with playground(settings, _SANDBOX, targets_from, takes_webhooks=True, say=err.print) as play:
         _write_environment_file(play.app.settings)

@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
@@ -26,6 +26,7 @@ from kpi_pipeline.cli.common import (
 )
 from kpi_pipeline.db.clients import pick_clients
 from kpi_pipeline.db.metrics import MetricRow, read_metrics
+from kpi_pipeline.domain.formatting import whose_day
 
 
 class Format(StrEnum):
@@ -63,12 +64,13 @@ def run(
     """
     with opened_app() as app:
         shown = date_of(day) or app.today()
+        title = f"{shown}{whose_day(app.day_zone, app.timezone)}"
         with app.engine.connect() as connection:
             picked = [c.workspace for c in pick_clients(connection, workspace or [])] or None
             rows = read_metrics(connection, shown, picked)
     match form:
         case Format.TABLE:
-            _print_table(rows, shown)
+            _print_table(rows, title)
         case Format.JSON:
             json.dump([_plain(row) for row in rows], sys.stdout, indent=2, ensure_ascii=False)
             sys.stdout.write("\n")
@@ -77,11 +79,11 @@ def run(
             writer.writerow(field.name for field in fields(MetricRow))
             writer.writerows(_plain(row).values() for row in rows)
     with_row = sum(row.as_of is not None for row in rows)
-    err.print(f"{with_row} of {len(rows)} clients have a row on {shown}.")
+    err.print(f"{with_row} of {len(rows)} clients have a row on {title}.")
 
 
-def _print_table(rows: Sequence[MetricRow], shown: date) -> None:
-    table = Table(title=f"client_metrics of {shown}", title_justify="left")
+def _print_table(rows: Sequence[MetricRow], title: str) -> None:
+    table = Table(title=f"client_metrics of {title}", title_justify="left")
     for name, heading in _SHOWN.items():
         table.add_column(heading, justify="left" if name == "display_name" else "right")
     for row in rows:

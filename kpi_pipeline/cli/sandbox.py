@@ -82,7 +82,7 @@ def run(
             calls_per_second=calls_per_second,
             latency=latency,
             today=today.date() if today else None,
-            timezone=load_settings().timezone.key,
+            timezone=load_settings().day_zone.key,
             first_workspace_id=first_workspace_id,
             variants=variants_from_words(variant or []),
             faults=tuple(fault_from_words(text) for text in fault or []),

@@ -14,7 +14,7 @@ from kpi_pipeline.checks.freshness import Deadlines, FreshnessStatus, freshness_
 from kpi_pipeline.cli.common import cell, exit_unless, local_time, opened_app, out, print_whole
 from kpi_pipeline.db.check_results import StoredOutcome, read_outcomes
 from kpi_pipeline.db.sync_log import LastSync, SyncOfRun, last_syncs, read_history
-from kpi_pipeline.domain.formatting import counted, duration
+from kpi_pipeline.domain.formatting import counted, duration, whose_day
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.services.dagster_home import dagster_instance
 
@@ -48,6 +48,9 @@ def print_status(app: AppContext) -> bool:
     _print_clients(status, now, zone)
     _print_runs(status.runs, zone)
     _print_checks(status.checks, zone)
+    if app.day_zone.key != zone.key:
+        today = f"{app.today()}{whose_day(app.day_zone, zone)}"
+        out.print(f"Today is {today}; times are those of {zone.key}.", soft_wrap=True)
     for line in late:
         out.print(f"[red]✗[/red] {escape(line)}", soft_wrap=True)
     stale = sum(it.severity is not None for it in status.freshness)

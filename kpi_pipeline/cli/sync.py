@@ -13,6 +13,7 @@ from kpi_pipeline.db.clients import Client, active_clients, pick_clients
 from kpi_pipeline.db.metrics import read_metrics
 from kpi_pipeline.db.sync_log import read_entries
 from kpi_pipeline.domain.calendar import days_between, nightly_dates
+from kpi_pipeline.domain.formatting import whose_day
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.services.dagster_home import dagster_instance
 from kpi_pipeline.services.database import ready_databases
@@ -79,10 +80,11 @@ def _dates(app: AppContext, day: date | None) -> list[date]:
     from kpi_pipeline.orchestration.partitions import first_date
 
     today = app.today()
+    named = f"{today}{whose_day(app.day_zone, app.timezone)}"
     first = first_date(app.settings, today)
     if first > today:
         raise KpiError(
-            f"There are no dates to fill yet: KPI_FIRST_DATE is {first}, and today is {today}. "
+            f"There are no dates to fill yet: KPI_FIRST_DATE is {first}, and today is {named}. "
             "Set it to a date in the past."
         )
     if day is None:
@@ -90,7 +92,7 @@ def _dates(app: AppContext, day: date | None) -> list[date]:
         return days_between(max(start, first), end)
     if not first <= day <= today:
         raise KpiError(
-            f"{day} is outside the dates from {first} (KPI_FIRST_DATE) to today, {today}. Choose "
+            f"{day} is outside the dates from {first} (KPI_FIRST_DATE) to today, {named}. Choose "
             "one of those."
         )
     return [day]

@@ -19,6 +19,11 @@ def moment(instant: datetime, timezone: ZoneInfo) -> str:
     return f"{instant.astimezone(timezone):%a %d %b %Y, %H:%M %Z}"
 
 
+def whose_day(day_zone: ZoneInfo, timezone: ZoneInfo) -> str:
+    """What follows a date that stands among times of `timezone`: its own zone, if that differs."""
+    return "" if day_zone.key == timezone.key else f" (Email Bison's day, {day_zone.key})"
+
+
 def duration(passed: timedelta) -> str:
     """A duration in its two largest units; seconds are left out."""
     minutes = int(passed.total_seconds()) // 60

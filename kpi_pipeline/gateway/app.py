@@ -33,7 +33,7 @@ def create_app(
     `deadlines` are those of `GET /freshness`.
     """
     stored_only = replace(inbox, realtime=False)
-    health = Health(inbox.engine, inbox.timezone, inbox.now, deadlines or Deadlines())
+    health = Health(inbox.engine, inbox.day_zone, inbox.now, deadlines or Deadlines())
 
     def take(arrivals: Sequence[Arrival]) -> list[Receipt]:
         events = [
@@ -42,7 +42,7 @@ def create_app(
                 instance=it.instance,
                 source=EventSource.WEBHOOK,
                 arrived_at=it.at,
-                tz=inbox.timezone,
+                tz=inbox.day_zone,
             )
             for it in arrivals
         ]

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from kpi_pipeline.checks.freshness import Deadlines, freshness_statuses
+from kpi_pipeline.db.day_zone import require_day_zone
 from kpi_pipeline.db.migrate import require_current
 from kpi_pipeline.errors import KpiError
 
@@ -28,7 +29,7 @@ class Health:
     """The endpoints of one installation; `now` is the clock."""
 
     engine: Engine
-    timezone: ZoneInfo
+    day_zone: ZoneInfo
     now: Callable[[], datetime]
     deadlines: Deadlines
 
@@ -53,6 +54,8 @@ class Health:
     def _not_ready(self) -> str | None:
         try:
             require_current(self.engine)
+            with self.engine.connect() as connection:
+                require_day_zone(connection, self.day_zone)
         except KpiError as error:
             return str(error)
         except SQLAlchemyError:
@@ -61,7 +64,7 @@ class Health:
 
     def _fresh(self) -> Response:
         with self.engine.connect() as connection:
-            clients = freshness_statuses(connection, self.now(), self.timezone, self.deadlines)
+            clients = freshness_statuses(connection, self.now(), self.day_zone, self.deadlines)
         stale = [it.workspace for it in clients if it.severity is not None]
         known = [it.as_of for it in clients if it.as_of is not None]
         body = {

@@ -9,13 +9,15 @@ from datetime import datetime
 from typing import Any
 
 import uvicorn
+from sqlalchemy.exc import DBAPIError
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kpi_pipeline.checks.freshness import Deadlines
+from kpi_pipeline.db.clock import DatabaseClock
+from kpi_pipeline.db.day_zone import ensure_day_zone
 from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.urls import parse_url
-from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.gateway.app import create_app
 from kpi_pipeline.gateway.secrets import secrets_of_instances
@@ -34,15 +36,17 @@ def serve(
     host: str,
     port: int,
     on_listening: Callable[[str], None],
-    now: Callable[[], datetime] = utc_now,
+    now: Callable[[], datetime] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, and answer active requests before the end.
 
     The database may be unreachable: events are answered 503 until it is back. Port 0 takes any
-    free one. `on_listening` gets the URL of the webhooks, without a secret.
+    free one. `on_listening` gets the URL of the webhooks, without a secret. `now` is the database's
+    clock unless given.
 
     Raises:
-        KpiError: if no database or no secret is configured, or the port can't be opened.
+        KpiError: if no database or no secret is configured, the stored dates are days of another
+            zone, or the port can't be opened.
     """
     if settings.database_url is None:
         raise KpiError(
@@ -53,13 +57,16 @@ def serve(
     engine = open_engine(parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL"))
     inbox = Inbox(
         engine,
-        settings.timezone,
-        now,
+        settings.day_zone,
+        now or DatabaseClock(engine),
         {it.name: it.url for it in settings.bison_instances},
         settings.realtime,
     )
     config = configured(create_app(inbox, secrets, Deadlines.of(settings)))
     try:
+        # What an unreachable or outdated database means for events, `GET /readyz` says.
+        with suppress(DBAPIError):
+            ensure_day_zone(engine, settings)
         with _listener(host, port) as listener:
             shown = f"[{host}]" if ":" in host else host
             url = f"http://{shown}:{listener.getsockname()[1]}/webhooks/bison/…"

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from kpi_pipeline.domain.events.event import EventStatus
+from kpi_pipeline.errors import KpiError
 from kpi_pipeline.gateway.batches import Arrival, Batches, UnavailableError
 from kpi_pipeline.inbox.ingest import Inbox
 
@@ -58,6 +59,9 @@ class Webhooks:
             receipt = await self.batches.ingest(Arrival(instance, body, self.inbox.now()))
         except UnavailableError as reason:
             return _error(503, f"Try again later: {reason}.")
+        except KpiError:
+            _log.exception("An event of %s could not be stored", instance)
+            return _error(503, "Try again later: the gateway must be restarted; see its log.")
         except Exception:  # noqa: BLE001 - the caller gets a sentence, the log the details
             _log.exception("An event of %s could not be stored", instance)
             return _error(500, "The event could not be stored; the log of the gateway says why.")

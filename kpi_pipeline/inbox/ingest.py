@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from kpi_pipeline.db.day_zone import require_day_zone
 from kpi_pipeline.db.inbox import Owner, Receipt, find_owners, read_statuses, store_events
 from kpi_pipeline.db.locks import lock_clients
 from kpi_pipeline.db.overlay import in_backoff
@@ -31,11 +32,12 @@ _LOCK_NOT_AVAILABLE = "55P03"
 class Inbox:
     """What ingesting needs. `instance_urls` has the configured address of each instance.
 
-    With `realtime` off, events are only stored, and Dagster's sensor applies them.
+    Events are dated by the days of `day_zone`, which are Email Bison's. With `realtime` off, events
+    are only stored, and Dagster's sensor applies them.
     """
 
     engine: Engine
-    timezone: ZoneInfo
+    day_zone: ZoneInfo
     now: Callable[[], datetime]
     instance_urls: Mapping[str, str]
     realtime: bool = True
@@ -44,7 +46,7 @@ class Inbox:
 def inbox_of(app: "AppContext", *, realtime: bool) -> Inbox:
     """The inbox of an AppContext; without `realtime`, events are only stored, and applied later."""
     urls = {it.name: it.url for it in app.settings.bison_instances}
-    return Inbox(app.engine, app.timezone, app.now, urls, realtime=realtime)
+    return Inbox(app.engine, app.day_zone, app.now, urls, realtime=realtime)
 
 
 def ingest(inbox: Inbox, events: Sequence[Event]) -> list[Receipt]:
@@ -55,6 +57,7 @@ def ingest(inbox: Inbox, events: Sequence[Event]) -> list[Receipt]:
     applied later.
 
     Raises:
+        KpiError: if the stored dates are days of another zone by now; nothing is stored then.
         sqlalchemy.exc.SQLAlchemyError: if the database is unreachable; nothing is stored then.
     """
     checked = [of_its_instance(event, inbox.instance_urls) for event in events]
@@ -67,7 +70,7 @@ def ingest(inbox: Inbox, events: Sequence[Event]) -> list[Receipt]:
                 raise
             _log.warning("Events are stored and applied later: their client's lock is held.")
     with inbox.engine.begin() as connection:
-        return store_events(connection, _with_owners(connection, checked))
+        return _store(connection, inbox, _with_owners(connection, checked))
 
 
 def _store_and_apply(
@@ -85,11 +88,20 @@ def _store_and_apply(
     now = inbox.now()
     # After a failed try the next one waits, so many webhooks at once don't use up the five tries.
     counting -= in_backoff(connection, counting, now)
-    receipts = store_events(connection, owned)
-    apply_pending(connection, counting, inbox.timezone, now)
+    receipts = _store(connection, inbox, owned)
+    apply_pending(connection, counting, inbox.day_zone, now)
     pending = [it.event_id for it in receipts if it.status is EventStatus.RECEIVED]
     statuses = read_statuses(connection, pending)
     return [replace(it, status=statuses.get(it.event_id, it.status)) for it in receipts]
+
+
+def _store(
+    connection: Connection, inbox: Inbox, owned: Sequence[tuple[Event, Owner | None]]
+) -> list[Receipt]:
+    receipts = store_events(connection, owned)
+    # Checked afterwards: storing waits while the stored dates are moved to another zone.
+    require_day_zone(connection, inbox.day_zone)
+    return receipts
 
 
 def _with_owners(

@@ -92,7 +92,7 @@ def _ingest_batch(
             instance=owner,
             source=EventSource.FILE,
             arrived_at=arrived_at,
-            tz=inbox.timezone,
+            tz=inbox.day_zone,
         )
         readable.append((record, event))
     receipts = ingest(inbox, [event for _, event in readable])
@@ -111,7 +111,7 @@ def _instance_of(inbox: Inbox, record: _Record) -> str | None:
         instance="",
         source=EventSource.FILE,
         arrived_at=inbox.now(),
-        tz=inbox.timezone,
+        tz=inbox.day_zone,
     )
     named = instances_at(event.instance_url, inbox.instance_urls)
     return min(named) if len(named) == 1 else None

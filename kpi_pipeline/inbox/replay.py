@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from kpi_pipeline.db.day_zone import require_day_zone
 from kpi_pipeline.db.inbox import (
     StoredEvent,
     clients_that_wait,
@@ -49,7 +50,9 @@ def match_and_date(inbox: Inbox) -> int:
     Returns how many events that changed.
     """
     with inbox.engine.begin() as connection:
-        return match_events(connection) + date_events(connection, inbox.timezone)
+        changed = match_events(connection) + date_events(connection, inbox.day_zone)
+        require_day_zone(connection, inbox.day_zone)
+        return changed
 
 
 def replay(
@@ -75,13 +78,14 @@ def replay(
                 if event.status in _PARSED_AGAIN and event.body is not None:
                     _parse_again(connection, inbox, event)
             let_wait_again(connection, [it.id for it in part if it.metric is not None])
+            require_day_zone(connection, inbox.day_zone)
     ids = [event.id for event in chosen]
     with inbox.engine.begin() as connection:
         pending = clients_that_wait(connection, ids)
     for workspace in pending:
         with inbox.engine.begin() as connection:
             lock_client(connection, workspace)
-            apply_pending(connection, [workspace], inbox.timezone, inbox.now())
+            apply_pending(connection, [workspace], inbox.day_zone, inbox.now())
     with inbox.engine.begin() as connection:
         now = read_stored(connection, ids=ids)
     applied = sum(event.status is EventStatus.APPLIED for event in now)
@@ -111,7 +115,7 @@ def _parse_again(connection: Connection, inbox: Inbox, stored: StoredEvent) -> N
             instance=stored.instance,
             source=stored.source,
             arrived_at=stored.arrived_at,
-            tz=inbox.timezone,
+            tz=inbox.day_zone,
         ),
         inbox.instance_urls,
     )

@@ -34,7 +34,7 @@ def kpi_grid(settings: Settings, today: date) -> dg.MultiPartitionsDefinition:
     """Date × workspace, from the first date to today, which is a partition while it is open."""
     days = dg.DailyPartitionsDefinition(
         start_date=first_date(settings, today).isoformat(),
-        timezone=settings.timezone.key,
+        timezone=settings.day_zone.key,
         end_offset=1,
     )
     return dg.MultiPartitionsDefinition({DATE: days, WORKSPACE: workspace_partitions})

@@ -81,8 +81,8 @@ def playground(
                     InstanceSetting(_INSTANCE, address, SecretStr(setup["master_key"])),
                 ),
                 "bison_calls_per_second": sandbox_options["calls-per-second"],
-                # `kpi sandbox` bounds its days by the business's zone.
-                "bison_timezone": settings.timezone,
+                # `kpi sandbox` bounds its days by the same zone.
+                "bison_timezone": settings.day_zone,
                 "webhook_secret": {_INSTANCE: SecretStr(secrets.token_urlsafe(32))}
                 if takes_webhooks
                 else {},

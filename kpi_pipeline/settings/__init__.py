@@ -62,7 +62,8 @@ class Settings(BaseSettings):
     )
     timezone: Annotated[ZoneInfo, NoDecode] = Field(
         default=ZoneInfo("America/Chicago"),
-        description="Time zone that bounds a business day, as `Area/City`.",
+        description="Time zone of schedules, deadlines and all times that people read, as "
+        "`Area/City`.",
     )
     database_url: SecretStr | None = Field(
         default=None,
@@ -113,8 +114,8 @@ class Settings(BaseSettings):
     )
     bison_timezone: Annotated[ZoneInfo | None, NoDecode] = Field(
         default=None,
-        description="Time zone that bounds Email Bison's days, if you know it; unset: sending "
-        "plans are fetched only while it is the same date in UTC, US Eastern and KPI_TIMEZONE.",
+        description="Time zone of Email Bison's days, and so of every date; unset: KPI_TIMEZONE, "
+        "and sending plans are fetched only while it is the same date in UTC and US Eastern, too.",
     )
     series_max_days: int = Field(
         default=400, ge=61, description="How many days of the daily series one call covers at most."
@@ -202,6 +203,11 @@ class Settings(BaseSettings):
         description="Address of an external dead-man's switch (healthchecks.io and the like), "
         "pinged after each successful scheduled sync and check run; unset: none.",
     )
+
+    @property
+    def day_zone(self) -> ZoneInfo:
+        """The zone of Email Bison's days: every date is a day of it."""
+        return self.bison_timezone or self.timezone
 
     @property
     def drop_dir(self) -> Path:

@@ -45,7 +45,7 @@ def publish(engine: Engine, as_of: datetime, *workspaces: str) -> None:
 
 def summary_of(engine: Engine, day: date) -> tuple[str, list[str]]:
     with engine.connect() as connection:
-        message = summary_text(read_summary(connection, day), CHICAGO)
+        message = summary_text(read_summary(connection, day), CHICAGO, CHICAGO)
     assert message.bad is None
     return message.title, message.body.splitlines()
 
@@ -104,9 +104,21 @@ def test_a_day_is_closed_by_facts_requested_after_its_local_midnight(
             row if row.as_of is None else type(row)(**{**vars(row), "as_of": as_of})
             for row in summary.rows
         ]
-        text = summary_text(type(summary)(day, rows, summary.day_before), CHICAGO).body
+        text = summary_text(type(summary)(day, rows, summary.day_before), CHICAGO, CHICAGO).body
         assert f"Stale ({stale}): " in text
     assert f"- Ahead: as of {as_of.astimezone(CHICAGO):%a %d %b %Y, %H:%M %Z}" in text
+
+
+def test_a_day_is_one_of_email_bison_and_times_are_those_of_the_people(engine: Engine) -> None:
+    """Chicago's 17 March ends five hours later than that of UTC, by which Email Bison counts."""
+    day, utc = date(2026, 3, 17), ZoneInfo("UTC")
+    publish(engine, datetime(2026, 3, 18, 0, 30, tzinfo=UTC), "ahead")
+    publish(engine, datetime(2026, 3, 17, 23, 30, tzinfo=UTC), "behind")
+    with engine.connect() as connection:
+        message = summary_text(read_summary(connection, day), CHICAGO, utc)
+    assert message.title == "KPIs of Tuesday, 17 March 2026 (Email Bison's day, UTC)"
+    assert "Stale (2): " in message.body
+    assert "- Behind: as of Tue 17 Mar 2026, 18:30 CDT" in message.body
 
 
 def test_a_day_without_any_row_says_so_of_every_client(engine: Engine) -> None:
@@ -125,7 +137,7 @@ def test_the_best_of_many_clients_are_named_and_the_others_counted(
         summary = read_summary(connection, date(2026, 2, 28))
     (row,) = [it for it in summary.rows if it.workspace == "ahead"]
     many = [type(row)(**{**vars(row), "display_name": f"Client {it:03}"}) for it in range(500)]
-    lines = summary_text(type(summary)(summary.day, many, {}), CHICAGO).body.splitlines()
+    lines = summary_text(type(summary)(summary.day, many, {}), CHICAGO, CHICAGO).body.splitlines()
     assert lines[0] == "500 of 500 clients have numbers."
     assert "Ahead (500)" in lines
     assert "… and 460 more" in lines

@@ -28,7 +28,7 @@ def _stocked(database: URL, engine: Engine, vault: Vault, monkeypatch: pytest.Mo
 
 def test_it_prints_the_text_that_is_sent(kpi: Kpi, engine: Engine) -> None:
     with engine.connect() as connection:
-        sent = summary_text(read_summary(connection, DAY), CHICAGO)
+        sent = summary_text(read_summary(connection, DAY), CHICAGO, CHICAGO)
     printed = kpi("summary", "--date", "2026-03-17").answer()
     assert printed == f"{sent.title}\n{sent.body}\n"
     assert "- Acme [EU]: 100 emails, – replies, 3 leads; month 51 of 60" in printed

@@ -61,7 +61,7 @@ def kpi_specs(settings: Settings) -> list[dg.AssetSpec]:
             owners=OWNERS,
             description="Daily facts of each client: what Email Bison counted on each day. One "
             "call of the daily series returns all days that the numbers of the chosen dates are "
-            f"computed from. A day runs from midnight to midnight in {settings.timezone.key}.",
+            f"computed from. A day runs from midnight to midnight in {settings.day_zone.key}.",
             metadata=table_metadata(raw_bison_stats),
             freshness_policy=badge,
             skippable=True,

@@ -69,7 +69,7 @@ def _requests(
     The dates come from the tick, never from the clock: a tick made up late covers its own days.
     """
     tick = context.scheduled_execution_time
-    today = business_date(tick, settings.timezone)
+    today = business_date(tick, settings.day_zone)
     grid_start = first_date(settings, today)
     dates = [day for day in days_between(*dates_of(today)) if day >= grid_start]
     if not dates:

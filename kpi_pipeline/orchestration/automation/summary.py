@@ -49,7 +49,7 @@ def build_summary_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     def daily_summary(context: ScheduleEvaluationContext) -> RunRequest:
         # The date comes from the tick: one that is made up late reports its own yesterday.
         tick = context.scheduled_execution_time
-        yesterday = business_date(tick, settings.timezone) - timedelta(days=1)
+        yesterday = business_date(tick, settings.day_zone) - timedelta(days=1)
         return RunRequest(run_key=yesterday.isoformat(), tags={SUMMARY_OF: yesterday.isoformat()})
 
     return [daily_summary]
@@ -68,7 +68,7 @@ def send_summary(app: "AppContext", day: date) -> str:
     if not receivers:
         return "KPI_ALERT_URLS names no receivers; `kpi summary` prints the summary."
     with app.engine.connect() as connection:
-        message = summary_text(read_summary(connection, day), app.timezone)
+        message = summary_text(read_summary(connection, day), app.timezone, app.day_zone)
     missed = deliver(receivers, message, _PAUSES_SECONDS)
     if missed:
         raise KpiError(

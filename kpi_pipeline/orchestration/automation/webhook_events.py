@@ -156,7 +156,7 @@ def _apply_here(app: "AppContext", workspaces: Sequence[str]) -> None:
         return
     with app.engine.begin() as connection:
         lock_clients(connection, workspaces)
-        apply_pending(connection, workspaces, app.timezone, app.now())
+        apply_pending(connection, workspaces, app.day_zone, app.now())
 
 
 def _without_partition(workspaces: Sequence[str]) -> str | None:
