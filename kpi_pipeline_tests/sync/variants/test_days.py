@@ -7,11 +7,11 @@ import pytest
 
 from kpi_pipeline.db.tables import client_metrics, sending_plans
 from kpi_pipeline_tests.agency import Agency
-from kpi_pipeline_tests.sync.variants.scenes import (
+from kpi_pipeline_tests.sync.variants.cases import (
     DATES,
     assert_right,
+    right_rows,
     three_clients,
-    what_is_right,
 )
 
 _CHICAGO = ZoneInfo("America/Chicago")
@@ -27,12 +27,12 @@ _TODAY, _TOMORROW = "emails_scheduled_today", "emails_scheduled_tomorrow"
     ],
 )
 def test_a_day_without_a_plan_is_a_zero_in_either_form_of_the_answer(
-    first_night: Agency, empty_plan: str, day: int, without_plan: list[str]
+    before_any_sync: Agency, empty_plan: str, day: int, without_plan: list[str]
 ) -> None:
     now = datetime(2026, 3, day, 15, tzinfo=_CHICAGO)
-    agency = first_night.moved_to(now.astimezone(UTC))
+    agency = before_any_sync.moved_to(now.astimezone(UTC))
     clients, dates = three_clients(agency), [now.date()]
-    right = what_is_right(agency, dates, clients)
+    right = right_rows(agency, clients, dates)
     agency.bison.variants(empty_plan=empty_plan)
 
     agency.synced(dates, clients)
@@ -45,16 +45,16 @@ def test_a_day_without_a_plan_is_a_zero_in_either_form_of_the_answer(
 
 @pytest.mark.parametrize("day_zone", ["UTC", "America/New_York", "workspace"])
 def test_a_plan_of_an_evening_that_may_be_tomorrows_is_not_taken_for_todays(
-    first_night: Agency, day_zone: str
+    before_any_sync: Agency, day_zone: str
 ) -> None:
     evening = datetime(2026, 3, 18, 19, 30, tzinfo=_CHICAGO)
-    agency = first_night.moved_to(evening.astimezone(UTC)).with_settings(bison_timezone=None)
+    agency = before_any_sync.moved_to(evening.astimezone(UTC)).with_settings(bison_timezone=None)
     agency.bison.variants(day_zone=day_zone)
     clients = three_clients(agency)
 
     agency.synced(DATES, clients)
 
-    right = what_is_right(agency, DATES, clients)
+    right = right_rows(agency, clients)
     for row in right[client_metrics.name].values():
         row[_TODAY] = row[_TOMORROW] = None
     assert_right(agency, right, clients)

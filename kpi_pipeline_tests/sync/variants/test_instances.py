@@ -11,7 +11,7 @@ from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline_tests.agency import Agency, errors, of_clients, open_agency
 from kpi_pipeline_tests.bison_sandbox.running import Stage, bison_on, on_stage, options
 from kpi_pipeline_tests.conftest import instance_of
-from kpi_pipeline_tests.sync.variants.scenes import (
+from kpi_pipeline_tests.sync.variants.cases import (
     DATES,
     GIVE_A_KEY,
     GIVE_A_MASTER_KEY,
@@ -19,9 +19,9 @@ from kpi_pipeline_tests.sync.variants.scenes import (
     LATER,
     assert_no_secret,
     assert_right,
-    everything,
+    right_rows,
+    stored,
     three_clients,
-    what_is_right,
 )
 
 _FIRST_ID = 500
@@ -34,7 +34,7 @@ class Pair:
         self.main, self.second = main.moved_to(LATER), second.moved_to(LATER)
         self.instances = main.app.settings.bison_instances
         self.of_main, self.of_second = three_clients(main), three_clients(second)
-        self.before = everything(main)
+        self.before = stored(main)
 
     def swapped(self) -> tuple[InstanceSetting, InstanceSetting]:
         """The instances, each under the other's name."""
@@ -52,10 +52,10 @@ class Pair:
         return failed
 
     def assert_untouched(self, clients: Collection[str]) -> None:
-        assert of_clients(everything(self.main), clients) == of_clients(self.before, clients)
+        assert of_clients(stored(self.main), clients) == of_clients(self.before, clients)
 
     def assert_right(self, agency: Agency, clients: list[str]) -> None:
-        assert_right(agency, what_is_right(agency, DATES, clients), clients)
+        assert_right(agency, right_rows(agency, clients), clients)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from kpi_pipeline.db.tables import client_api_keys, clients
 from kpi_pipeline.sync.registry import RegistryReport, refresh_registry
 from kpi_pipeline_tests.agency import Agency
 from kpi_pipeline_tests.bison_sandbox.running import WORKSPACES
-from kpi_pipeline_tests.sync.variants.scenes import assert_no_secret
+from kpi_pipeline_tests.sync.variants.cases import assert_no_secret
 
 PAGING = ["page", "offer_cursor", "cursor", "whole", "changing"]
 # How many answers come before the last one of a list of 26.
@@ -17,8 +17,8 @@ BEFORE_THE_LAST = {"page": 1, "offer_cursor": 1, "cursor": 1, "whole": 0, "chang
 
 
 @pytest.fixture
-def agency(first_night: Agency) -> Agency:
-    return first_night
+def agency(before_any_sync: Agency) -> Agency:
+    return before_any_sync
 
 
 def renamed(agency: Agency) -> dict[str, str]:

@@ -1,0 +1,353 @@
+"""Failures of one client's calls, in syncs of all clients: every other client has the right rows.
+
+The cases are shared out over a few syncs, in each of which every case strikes a client of its own.
+"""
+
+from typing import Any
+
+import pytest
+
+from kpi_pipeline_tests.agency import PLANS, WHO_AM_I
+from kpi_pipeline_tests.bison_sandbox.running import Stage, bison_on, options
+from kpi_pipeline_tests.sync.variants.cases import (
+    GIVE_A_KEY,
+    IS_IT_UP,
+    NOT_BELIEVED,
+    SET_INACTIVE,
+    Case,
+    Scene,
+    StruckSync,
+    Switch,
+    delete_workspace,
+    edited_to_other_id,
+    fault,
+    import_key_again,
+    of_each,
+)
+from kpi_pipeline_tests.sync.variants.conftest import Installation
+
+_CORRECT_THE_CSV = "Correct the client's bison_workspace_id or its api_key in the CSV"
+_REPORT_IT = "The request does not fit this instance; report it"
+_RUN_LATER = "Run it again later, or lower KPI_BISON_CALLS_PER_SECOND"
+
+
+def _final(status: int, *said: str, **options: object) -> Case:
+    """A status that no other try would change."""
+    name = f"the series is answered with {status}"
+    seen = f"line-area-chart-stats answered {status}"
+    return Case(name, (fault("status", status=status, **options),), (seen, *said), struck=1)
+
+
+def _passing(status: int, in_what: str, *said: str, **options: object) -> Case:
+    """A status that may pass, and does not."""
+    name = f"the series is answered with {status} in {in_what}, again and again"
+    seen = f"answered {status}"
+    switch = fault("status", status=status, **options)
+    return Case(name, (switch,), (seen, "at try 2 of 2", *said), struck=2)
+
+
+STATUSES = (
+    _final(
+        400,
+        "(No emails scheduled for this period)",
+        _REPORT_IT,
+        message="No emails scheduled for this period",
+    ),
+    _final(401, "(Unauthenticated)", GIVE_A_KEY),
+    _final(403, "(This action is unauthorized.", GIVE_A_KEY),
+    _final(404, "(record_not_found)", SET_INACTIVE),
+    _final(422, "The given data was invalid.", _REPORT_IT),
+    _passing(408, "JSON", "(Request Timeout)", IS_IT_UP),
+    _passing(500, "JSON", "(Server Error)", IS_IT_UP),
+    _passing(502, "a page of HTML", IS_IT_UP, html=True),
+    _passing(503, "a page of HTML", IS_IT_UP, html=True),
+    _passing(503, "JSON", "(Service Unavailable)", IS_IT_UP),
+    Case(
+        "the series is answered with 503 once",
+        (fault("status", status=503, html=True, times=1),),
+        struck=1,
+    ),
+    _passing(429, "JSON", "(Too Many Attempts)", _RUN_LATER, retry_after=1),
+)
+
+
+def _answered(name: str, kind: str, *said: str, **options: object) -> Case:
+    """An answer is an answer: it is asked for once."""
+    return Case(name, (fault(kind, **options),), (*said, NOT_BELIEVED), struck=1)
+
+
+BODIES = (
+    _answered(
+        "a failure comes with status 200",
+        "success_false",
+        "answered with a failure: Try later",
+        value=False,
+        message="Try later.",
+    ),
+    _answered(
+        "a failure comes with status 200, its false a text",
+        "success_false",
+        "answered with a failure: Something went wrong",
+        value="false",
+    ),
+    _answered("the body is empty", "empty", "answered with an empty body"),
+    _answered("200 comes with a page of HTML", "html", "something other than JSON"),
+    _answered("the JSON is cut in half", "cut", "something other than JSON"),
+    Case("the answer comes late, but in time", (fault("slow", seconds=0.3),), struck=1),
+    Case("the connection breaks half-way once", (fault("reset", times=1),), struck=1),
+)
+
+# Lines in the vendor's order, "Sent" the third of them, and a point in the middle of the period.
+_SENT = "/data/2"
+_POINT = f"{_SENT}/dates/30"
+
+
+def _edited(name: str, seen: str, pointer: str, **change: object) -> Case:
+    said = (seen, NOT_BELIEVED)
+    return Case(name, (fault("edit", pointer=pointer, **change),), said, struck=1)
+
+
+def _no_count(what: str, value: object) -> Case:
+    seen = "another shape (data.2.dates.30.1: it is no count)"
+    return _edited(f"a count is {what}", seen, f"{_POINT}/1", value=value)
+
+
+COUNTS = (
+    _no_count("negative", -1),
+    _no_count("negative, as a text", "-1"),
+    _no_count("a fraction", 12.5),
+    _no_count("a whole number with a point", 12.0),
+    _no_count("null", None),
+    _no_count("a word", "many"),
+    _no_count("true", True),
+)
+
+SHAPES = (
+    _edited(
+        "a day lies before the period",
+        "answered with 2026-01-31 under 'Replied', outside 2026-02-01 to 2026-03-18",
+        "/data/0/dates/0/0",
+        value="2026-01-31",
+    ),
+    _edited(
+        "a day is written in another way",
+        "(data.2.dates.30.0: it is no day of the form YYYY-MM-DD)",
+        f"{_POINT}/0",
+        value="03/03/2026",
+    ),
+    _edited("a day comes twice", "a day repeated under 'Sent'", _POINT, repeat=True),
+    _edited(
+        "one label leaves out a day",
+        "answered with 2026-03-03 under some of the seven labels only",
+        _POINT,
+        remove=True,
+    ),
+    _edited("one label is not there", "answered without 'Sent'", _SENT, remove=True),
+    _edited("one label comes twice", "answered with 'Sent' twice", _SENT, repeat=True),
+    _edited("a line has no points", "(data.2.dates: ", f"{_SENT}/dates", remove=True),
+    _edited("the data is null", "another shape (data: ", "/data", value=None),
+    _edited("the data is an empty object", "another shape (data: ", "/data", value={}),
+    _edited("the data is an empty list", "answered without 'Bounced', ", "/data", value=[]),
+)
+
+
+def edited_to_own_id(path: str, pointer: str) -> Switch:
+    """The victim's workspace id is in an answer as a text."""
+    return lambda scene: fault("edit", path, pointer=pointer, value=str(scene.own_id))(scene)
+
+
+def key_of_another(scene: Scene) -> None:
+    """The victim's listed API key is one of another workspace."""
+    body = {"workspace_id": scene.own_id, "to": scene.other_id}
+    scene.bison.http.post("/sandbox/keys/move", json=body).raise_for_status()
+
+
+def _plan(
+    name: str,
+    seen: str,
+    kind: str,
+    *,
+    next_step: str = NOT_BELIEVED,
+    struck: int = 1,
+    **options: object,
+) -> Case:
+    return Case(
+        name,
+        (fault(kind, PLANS, **options),),
+        (f"sending-schedules {seen}", next_step),
+        struck=struck,
+    )
+
+
+def _planned(what: str, **change: Any) -> Case:
+    seen = "answered in another shape (data.0.emails_being_sent: "
+    return _plan(
+        f"a plan's emails are {what}", seen, "edit", pointer="/data/0/emails_being_sent", **change
+    )
+
+
+def _user(name: str, switch: Switch, *said: str, struck: int = 1) -> Case:
+    seen = (f"{WHO_AM_I} {said[0]}", *said[1:]) if said else ()
+    return Case(name, (import_key_again, switch), seen, struck=struck)
+
+
+PLAN_CALLS = (
+    _planned("missing", remove=True),
+    _planned("negative", value=-5),
+    _planned("null", value=None),
+    _plan(
+        "tomorrow's plan alone cannot be believed",
+        "answered in another shape (data: ",
+        "edit",
+        after=1,
+        pointer="/data",
+        value="none",
+    ),
+    _plan("the plan is a failure with status 200", "answered with a failure: ", "success_false"),
+    _plan("the plan is empty", "answered with an empty body", "empty"),
+    _plan(
+        "the plan is refused for another reason than that there is none",
+        "answered 400 (The campaign is locked)",
+        "status",
+        next_step=_REPORT_IT,
+        status=400,
+        message="The campaign is locked.",
+    ),
+    _plan(
+        "tomorrow's plan alone is not answered",
+        "answered 500 (Server Error) at try 2 of 2",
+        "status",
+        next_step=IS_IT_UP,
+        struck=2,
+        after=1,
+        status=500,
+    ),
+    Case(
+        "tomorrow's plan is answered at the second try",
+        (fault("reset", PLANS, after=1, times=1),),
+        struck=1,
+    ),
+)
+
+KEY_CHECKS = (
+    _user(
+        "a new key shows another workspace",
+        edited_to_other_id(WHO_AM_I, "/data/team/id"),
+        "shows that the key belongs to workspace {other}",
+        "not to {own}",
+        _CORRECT_THE_CSV,
+    ),
+    _user(
+        "a new key shows no workspace",
+        fault("edit", WHO_AM_I, pointer="/data/team", remove=True),
+        "answered in another shape (data.team: Field required)",
+        NOT_BELIEVED,
+    ),
+    _user(
+        "a new key shows its workspace with the id as a text",
+        edited_to_own_id(WHO_AM_I, "/data/team/id"),
+    ),
+    _user(
+        "whose a new key is, is a failure with status 200",
+        fault("success_false", WHO_AM_I, value="false"),
+        "answered with a failure: ",
+        NOT_BELIEVED,
+    ),
+    _user(
+        "whose a new key is, is a page of HTML",
+        fault("html", WHO_AM_I),
+        "answered with something other than JSON",
+        NOT_BELIEVED,
+    ),
+    _user(
+        "a new key is forbidden", fault("status", WHO_AM_I, status=403), "answered 403 ", GIVE_A_KEY
+    ),
+    _user(
+        "a new key's workspace is gone",
+        fault("status", WHO_AM_I, status=404),
+        "answered 404 ",
+        SET_INACTIVE,
+    ),
+    _user(
+        "whose a new key is, is not answered",
+        fault("status", WHO_AM_I, status=503, html=True),
+        "answered 503 at try 2 of 2",
+        IS_IT_UP,
+        struck=2,
+    ),
+    _user(
+        "whose a new key is, is answered at the second try",
+        fault("status", WHO_AM_I, status=503, times=1),
+    ),
+    Case(
+        "a new key was copied from another workspace",
+        (import_key_again, key_of_another),
+        (
+            f"{WHO_AM_I} shows that the key belongs to workspace {{other}} (",
+            "), not to {own}",
+            _CORRECT_THE_CSV,
+        ),
+    ),
+    Case(
+        "the workspace of a client with a key was deleted",
+        (delete_workspace,),
+        ("answered 404 (record_not_found)", SET_INACTIVE),
+    ),
+)
+
+CASES = (*STATUSES, *BODIES, *COUNTS, *SHAPES, *PLAN_CALLS, *KEY_CHECKS)
+# At most in one sync: fewer than there are clients.
+MOST = 20
+Syncs = dict[str, StruckSync]
+
+
+def syncs_over(installation: Installation, stage: Stage, moment: str) -> Syncs:
+    """Syncs of all clients over the rows of that moment, by the names of their cases."""
+    cases = [case for case in CASES if case.error or moment == "synced"]
+    syncs: Syncs = {}
+    for start in range(0, len(cases), MOST):
+        with bison_on(stage, options()) as bison:
+            agency = installation.later(moment, bison)
+            other, *victims = agency.keyed
+            struck = dict(zip(victims, cases[start : start + MOST], strict=False))
+            sync = StruckSync(agency, struck, other, agency.workspaces)
+            syncs |= {case.name: sync for case in struck.values()}
+    return syncs
+
+
+@pytest.fixture(scope="module")
+def syncs(installation: Installation, stage: Stage) -> Syncs:
+    """Of all CASES, an hour after a sync."""
+    return syncs_over(installation, stage, "synced")
+
+
+@pytest.fixture(scope="module")
+def first_syncs(installation: Installation, stage: Stage) -> Syncs:
+    """Of the CASES that fail, before any sync."""
+    return syncs_over(installation, stage, "imported")
+
+
+@of_each(CASES)
+def test_a_client_keeps_its_rows_or_has_the_right_ones(case: Case, syncs: Syncs) -> None:
+    syncs[case.name].assert_holds(case)
+    assert all(syncs[case.name].rows_of(case).values())
+
+
+def test_every_other_client_of_these_syncs_has_the_right_rows(syncs: Syncs) -> None:
+    for sync in set(syncs.values()):
+        sync.assert_others_are_right()
+
+
+@of_each(case for case in CASES if case.error)
+@pytest.mark.long
+def test_a_failure_in_a_clients_first_sync_leaves_no_row_and_no_zero(
+    case: Case, first_syncs: Syncs
+) -> None:
+    first_syncs[case.name].assert_holds(case)
+    assert not any(first_syncs[case.name].rows_of(case).values())
+
+
+@pytest.mark.long
+def test_every_other_client_of_these_first_syncs_has_the_right_rows(first_syncs: Syncs) -> None:
+    for sync in set(first_syncs.values()):
+        sync.assert_others_are_right()
