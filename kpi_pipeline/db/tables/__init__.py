@@ -26,10 +26,10 @@ from kpi_pipeline.db.tables.numbers import (
 )
 
 __all__ = [
-    "backfill_fetch_leases",
     "alert_mutes",
     "alert_receivers",
     "alert_state",
+    "backfill_fetch_leases",
     "bison_call_slots",
     "bison_master_key_leases",
     "bison_pacing",

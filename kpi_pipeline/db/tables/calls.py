@@ -29,6 +29,15 @@ bison_master_key_leases = Table(
     moment("expires_at"),
 )
 
+# The run that fetches a client's facts for a backfill.
+backfill_fetch_leases = Table(
+    "backfill_fetch_leases",
+    metadata,
+    Column("workspace", Text, primary_key=True),
+    Column("holder", Uuid, nullable=False),
+    moment("expires_at"),
+)
+
 # Undocumented members in Email Bison's answers.
 bison_unknown_fields = Table(
     "bison_unknown_fields",

@@ -50,18 +50,25 @@ webhook_events = Table(
         "status NOT IN ('received', 'applied') OR (workspace IS NOT NULL AND metric IS NOT NULL)",
         name="counted_has_a_client",
     ),
+    # Of the events of a day, only those after its facts are read, and none of their wide rows.
     Index(
         "ix_webhook_events_counted",
         "workspace",
         "business_date",
         text("coalesce(happened_at, arrived_at)"),
-        postgresql_include=["metric"],
+        postgresql_include=["metric", "happened_at", "arrived_at"],
         postgresql_where=text("status = 'applied'"),
     ),
+    # The sensor asks for these every few seconds.
     Index(
-        "ix_webhook_events_waiting",
+        "ix_webhook_events_pending",
         "workspace",
         postgresql_where=text("status = 'received'"),
+    ),
+    Index(
+        "ix_webhook_events_undated",
+        "workspace",
+        postgresql_where=text("business_date IS NULL"),
     ),
     Index(
         "ix_webhook_events_unmatched",
@@ -70,10 +77,28 @@ webhook_events = Table(
         postgresql_where=text("status = 'unmatched'"),
     ),
     Index(
-        "ix_webhook_events_troubled",
-        "arrived_at",
-        postgresql_where=text("status IN ('set_aside', 'invalid')"),
+        "ix_webhook_events_applied_at",
+        "applied_at",
+        postgresql_where=text("status = 'applied'"),
     ),
-    Index("ix_webhook_events_arrived_at", "arrived_at"),
-    Index("ix_webhook_events_applied_at", "applied_at"),
+    # The checks ask for these every quarter of an hour.
+    Index(
+        "ix_webhook_events_problems",
+        "status",
+        "arrived_at",
+        postgresql_where=text("status IN ('set_aside', 'invalid', 'unmatched')"),
+    ),
+    Index(
+        "ix_webhook_events_leads",
+        "business_date",
+        "workspace",
+        postgresql_include=["status"],
+        postgresql_where=text("metric = 'interested'"),
+    ),
+    Index(
+        "ix_webhook_events_webhooks",
+        "instance",
+        "arrived_at",
+        postgresql_where=text("source = 'webhook'"),
+    ),
 )
