@@ -39,7 +39,7 @@ from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, receiving
 from kpi_pipeline_tests.bison_sandbox.running import Stage, bison_on, options
 from kpi_pipeline_tests.conftest import instance_of
 from kpi_pipeline_tests.databases import another_database
-from kpi_pipeline_tests.gateway.in_process import serving
+from kpi_pipeline_tests.gateway.support import serving
 from kpi_pipeline_tests.orchestration.installation import instance_in_files
 from kpi_pipeline_tests.orchestration.ticks import leave_tick
 

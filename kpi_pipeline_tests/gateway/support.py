@@ -1,129 +1,40 @@
-"""A gateway as a real process on a database of its own, and what a test sees of both."""
+"""Gateways, in a thread of the test or as a process, on a database with five clients."""
 
 import itertools
 import json
+import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine, text
+from starlette.applications import Starlette
 
 from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.vault import Vault, new_secret_key
-from kpi_pipeline_tests.cli.running import address, calm_zone, days_ago
+from kpi_pipeline.gateway.app import create_app
+from kpi_pipeline.gateway.server import configured
+from kpi_pipeline.inbox.ingest import Inbox
+from kpi_pipeline.services.processes import Child, answers, free_port
+from kpi_pipeline_tests.cli.running import address, calm_zone, days_ago, wait_until
 from kpi_pipeline_tests.db.stocked import imported, record, stock_facts
 from kpi_pipeline_tests.domain.bodies import content
-from kpi_pipeline_tests.webhooks.sending import Gateway, gateways
 
-CLIENTS = 5
 FIRST_ID = 101
-_INSTANCES = "main https://mail.example, emea https://emea.example"
-# No two events of a session tell of the same lead, unless a test wants it.
+WORKSPACES = [f"client-{number}" for number in range(5)]
+# No two events of a session name the same lead, unless a test wants it.
 _leads = itertools.count(1)
-
-
-def stocked_clients(engine: Engine) -> list[str]:
-    """Clients of the workspaces 101 and on, with facts of every day up to yesterday."""
-    vault = Vault(SecretStr(new_secret_key()))
-    records = [record(FIRST_ID + n, f"Client {n}") for n in range(CLIENTS)]
-    workspaces = imported(engine, vault, *records)
-    with engine.begin() as connection:
-        for workspace in workspaces:
-            first = days_ago(1).replace(day=1) - timedelta(days=31)
-            as_of = datetime.now(UTC) - timedelta(hours=1)
-            stock_facts(connection, workspace, first, days_ago(1), as_of=as_of)
-    return workspaces
-
-
-def point_to(url: URL, patch: pytest.MonkeyPatch) -> None:
-    """Have the gateways that are started from now on work on that database."""
-    patch.setenv("KPI_ENV_FILE", "")
-    patch.setenv("KPI_DATABASE_URL", address(url))
-    patch.setenv("KPI_BISON_INSTANCES", _INSTANCES)
-    patch.setenv("KPI_TIMEZONE", calm_zone().key)
-
-
-@dataclass
-class Running:
-    """A gateway that runs, its database, and a client that talks to it.
-
-    `other_secret` is that of the instance `emea`, whose workspaces nobody has imported.
-    """
-
-    gateway: Gateway
-    engine: Engine
-    http: httpx.Client
-    workspaces: Sequence[str]
-    other_secret: str
-
-    def post(self, told: bytes | Mapping[str, Any], secret: str | None = None) -> httpx.Response:
-        """Send a body as Email Bison does."""
-        path = f"/webhooks/bison/{secret or self.gateway.secret}"
-        return self.http.post(path, content=told if isinstance(told, bytes) else encoded(told))
-
-    def stored(self, body: bytes) -> list[dict[str, Any]]:
-        """The rows of the inbox that hold this very body."""
-        return self.rows("SELECT * FROM webhook_events WHERE body = :body", body=body)
-
-    def count(self) -> int:
-        """How many events are stored."""
-        (row,) = self.rows("SELECT count(*) AS n FROM webhook_events")
-        return int(row["n"])
-
-    def positive_today(self) -> dict[str, int]:
-        """The positive replies of today, by client."""
-        rows = self.rows(
-            "SELECT workspace, positive_replies_today AS n FROM client_metrics "
-            "WHERE metric_date = :today",
-            today=today(),
-        )
-        return {row["workspace"]: row["n"] for row in rows}
-
-    def rows(self, statement: str, **values: object) -> list[dict[str, Any]]:
-        """What the database answers."""
-        with self.engine.connect() as connection:
-            return [dict(row) for row in connection.execute(text(statement), values).mappings()]
-
-    def log(self) -> str:
-        """All that the process printed."""
-        assert self.gateway.child is not None
-        return self.gateway.child.log.read_text(errors="replace")
-
-
-@contextmanager
-def running(url: URL, folder: Path) -> Iterator[Running]:
-    """A gateway that is ready, on a database with the KPI tables and no client yet."""
-    other = secrets.token_urlsafe(32)
-    with pytest.MonkeyPatch.context() as patch:
-        point_to(url, patch)
-        patch.setenv("KPI_WEBHOOK_SECRET_EMEA", other)
-        engine = open_engine(url)
-        try:
-            workspaces = stocked_clients(engine)
-            with (
-                gateways(folder, 1) as [gateway],
-                httpx.Client(base_url=base(gateway), timeout=90, trust_env=False) as http,
-            ):
-                yield Running(gateway, engine, http, workspaces, other)
-        finally:
-            engine.dispose()
-
-
-def base(gateway: Gateway) -> str:
-    """The address of a gateway, without a path."""
-    return f"http://127.0.0.1:{gateway.port}"
-
-
-def today() -> date:
-    """The business date of the gateways."""
-    return days_ago(0)
 
 
 def lead(workspace_id: int = FIRST_ID, **envelope: object) -> dict[str, Any]:
@@ -132,6 +43,145 @@ def lead(workspace_id: int = FIRST_ID, **envelope: object) -> dict[str, Any]:
     return content("LEAD_INTERESTED", data, workspace_id, **envelope)
 
 
-def encoded(told: Mapping[str, Any]) -> bytes:
-    """As it comes over the wire."""
-    return json.dumps(told).encode()
+def encoded(event: Mapping[str, Any]) -> bytes:
+    """The event as it is sent."""
+    return json.dumps(event).encode()
+
+
+def stock_clients(engine: Engine) -> None:
+    """Import clients of the workspaces 101 and on, with facts of every day up to yesterday."""
+    records = [record(FIRST_ID + n, f"Client {n}") for n in range(len(WORKSPACES))]
+    assert imported(engine, Vault(SecretStr(new_secret_key())), *records) == WORKSPACES
+    first = days_ago(1).replace(day=1) - timedelta(days=31)
+    as_of = datetime.now(UTC) - timedelta(hours=1)
+    with engine.begin() as connection:
+        for workspace in WORKSPACES:
+            stock_facts(connection, workspace, first, days_ago(1), as_of=as_of)
+
+
+@dataclass
+class Gateway:
+    """A gateway in a thread, its secrets by instance, and a client that talks to it."""
+
+    engine: Engine
+    http: httpx.Client
+    secrets: Mapping[str, str]
+
+    @property
+    def path(self) -> str:
+        """Where the webhooks of the instance `main` go."""
+        return f"/webhooks/bison/{self.secrets['main']}"
+
+    def post(self, event: bytes | Mapping[str, Any], secret: str | None = None) -> httpx.Response:
+        """Send an event as Email Bison does."""
+        path = f"/webhooks/bison/{secret}" if secret else self.path
+        return self.http.post(path, content=event if isinstance(event, bytes) else encoded(event))
+
+    def rows(self, statement: str, **values: object) -> list[dict[str, Any]]:
+        with self.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(text(statement), values).mappings()]
+
+    def stored(self, body: bytes) -> list[dict[str, Any]]:
+        """The rows of the inbox that hold this very body."""
+        return self.rows("SELECT * FROM webhook_events WHERE body = :body", body=body)
+
+    def count(self) -> int:
+        """How many events are stored."""
+        return len(self.rows("SELECT id FROM webhook_events"))
+
+    def positive_today(self) -> dict[str, int]:
+        """The positive replies of today, by client."""
+        statement = (
+            "SELECT workspace, positive_replies_today AS n FROM client_metrics "
+            "WHERE metric_date = :today"
+        )
+        return {row["workspace"]: row["n"] for row in self.rows(statement, today=days_ago(0))}
+
+
+@contextmanager
+def in_thread(database: URL, *, realtime: bool = True) -> Iterator[Gateway]:
+    """A gateway of two instances, `main` with the clients and `emea` without any."""
+    with ExitStack() as stack:
+        engine = open_engine(database)
+        stack.callback(engine.dispose)
+        stock_clients(engine)
+        inbox = Inbox(engine, calm_zone(), lambda: datetime.now(UTC), {}, realtime=realtime)
+        made = {name: secrets.token_urlsafe(32) for name in ("main", "emea")}
+        app = create_app(inbox, {name: SecretStr(secret) for name, secret in made.items()})
+        yield Gateway(engine, stack.enter_context(serving(app)), made)
+
+
+@contextmanager
+def serving(app: Starlette) -> Iterator[httpx.Client]:
+    """Serve a gateway as its command does, in a thread; a client that talks to it."""
+    server = uvicorn.Server(configured(app))
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            wait_until(lambda: server.started, "the start of the gateway")
+            base = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            with httpx.Client(base_url=base, timeout=90, trust_env=False) as http:
+                yield http
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@dataclass
+class GatewayProcess:
+    """`kpi gateway` on a port of its own, which may be killed and started again."""
+
+    folder: Path
+    secret: str = field(default_factory=secrets.token_urlsafe)
+    port: int = field(default_factory=free_port)
+    child: Child = field(init=False)
+
+    @property
+    def base(self) -> str:
+        """Its address, without a path."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Where Email Bison's webhooks go."""
+        return f"{self.base}/webhooks/bison/{self.secret}"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "kpi_pipeline.cli.main", "gateway"]
+        environment = dict(os.environ) | {"KPI_WEBHOOK_SECRET_MAIN": self.secret}
+        log = self.folder / f"gateway-{self.port}.log"
+        self.child = Child("The gateway", [*command, "--port", str(self.port)], environment, log)
+
+    def wait_until_ready(self) -> None:
+        self.child.wait_until(lambda: answers(f"{self.base}/readyz"), seconds=60)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        os.kill(self.child.pid, 9)
+        self.child.stop()
+
+    def log(self) -> str:
+        """The output of the process."""
+        return self.child.log.read_text(errors="replace")
+
+
+def point_to(database: URL, patch: pytest.MonkeyPatch) -> None:
+    """Have the gateways that are started from now on work on that database."""
+    patch.setenv("KPI_DATABASE_URL", address(database))
+    patch.setenv("KPI_BISON_INSTANCES", "main https://mail.example, emea https://emea.example")
+    patch.setenv("KPI_TIMEZONE", calm_zone().key)
+
+
+@contextmanager
+def gateway_processes(folder: Path, count: int) -> Iterator[list[GatewayProcess]]:
+    """Gateways of one instance `main`, ready; the environment names their database."""
+    secret = secrets.token_urlsafe(32)
+    gateways = [GatewayProcess(folder, secret) for _ in range(count)]
+    with ExitStack() as stack:
+        for gateway in gateways:
+            gateway.start()
+            stack.callback(lambda it: it.child.stop(), gateway)
+        for gateway in gateways:
+            gateway.wait_until_ready()
+        yield gateways

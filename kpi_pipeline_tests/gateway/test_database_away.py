@@ -1,6 +1,5 @@
 """The gateway survives an outage of PostgreSQL, and acknowledges nothing that is not stored."""
 
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,15 +9,18 @@ from sqlalchemy import text
 
 from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.migrate import upgrade
-from kpi_pipeline.services.processes import answers, free_port
+from kpi_pipeline.services.processes import answers
 from kpi_pipeline_tests.cli.running import wait_until
-from kpi_pipeline_tests.gateway.support import base, encoded, lead, point_to, stocked_clients
+from kpi_pipeline_tests.gateway.support import (
+    GatewayProcess,
+    encoded,
+    lead,
+    point_to,
+    stock_clients,
+)
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
-from kpi_pipeline_tests.webhooks.sending import Gateway
 
 pytestmark = pytest.mark.server
-
-_SECRET = secrets.token_urlsafe(32)
 
 
 @pytest.fixture
@@ -30,24 +32,24 @@ def server() -> Iterator[RestartableServer]:
 @pytest.fixture
 def gateway(
     server: RestartableServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Gateway]:
+) -> Iterator[GatewayProcess]:
     """A gateway that is started while the database is down."""
     point_to(server.url, monkeypatch)
     server.stop()
-    gateway = Gateway(free_port(), _SECRET, tmp_path)
+    gateway = GatewayProcess(tmp_path)
     gateway.start()
     try:
-        wait_until(lambda: answers(f"{base(gateway)}/healthz"), "the start of the gateway")
+        wait_until(lambda: answers(f"{gateway.base}/healthz"), "the start of the gateway")
         yield gateway
     finally:
-        gateway.stop()
+        gateway.child.stop()
 
 
-def post(gateway: Gateway, body: bytes) -> httpx.Response:
+def post(gateway: GatewayProcess, body: bytes) -> httpx.Response:
     return httpx.post(gateway.url, content=body, timeout=30)
 
 
-def require_unavailable(gateway: Gateway, reason: str) -> None:
+def require_unavailable(gateway: GatewayProcess, reason: str) -> None:
     """A delivery is answered 503, for a reason that reveals nothing of the server."""
     answer = post(gateway, encoded(lead()))
     assert answer.status_code == 503
@@ -55,10 +57,10 @@ def require_unavailable(gateway: Gateway, reason: str) -> None:
     assert answer.json() == {
         "error": "Try again later: the database cannot be reached, or is not upgraded."
     }
-    ready = httpx.get(f"{base(gateway)}/readyz", timeout=30)
+    ready = httpx.get(f"{gateway.base}/readyz", timeout=30)
     assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
     assert reason in ready.json()["error"]
-    assert answers(f"{base(gateway)}/healthz")
+    assert answers(f"{gateway.base}/healthz")
 
 
 def bodies(server: RestartableServer) -> list[bytes]:
@@ -72,7 +74,7 @@ def bodies(server: RestartableServer) -> list[bytes]:
 
 @pytest.mark.long
 def test_nothing_is_acknowledged_until_the_database_is_up_and_current(
-    gateway: Gateway, server: RestartableServer
+    gateway: GatewayProcess, server: RestartableServer
 ) -> None:
     # It started without a database.
     require_unavailable(gateway, "cannot be reached")
@@ -81,11 +83,11 @@ def test_nothing_is_acknowledged_until_the_database_is_up_and_current(
     require_unavailable(gateway, "Run `kpi db upgrade`")
     engine = open_engine(server.url)
     upgrade(engine)
-    stocked_clients(engine)
+    stock_clients(engine)
     engine.dispose()
     first, second = encoded(lead()), encoded(lead())
     assert post(gateway, first).json()["status"] == "applied"
-    assert answers(f"{base(gateway)}/readyz")
+    assert answers(f"{gateway.base}/readyz")
 
     server.stop()
     require_unavailable(gateway, "cannot be reached")
@@ -93,8 +95,7 @@ def test_nothing_is_acknowledged_until_the_database_is_up_and_current(
 
     assert post(gateway, second).json()["status"] == "applied"
     assert bodies(server) == [first, second]
-    assert gateway.child is not None
-    log = gateway.child.log.read_text()
+    log = gateway.log()
     assert "the database is unreachable" in log
-    assert _SECRET not in log
+    assert gateway.secret not in log
     assert "Traceback" not in log

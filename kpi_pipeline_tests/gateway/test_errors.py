@@ -3,19 +3,22 @@
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import URL, text
 
 from kpi_pipeline.gateway import app
-from kpi_pipeline_tests.gateway.in_process import Gateway, in_process
-from kpi_pipeline_tests.gateway.support import encoded, lead
-
-pytestmark = pytest.mark.server
+from kpi_pipeline_tests.gateway.support import Gateway, encoded, in_thread, lead
 
 
 @pytest.fixture
-def gateway(engine: Engine) -> Iterator[Gateway]:
-    with in_process(engine) as gateway:
+def gateway(database: URL) -> Iterator[Gateway]:
+    with in_thread(database) as gateway:
         yield gateway
+
+
+def stored(gateway: Gateway) -> list[tuple[bytes, str]]:
+    """Body and status of each event, in the order of arrival."""
+    rows = gateway.rows("SELECT body, status FROM webhook_events ORDER BY id")
+    return [(bytes(row["body"]), row["status"]) for row in rows]
 
 
 def test_an_event_whose_numbers_cannot_be_computed_is_stored_and_acknowledged(
@@ -29,13 +32,13 @@ def test_an_event_whose_numbers_cannot_be_computed_is_stored_and_acknowledged(
     answer = gateway.post(body)
 
     assert (answer.status_code, answer.json()["status"]) == (200, "received")
-    assert gateway.stored() == [(body, "received")]
+    assert stored(gateway) == [(body, "received")]
     assert "left to Dagster's sensor" in caplog.text
     with gateway.engine.begin() as connection:
         connection.execute(text("ALTER TABLE elsewhere RENAME TO raw_bison_stats"))
     # The next event of the client brings it along.
     assert gateway.post(encoded(lead())).json()["status"] == "applied"
-    assert [status for _, status in gateway.stored()] == ["applied", "applied"]
+    assert [status for _, status in stored(gateway)] == ["applied", "applied"]
 
 
 def test_an_internal_error_is_one_sentence_for_the_sender_and_details_for_the_log(
@@ -52,19 +55,19 @@ def test_an_internal_error_is_one_sentence_for_the_sender_and_details_for_the_lo
         "error": "The event could not be stored; the log of the gateway says why."
     }
     assert "RuntimeError: a slip of the pen" in caplog.text
-    assert gateway.secret not in caplog.text
+    assert gateway.secrets["main"] not in caplog.text
     assert body.decode() not in caplog.text
     # And then it goes on.
     monkeypatch.undo()
     assert gateway.post(body).json()["status"] == "applied"
 
 
-def test_while_realtime_is_off_events_are_stored_and_left_to_the_sensor(engine: Engine) -> None:
+def test_while_realtime_is_off_events_are_stored_and_left_to_the_sensor(database: URL) -> None:
     body = encoded(lead())
-    with in_process(engine, realtime=False) as gateway:
+    with in_thread(database, realtime=False) as gateway:
         answer = gateway.post(body)
         assert (answer.status_code, answer.json()["status"]) == (200, "received")
-        assert gateway.stored() == [(body, "received")]
+        assert stored(gateway) == [(body, "received")]
 
 
 def test_readyz_reveals_nothing_of_the_database_server(gateway: Gateway) -> None:

@@ -7,16 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from select import select
+from typing import Any
 
 import pytest
 from sqlalchemy import URL
 
-from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.locks import lock_client
 from kpi_pipeline.gateway import server, webhooks
 from kpi_pipeline_tests.databases import another_database
-from kpi_pipeline_tests.gateway.in_process import Gateway, in_process
-from kpi_pipeline_tests.gateway.support import encoded, lead
+from kpi_pipeline_tests.gateway.support import Gateway, encoded, in_thread, lead
 
 pytestmark = pytest.mark.waits
 
@@ -30,12 +29,21 @@ def hurried(postgres: URL) -> Iterator[Gateway]:
     with pytest.MonkeyPatch.context() as patch, another_database(postgres) as url:
         patch.setattr(server, "HEAD_SECONDS", TIME_LIMIT)
         patch.setattr(webhooks, "BODY_SECONDS", TIME_LIMIT)
-        engine = open_engine(url)
-        try:
-            with in_process(engine) as gateway:
-                yield gateway
-        finally:
-            engine.dispose()
+        with in_thread(url) as gateway:
+            yield gateway
+
+
+def opened_with(gateway: Gateway, beginning: str) -> socket.socket:
+    """A connection on which so much was sent."""
+    port = gateway.http.base_url.port
+    assert port is not None
+    opened = socket.create_connection(("127.0.0.1", port), timeout=60)
+    opened.sendall(beginning.encode())
+    return opened
+
+
+def stored(gateway: Gateway) -> list[dict[str, Any]]:
+    return gateway.rows("SELECT body, status FROM webhook_events ORDER BY id")
 
 
 def head(gateway: Gateway) -> str:
@@ -52,19 +60,19 @@ def received_until_closed(opened: socket.socket) -> bytes:
 
 
 def test_a_body_that_stops_half_way_is_rejected_and_not_stored(hurried: Gateway) -> None:
-    before = hurried.stored()
-    with closing(hurried.open(head(hurried) + '{"event": ')) as opened:
+    before = stored(hurried)
+    with closing(opened_with(hurried, head(hurried) + '{"event": ')) as opened:
         answer = received_until_closed(opened)
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"did not arrive within 0.9 seconds" in answer
     assert b"connection: close" in answer.lower()
-    assert hurried.stored() == before
+    assert stored(hurried) == before
 
 
 def answer_to_a_trickle(gateway: Gateway) -> bytes:
     """The answer to a sender of one byte now and then."""
     while True:
-        with closing(gateway.open(head(gateway))) as opened:
+        with closing(opened_with(gateway, head(gateway))) as opened:
             try:
                 while not select([opened], [], [], TIME_LIMIT / 5)[0]:
                     opened.sendall(b"x")
@@ -75,33 +83,35 @@ def answer_to_a_trickle(gateway: Gateway) -> bytes:
 
 
 def test_a_body_that_trickles_in_is_rejected(hurried: Gateway) -> None:
-    before = hurried.stored()
+    before = stored(hurried)
     assert answer_to_a_trickle(hurried).startswith(b"HTTP/1.1 408 ")
-    assert hurried.stored() == before
+    assert stored(hurried) == before
 
 
 def test_fifty_senders_of_half_a_head_are_cut_off_while_others_are_answered(
     hurried: Gateway,
 ) -> None:
-    before = len(hurried.stored())
+    before = len(stored(hurried))
     with ExitStack() as stack, ThreadPoolExecutor(50) as threads:
-        slow = [stack.enter_context(closing(hurried.open(head(hurried)[:40]))) for _ in range(50)]
+        slow = [opened_with(hurried, head(hurried)[:40]) for _ in range(50)]
+        for opened in slow:
+            stack.enter_context(closing(opened))
         ends = [threads.submit(received_until_closed, it) for it in slow]
         answers = [hurried.post(encoded(lead())) for _ in range(20)]
         assert [answer.status_code for answer in answers] == [200] * 20
         # Not a word was answered to those that sent nothing whole.
         assert {end.result() for end in ends} == {b""}
-    assert len(hurried.stored()) == before + 20
+    assert len(stored(hurried)) == before + 20
 
 
 @pytest.mark.parametrize("beginning", ["", "POST /"], ids=["nothing", "a few bytes"])
 def test_a_connection_without_a_whole_request_is_closed(hurried: Gateway, beginning: str) -> None:
-    with closing(hurried.open(beginning)) as opened:
+    with closing(opened_with(hurried, beginning)) as opened:
         assert received_until_closed(opened) == b""
 
 
 def test_a_slow_second_request_on_a_kept_connection_is_cut_off(hurried: Gateway) -> None:
-    with closing(HTTPConnection("127.0.0.1", hurried.port, timeout=60)) as kept:
+    with closing(HTTPConnection(hurried.http.base_url.netloc.decode(), timeout=60)) as kept:
         kept.request("POST", hurried.path, encoded(lead()))
         answer = kept.getresponse()
         assert (answer.status, answer.will_close) == (200, False)
@@ -111,7 +121,7 @@ def test_a_slow_second_request_on_a_kept_connection_is_cut_off(hurried: Gateway)
 
 
 def test_a_kept_connection_may_idle_between_two_deliveries(hurried: Gateway) -> None:
-    with closing(HTTPConnection("127.0.0.1", hurried.port, timeout=60)) as kept:
+    with closing(HTTPConnection(hurried.http.base_url.netloc.decode(), timeout=60)) as kept:
         for rest in (2.5 * TIME_LIMIT, 0):
             kept.request("POST", hurried.path, encoded(lead()))
             answer = kept.getresponse()
@@ -131,11 +141,11 @@ def test_a_sender_that_waits_for_its_answer_is_not_cut_off(hurried: Gateway) -> 
 
 
 def test_no_log_shows_what_senders_send(hurried: Gateway, caplog: pytest.LogCaptureFixture) -> None:
-    with closing(hurried.open(f"NONSENSE {hurried.path}\r\n\r\n")) as opened:
+    with closing(opened_with(hurried, f"NONSENSE {hurried.path}\r\n\r\n")) as opened:
         assert received_until_closed(opened).startswith(b"HTTP/1.1 400 ")
-    with closing(hurried.open(head(hurried) + "{")):
+    with closing(opened_with(hurried, head(hurried) + "{")):
         # Gone before the body was whole.
         pass
     assert hurried.post(encoded(lead())).status_code == 200
-    assert hurried.secret not in caplog.text
+    assert hurried.secrets["main"] not in caplog.text
     assert "Traceback" not in caplog.text

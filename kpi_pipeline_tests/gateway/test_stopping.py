@@ -4,49 +4,41 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import psutil
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, Engine, select, text
 
-from kpi_pipeline_tests.cli.running import ended, kpi_in_a_process, wait_until
-from kpi_pipeline_tests.databases import another_database
+from kpi_pipeline.db.tables import client_metrics
+from kpi_pipeline_tests.cli.running import days_ago, ended, kpi_in_a_process, wait_until
 from kpi_pipeline_tests.gateway.support import (
     FIRST_ID,
-    Running,
+    WORKSPACES,
+    GatewayProcess,
     encoded,
     lead,
     point_to,
-    running,
 )
 
 pytestmark = pytest.mark.server
 
 
-@pytest.fixture
-def stoppable(postgres: URL, tmp_path: Path) -> Iterator[Running]:
-    """A gateway of the test's own."""
-    with another_database(postgres) as url, running(url, tmp_path) as gateway:
-        yield gateway
-
-
 @pytest.mark.long
-def test_sigterm_under_load_loses_no_event_that_was_acknowledged(stoppable: Running) -> None:
+def test_sigterm_under_load_loses_no_event_that_was_acknowledged(
+    process: GatewayProcess, engine: Engine
+) -> None:
     acknowledged: list[bytes] = []
     over = threading.Event()
-    assert stoppable.gateway.child is not None
-    process = psutil.Process(stoppable.gateway.child.pid)
+    stopped = psutil.Process(process.child.pid)
 
     def send(_: int) -> None:
         with httpx.Client(timeout=60, trust_env=False) as http:
             while not over.is_set():
                 body = encoded(lead(FIRST_ID))
                 try:
-                    answer = http.post(stoppable.gateway.url, content=body)
+                    answer = http.post(process.url, content=body)
                 except httpx.TransportError:
                     return
                 assert answer.status_code in (200, 503), answer.text
@@ -56,16 +48,23 @@ def test_sigterm_under_load_loses_no_event_that_was_acknowledged(stoppable: Runn
     with ThreadPoolExecutor(30) as threads:
         senders = [threads.submit(send, number) for number in range(30)]
         wait_until(lambda: len(acknowledged) > 100, "some load")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        stopped.send_signal(signal.SIGTERM)
+        assert stopped.wait(20) == 0
         over.set()
         for sender in senders:
             sender.result()
-    stored = stoppable.rows("SELECT body, status FROM webhook_events")
-    assert {row["status"] for row in stored} == {"applied"}
-    assert set(acknowledged) <= {bytes(row["body"]) for row in stored}
-    assert stoppable.positive_today()[stoppable.workspaces[0]] == len(stored)
-    assert "Traceback" not in stoppable.log()
+    with engine.connect() as connection:
+        stored = connection.execute(text("SELECT body, status FROM webhook_events")).all()
+        counted = connection.scalar(
+            select(client_metrics.c.positive_replies_today).where(
+                client_metrics.c.workspace == WORKSPACES[0],
+                client_metrics.c.metric_date == days_ago(0),
+            )
+        )
+    assert {row.status for row in stored} == {"applied"}
+    assert set(acknowledged) <= {bytes(row.body) for row in stored}
+    assert counted == len(stored)
+    assert "Traceback" not in process.log()
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
@@ -89,16 +88,15 @@ def test_it_prints_its_url_without_the_secret_and_exits_with_code_0(
 
 
 @pytest.mark.long
-def test_a_body_that_never_ends_does_not_delay_the_stop(stoppable: Running) -> None:
-    head = f"POST /webhooks/bison/{stoppable.gateway.secret} HTTP/1.1\r\nHost: x\r\n"
-    with socket.create_connection(("127.0.0.1", stoppable.gateway.port), timeout=20) as opened:
+def test_a_body_that_never_ends_does_not_delay_the_stop(process: GatewayProcess) -> None:
+    head = f"POST /webhooks/bison/{process.secret} HTTP/1.1\r\nHost: x\r\n"
+    with socket.create_connection(("127.0.0.1", process.port), timeout=20) as opened:
         opened.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
         # Behind it, so it was seen by now.
-        stoppable.post(lead())
-        assert stoppable.gateway.child is not None
-        process = psutil.Process(stoppable.gateway.child.pid)
-        process.send_signal(signal.SIGTERM)
+        httpx.post(process.url, content=encoded(lead()), timeout=90)
+        stopped = psutil.Process(process.child.pid)
+        stopped.send_signal(signal.SIGTERM)
         # Sooner than its body would have been given up.
         assert opened.recv(1_000).startswith(b"HTTP/1.1 503 ")
-        assert process.wait(20) == 0
-    assert "Traceback" not in stoppable.log()
+        assert stopped.wait(20) == 0
+    assert "Traceback" not in process.log()

@@ -1,27 +1,93 @@
 """Ten thousand events through two gateways, while syncs run over the very same leads."""
 
+import asyncio
+import json
 import random
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import URL, text
 
 from kpi_pipeline.domain.clock import utc_now
-from kpi_pipeline_tests.agency import Agency, Rows, differences
+from kpi_pipeline_tests.agency import Agency, Rows, agency_on, differences
 from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.expected import expected_rows
-from kpi_pipeline_tests.webhooks.sending import Gateway, Lead, Ledger, gateways, send
+from kpi_pipeline_tests.gateway.support import GatewayProcess, gateway_processes
 
 pytestmark = pytest.mark.long
 
 LEADS, DUPLICATES = 7_000, 3_000
 ROUNDS, WAVES = 2, 4
-_REST_SECONDS, _LOOK_EVERY_SECONDS = 5.0, 1.0
+_REST_SECONDS, _COMPARE_EVERY_SECONDS = 5.0, 1.0
+
+
+@pytest.fixture
+def agency(database: URL, bison: Bison, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agency]:
+    """The agency on the tests' own server."""
+    with agency_on(database, bison, monkeypatch) as agency:
+        yield agency
+
+
+@dataclass
+class Lead:
+    """A lead that was marked: the body of its event, and when it was first acknowledged."""
+
+    workspace: str
+    marked_at: datetime
+    body: Mapping[str, Any]
+    acknowledged_at: datetime | None = None
+
+    def content(self, chance: random.Random) -> bytes:
+        """Its body as it is sent once: in either casing."""
+        event = dict(self.body["event"])
+        event["type"] = chance.choice([str.lower, str.upper])(event["type"])
+        return json.dumps({**self.body, "event": event}).encode()
+
+
+@dataclass
+class Ledger:
+    """All leads that were marked, which another thread reads, too."""
+
+    leads: list[Lead] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, leads: Sequence[Lead]) -> None:
+        """Leads that were just marked."""
+        with self.lock:
+            self.leads.extend(leads)
+
+    def snapshot(self) -> list[tuple[str, datetime, datetime | None]]:
+        """Client, moment of marking and of the first acknowledgement, of each."""
+        with self.lock:
+            return [(lead.workspace, lead.marked_at, lead.acknowledged_at) for lead in self.leads]
+
+
+def send(gateways: Sequence[GatewayProcess], leads: Sequence[Lead], chance: random.Random) -> None:
+    """Send the events to any of the gateways, many at once; each is answered with 200."""
+
+    async def all_of_them() -> None:
+        places = asyncio.Semaphore(40)
+        async with httpx.AsyncClient(timeout=120, trust_env=False) as client:
+
+            async def one(lead: Lead, url: str, content: bytes) -> None:
+                async with places:
+                    answer = await client.post(url, content=content)
+                assert answer.status_code == 200, answer.text
+                lead.acknowledged_at = lead.acknowledged_at or utc_now()
+
+            await asyncio.gather(
+                *(one(it, chance.choice(gateways).url, it.content(chance)) for it in leads)
+            )
+
+    asyncio.run(all_of_them())
 
 
 class Syncs:
@@ -31,7 +97,7 @@ class Syncs:
         self.agency = agency
         self.periods: list[tuple[datetime, datetime]] = []
         self._over = threading.Event()
-        self._trouble: list[BaseException] = []
+        self._errors: list[BaseException] = []
 
     def once(self) -> None:
         """One sync."""
@@ -51,14 +117,14 @@ class Syncs:
         finally:
             self._over.set()
             thread.join()
-        assert self._trouble == []
+        assert self._errors == []
 
     def _run(self) -> None:
         try:
             while not self._over.wait(_REST_SECONDS):
                 self.once()
         except BaseException as error:  # noqa: BLE001 - raised in the test's own thread
-            self._trouble.append(error)
+            self._errors.append(error)
 
     def end_of(self, as_of: datetime) -> datetime:
         """When the sync was over that asked for facts at this moment."""
@@ -67,28 +133,30 @@ class Syncs:
 
 
 class Observer:
-    """Looks at today's rows while all goes on, and holds each to what can be true of it."""
+    """Compares today's rows, while all goes on, with what can be true of them."""
 
     def __init__(self, agency: Agency, syncs: Syncs, ledger: Ledger) -> None:
         self._agency, self._syncs, self._ledger = agency, syncs, ledger
         self._base = {workspace: replies for workspace, replies, _ in self._read()}
-        self.looks = 0
+        self.comparisons = 0
         self.wrong: list[str] = []
 
-    def look(self) -> None:
-        """Compare each client's number with the leads that were marked and taken in by now."""
-        before = Counter(name for name, _, taken_at in self._ledger.snapshot() if taken_at)
+    def compare(self) -> None:
+        """Compare each client's number with the leads that were marked and acknowledged by now."""
+        before = Counter(
+            name for name, _, acknowledged_at in self._ledger.snapshot() if acknowledged_at
+        )
         rows = self._read()
         leads: dict[str, list[tuple[datetime, datetime | None]]] = defaultdict(list)
-        for name, marked_at, taken_at in self._ledger.snapshot():
-            leads[name].append((marked_at, taken_at))
-        self.looks += 1
+        for name, marked_at, acknowledged_at in self._ledger.snapshot():
+            leads[name].append((marked_at, acknowledged_at))
+        self.comparisons += 1
         for workspace, replies, as_of in rows:
             fetched = self._syncs.end_of(as_of)
             # Held by the facts, and arrived after they were asked for: counted twice till the next.
             under_way = sum(
-                marked_at <= fetched and (taken_at is None or taken_at > as_of)
-                for marked_at, taken_at in leads[workspace]
+                marked_at <= fetched and (acknowledged_at is None or acknowledged_at > as_of)
+                for marked_at, acknowledged_at in leads[workspace]
             )
             more = replies - self._base[workspace]
             least, most = before[workspace], len(leads[workspace]) + under_way
@@ -106,15 +174,15 @@ class Observer:
 
 
 @contextmanager
-def looking(observer: Observer) -> Iterator[None]:
-    """Look once a second, while the block lasts."""
+def observing(observer: Observer) -> Iterator[None]:
+    """Compare once a second, while the block lasts."""
     over = threading.Event()
 
-    def look() -> None:
-        while not over.wait(_LOOK_EVERY_SECONDS):
-            observer.look()
+    def compare() -> None:
+        while not over.wait(_COMPARE_EVERY_SECONDS):
+            observer.compare()
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=compare)
     thread.start()
     try:
         yield
@@ -123,13 +191,13 @@ def looking(observer: Observer) -> Iterator[None]:
         thread.join()
 
 
-def mark(bison: Bison, agency: Agency, leads: int, chance: random.Random) -> list[Lead]:
+def mark(agency: Agency, leads: int, chance: random.Random) -> list[Lead]:
     """Mark leads of clients by chance; nothing is sent."""
     counts = Counter(chance.choices(agency.workspaces, k=leads))
-    rows = {int(row["bison_workspace_id"]): row for row in bison.clients()}
+    rows = {int(row["bison_workspace_id"]): row for row in agency.bison.clients()}
     marked: list[Lead] = []
     for workspace, count in counts.items():
-        bodies = bison.mark(rows[agency.ids[workspace]], leads=count, deliver=False)
+        bodies = agency.bison.mark(rows[agency.ids[workspace]], leads=count, deliver=False)
         now = utc_now()
         marked += [Lead(workspace, now, body) for body in bodies]
     return marked
@@ -156,10 +224,10 @@ def truth(agency: Agency) -> Rows:
 
 
 def pour(
-    bison: Bison, agency: Agency, running: Sequence[Gateway], ledger: Ledger, chance: random.Random
+    agency: Agency, running: Sequence[GatewayProcess], ledger: Ledger, chance: random.Random
 ) -> int:
     """Mark a wave of leads, and send them with some that were sent before; how many were sent."""
-    new = mark(bison, agency, LEADS // (ROUNDS * WAVES), chance)
+    new = mark(agency, LEADS // (ROUNDS * WAVES), chance)
     ledger.add(new)
     again = chance.choices(ledger.leads, k=DUPLICATES // (ROUNDS * WAVES))
     wave = [*new, *again]
@@ -170,7 +238,7 @@ def pour(
 
 @pytest.mark.timeout(1_200)
 def test_ten_thousand_events_count_once_each_whatever_syncs_run_between_them(
-    agency: Agency, bison: Bison, tmp_path: Path
+    agency: Agency, tmp_path: Path
 ) -> None:
     chance = random.Random(10_000)
     syncs = Syncs(agency)
@@ -178,17 +246,17 @@ def test_ten_thousand_events_count_once_each_whatever_syncs_run_between_them(
     ledger = Ledger()
     observer = Observer(agency, syncs, ledger)
     sent = 0
-    with gateways(tmp_path, 2) as running:
+    with gateway_processes(tmp_path, 2) as running:
         for _ in range(ROUNDS):
-            with syncs.running(), looking(observer):
+            with syncs.running(), observing(observer):
                 for _ in range(WAVES):
-                    sent += pour(bison, agency, running, ledger, chance)
+                    sent += pour(agency, running, ledger, chance)
             # A quiet moment, and the sync that follows it.
             syncs.once()
             assert differences(agency.rows(), truth(agency)) == []
 
     assert observer.wrong == []
-    assert observer.looks > 5
+    assert observer.comparisons > 5
     assert len(syncs.periods) > 2 * ROUNDS
     with agency.app.engine.connect() as connection:
         counted = connection.execute(

@@ -12,8 +12,8 @@ from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.migrate import upgrade
 from kpi_pipeline_tests.agency import Agency, agency_on
 from kpi_pipeline_tests.bison_sandbox.running import Bison
+from kpi_pipeline_tests.gateway.support import GatewayProcess, gateway_processes
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
-from kpi_pipeline_tests.webhooks.sending import Gateway, gateways
 
 pytestmark = pytest.mark.long
 
@@ -49,7 +49,9 @@ def positive_replies(agency: Agency) -> dict[str, int]:
     }
 
 
-def kill_at_random(gateway: Gateway, server: RestartableServer, chance: random.Random) -> None:
+def kill_at_random(
+    gateway: GatewayProcess, server: RestartableServer, chance: random.Random
+) -> None:
     """Kill the one and the other in turns, and start them again."""
     for _ in range(KILLS):
         time.sleep(chance.uniform(0.3, 1.0))
@@ -75,7 +77,7 @@ def test_killed_gateways_and_databases_lose_no_event_and_count_none_twice(
     )
     rows = bison.with_key()[:10]
     slugs = {number: slug for slug, number in agency.ids.items()}
-    with gateways(tmp_path, 1) as [gateway]:
+    with gateway_processes(tmp_path, 1) as [gateway]:
         bison.parent_hook(gateway.url)
         for row in rows:
             bison.hook(row, gateway.url)
@@ -86,10 +88,10 @@ def test_killed_gateways_and_databases_lose_no_event_and_count_none_twice(
         while pending := bison.pending_deliveries():
             assert time.monotonic() < deadline, pending
             time.sleep(0.5)
-        told = bison.deliveries()
+        log = bison.deliveries()
 
-    assert told["given_up"] == 0
-    retried = [each for each in told["deliveries"] if each["tries"] > 1]
+    assert log["given_up"] == 0
+    retried = [each for each in log["deliveries"] if each["tries"] > 1]
     assert len(retried) > 20, "too little was killed in mid-delivery"
     with agency.app.engine.connect() as connection:
         counted = connection.execute(
