@@ -25,6 +25,7 @@ class Check(StrEnum):
     FRESHNESS = "freshness"
     COMPLETE = "complete"
     PLAUSIBLE = "plausible"
+    ROWS_MATCH_INPUTS = "rows_match_inputs"
     AUTOMATION_ALIVE = "automation_alive"
     NO_MISSING_DAYS = "no_missing_days"
     TOTALS_MATCH_BISON = "totals_match_bison"

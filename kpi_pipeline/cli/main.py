@@ -21,6 +21,7 @@ from kpi_pipeline.cli import (
     gateway,
     keys,
     metrics,
+    recompute,
     sandbox,
     status,
     sync,
@@ -47,6 +48,7 @@ commands.command("demo")(demo.run)
 commands.command("up")(up.run)
 commands.command("sync")(sync.run)
 commands.command("backfill")(backfill.run)
+commands.command("recompute")(recompute.run)
 commands.command("metrics")(metrics.run)
 commands.command("export")(export.run)
 commands.command("accuracy")(accuracy.run)

@@ -64,7 +64,7 @@ def _read(app: AppContext) -> _Status:
     deadlines = Deadlines.of(app.settings)
     with app.engine.connect() as connection:
         return _Status(
-            freshness_statuses(connection, app.now(), app.timezone, deadlines),
+            freshness_statuses(connection, app.now(), app.day_zone, deadlines),
             last_syncs(connection),
             read_history(connection, _RUNS_SHOWN),
             read_outcomes(connection),

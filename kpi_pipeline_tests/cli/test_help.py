@@ -17,7 +17,7 @@ OPTIONS = {
     "alerts unmute": ["CLIENT|CHECK"],
     "backfill": ["--from", "--to", "--workspace", "-w", "--only", "--follow"],
     "clients": [],
-    "clients import": ["FILE.csv", "--targets-from"],
+    "clients import": ["FILE.csv", "--targets-from", "--dry-run", "--yes"],
     "clients list": [],
     "clients template": [],
     "db": [],
@@ -36,6 +36,7 @@ OPTIONS = {
     "keys list": [],
     "keys rotate": ["WORKSPACE"],
     "metrics": ["--date", "--workspace", "-w", "--format"],
+    "recompute": ["--from", "--to", "--workspace", "-w"],
     "sandbox": [
         *("--port", "--clients", "--seed", "--calls-per-second", "--latency", "--today"),
         *("--first-workspace-id", "--variant", "--fault", "--live", "--live-pace"),

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.checks import automation, bison, coverage, freshness, plausible, webhook_events
 from kpi_pipeline.checks.outcome import ASKING_BISON, Check, Outcome, ProblemRow, Severity
+from kpi_pipeline.checks.rows_match_inputs import rows_match_inputs
 from kpi_pipeline.db.check_queries.events import read_problem_events
 from kpi_pipeline.db.check_results import StoredOutcome, read_outcomes, store_outcomes
 from kpi_pipeline.db.retry import retry_on_disconnect
@@ -108,23 +109,25 @@ def _outcomes(
 def _outcome(
     check: Check, connection: Connection, app: AppContext, dagster_instance: DagsterInstance
 ) -> Outcome:
-    now, zone, settings = app.now(), app.timezone, app.settings
+    now, settings = app.now(), app.settings
     deadlines = freshness.Deadlines.of(settings)
-    until = deadlines.last_closed_day(now, zone)
+    until = deadlines.last_closed_day(now, app.day_zone)
     match check:
         case Check.FRESHNESS:
-            statuses = freshness.freshness_statuses(connection, now, zone, deadlines)
-            return freshness.freshness(statuses, now, zone, deadlines)
+            statuses = freshness.freshness_statuses(connection, now, app.day_zone, deadlines)
+            return freshness.freshness(statuses, now, app.timezone, deadlines)
         case Check.COMPLETE:
             return coverage.complete(connection, until)
         case Check.NO_MISSING_DAYS:
             return coverage.no_missing_days(connection, until)
         case Check.PLAUSIBLE:
             return plausible.plausible(connection, app.today(), until)
+        case Check.ROWS_MATCH_INPUTS:
+            return rows_match_inputs(connection, app.today(), app.day_zone)
         case Check.WEBHOOKS_DELIVERED:
             names = secrets_of_instances(settings) if settings.webhook_secret else ()
             return webhook_events.webhooks_delivered(
-                connection, names, now=now, timezone=zone, until=until
+                connection, names, now=now, timezone=app.day_zone, until=until
             )
         case Check.EVENTS_APPLIED:
             return webhook_events.events_applied(

@@ -18,6 +18,7 @@ ASSET_OF: Mapping[Check, dg.AssetKey] = {
     Check.FRESHNESS: _METRICS,
     Check.COMPLETE: _METRICS,
     Check.PLAUSIBLE: _METRICS,
+    Check.ROWS_MATCH_INPUTS: _METRICS,
     Check.AUTOMATION_ALIVE: _METRICS,
     Check.NO_MISSING_DAYS: _FACTS,
     Check.TOTALS_MATCH_BISON: _FACTS,
@@ -27,11 +28,13 @@ ASSET_OF: Mapping[Check, dg.AssetKey] = {
 }
 
 _MEANINGS = {
-    Check.FRESHNESS: "Every active client: yesterday's row is closed by KPI_FRESH_BY, and the "
-    "latest numbers are younger than KPI_STALE_AFTER_HOURS.",
+    Check.FRESHNESS: "Every active client: each row of the last 62 days is closed by KPI_FRESH_BY, "
+    "the latest numbers are younger than KPI_STALE_AFTER_HOURS, and no facts are from the future.",
     Check.COMPLETE: "Every active client has a row for each of the last 62 closed days.",
     Check.PLAUSIBLE: "No row is negative, contradicts its own windows or falls within its month; "
     "no two clients have the same totals; mail gets through, and brings replies.",
+    Check.ROWS_MATCH_INPUTS: "Every value of the last 62 days equals what facts, events, targets, "
+    "labels and sending plans give: it is worked out a second time, in SQL.",
     Check.AUTOMATION_ALIVE: "All schedules and sensors are on time, Dagster's daemon runs, and no "
     "run takes longer than its limit.",
     Check.NO_MISSING_DAYS: "No day is missing among an active client's facts, from its first to "
