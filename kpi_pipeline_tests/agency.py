@@ -20,7 +20,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kpi_pipeline.app import AppContext, open_app
-from kpi_pipeline.db.clients import ClientRecord, all_clients, import_clients
+from kpi_pipeline.db.client_import import ClientRecord, import_clients
+from kpi_pipeline.db.clients import all_clients
 from kpi_pipeline.db.clients_csv import parse
 from kpi_pipeline.db.tables import (
     client_api_keys,
@@ -250,7 +251,9 @@ def write(
     app: AppContext, records: Sequence[ClientRecord], targets_from: date = date(2020, 1, 1)
 ) -> list[str]:
     with app.engine.begin() as connection:
-        return import_clients(connection, records, targets_from=targets_from, vault=app.vault)
+        return import_clients(
+            connection, records, targets_from=targets_from, vault=app.vault, zone=app.day_zone
+        )
 
 
 def errors(outcomes: Mapping[str, ClientOutcome]) -> dict[str, str]:
@@ -259,7 +262,7 @@ def errors(outcomes: Mapping[str, ClientOutcome]) -> dict[str, str]:
 
 def differences(rows: Rows, expected: Rows) -> list[str]:
     """Where the stored rows are not as expected, missing and surplus rows included."""
-    return [f"{key} is there for nothing" for key in rows.keys() - expected.keys()] + [
+    return [f"{key} is not expected" for key in rows.keys() - expected.keys()] + [
         f"{key} {column}: {rows.get(key, {}).get(column, 'no row')!r} is not {value!r}"
         for key, row in expected.items()
         for column, value in row.items()

@@ -1,5 +1,6 @@
 """`kpi clients`: import and list the clients."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -11,9 +12,11 @@ from rich.table import Table
 
 from kpi_pipeline.app import open_app
 from kpi_pipeline.cli.common import cell, opened_app, out, print_whole
-from kpi_pipeline.db.clients import all_clients, import_clients
-from kpi_pipeline.db.clients_csv import TEMPLATE, read_file
+from kpi_pipeline.db.client_import import plan_import, write_import
+from kpi_pipeline.db.clients import all_clients
+from kpi_pipeline.db.clients_csv import TEMPLATE, read_file, shown_lines
 from kpi_pipeline.domain.calendar import first_of_month
+from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import NO_INSTANCE
 from kpi_pipeline.services.dagster_home import update_grid
@@ -32,11 +35,23 @@ def import_file(
             formats=["%Y-%m"], metavar="YYYY-MM", help="Month from which the targets hold."
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would change, and write nothing.")
+    ] = False,
+    yes: Annotated[
+        bool,
+        typer.Option(
+            "--yes",
+            help="Also activate inactive clients, delete targets and store older API keys.",
+        ),
+    ] = False,
 ) -> None:
     """Add or change clients; without --targets-from, their targets hold from this month.
 
     All rows are validated before any is written. A client is identified by instance and workspace
-    id; clients that the file does not name stay as they are.
+    id. Clients and columns that the file does not have stay as they are. A blank cell deletes a
+    target or a display name; a blank `active` or `api_key` changes nothing, and a new client is
+    active.
     """
     with ExitStack() as stack:
         settings = stack.enter_context(ready_databases(load_settings()))
@@ -46,12 +61,34 @@ def import_file(
         records = read_file(file, app.instances())
         month = first_of_month(targets_from.date() if targets_from else app.today())
         with app.engine.begin() as connection:
-            keys = import_clients(connection, records, targets_from=month, vault=app.vault)
-        update_grid(app, settings)
-    own = sum(record.api_key is not None for record in records)
+            plan = plan_import(connection, records, targets_from=month, vault=app.vault)
+            risks = plan.risks()
+            if not dry_run:
+                if risks and not yes:
+                    raise KpiError(_refused(file, risks))
+                write_import(connection, plan, vault=app.vault, zone=app.day_zone)
+        if not dry_run:
+            update_grid(app, settings)
+    for line in plan.descriptions():
+        out.print(line, markup=False, soft_wrap=True)
+    done = "would be imported" if dry_run else "imported"
     out.print(
-        f"{len(keys)} clients imported, {own} with an API key in the file; "
-        f"targets hold from {month:%Y-%m}."
+        f"{counted(len(records), 'client')} {done}: {plan.summary()}. "
+        f"Targets hold from {month:%Y-%m}.",
+        soft_wrap=True,
+    )
+    if dry_run:
+        if risks and not yes:
+            out.print(
+                f"These changes need --yes:\n{shown_lines(risks)}", markup=False, soft_wrap=True
+            )
+        out.print("Nothing was written.")
+
+
+def _refused(file: Path, risks: Sequence[str]) -> str:
+    return (
+        f"{file} was not imported, as some changes need --yes. Correct these cells, or import it "
+        f"again with --yes:\n{shown_lines(risks)}"
     )
 
 

@@ -1,16 +1,27 @@
 """The clients' own API keys: encrypted, and each with the time of its last verification."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import Connection, Engine, delete, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    delete,
+    func,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
 
 from kpi_pipeline.db.engine import session_lock
 from kpi_pipeline.db.tables import client_api_keys
-from kpi_pipeline.db.upsert import upsert
 from kpi_pipeline.db.vault import (
     Vault,
     key_file,
@@ -24,15 +35,37 @@ from kpi_pipeline.errors import KpiError
 
 @dataclass(frozen=True)
 class StoredKey:
-    """A client's own API key, since when it is stored, and when it was last verified."""
+    """A client's own API key, since when it is stored, and when it was last verified.
+
+    `token` is its encrypted form: a new one each time that a key is stored.
+    """
 
     secret: SecretStr
     stored_at: datetime
     verified_at: datetime | None
+    token: bytes = field(repr=False, compare=False)
 
     @property
     def number(self) -> str:
         """The part before the pipe: no secret, and the key's name in Email Bison."""
+        return key_number(self.secret)
+
+
+@dataclass(frozen=True)
+class NewKey:
+    """An API key to store, and the number of the stored one, where there is one.
+
+    `outdated`: Email Bison made it before the stored one, as it numbers keys in the order in which
+    it makes them, or it was stored earlier and replaced.
+    """
+
+    secret: SecretStr
+    replaces: str | None = None
+    outdated: bool = False
+
+    @property
+    def number(self) -> str:
+        """The part before the pipe, which is no secret."""
         return key_number(self.secret)
 
 
@@ -42,7 +75,7 @@ def key_number(secret: SecretStr) -> str:
 
 
 def stored_keys(
-    connection: Connection, workspaces: Sequence[str], vault: Vault
+    connection: Connection, workspaces: Collection[str], vault: Vault
 ) -> dict[str, StoredKey]:
     """The API keys of those clients that have one of their own.
 
@@ -50,42 +83,116 @@ def stored_keys(
         KpiError: if one can't be decrypted.
     """
     statement = select(client_api_keys).where(client_api_keys.c.workspace.in_(workspaces))
-    return {
-        row.workspace: StoredKey(
-            vault.decrypt(row.encrypted_key, row.workspace), row.updated_at, row.verified_at
-        )
-        for row in connection.execute(statement)
+    return {row.workspace: _read(row, vault) for row in connection.execute(statement)}
+
+
+def new_keys(
+    connection: Connection, secrets: Mapping[str, SecretStr], vault: Vault
+) -> dict[str, NewKey]:
+    """Those of `secrets` (workspace → API key) that are not the stored ones.
+
+    A stored API key that can't be decrypted is new with its own number, too.
+    """
+    statement = select(client_api_keys).where(client_api_keys.c.workspace.in_(secrets))
+    rows = {row.workspace: row for row in connection.execute(statement)}
+    found = {
+        workspace: _compared(secret, rows[workspace], vault)
+        if workspace in rows
+        else NewKey(secret)
+        for workspace, secret in secrets.items()
     }
+    return {workspace: key for workspace, key in found.items() if key is not None}
 
 
-def store_keys(connection: Connection, secrets: Mapping[str, SecretStr], vault: Vault) -> None:
-    """Give clients API keys of their own, in place of those they had; none is verified yet.
+def _compared(secret: SecretStr, row: Row[Any], vault: Vault) -> NewKey | None:
+    """The API key in comparison with the stored one; None if it is the same."""
+    number = key_number(secret)
+    *earlier, current = row.numbers or [None]
+    try:
+        stored = _read(row, vault)
+    except KpiError:
+        mistyped = False
+    else:
+        if stored.secret == secret:
+            return None
+        current = stored.number
+        mistyped = number == current
+    older = current is not None and _order(number) < _order(current)
+    return NewKey(secret, current, older or mistyped or number in earlier)
 
-    `secrets` maps a client's workspace to its API key.
+
+def _order(number: str) -> tuple[int, str]:
+    # As a number of any length: int() reads no more than a few thousand digits.
+    digits = number.lstrip("0")
+    return len(digits), digits
+
+
+def store_keys(
+    connection: Connection,
+    secrets: Mapping[str, SecretStr],
+    vault: Vault,
+    *,
+    verified_at: datetime | None = None,
+) -> dict[str, StoredKey]:
+    """Give clients API keys of their own, in place of those they had; return these.
+
+    `secrets` maps a client's workspace to its API key. The caller holds the lock of the clients.
     """
     if not secrets:
-        return
+        return {}
     # Before anything is encrypted: a rotation waits for this transaction, or this one for it.
     connection.execute(text("LOCK TABLE client_api_keys IN ROW EXCLUSIVE MODE"))
     rows = [
-        {"workspace": workspace, "encrypted_key": vault.encrypt(secret), "verified_at": None}
+        {
+            "workspace": workspace,
+            "encrypted_key": vault.encrypt(secret),
+            "verified_at": verified_at,
+            "numbers": [key_number(secret)],
+        }
         for workspace, secret in secrets.items()
     ]
-    upsert(connection, client_api_keys, rows)
+    statement = insert(client_api_keys)
+    statement = statement.on_conflict_do_update(
+        index_elements=[client_api_keys.c.workspace],
+        set_={
+            "encrypted_key": statement.excluded.encrypted_key,
+            "verified_at": statement.excluded.verified_at,
+            "numbers": client_api_keys.c.numbers.op("||")(statement.excluded.numbers),
+            "updated_at": func.now(),
+        },
+    )
+    connection.execute(statement, rows)
+    return stored_keys(connection, secrets, vault)
 
 
-def mark_key(connection: Connection, workspace: str, verified_at: datetime | None) -> None:
-    """Note when a client's API key was seen to act in its workspace; None: not verified."""
+def mark_key(
+    connection: Connection, workspace: str, key: StoredKey, verified_at: datetime | None
+) -> None:
+    """Note when this API key was seen to act in its client's workspace; None: not verified.
+
+    Nothing changes if another key was stored meanwhile.
+    """
     connection.execute(
-        update(client_api_keys)
-        .where(client_api_keys.c.workspace == workspace)
-        .values(verified_at=verified_at)
+        update(client_api_keys).where(*_is(workspace, key)).values(verified_at=verified_at)
     )
 
 
-def drop_key(connection: Connection, workspace: str) -> None:
-    """Delete a client's own API key; the master key serves the client from now on."""
-    connection.execute(delete(client_api_keys).where(client_api_keys.c.workspace == workspace))
+def drop_key(connection: Connection, workspace: str, key: StoredKey) -> None:
+    """Delete this API key; the master key serves the client from now on.
+
+    Nothing changes if another key was stored meanwhile.
+    """
+    connection.execute(delete(client_api_keys).where(*_is(workspace, key)))
+
+
+def _is(workspace: str, key: StoredKey) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    columns = client_api_keys.c
+    return columns.workspace == workspace, columns.encrypted_key == key.token
+
+
+def _read(row: Row[Any], vault: Vault) -> StoredKey:
+    secret = vault.decrypt(row.encrypted_key, row.workspace)
+    return StoredKey(secret, row.updated_at, row.verified_at, bytes(row.encrypted_key))
 
 
 _STEPS = (

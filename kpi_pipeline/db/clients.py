@@ -1,18 +1,16 @@
-"""The clients: identity, labels, targets and API keys."""
+"""The clients: identity, labels, and whether they are active. `client_import` changes them."""
 
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 
-from pydantic import SecretStr
 from sqlalchemy import Connection, select, update
 
-from kpi_pipeline.db.api_keys import store_keys
-from kpi_pipeline.db.tables import client_api_keys, client_targets, clients
-from kpi_pipeline.db.upsert import upsert
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.locks import lock_clients
+from kpi_pipeline.db.metrics import publish_labels
+from kpi_pipeline.db.tables import client_api_keys, clients
 from kpi_pipeline.errors import KpiError
 
 # Dagster accepts any dynamic partition key, and then does not show one with "|".
@@ -57,20 +55,6 @@ class Client:
     def label(self) -> str:
         """The agency's name for the client, or else Email Bison's."""
         return self.display_name or self.name
-
-
-@dataclass(frozen=True)
-class ClientRecord:
-    """One client to import; see `import_clients`. Targets are counts per month."""
-
-    instance: str
-    bison_workspace_id: int
-    name: str
-    display_name: str | None
-    active: bool
-    monthly_kpi_target: int | None
-    monthly_sending_target: int | None
-    api_key: SecretStr | None
 
 
 def all_clients(connection: Connection) -> list[Client]:
@@ -139,63 +123,22 @@ def _not_active(workspaces: Sequence[str]) -> str:
     return f"Not active: {', '.join(workspaces)}. Import the client again with active = yes."
 
 
-def import_clients(
-    connection: Connection, records: Sequence[ClientRecord], *, targets_from: date, vault: Vault
-) -> list[str]:
-    """Write the clients, all of them or, if this raises, none; return their workspaces.
-
-    A client with a known (instance, Bison workspace id) keeps its workspace, and its API key where
-    the record has none. Targets hold from the month that begins on `targets_from`; earlier months
-    keep theirs.
-    """
-    known = {
-        (client.instance, client.bison_workspace_id): client.workspace
-        for client in all_clients(connection)
-    }
-    taken = set(known.values())
-    workspaces = []
-    for record in records:
-        identity = (record.instance, record.bison_workspace_id)
-        if identity not in known:
-            known[identity] = make_slug(record.name, taken)
-            taken.add(known[identity])
-        workspaces.append(known[identity])
-    rows = [
-        {
-            "workspace": workspace,
-            "instance": record.instance,
-            "bison_workspace_id": record.bison_workspace_id,
-            "name": record.name,
-            "display_name": record.display_name,
-            "active": record.active,
-        }
-        for workspace, record in zip(workspaces, records, strict=True)
-    ]
-    upsert(connection, clients, rows)
-    targets = [
-        {
-            "workspace": workspace,
-            "holds_from": targets_from,
-            "monthly_kpi_target": record.monthly_kpi_target,
-            "monthly_sending_target": record.monthly_sending_target,
-        }
-        for workspace, record in zip(workspaces, records, strict=True)
-    ]
-    upsert(connection, client_targets, targets)
-    secrets = {
-        workspace: record.api_key
-        for workspace, record in zip(workspaces, records, strict=True)
-        if record.api_key is not None
-    }
-    store_keys(connection, secrets, vault)
-    return workspaces
-
-
 def relabel(connection: Connection, names: Mapping[str, str], seen_at: datetime) -> None:
-    """Store the names by which Email Bison lists these clients now (workspace → name)."""
-    for workspace, name in names.items():
+    """Store the names by which Email Bison lists these clients now (workspace → name).
+
+    Every stored row of a client shows its new name.
+    """
+    stored = {client.workspace: client.name for client in all_clients(connection)}
+    trimmed = {workspace: name.strip() for workspace, name in names.items()}
+    new = {key: name for key, name in trimmed.items() if stored.get(key, name) != name}
+    lock_clients(connection, new)
+    columns = clients.c
+    # In one order, as imports do it: two that update the same clients never wait for each other.
+    for workspace in sorted(names):
+        values = {"name": new[workspace]} if workspace in new else {}
         connection.execute(
             update(clients)
-            .where(clients.c.workspace == workspace)
-            .values(name=name.strip(), seen_in_bison_at=seen_at)
+            .where(columns.workspace == workspace)
+            .values(**values, seen_in_bison_at=seen_at)
         )
+    publish_labels(connection, new)

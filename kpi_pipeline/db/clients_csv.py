@@ -1,9 +1,10 @@
 """The CSV of clients: every problem is named by line and column before anything is written."""
 
+import codecs
 import csv
 import io
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -16,11 +17,23 @@ from pydantic import (
     ValidationInfo,
 )
 
-from kpi_pipeline.db.clients import ClientRecord
+from kpi_pipeline.db.client_import import KEEP, ClientRecord
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import API_KEY_FORM, is_api_key
 
 _YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+# What Excel writes, by language and settings; the first is the standard's.
+_SEPARATORS = (",", ";", "\t")
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[ \t]*(?:\r\n|\r|\n|$)', re.IGNORECASE)
+# 1500, 1,500 or 1 500, where the space can be a no-break or a thin one; then perhaps .0 or .00. In
+# 1.500 the point can separate thousands or decimals, so it is no number here.
+_WHOLE_NUMBER = re.compile(
+    "(?:[0-9]{1,10}"
+    "|[1-9][0-9]{0,2}([, \N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}])[0-9]{3}"
+    r"(?:\1[0-9]{3})*)(?:\.0{1,2})?"
+)
+# A long run of letters and digits may be the secret part of an API key; digits alone are a number.
+_SECRET_LIKE = re.compile(r"(?![0-9]+$)[A-Za-z0-9]{20,}")
 _MOST_PROBLEMS_SHOWN = 20
 
 T = TypeVar("T")
@@ -44,9 +57,11 @@ def _instance(cell: str, info: ValidationInfo) -> str:
 def _count(cell: str) -> int:
     if not cell:
         raise ValueError("it is empty")
-    if not (re.fullmatch("[0-9]{1,10}", cell) and int(cell) < 2**31):
-        raise ValueError(f"{_shown(cell)} is no whole number from 0 to {2**31 - 1}")
-    return int(cell)
+    if _WHOLE_NUMBER.fullmatch(cell):
+        number = int(re.sub("[^0-9]", "", cell.partition(".")[0]))
+        if number < 2**31:
+            return number
+    raise ValueError(f"{_shown(cell)} is no whole number from 0 to {2**31 - 1}")
 
 
 def _yes_no(cell: str) -> bool:
@@ -83,24 +98,35 @@ class ClientRow(BaseModel):
     monthly_sending_target: Annotated[int | None, _unless_blank(_count)] = None
     api_key: Annotated[SecretStr | None, _unless_blank(_api_key)] = None
 
-    def record(self) -> ClientRecord:
-        """The client to import: `active` if the row does not say, and without a target or API key
-        that it does not give.
+    def record(self, line: int) -> ClientRecord:
+        """The client to import. What an absent column would say stays as it is; a blank cell
+        removes a display name or a target, and leaves `active` and the API key as they are.
         """
         return ClientRecord(
             instance=self.instance,
             bison_workspace_id=self.bison_workspace_id,
             name=self.name,
-            display_name=self.display_name,
-            active=self.active is not False,
-            monthly_kpi_target=self.monthly_kpi_target,
-            monthly_sending_target=self.monthly_sending_target,
+            display_name=self.display_name if self._has("display_name") else KEEP,
+            active=self.active,
+            monthly_kpi_target=(
+                self.monthly_kpi_target if self._has("monthly_kpi_target") else KEEP
+            ),
+            monthly_sending_target=(
+                self.monthly_sending_target if self._has("monthly_sending_target") else KEEP
+            ),
             api_key=self.api_key,
+            line=line,
         )
+
+    def _has(self, column: str) -> bool:
+        return column in self.model_fields_set
 
 
 COLUMNS = tuple(ClientRow.model_fields)
 _REQUIRED = [name for name, field in ClientRow.model_fields.items() if field.is_required()]
+# Excel can leave out separators at the end of a row. Where blank and absent mean the same, a row
+# that ends early is complete.
+_MAY_BE_CUT_OFF = {"active", "api_key"}
 
 TEMPLATE = (
     ",".join(COLUMNS)
@@ -111,78 +137,151 @@ TEMPLATE = (
 
 
 def read_file(path: Path, instances: Collection[str]) -> list[ClientRecord]:
-    """The clients in the CSV file at `path`.
+    """The clients in the CSV file at `path`, in UTF-8 or in UTF-16 with a byte order mark.
 
     Raises:
         KpiError: if the file can't be read, or any row has a problem.
     """
     try:
-        # Excel starts its UTF-8 files with a byte order mark, which is no part of a column's name.
-        text = path.read_text(encoding="utf-8-sig")
+        data = path.read_bytes()
     except OSError as error:
         raise KpiError(f"{path} can't be read: {error.strerror}. Check the name.") from None
+    # Excel starts its Unicode files with a byte order mark, which is no part of a column's name.
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError:
         raise KpiError(
-            f"{path} is not UTF-8 text. Save it as CSV in UTF-8, and import it again."
+            f"{path} is not {'UTF-16' if wide else 'UTF-8'} text. Save it as CSV in UTF-8, and "
+            "import it again."
         ) from None
     return parse(text, instances, str(path))
 
 
 def parse(text: str, instances: Collection[str], source: str) -> list[ClientRecord]:
-    """The clients in a CSV text, as `parse_rows` reads it."""
-    return [row.record() for row in parse_rows(text, instances, source)]
+    """The clients in a CSV text; `source` names it in messages.
 
-
-def parse_rows(text: str, instances: Collection[str], source: str) -> list[ClientRow]:
-    """The rows of a CSV text; `source` names it in messages.
+    Commas, semicolons or tabs separate its columns, or what a first line `sep=…` names. Column
+    names are read in any case; blank rows and blank columns at the end are passed over.
 
     Raises:
         KpiError: with every problem, by line and column. No message ever shows an API key.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    separator, lines_before, text = _separator(text, source)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    header: list[str] = []
     problems: list[str] = []
-    rows: list[ClientRow] = []
+    records: list[ClientRecord] = []
     line_of: dict[tuple[str, int], int] = {}
+    line_after = lines_before + 1
     try:
-        header = [name.strip() for name in next(reader, [])]
-        _check_header(header, source)
-        line_after = reader.line_num + 1
-        for cells in reader:
+        for row in reader:
             # A quoted cell can hold line breaks: a row is known by the line on which it starts.
-            line, line_after = line_after, reader.line_num + 1
+            line, line_after = line_after, lines_before + reader.line_num + 1
+            cells = _without_blank_end([cell.strip() for cell in row])
             if not cells:
                 continue
-            if len(cells) != len(header):
+            if not header:
+                header = _column_names(cells, f"{source}, line {line}")
+                continue
+            if len(cells) > len(header) or set(header[len(row) :]) - _MAY_BE_CUT_OFF:
                 problems.append(f"line {line}: it does not have {len(header)} columns")
                 continue
-            by_column = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+            cells += [""] * (len(header) - len(cells))
+            by_column = dict(zip(header, cells, strict=True))
             try:
-                row = ClientRow.model_validate(by_column, context=instances)
+                client = ClientRow.model_validate(by_column, context=instances)
             except ValidationError as error:
                 problems += [f"line {line}, {problem}" for problem in _problems_of(error)]
                 continue
-            first = line_of.setdefault((row.instance, row.bison_workspace_id), line)
+            first = line_of.setdefault((client.instance, client.bison_workspace_id), line)
             if first != line:
                 problems.append(
-                    f"line {line}, bison_workspace_id: line {first} has {row.bison_workspace_id} "
-                    f"of {row.instance} already"
+                    f"line {line}, bison_workspace_id: line {first} has "
+                    f"{client.bison_workspace_id} of {client.instance} already"
                 )
-            rows.append(row)
+            records.append(client.record(line))
     except csv.Error as error:
         raise KpiError(
-            f"{source} is not well-formed CSV: line {reader.line_num}: {error}. "
+            f"{source} is not well-formed CSV: line {lines_before + reader.line_num}: {error}. "
             "Compare it with `kpi clients template`."
         ) from None
+    if not header:
+        raise _no_header(f"{source}, line {lines_before + 1}")
     if problems:
-        more = len(problems) - _MOST_PROBLEMS_SHOWN
-        listed = "\n".join(f"  {problem}" for problem in problems[:_MOST_PROBLEMS_SHOWN])
-        tail = f"\n  and {more} more" if more > 0 else ""
         raise KpiError(
-            f"{source} was not imported. Correct these and import it again:\n{listed}{tail}"
+            f"{source} was not imported. Correct these and import it again:\n"
+            f"{shown_lines(problems)}"
         )
-    if not rows:
+    if not records:
         raise KpiError(f"{source} holds no clients. Compare it with `kpi clients template`.")
-    return rows
+    return records
+
+
+def shown_lines(problems: Sequence[str]) -> str:
+    """The first problems on lines of their own, and how many more there are."""
+    more = len(problems) - _MOST_PROBLEMS_SHOWN
+    listed = "\n".join(f"  {problem}" for problem in problems[:_MOST_PROBLEMS_SHOWN])
+    return f"{listed}\n  and {more} more" if more > 0 else listed
+
+
+def _separator(text: str, source: str) -> tuple[str, int, str]:
+    """The separator of the columns, the number of lines before the CSV, and the CSV."""
+    if named := _SEPARATOR_LINE.match(text):
+        separator = named.group(1)
+        if separator not in _SEPARATORS:
+            raise KpiError(
+                f"{source}, line 1: {separator!r} can't separate columns. "
+                "Use a comma, a semicolon or a tab."
+            )
+        return separator, 1, text[named.end() :]
+
+    def known_columns(separator: str) -> int:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        try:
+            header = next((row for row in rows if any(cell.strip() for cell in row)), [])
+        except csv.Error:
+            return 0
+        return len({_column_name(cell) for cell in header} & set(COLUMNS))
+
+    return max(_SEPARATORS, key=known_columns), 0, text
+
+
+def _column_names(cells: Sequence[str], place: str) -> list[str]:
+    header = [_column_name(cell) for cell in cells]
+    if not set(header) & set(COLUMNS):
+        # Without a header the first line is a client, API key and all: it is not repeated.
+        raise _no_header(place)
+    missing = [name for name in _REQUIRED if name not in header]
+    unknown = [cell for cell, name in zip(cells, header, strict=True) if name not in COLUMNS]
+    twice = sorted({name for name in header if name in COLUMNS and header.count(name) > 1})
+    parts = [
+        f"{what} {', '.join(map(_shown, names))}"
+        for what, names in (("lacks", missing), ("has unknown", unknown), ("has twice", twice))
+        if names
+    ]
+    if parts:
+        raise KpiError(
+            f"{place}: the header {'; '.join(parts)}. Compare it with `kpi clients template`."
+        )
+    return header
+
+
+def _column_name(cell: str) -> str:
+    return cell.strip().casefold()
+
+
+def _no_header(place: str) -> KpiError:
+    return KpiError(
+        f"{place}: there is no header of column names, separated by commas, semicolons or tabs. "
+        "Compare it with `kpi clients template`."
+    )
+
+
+def _without_blank_end(cells: list[str]) -> list[str]:
+    while cells and not cells[-1]:
+        cells.pop()
+    return cells
 
 
 def _problems_of(error: ValidationError) -> list[str]:
@@ -192,28 +291,7 @@ def _problems_of(error: ValidationError) -> list[str]:
     ]
 
 
-def _check_header(header: list[str], source: str) -> None:
-    if not set(header) & set(COLUMNS):
-        # Without a header the first line is a client, API key and all: it is not repeated.
-        raise KpiError(
-            f"{source}, line 1: there is no header of column names, separated by commas. "
-            "Compare it with `kpi clients template`."
-        )
-    missing = [name for name in _REQUIRED if name not in header]
-    unknown = [name for name in header if name not in COLUMNS]
-    twice = sorted({name for name in header if header.count(name) > 1})
-    parts = [
-        f"{what} {', '.join(repr(name) for name in names)}"
-        for what, names in (("lacks", missing), ("has unknown", unknown), ("has twice", twice))
-        if names
-    ]
-    if parts:
-        raise KpiError(
-            f"{source}, line 1: the header {'; '.join(parts)}. "
-            "Compare it with `kpi clients template`."
-        )
-
-
 def _shown(cell: str) -> str:
     """A cell as a message may show it: an API key can be in a wrong column."""
-    return "what looks like an API key" if "|" in cell else repr(cell)
+    secret_like = "|" in cell or _SECRET_LIKE.search(cell)
+    return "what looks like an API key" if secret_like else repr(cell)

@@ -16,7 +16,7 @@ import httpx
 from pydantic import SecretStr
 
 from kpi_pipeline.app import AppContext, open_app
-from kpi_pipeline.db.clients import import_clients
+from kpi_pipeline.db.client_import import import_clients
 from kpi_pipeline.db.clients_csv import parse
 from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline.services.dagster_home import child_environment, update_grid
@@ -132,4 +132,6 @@ def _import_clients(app: AppContext, address: str, targets_from: date) -> None:
     answer = httpx.get(f"{address}/sandbox/clients.csv", params=params, timeout=30)
     records = parse(answer.raise_for_status().text, app.instances(), "the sandbox's clients.csv")
     with app.engine.begin() as connection:
-        import_clients(connection, records, targets_from=targets_from, vault=app.vault)
+        import_clients(
+            connection, records, targets_from=targets_from, vault=app.vault, zone=app.day_zone
+        )

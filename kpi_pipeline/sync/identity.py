@@ -6,8 +6,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
-from pydantic import SecretStr
-
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import (
     BisonClient,
@@ -34,14 +32,14 @@ def workspace_ref(client: Client) -> WorkspaceRef:
 
 
 def needs_verification(key: StoredKey, now: datetime) -> bool:
-    """Whether the API key was never verified, or too long ago."""
-    return key.verified_at is None or now - key.verified_at > VERIFIED_FOR
+    """Whether the API key was never verified, too long ago, or by a clock that ran ahead."""
+    return key.verified_at is None or not now - VERIFIED_FOR <= key.verified_at <= now
 
 
-async def confirm_key(
-    app: AppContext, bison: BisonClient, client: Client, secret: SecretStr
-) -> None:
+async def confirm_key(app: AppContext, bison: BisonClient, client: Client, key: StoredKey) -> None:
     """Ask Email Bison which workspace a client's stored API key acts in, and store the result.
+
+    A key that was stored in its place meanwhile stays as it is.
 
     Raises:
         RejectedKey, WrongWorkspace, WorkspaceGone: if it is no API key of the client's workspace.
@@ -50,11 +48,11 @@ async def confirm_key(
             result stays as it is.
     """
     try:
-        await bison.check_key(workspace_ref(client), secret)
+        await bison.check_key(workspace_ref(client), key.secret)
     except (RejectedKey, WrongWorkspace, WorkspaceGone):
-        await asyncio.to_thread(_store_result, app, client, None)
+        await asyncio.to_thread(_store_result, app, client, key, None)
         raise
-    await asyncio.to_thread(_store_result, app, client, app.now())
+    await asyncio.to_thread(_store_result, app, client, key, app.now())
 
 
 def own_key(app: AppContext, client: Client) -> StoredKey | None:
@@ -84,14 +82,16 @@ async def read_client(
     """
     key = await asyncio.to_thread(retry_on_disconnect, partial(own_key, app, client))
     if key is not None and needs_verification(key, app.now()):
-        await confirm_key(app, bison, client, key.secret)
+        await confirm_key(app, bison, client, key)
     reading = await bison.read_as(workspace_ref(client), key.secret if key else None, read)
     return reading.value
 
 
-def _store_result(app: AppContext, client: Client, verified_at: datetime | None) -> None:
+def _store_result(
+    app: AppContext, client: Client, key: StoredKey, verified_at: datetime | None
+) -> None:
     def store() -> None:
         with app.engine.begin() as connection:
-            mark_key(connection, client.workspace, verified_at)
+            mark_key(connection, client.workspace, key, verified_at)
 
     retry_on_disconnect(store)

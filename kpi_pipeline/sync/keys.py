@@ -3,6 +3,9 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import SecretStr
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import (
@@ -12,16 +15,11 @@ from kpi_pipeline.bison import (
     WorkspaceGone,
     WrongWorkspace,
 )
-from kpi_pipeline.db.api_keys import (
-    drop_key,
-    key_number,
-    mark_key,
-    store_keys,
-    stored_keys,
-)
+from kpi_pipeline.db.api_keys import StoredKey, drop_key, key_number, store_keys
 from kpi_pipeline.db.clients import Client
+from kpi_pipeline.db.locks import lock_client
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.sync.identity import confirm_key, workspace_ref
+from kpi_pipeline.sync.identity import confirm_key, own_key, workspace_ref
 
 # The name of the API key in Email Bison's own pages.
 KEY_NAME = "kpi_pipeline"
@@ -69,18 +67,17 @@ async def create_key(app: AppContext, bison: BisonClient, client: Client) -> Key
     verified. If it is no key of the client's workspace, it is dropped, and the client's data still
     comes through the master key.
     """
-    number = None
+    number, key = None, None
     try:
         secret = await bison.create_key(workspace_ref(client), KEY_NAME)
         number = key_number(secret)
-        with app.engine.begin() as connection:
-            store_keys(connection, {client.workspace: secret}, app.vault)
-        await confirm_key(app, bison, client, secret)
+        key = _store(app, client, secret)
+        await confirm_key(app, bison, client, key)
     except (WrongWorkspace, RejectedKey, WorkspaceGone) as error:
-        if number is None:
+        if key is None:
             return KeyOutcome(client, error=str(error))
         with app.engine.begin() as connection:
-            drop_key(connection, client.workspace)
+            drop_key(connection, client.workspace, key)
         return KeyOutcome(client, number, f"{error} {_UNUSED.format(number)}")
     except (BisonError, KpiError) as error:
         stored = f" Key {number} is stored, and verified before its first use." if number else ""
@@ -98,9 +95,7 @@ async def rotate_key(app: AppContext, bison: BisonClient, client: Client) -> Key
     except (BisonError, KpiError) as error:
         unused = f" {_UNUSED.format(number)}" if number else ""
         return KeyOutcome(client, number, f"{error} The client keeps the key it had.{unused}")
-    with app.engine.begin() as connection:
-        store_keys(connection, {client.workspace: secret}, app.vault)
-        mark_key(connection, client.workspace, app.now())
+    _store(app, client, secret, verified_at=app.now())
     return KeyOutcome(client, number)
 
 
@@ -108,10 +103,21 @@ async def check_key(app: AppContext, bison: BisonClient, client: Client) -> KeyO
     """Ask Email Bison which workspace a client's stored API key acts in, and store the result."""
     number = None
     try:
-        with app.engine.connect() as connection:
-            key = stored_keys(connection, [client.workspace], app.vault)[client.workspace]
+        key = own_key(app, client)
+        if key is None:
+            raise KpiError("It has no key of its own any more.")
         number = key.number
-        await confirm_key(app, bison, client, key.secret)
+        await confirm_key(app, bison, client, key)
     except (BisonError, KpiError) as error:
         return KeyOutcome(client, number, str(error))
     return KeyOutcome(client, number)
+
+
+def _store(
+    app: AppContext, client: Client, secret: SecretStr, verified_at: datetime | None = None
+) -> StoredKey:
+    with app.engine.begin() as connection:
+        lock_client(connection, client.workspace)
+        secrets = {client.workspace: secret}
+        keys = store_keys(connection, secrets, app.vault, verified_at=verified_at)
+    return keys[client.workspace]

@@ -135,7 +135,7 @@ async def _check_keys(
             continue
         try:
             if key := own_key(app, client):
-                await confirm_key(app, bison, client, key.secret)
+                await confirm_key(app, bison, client, key)
         except KpiError as error:
             report.bad_keys.append(f"{client.workspace}: {error}")
         except (RejectedKey, WrongWorkspace, WorkspaceGone) as error:

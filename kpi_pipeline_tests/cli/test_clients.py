@@ -33,9 +33,7 @@ def _stored(engine: Engine) -> object:
 def test_an_import_says_what_it_took_and_the_list_shows_it(kpi: Kpi, file: Path) -> None:
     answer = kpi("clients", "import", written(file, HEADER, HERON, LARK)).answer()
     month = f"{days_ago(0):%Y-%m}"
-    assert answer == (
-        f"2 clients imported, 1 with an API key in the file; targets hold from {month}.\n"
-    )
+    assert answer == (f"2 clients imported: 2 new. Targets hold from {month}.\n")
     screen = kpi("clients", "list").answer()
     assert cells(screen, "heron-tide-freight") == [
         *("heron-tide-freight", "Heron", "main", "101", "yes", "yes", "–")
@@ -50,7 +48,7 @@ def test_an_import_says_what_it_took_and_the_list_shows_it(kpi: Kpi, file: Path)
 def test_targets_hold_from_the_month_that_is_named(kpi: Kpi, file: Path, engine: Engine) -> None:
     path = written(file, HEADER, HERON)
     answer = kpi("clients", "import", path, "--targets-from", "2026-02").answer()
-    assert "targets hold from 2026-02." in answer
+    assert "Targets hold from 2026-02." in answer
     (target,) = rows_of(engine, client_targets)["client_targets"]
     assert (target["holds_from"], target["monthly_kpi_target"]) == (date(2026, 2, 1), 60)
 

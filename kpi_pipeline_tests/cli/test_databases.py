@@ -43,7 +43,7 @@ def open_folder() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (f"mysql://kpi:{PASSWORD}@127.0.0.1/kpi", "names 'mysql', but the pipeline needs Postgre"),
         (f"kpi:{PASSWORD}@127.0.0.1/kpi", "KPI_DATABASE_URL"),
@@ -55,12 +55,12 @@ def open_folder() -> Iterator[Path]:
 )
 @pytest.mark.parametrize("command", ["metrics", "db upgrade"])
 def test_an_address_that_is_not_postgresqls_is_rejected_without_its_password(
-    kpi: Kpi, monkeypatch: pytest.MonkeyPatch, command: str, text: str, told: str
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch, command: str, text: str, message: str
 ) -> None:
     monkeypatch.setenv("KPI_DATABASE_URL", text)
     error = kpi(*command.split()).error()
     assert error.startswith("KPI_DATABASE_URL ")
-    assert told in error
+    assert message in error
     assert PASSWORD not in error
 
 
@@ -127,7 +127,7 @@ def test_an_upgrade_makes_both_databases_and_then_commands_work(
     assert "0 of 0 clients are active." in kpi("clients", "list").answer()
     file = written(tmp_path / "c.csv", "instance,bison_workspace_id,name", "main,101,Heron Tide")
     # Dagster's tables are there as well: its grid takes the client.
-    assert "1 clients imported" in kpi("clients", "import", file).answer()
+    assert "1 client imported" in kpi("clients", "import", file).answer()
     engine = open_engine(new_name.set(database=f"{new_name.database}_dagster"))
     with engine.connect() as connection:
         grid = connection.exec_driver_sql("SELECT partition FROM dynamic_partitions").scalars()
@@ -184,7 +184,7 @@ def test_without_a_configured_database_one_is_started_and_kept_in_the_state_fold
     monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
     file = written(tmp_path / "c.csv", "instance,bison_workspace_id,name", "main,101,Heron Tide")
     with kpi_in_a_process("clients", "import", file) as process:
-        assert ended(process).answer().startswith("1 clients imported")
+        assert ended(process).answer().startswith("1 client imported")
     _server_is_stopped(state)
     assert "Heron Tide" in kpi("metrics").answer()
     _server_is_stopped(state)

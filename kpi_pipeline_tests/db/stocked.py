@@ -1,16 +1,18 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, Table, insert, select
 
-from kpi_pipeline.db.clients import ClientRecord, import_clients
+from kpi_pipeline.db.client_import import ClientRecord, import_clients
 from kpi_pipeline.db.facts import store_facts
 from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.domain.calendar import days_between
 
+CHICAGO = ZoneInfo("America/Chicago")
 MARCH = date(2026, 3, 1)
 TODAY = date(2026, 3, 18)
 AS_OF = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
@@ -47,7 +49,9 @@ def imported(
     engine: Engine, vault: Vault, *records: ClientRecord, targets_from: date = MARCH
 ) -> list[str]:
     with engine.begin() as connection:
-        return import_clients(connection, records, targets_from=targets_from, vault=vault)
+        return import_clients(
+            connection, records, targets_from=targets_from, vault=vault, zone=CHICAGO
+        )
 
 
 def day(**counts: int) -> Mapping[str, int]:

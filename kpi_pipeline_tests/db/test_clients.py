@@ -1,7 +1,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import IntegrityError
 
 from kpi_pipeline.db.api_keys import mark_key, stored_keys
@@ -18,6 +18,13 @@ from kpi_pipeline.errors import KpiError
 from kpi_pipeline_tests.db.stocked import api_key, imported, record, rows_of
 
 SEEN = datetime(2026, 3, 18, 6, 0, tzinfo=UTC)
+
+
+def mark(
+    connection: Connection, vault: Vault, workspace: str, verified_at: datetime | None
+) -> None:
+    key = stored_keys(connection, [workspace], vault)[workspace]
+    mark_key(connection, workspace, key, verified_at)
 
 
 def names(engine: Engine) -> dict[str, str]:
@@ -102,7 +109,7 @@ def test_an_import_that_fails_at_its_end_writes_nothing(engine: Engine, vault: V
 def test_a_reimport_keeps_the_api_key_where_the_file_has_none(engine: Engine, vault: Vault) -> None:
     imported(engine, vault, record(101, "Harbor", api_key=api_key(7)))
     with engine.begin() as connection:
-        mark_key(connection, "harbor", SEEN)
+        mark(connection, vault, "harbor", SEEN)
     imported(engine, vault, record(101, "Harbor"))
     with engine.connect() as connection:
         key = stored_keys(connection, ["harbor"], vault)["harbor"]
@@ -114,7 +121,7 @@ def test_a_new_api_key_replaces_the_old_one_and_waits_to_be_verified(
 ) -> None:
     imported(engine, vault, record(101, "Harbor", api_key=api_key(7)))
     with engine.begin() as connection:
-        mark_key(connection, "harbor", SEEN)
+        mark(connection, vault, "harbor", SEEN)
     imported(engine, vault, record(101, "Harbor", api_key=api_key(8)))
     with engine.connect() as connection:
         key = stored_keys(connection, ["harbor"], vault)["harbor"]
@@ -124,10 +131,10 @@ def test_a_new_api_key_replaces_the_old_one_and_waits_to_be_verified(
 def test_a_key_is_marked_for_its_own_client_alone(engine: Engine, vault: Vault) -> None:
     imported(engine, vault, *(record(it, f"Quay {it}", api_key=api_key(it)) for it in (1, 2)))
     with engine.begin() as connection:
-        mark_key(connection, "quay-2", SEEN)
+        mark(connection, vault, "quay-2", SEEN)
         keys = stored_keys(connection, ["quay-1", "quay-2"], vault)
         assert {it: key.verified_at for it, key in keys.items()} == {"quay-1": None, "quay-2": SEEN}
-        mark_key(connection, "quay-2", None)
+        mark(connection, vault, "quay-2", None)
         assert stored_keys(connection, ["quay-2"], vault)["quay-2"].verified_at is None
 
 

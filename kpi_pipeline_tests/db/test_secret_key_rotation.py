@@ -71,7 +71,8 @@ def test_a_rotation_changes_neither_when_a_key_was_stored_nor_when_it_was_verifi
     engine: Engine, state: Path
 ) -> None:
     with engine.begin() as connection:
-        mark_key(connection, "harbor", datetime(2026, 3, 18, tzinfo=UTC))
+        key = stored_keys(connection, ["harbor"], open_vault(None, state))["harbor"]
+        mark_key(connection, "harbor", key, datetime(2026, 3, 18, tzinfo=UTC))
     before = read(engine, open_vault(None, state))
 
     rotate_secret_key(engine, None, state)

@@ -1,7 +1,10 @@
 """A client's own API key is verified before its numbers are used."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from kpi_pipeline.db.api_keys import store_keys
 from kpi_pipeline.db.clients_csv import parse
 from kpi_pipeline_tests.agency import (
     PLANS,
@@ -15,6 +18,7 @@ from kpi_pipeline_tests.agency import (
 )
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, Stage
 from kpi_pipeline_tests.conftest import NOW
+from kpi_pipeline_tests.db.stocked import api_key
 
 
 def test_a_key_is_compared_with_the_registry_before_its_first_numbers_and_once(
@@ -80,16 +84,73 @@ def test_an_outage_while_a_key_is_looked_at_says_nothing_of_the_key(
     assert agency.verified_at([slug]) == {slug: yesterday}
 
 
-def test_a_key_that_was_imported_again_is_compared_again(agency: Agency) -> None:
-    slug = agency.keyed[0]
-    agency.synced([TODAY], [slug])
+def test_a_key_that_is_imported_again_is_compared_again_only_if_it_is_another_one(
+    agency: Agency,
+) -> None:
+    slug, same = agency.keyed[:2]
+    agency.synced([TODAY], [same])
+    agency.give_key(slug, str(agency.key(same)), verified_at=NOW)
     text = agency.bison.http.get("/sandbox/clients.csv").text
     write(agency.app, parse(text, ["main"], "clients.csv"))
     agency.forget_calls()
 
+    agency.synced([TODAY], [slug, same])
+
+    assert agency.calls()[slug][0]["path"] == WHO_AM_I
+    assert [it["path"] for it in agency.calls()[same]] == [SERIES, PLANS, PLANS]
+
+
+def test_a_key_that_a_clock_running_ahead_has_verified_is_compared_again(agency: Agency) -> None:
+    slug = agency.keyed[0]
+    agency.give_key(slug, str(agency.key(slug)), verified_at=NOW + timedelta(hours=1))
+
     agency.synced([TODAY], [slug])
 
     assert agency.calls()[slug][0]["path"] == WHO_AM_I
+    assert agency.verified_at([slug]) == {slug: NOW}
+
+
+class RotatedMeanwhile:
+    """Stores another key for a client whenever Email Bison is asked for the owner of one."""
+
+    def __init__(
+        self, app: ASGIApp, agency: Agency, workspace: str, verified_at: datetime | None
+    ) -> None:
+        self._app = app
+        self._agency = agency
+        self._workspace = workspace
+        self._verified_at = verified_at
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("path") == WHO_AM_I:
+            app, secrets = self._agency.app, {self._workspace: api_key(99)}
+            with app.engine.begin() as connection:
+                store_keys(connection, secrets, app.vault, verified_at=self._verified_at)
+        await self._app(scope, receive, send)
+
+
+def test_a_key_that_is_stored_while_another_one_is_compared_is_not_marked_as_verified(
+    agency: Agency, stage: Stage
+) -> None:
+    slug = agency.keyed[0]
+    stage.app = RotatedMeanwhile(stage.app, agency, slug, verified_at=None)
+
+    agency.synced([TODAY], [slug])
+
+    assert [it["path"] for it in agency.calls()[slug]] == [WHO_AM_I, SERIES, PLANS, PLANS]
+    assert agency.verified_at([slug]) == {slug: None}
+
+
+def test_the_rejection_of_a_key_says_nothing_of_one_that_was_stored_meanwhile(
+    agency: Agency, stage: Stage
+) -> None:
+    slug = agency.keyed[0]
+    agency.revoke(slug)
+    stage.app = RotatedMeanwhile(stage.app, agency, slug, verified_at=NOW)
+
+    assert "answered 401" in errors(agency.sync([TODAY], [slug]))[slug]
+
+    assert agency.verified_at([slug]) == {slug: NOW}
 
 
 def test_a_key_of_another_clients_workspace_fails_its_client_naming_both_and_writes_nothing(

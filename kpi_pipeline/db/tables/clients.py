@@ -1,6 +1,7 @@
 """Clients: identity, labels, targets and API keys."""
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -49,5 +50,12 @@ client_api_keys = Table(
     workspace_key(),
     Column("encrypted_key", LargeBinary, nullable=False, comment="Fernet token"),
     moment("verified_at", nullable=True),
+    Column(
+        "numbers",
+        ARRAY(Text),
+        nullable=False,
+        server_default="{}",
+        comment="of all keys that were stored for the client, the current one last",
+    ),
     updated_at(),
 )
