@@ -5,7 +5,7 @@ from datetime import date, datetime
 from typing import Annotated
 
 import typer
-from rich.progress import track
+from rich.progress import Progress, track
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.cli.common import Workspaces, date_of, err, opened_app, out
@@ -14,6 +14,7 @@ from kpi_pipeline.db.repair import Repaired, repair_rows
 from kpi_pipeline.db.retry import retry_on_disconnect
 from kpi_pipeline.domain.formatting import counted, listed
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.inbox.rezone import adopt_day_zone
 
 
 def run(
@@ -33,12 +34,25 @@ def run(
         ),
     ] = None,
     workspace: Workspaces = None,
+    adopt_timezone: Annotated[
+        bool,
+        typer.Option(
+            "--adopt-timezone",
+            help="Move all stored dates to the zone that the settings name for Email Bison's days, "
+            "and compute all rows. Stop `kpi up`, gateways and runs first.",
+        ),
+    ] = False,
 ) -> None:
     """Compute stored rows again from stored facts, events and targets; no call to Email Bison.
 
     Without options: all rows of all clients. Rows that were deleted by hand are made again. It
     repairs what the check rows_match_inputs names, and can run at any time.
     """
+    if adopt_timezone:
+        if first or last or workspace:
+            raise KpiError("--adopt-timezone moves all dates of all clients: give it alone.")
+        _adopt_timezone()
+        return
     since, until = date_of(first), date_of(last)
     if since and until and since > until:
         raise KpiError(f"--from {since} is after --to {until}.")
@@ -54,6 +68,24 @@ def run(
     rows = counted(sum(it.dates for it in found.values()), "row")
     clients = counted(len(names), "client")
     out.print(f"{sum(changed.values()):,} of {rows} of {clients} changed.", soft_wrap=True)
+
+
+def _adopt_timezone() -> None:
+    with opened_app(any_day_zone=True) as app:
+        with Progress(console=err, disable=not err.is_terminal) as progress:
+            task = progress.add_task("Clients")
+            adopted = adopt_day_zone(
+                app.engine,
+                app.day_zone,
+                lambda done, total: progress.update(task, completed=done, total=total),
+            )
+        before = f" (before: {adopted.before})" if adopted.before else ""
+        out.print(
+            f"All stored dates are days of {app.day_zone.key}{before}: "
+            f"{counted(adopted.moved, 'event')} moved to another day, and "
+            f"{counted(adopted.rows, 'row')} computed again.",
+            soft_wrap=True,
+        )
 
 
 def _repaired(app: AppContext, workspace: str, since: date | None, until: date | None) -> Repaired:

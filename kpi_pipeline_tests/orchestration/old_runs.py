@@ -1,7 +1,7 @@
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class OldRuns:
 
     def clean_up(self, retention_days: float = 90) -> str:
         """Delete what ended longer ago than that; what the clean-up says of it."""
-        return delete_runs(self.instance, datetime.now(UTC) - timedelta(days=retention_days))
+        return delete_runs(self.instance, timedelta(days=retention_days))
 
     def present(self) -> set[str]:
         """The ids of all runs."""

@@ -14,7 +14,6 @@ import dagster as dg
 from dagster import DagsterEventType, DagsterInstance
 from sqlalchemy import Connection, Select, Subquery, delete, func, literal, select, union_all
 
-from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.orchestration.dagster_private import (
     BULK_ACTION_TERMINAL_STATUSES,
     RUNLESS_RUN_ID,
@@ -48,8 +47,8 @@ def build_clean_up_schedule(settings: Settings) -> dg.ScheduleDefinition:
 
     @dg.op(description="Deletes old runs whose events later runs have superseded.")
     def delete_superseded_runs(context: dg.OpExecutionContext) -> None:
-        ended_before = utc_now() - timedelta(days=settings.run_retention_days)
-        context.log.info(delete_runs(context.instance, ended_before))
+        older_than = timedelta(days=settings.run_retention_days)
+        context.log.info(delete_runs(context.instance, older_than))
 
     # A named job without assets: a backfill from its page has nothing to fill.
     @dg.job(description="Deletes runs that ended long ago, except those that the page needs.")
@@ -67,8 +66,8 @@ def build_clean_up_schedule(settings: Settings) -> dg.ScheduleDefinition:
     )
 
 
-def delete_runs(dagster_instance: DagsterInstance, ended_before: datetime) -> str:
-    """Delete the superseded runs that ended before this instant.
+def delete_runs(dagster_instance: DagsterInstance, older_than: timedelta) -> str:
+    """Delete the superseded runs that ended that long ago, by the database's clock.
 
     Returns a sentence: how many were deleted, and how many were kept, and why.
 
@@ -82,6 +81,9 @@ def delete_runs(dagster_instance: DagsterInstance, ended_before: datetime) -> st
             "dagster.yaml has it. Start Dagster with `kpi up`, or with `dagster dev` in the folder "
             "of that file."
         )
+    with storage.index_connection() as connection:
+        now = connection.execute(select(func.now())).scalar_one()
+    ended_before = now - older_than
     deleted = 0
     while True:
         # Read again for each batch: events arrive, and a run that was retried may go once the runs
