@@ -70,7 +70,7 @@ bench: $(READY)
 	@$(BIN)/python -m benchmarks $(ONLY)
 
 screenshots: $(READY)
-	@$(BIN)/python -m kpi_pipeline_tests.browser.screenshots
+	@$(BIN)/python -m docs.screenshots
 
 constraints:
 	@uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-header \

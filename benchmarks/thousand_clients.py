@@ -12,7 +12,7 @@ from kpi_pipeline.orchestration.partitions import block_tags, contiguous_groups
 from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline.services.playground import Playground
 from kpi_pipeline.sync.scope import KpiAsset
-from kpi_pipeline_tests.browser.chromium import find_chromium, open_page, show_grid
+from kpi_pipeline_tests.end_to_end.chromium import find_chromium, open_page, show_grid
 
 _SANDBOX = {"clients": 1_000, "calls-per-second": 0, "latency": 0}
 # Dagster advises at most 100,000 partitions for an asset, and README to set KPI_FIRST_DATE.

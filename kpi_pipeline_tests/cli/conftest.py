@@ -1,4 +1,3 @@
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -6,17 +5,13 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL
 
-from kpi_pipeline.instances import format_instances
 from kpi_pipeline.services.dagster_home import dagster_instance
 from kpi_pipeline.services.database import databases_to_upgrade
 from kpi_pipeline.settings import Settings
+from kpi_pipeline_tests.agency import variables_of
 from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage, bison_on, options
 from kpi_pipeline_tests.cli.running import Kpi, address, calm_zone
-from kpi_pipeline_tests.conftest import instance_of
 from kpi_pipeline_tests.databases import KeptDatabase
-
-# The processes of a run share the server.
-_DAGSTER_TEMPLATE = f"kpi_dagster_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
 
 
 @pytest.fixture
@@ -26,52 +21,41 @@ def kpi(capsys: pytest.CaptureFixture[str]) -> Kpi:
 
 
 @pytest.fixture(scope="session")
-def dagster_template(
-    postgres: URL, administer: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
-) -> str:
-    """The name of a database with Dagster's tables, which take a while to make."""
+def _kept_dagster(
+    postgres: URL,
+    _kept_database: KeptDatabase,
+    administer: Callable[[str], None],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[KeptDatabase]:
+    """Dagster's database beside that of the tests. Its tables take a while to make."""
+    name = f"{_kept_database.url.database}_dagster"
+    template = postgres.set(database=f"{name}_template")
     settings = Settings(
         state_dir=tmp_path_factory.mktemp("dagster"),
         database_url=SecretStr(address(postgres)),
-        dagster_database_url=SecretStr(address(postgres.set(database=_DAGSTER_TEMPLATE))),
+        dagster_database_url=SecretStr(address(template)),
     )
     with databases_to_upgrade(settings) as ready, dagster_instance(ready) as instance:
         instance.upgrade()
     # A database can be copied only while nobody is connected to it.
     administer(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        f"WHERE datname = '{_DAGSTER_TEMPLATE}'"
+        f"WHERE datname = '{template.database}'"
     )
-    return _DAGSTER_TEMPLATE
-
-
-@pytest.fixture(scope="session")
-def _kept_dagster(postgres: URL, dagster_template: str) -> Iterator[Callable[[str], KeptDatabase]]:
-    """Makes Dagster's database beside a test's, and keeps it for the next tests."""
-    kept: dict[str, KeptDatabase] = {}
-
-    def beside(name: str) -> KeptDatabase:
-        if name not in kept:
-            kept[name] = KeptDatabase(postgres, f"{name}_dagster", dagster_template)
-        return kept[name]
-
-    yield beside
-    for database in kept.values():
-        database.drop()
+    kept = KeptDatabase(postgres, name, str(template.database))
+    yield kept
+    kept.drop()
 
 
 @pytest.fixture
 def configured(
-    database: URL,
-    _kept_dagster: Callable[[str], KeptDatabase],
-    monkeypatch: pytest.MonkeyPatch,
+    database: URL, _kept_dagster: KeptDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[URL]:
     """KPI_DATABASE_URL names a server on which both databases are up to date and empty."""
-    beside = _kept_dagster(str(database.database))
     monkeypatch.setenv("KPI_DATABASE_URL", address(database))
     monkeypatch.setenv("KPI_TIMEZONE", calm_zone().key)
     yield database
-    beside.reset()
+    _kept_dagster.reset()
 
 
 @pytest.fixture
@@ -79,9 +63,8 @@ def live_bison(configured: URL, stage: Stage, monkeypatch: pytest.MonkeyPatch) -
     """A configured Email Bison of 26 clients; its clock is the real one, as a command's is."""
     with bison_on(stage, options(today=None, timezone=calm_zone().key)) as fresh:
         fresh.freeze(None)
-        monkeypatch.setenv("KPI_BISON_INSTANCES", format_instances([instance_of(fresh)]))
-        monkeypatch.setenv("KPI_BISON_TIMEZONE", calm_zone().key)
-        monkeypatch.setenv("KPI_BISON_CALLS_PER_SECOND", "0")
+        for name, value in variables_of(fresh, calm_zone()).items():
+            monkeypatch.setenv(name, value)
         monkeypatch.setenv("KPI_BISON_ATTEMPTS", "1")
         yield fresh
 

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import psutil
 import pytest
 from sqlalchemy import URL, Engine, Table, select
 
 from kpi_pipeline.cli.main import main
 from kpi_pipeline.domain.calendar import business_date
 
-# What a server that does not trust everybody would ask for.
+# A password that a server with authentication would require.
 PASSWORD = "made-up-PaSsWoRd"
 
 
@@ -177,11 +176,3 @@ def wait_until(
     while not ready():
         assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s: {details()}"
         time.sleep(every)
-
-
-def is_gone(pid: int) -> bool:
-    """Whether a process has ended; one that nobody waits for stays in the list as a zombie."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True

@@ -112,14 +112,14 @@ def test_alerts_are_sent_again_about_what_is_unmuted(kpi: Kpi, office: Office) -
 
 
 def test_an_unknown_name_is_not_muted(kpi: Kpi, office: Office) -> None:
-    told = kpi("alerts", "mute", "acmee", "--for", "2d").error()
-    assert told.startswith(
+    error = kpi("alerts", "mute", "acmee", "--for", "2d").error()
+    assert error.startswith(
         "acmee is neither a client's workspace key nor the name of a check or an alert."
     )
 
 
 @pytest.mark.parametrize("span", ["2", "d", "", "0h", "367d", "2 days", "-2d"])
 def test_an_invalid_span_is_rejected_with_an_example(kpi: Kpi, office: Office, span: str) -> None:
-    told = kpi("alerts", "mute", "acme", f"--for={span}").error()
-    assert told.endswith("Write one such as 2d, 12h or 90m, 366d at most.")
+    error = kpi("alerts", "mute", "acme", f"--for={span}").error()
+    assert error.endswith("Write one such as 2d, 12h or 90m, 366d at most.")
     assert mutes(office.engine) == {}

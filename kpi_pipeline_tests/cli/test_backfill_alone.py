@@ -12,8 +12,7 @@ from sqlalchemy import Engine
 from kpi_pipeline.db.tables import client_metrics, kpi_projections, raw_bison_stats
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline_tests.bison_sandbox.running import Bison
-from kpi_pipeline_tests.cli.running import Kpi, days_ago, kpi_in_a_process, rows_of
-from kpi_pipeline_tests.services.invented_backfills import finished, launched
+from kpi_pipeline_tests.cli.running import Kpi, days_ago, ended, kpi_in_a_process, launched, rows_of
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("imported")]
 
@@ -45,7 +44,7 @@ def test_what_a_backfill_starts_ends_with_it_and_an_interrupted_one_is_finished_
         backfill_id, _ = launched(process)
         assert _at_work(tmp_path / "state") != []
         process.send_signal(signal.SIGINT)
-        left = finished(process)
+        left = ended(process, seconds=600)
 
     assert (left.code, left.out) == (130, "")
     assert (
@@ -55,7 +54,7 @@ def test_what_a_backfill_starts_ends_with_it_and_an_interrupted_one_is_finished_
     assert _at_work(tmp_path / "state") == []
 
     with kpi_in_a_process("backfill", "--follow", backfill_id) as process:
-        result = finished(process)
+        result = ended(process, seconds=600)
 
     assert result.code == 0, result
     assert "2 of 2 clients ok in" in result.out
@@ -66,11 +65,11 @@ def test_what_a_backfill_starts_ends_with_it_and_an_interrupted_one_is_finished_
     assert "Dagster is not running; starting it" in result.err
     assert "4 of 4 partitions done, 0 left" in result.err
     tables = rows_of(engine, raw_bison_stats, kpi_projections, client_metrics)
-    asked_for = {(key, day) for key in wanted for day in dates}
+    wanted_rows = {(key, day) for key in wanted for day in dates}
     for name in ("kpi_projections", "client_metrics"):
-        assert {(row["workspace"], row["metric_date"]) for row in tables[name]} == asked_for
+        assert {(row["workspace"], row["metric_date"]) for row in tables[name]} == wanted_rows
     facts: set[tuple[str, date]] = {
         (row["workspace"], row["date"]) for row in tables["raw_bison_stats"]
     }
-    assert facts >= asked_for
+    assert facts >= wanted_rows
     assert _at_work(tmp_path / "state") == []

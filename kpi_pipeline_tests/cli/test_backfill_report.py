@@ -11,8 +11,8 @@ from kpi_pipeline.db.sync_log import SyncEntry
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.services.backfill_check import BackfillCheck, format_ranges
 from kpi_pipeline.services.backfills import BackfillTarget
+from kpi_pipeline_tests.agency import ASSETS
 from kpi_pipeline_tests.services.invented_backfills import (
-    ASSETS,
     FIRST,
     LAST,
     LAUNCHED,

@@ -31,7 +31,7 @@ def clients(
     return Clients(engine, vault, at=utc_now(), tz=calm_zone())
 
 
-def told(number: int, workspace_id: int = 101, **envelope: object) -> dict[str, Any]:
+def lead(number: int, workspace_id: int = 101, **envelope: object) -> dict[str, Any]:
     """A lead turned interested, with what is known of the person."""
     name, email, words = PERSONAL
     data = {
@@ -45,7 +45,7 @@ def told(number: int, workspace_id: int = 101, **envelope: object) -> dict[str, 
 def arrived(number: int, workspace_id: int = 101, days: float = 0) -> Event:
     """It came in so many days ago."""
     moment = utc_now() - timedelta(days=days)
-    return parsed(told(number, workspace_id), moment, tz=calm_zone())
+    return parsed(lead(number, workspace_id), moment, tz=calm_zone())
 
 
 def test_the_list_shows_each_event_and_why_it_does_not_count_and_nothing_of_a_person(
@@ -110,8 +110,8 @@ def test_an_unknown_client_is_refused_by_name(kpi: Kpi, clients: Clients, comman
 def test_files_are_ingested_and_stay_where_they_are(
     kpi: Kpi, clients: Clients, tmp_path: Path
 ) -> None:
-    lines = written(tmp_path / "a.jsonl", json.dumps(told(1)), json.dumps(told(2)))
-    one = written(tmp_path / "b.json", json.dumps(told(3, 102)))
+    lines = written(tmp_path / "a.jsonl", json.dumps(lead(1)), json.dumps(lead(2)))
+    one = written(tmp_path / "b.json", json.dumps(lead(3, 102)))
     for _ in range(2):
         answer = kpi("events", "ingest", lines, one).answer()
         assert answer == "3 events are stored, 0 records rejected.\n"
@@ -123,7 +123,7 @@ def test_files_are_ingested_and_stay_where_they_are(
 def test_rejected_records_are_named_with_their_reasons_and_the_good_ones_count(
     kpi: Kpi, clients: Clients, tmp_path: Path
 ) -> None:
-    path = written(tmp_path / "a.jsonl", json.dumps(told(1)), "no [event]", json.dumps({"a": 1}))
+    path = written(tmp_path / "a.jsonl", json.dumps(lead(1)), "no [event]", json.dumps({"a": 1}))
     result = kpi("events", "ingest", path)
     assert (result.code, result.out) == (1, "3 events are stored, 2 records rejected.\n")
     assert result.err.startswith("Error: Rejected:\n")
@@ -138,7 +138,7 @@ def test_the_instance_can_be_named_and_must_be_known(
 ) -> None:
     two = "main https://mail.example, emea https://emea.example"
     monkeypatch.setenv("KPI_BISON_INSTANCES", two)
-    path = written(tmp_path / "a.jsonl", json.dumps(told(1)))
+    path = written(tmp_path / "a.jsonl", json.dumps(lead(1)))
     unnamed = kpi("events", "ingest", path)
     assert (unnamed.code, "Several instances are configured" in unnamed.err) == (1, True)
     assert clients.events("id") == []
@@ -153,7 +153,7 @@ def test_a_file_that_is_missing_or_incomplete_is_rejected_with_a_sentence(
     missing = tmp_path / "nowhere.json"
     error = kpi("events", "ingest", str(missing)).error()
     assert error == f"{missing} cannot be read: No such file or directory."
-    cut_off = written(tmp_path / "a.json", json.dumps([told(1)])[:-5])
+    cut_off = written(tmp_path / "a.json", json.dumps([lead(1)])[:-5])
     error = kpi("events", "ingest", cut_off).error()
     assert error.startswith(f"{cut_off} ends in the middle")
     assert clients.events("id") == []
@@ -165,9 +165,15 @@ def test_a_purge_deletes_old_bodies_and_says_how_many(
     clients.ingest(arrived(1, days=40), arrived(2, days=20), arrived(3))
     monkeypatch.setenv("KPI_EVENT_RETENTION_DAYS", "30")
     answer = kpi("events", "purge").answer()
-    assert answer == "The bodies of 1 events older than 30 days are deleted.\n"
+    assert answer == (
+        "Deleted: the bodies of 1 event and 0 files older than 30 days, "
+        "and 0 events that raise no number any more.\n"
+    )
     assert [it is None for it in clients.events("body")] == [True, False, False]
     answer = kpi("events", "purge", "--older-than-days", "0").answer()
-    assert answer == "The bodies of 2 events older than 0 days are deleted.\n"
+    assert answer == (
+        "Deleted: the bodies of 2 events and 0 files older than 0 days, "
+        "and 0 events that raise no number any more.\n"
+    )
     assert set(clients.events("body")) == {None}
     assert set(clients.events("status")) == {"applied"}

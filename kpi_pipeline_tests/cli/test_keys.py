@@ -317,10 +317,10 @@ def test_a_configured_secret_key_is_rotated_in_steps(
     assert "2. Set KPI_SECRET_KEY to NEW,OLD" in kpi("secret-key", "rotate").error()
 
     monkeypatch.setenv("KPI_SECRET_KEY", f"{new},{old}")
-    said = kpi("secret-key", "rotate").answer()
+    message = kpi("secret-key", "rotate").answer()
 
-    assert said.startswith("23 API keys are encrypted under the first key of KPI_SECRET_KEY. ")
-    assert not [key for key in (old, new) if key in said]
+    assert message.startswith("23 API keys are encrypted under the first key of KPI_SECRET_KEY. ")
+    assert not [key for key in (old, new) if key in message]
     monkeypatch.setenv("KPI_SECRET_KEY", new)
     assert keys_in(engine) == before
 

@@ -139,8 +139,8 @@ def test_without_a_date_it_is_todays_and_a_day_without_rows_shows_dashes_not_zer
     result = kpi("metrics")
     assert cells(result.answer(), "Heron Tide")[1:] == [*"–" * 10]
     assert result.err.startswith("0 of 3 clients have a row on 20")
-    asked = kpi("metrics", "--date", days_ago(40).isoformat())
-    assert f"client_metrics of {days_ago(40)}" in asked.answer()
+    result = kpi("metrics", "--date", days_ago(40).isoformat())
+    assert f"client_metrics of {days_ago(40)}" in result.answer()
 
 
 def test_a_past_day_shows_that_days_numbers(kpi: Kpi) -> None:

@@ -16,7 +16,7 @@ ADVICE = (
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         (
             "KPI_TIMEZONE",
@@ -44,11 +44,11 @@ ADVICE = (
     ],
 )
 def test_a_wrong_setting_is_named_with_what_it_should_be(
-    kpi: Kpi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, told: str
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(name, value)
     error = kpi("clients", "list").error()
-    assert error.startswith(f"{ADVICE}\n  {name}: {told}")
+    assert error.startswith(f"{ADVICE}\n  {name}: {message}")
     assert SECRET not in error
     assert not list(tmp_path.iterdir())
 

@@ -58,9 +58,9 @@ def test_it_shows_each_client_each_run_each_failing_check_and_what_never_ticked(
 ) -> None:
     Office(engine, vault, []).check("complete", "acme", description="1 of 2 clients has rows.")
     result = kpi("status")
-    told = " ".join(result.out.split())
+    screen = " ".join(result.out.split())
     assert re.search(
-        r"│ acme │ \S+ \S+ │ \d min │ fresh │ \S+ \S+ ok, 3 calls, workspace key │", told
+        r"│ acme │ \S+ \S+ │ \d min │ fresh │ \S+ \S+ ok, 3 calls, workspace key │", screen
     )
     assert "2 of 2 clients fresh" in result.out
     assert "birch: its key was rejected" in result.out
@@ -78,9 +78,9 @@ def test_it_fails_while_a_client_is_stale_and_says_for_how_long(
     with ready_databases(load_settings()) as settings:
         later = AppContext(settings, engine, vault, lambda: NOW + timedelta(hours=4))
         assert not print_status(later)
-    said = capsys.readouterr().out
-    assert "0 of 2 clients fresh" in said
-    assert "its numbers are 4 h 0 min old" in said
+    screen = capsys.readouterr().out
+    assert "0 of 2 clients fresh" in screen
+    assert "its numbers are 4 h 0 min old" in screen
 
 
 def test_without_dagsters_database_it_still_shows_what_the_tables_hold(

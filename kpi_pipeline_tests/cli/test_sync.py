@@ -50,7 +50,7 @@ def test_a_sync_of_one_date_and_client_writes_that_row_with_the_numbers_of_email
 ) -> None:
     day = days_ago(40)
     own = live_bison.with_key()[0]
-    told = live_bison.series(day, day, key=own["api_key"])
+    series = live_bison.series(day, day, key=own["api_key"])
     key = {cells(kpi("clients", "list").answer(), key)[3]: key for key in _keys(kpi)}[
         own["bison_workspace_id"]
     ]
@@ -58,8 +58,8 @@ def test_a_sync_of_one_date_and_client_writes_that_row_with_the_numbers_of_email
     assert _counted(screen)[:2] == (1, 1)
     (row,) = rows_of(engine, client_metrics)["client_metrics"]
     assert (row["workspace"], row["metric_date"], row["source"]) == (key, day, "sync")
-    assert row["emails_sent_today"] == told["Sent"][0] > 0
-    assert row["positive_replies_today"] == told["Interested"][0]
+    assert row["emails_sent_today"] == series["Sent"][0] > 0
+    assert row["positive_replies_today"] == series["Interested"][0]
     title = f"Best 1 of 1 clients by positive replies, {day:%B %Y} to {day}"
     assert title in screen
     assert cells(screen, row["display_name"])[1] == f"{row['positive_replies_mtd']:,}"

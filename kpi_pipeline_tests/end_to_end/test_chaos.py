@@ -252,8 +252,8 @@ def test_a_backfill_survives_a_killed_run_a_restarted_database_and_two_bad_clien
         def wait_for(clients: int) -> None:
             agency.poll(lambda: len(observer.rows) >= clients, f"the rows of {clients} clients")
 
-        everybody: Target = dict.fromkeys(agency.workspaces, dates)
-        backfill = agency.launch_backfill(everybody)
+        all_clients: Target = dict.fromkeys(agency.workspaces, dates)
+        backfill = agency.launch_backfill(all_clients)
         wait_for(1)
         agency.revoke(rejected)
         agency.bison.fault("stall", workspace_id=agency.ids[stalled])

@@ -71,7 +71,7 @@ def test_a_backfill_of_any_shape_fills_exactly_its_partitions(agency: RunningAge
         "dates with a hole": dict.fromkeys([grid[5], grid[6]], hole),
         "ragged": {grid[11]: days_ago(agency, 184, 182), grid[12]: days_ago(agency, 183, 180)},
         "one partition": {grid[25]: days_ago(agency, 178, 178)},
-        "everybody on a few days": dict.fromkeys(grid, days_ago(agency, 176, 174)),
+        "all clients on a few days": dict.fromkeys(grid, days_ago(agency, 176, 174)),
     }
     before = stored(agency)
     agency.forget_calls()

@@ -1,45 +1,32 @@
+"""The real definitions in the test's own process, on an agency and a Dagster of its own."""
+
+import secrets
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
-from zoneinfo import ZoneInfo
+from typing import Any
 
 import dagster as dg
 from dagster import DagsterInstance
-from dagster._core.instance import InstanceType
-from dagster._core.launcher.sync_in_memory_run_launcher import SyncInMemoryRunLauncher
-from dagster._core.run_coordinator import DefaultRunCoordinator
-from dagster._core.storage.event_log import InMemoryEventLogStorage
-from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
-from dagster._core.storage.root import LocalArtifactStorage
-from dagster._core.storage.runs import InMemoryRunStorage
 from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
-from sqlalchemy import text
 
 from kpi_pipeline.definitions import build_definitions
-from kpi_pipeline.domain.calendar import business_date
+from kpi_pipeline.domain.events.event import Event, EventSource, EventStatus
+from kpi_pipeline.inbox.ingest import inbox_of, ingest
 from kpi_pipeline.orchestration.partitions import WORKSPACE, sync_workspace_partitions
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline.sync.scope import KpiAsset
-from kpi_pipeline_tests.agency import Agency
-
-ASSETS = [step.value for step in KpiAsset]
-
-
-def calm_zone() -> ZoneInfo:
-    """A business time zone whose midnight is hours away: no test runs through one."""
-    zones = (ZoneInfo("America/Chicago"), ZoneInfo("Asia/Tokyo"))
-    return next(zone for zone in zones if 0 < datetime.now(zone).hour < 22)
+from kpi_pipeline_tests.agency import ASSETS, Agency
 
 
 class Installation:
-    """The real definitions on the environment of the test, and a Dagster of its own."""
+    """The real definitions, with the settings of the environment."""
 
     def __init__(self, agency: Agency, instance: DagsterInstance) -> None:
         self.agency = agency
         self.instance = instance
-        self.today = business_date(datetime.now(UTC), agency.app.timezone)
+        self.today = agency.today
         self.definitions = build_definitions(load_settings())
         grid = self.definitions.resolve_assets_def(ASSETS[0]).partitions_def
         assert isinstance(grid, dg.MultiPartitionsDefinition)
@@ -59,14 +46,14 @@ class Installation:
         *,
         checks: bool = True,
     ) -> dg.ExecuteInProcessResult:
-        """Carry out one run of the assets and their checks, whatever comes of it."""
+        """Execute one run of the assets and their checks, which may fail."""
         job = self.definitions.resolve_implicit_global_asset_job_def()
         chosen = [dg.AssetKey(name) for name in assets]
         if not checks:
             job = job.get_subset(asset_selection=set(chosen), asset_check_selection=set())
         return job.execute_in_process(
             instance=self.instance,
-            # A run of a subset notes no selection of its own.
+            # A run of a subset stores no selection of its own.
             asset_selection=chosen if checks else None,
             tags=dict(tags or {}),
             partition_key=partition,
@@ -86,23 +73,33 @@ class Installation:
 
     def metadata(self, asset: str) -> dict[str, dict[str, object]]:
         """The metadata of each partition's latest materialization."""
-        found: dict[str, dict[str, object]] = {}
-        for record in self.instance.fetch_materializations(dg.AssetKey(asset), limit=1000).records:
-            materialization = record.asset_materialization
-            assert materialization is not None
-            assert materialization.partition is not None
-            values = materialization.metadata.items()
-            numbers: dict[str, object] = {name: value.value for name, value in values}
-            found.setdefault(materialization.partition, numbers)
-        return found
+        records = self.instance.fetch_materializations(dg.AssetKey(asset), limit=1000).records
+        events = [it for record in reversed(records) if (it := record.asset_materialization)]
+        return {
+            str(it.partition): {name: value.value for name, value in it.metadata.items()}
+            for it in events
+        }
 
     def failure(self, result: dg.ExecuteInProcessResult) -> str:
-        """What the failed step says of itself."""
+        """The error of the failed step."""
         (event,) = [event for event in result.all_events if event.is_step_failure]
         data = event.step_failure_data.user_failure_data
         assert data is not None
         assert data.description is not None
         return data.description
+
+    def store(self, *events: Event, realtime: bool = False) -> list[int]:
+        """Store events as the gateway does, by default with KPI_REALTIME off; their ids."""
+        inbox = inbox_of(self.agency.app, realtime=realtime)
+        return [receipt.event_id for receipt in ingest(inbox, events)]
+
+    def statuses(self) -> dict[int, str]:
+        """The status of each stored event."""
+        return {row.id: row.status for row in self.agency.sql("SELECT * FROM webhook_events")}
+
+    def leads_this_month(self, workspace: str) -> int:
+        """The client's positive replies of the month, in today's row."""
+        return int(self.agency.rows()[workspace, self.today]["positive_replies_mtd"])
 
 
 def cells(workspaces: Sequence[str], dates: Sequence[date]) -> set[str]:
@@ -110,35 +107,44 @@ def cells(workspaces: Sequence[str], dates: Sequence[date]) -> set[str]:
     return {f"{day}|{workspace}" for day in dates for workspace in workspaces}
 
 
-def counts(installation: Installation) -> dict[str, int]:
-    """How many rows each of the three tables has."""
-    with installation.agency.app.engine.connect() as connection:
-        return {
-            name: connection.scalar(text(f"SELECT count(*) FROM {name}")) or 0 for name in ASSETS
-        }
+def lead(workspace_id: int, day: date, **changed: Any) -> Event:
+    """A lead of the workspace turned interested on that day; it arrives now."""
+    fields: dict[str, Any] = {
+        "instance": "main",
+        "source": EventSource.WEBHOOK,
+        "arrived_at": datetime.now(UTC),
+        "body": b"{}",
+        "idempotency_key": secrets.token_hex(8),
+        "status": EventStatus.RECEIVED,
+        "business_date": day,
+        "event_type": "lead_interested",
+        "bison_workspace_id": workspace_id,
+        "metric": "interested",
+    }
+    return Event(**{**fields, **changed})
+
+
+def rows_of(table: object) -> list[dict[str, object]]:
+    """The rows of a table in metadata."""
+    assert isinstance(table, dg.TableMetadataValue)
+    return [dict(record.data) for record in table.records]
 
 
 @contextmanager
 def instance_in_files() -> Iterator[DagsterInstance]:
-    """A Dagster in a folder of its own, for what is opened a second time or knows of daemons."""
+    """A Dagster in a folder of its own, for what opens it a second time or needs daemons."""
     with DagsterInstance.local_temp(overrides={"telemetry": {"enabled": False}}) as instance:
         yield instance
 
 
 @contextmanager
 def temporary_instance() -> Iterator[DagsterInstance]:
-    """A Dagster in memory but for its ticks; one in files takes a second of processor time."""
+    """A Dagster in memory except for its ticks; one in files takes a second of processor time."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        DagsterInstance(
-            instance_type=InstanceType.EPHEMERAL,
-            local_artifact_storage=LocalArtifactStorage(folder),
-            run_storage=InMemoryRunStorage(),
-            event_storage=InMemoryEventLogStorage(),
-            schedule_storage=SqliteScheduleStorage.from_local(folder),
-            compute_log_manager=NoOpComputeLogManager(),
-            run_coordinator=DefaultRunCoordinator(),
-            run_launcher=SyncInMemoryRunLauncher(),
-        ) as instance,
+        DagsterInstance.ephemeral(folder) as instance,
     ):
+        ticks = SqliteScheduleStorage.from_local(folder)
+        instance._schedule_storage = ticks
+        ticks.register_instance(instance)
         yield instance

@@ -1,21 +1,106 @@
-"""The alert sensor on a real instance; the test sets the clock."""
+"""The alert sensor on a real instance: one problem is one message; the test sets the clock."""
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from unittest.mock import Mock
 
 import dagster as dg
 import pytest
+from dagster import DagsterRunStatus
+from dagster._core.test_utils import create_run_for_test
 from sqlalchemy.exc import OperationalError
 
+from kpi_pipeline.checks.outcome import Check
+from kpi_pipeline.db.check_results import read_outcomes
 from kpi_pipeline.db.retry import retry_on_disconnect
+from kpi_pipeline.orchestration.asset_checks.specs import TOTALS_CHECK
+from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.automation import alerts
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.orchestration.runs import EVENTS_TAG
-from kpi_pipeline_tests.alerts.support import START, json_url
-from kpi_pipeline_tests.orchestration.desk import Desk
-from kpi_pipeline_tests.orchestration.installation import temporary_instance
+from kpi_pipeline_tests.alerts.support import START, Office, json_url, titles
+from kpi_pipeline_tests.bison_sandbox.receiver import Receiver
+from kpi_pipeline_tests.orchestration.installation import Installation, temporary_instance
+from kpi_pipeline_tests.orchestration.ticks import evaluate_schedule, leave_tick
 
 pytestmark = pytest.mark.runs
+
+
+class Desk:
+    """Evaluates the sensor, each time from the cursor of the evaluation before."""
+
+    def __init__(self, installation: Installation, receiver: Receiver) -> None:
+        self.installation = installation
+        self.instance = installation.instance
+        self.receiver = receiver
+        self.cursor: str | None = None
+        app = installation.agency.app
+        self.office = Office(app.engine, app.vault, [json_url(receiver.url)])
+        self.repository = installation.definitions.get_repository_def()
+
+    def evaluate(self, *minutes: float) -> str:
+        """Evaluate at each of these minutes from now; the reason of the last tick."""
+        reason = ""
+        for ahead in minutes:
+            moment = datetime.now(UTC) + timedelta(minutes=ahead)
+            app = replace(self.office.app, now=partial(moment.astimezone, UTC))
+            with dg.build_sensor_context(
+                instance=self.instance, cursor=self.cursor, repository_def=self.repository
+            ) as context:
+                result = alerts.evaluate_alerts(context, app)
+            self.cursor = result.cursor
+            assert result.skip_reason is not None
+            reason = str(result.skip_reason.skip_message)
+        return reason
+
+    def titles(self) -> list[str]:
+        """The titles of all messages."""
+        return titles(self.receiver.received)
+
+    def run(self, good: bool, *assets: str, job: str = "a_job", **tags: str) -> str:
+        """A run that ended so; its id."""
+        run: dg.DagsterRun = create_run_for_test(
+            self.instance,
+            job_name=job,
+            asset_selection=frozenset(map(dg.AssetKey, assets)) or None,
+            tags={name.replace("__", "/"): value for name, value in tags.items()},
+            status=DagsterRunStatus.STARTED,
+        )
+        if good:
+            success = dg.DagsterEvent("PIPELINE_SUCCESS", run.job_name)
+            self.instance.report_dagster_event(success, run.run_id)
+        else:
+            self.instance.report_run_failed(run)
+        return run.run_id
+
+    def sync(self) -> bool:
+        """Sync all clients in a run; whether it succeeds."""
+        dates = self.installation.days_ago(0, 1)
+        tags = block_tags(self.installation.workspaces, dates)
+        return self.installation.run(tags, checks=False).success
+
+    def refresh_registry(self) -> bool:
+        return self.installation.run(assets=["client_registry"]).success
+
+    def check_totals(self) -> None:
+        job = self.installation.definitions.resolve_implicit_global_asset_job_def()
+        subset = job.get_subset(asset_check_selection={TOTALS_CHECK})
+        assert subset.execute_in_process(instance=self.instance).success
+
+    def retries(self) -> list[dg.RunRequest]:
+        """The runs that the schedule `retry_unanswered_checks` requests."""
+        definitions, now = self.installation.definitions, datetime.now(UTC)
+        return evaluate_schedule(definitions, "retry_unanswered_checks", self.instance, now)[0]
+
+    def failing_checks(self) -> set[str]:
+        with self.office.engine.connect() as connection:
+            return {it.name for it in read_outcomes(connection) if it.since is not None}
+
+
+@pytest.fixture
+def desk(installation: Installation, receiver: Receiver) -> Desk:
+    return Desk(installation, receiver)
 
 
 @pytest.mark.long
@@ -26,13 +111,13 @@ def test_a_client_whose_sync_fails_is_alerted_unless_a_retry_soon_succeeds(desk:
         installation.agency.revoke(client)
     dates = installation.days_ago(1)
     failed = installation.run(block_tags(installation.workspaces, dates), checks=False)
-    assert "notified" not in desk.look(0), "the failed clients are asked for again"
+    assert "notified" not in desk.evaluate(0), "the failed clients are retried"
 
-    # What the split would have asked for; one of them has a key again.
+    # What the retry would have logged; one of them has a key again.
     desk.office.passed = datetime.now(UTC) - START
     desk.office.sync(good)
-    assert desk.look(6).endswith("notified json://127.0.0.1 of 1.")
-    desk.look(7)
+    assert desk.evaluate(6).endswith("notified json://127.0.0.1 of 1.")
+    desk.evaluate(7)
 
     (message,) = desk.receiver.received
     assert message.body["title"] == "ERROR: the sync of 1 client fails"
@@ -41,42 +126,39 @@ def test_a_client_whose_sync_fails_is_alerted_unless_a_retry_soon_succeeds(desk:
     assert good not in message.text
 
     desk.office.sync(bad)
-    desk.look(8)
-    assert desk.told()[1:] == ["RESOLVED: the sync of 1 client fails"]
+    desk.evaluate(8)
+    assert desk.titles()[1:] == ["RESOLVED: the sync of 1 client fails"]
 
 
 def test_a_run_that_failed_for_good_is_alerted_until_a_later_one_succeeds(desk: Desk) -> None:
-    desk.look(0)
+    desk.evaluate(0)
     failed = desk.run(False, job="clean_up_runs")
-    desk.look(1)
-    desk.look(7)
-    desk.look(8)
+    desk.evaluate(1, 7, 8)
     (message,) = desk.receiver.received
     assert message.body["title"] == "ERROR: the last run of clean_up_runs failed"
     assert f"/runs/{failed}" in message.body["message"]
 
     desk.run(True, job="another_job")
-    desk.look(9)
+    desk.evaluate(9)
     desk.run(True, job="clean_up_runs")
-    desk.look(10)
-    assert desk.told()[1:] == ["RESOLVED: the last run of clean_up_runs failed"]
+    desk.evaluate(10)
+    assert desk.titles()[1:] == ["RESOLVED: the last run of clean_up_runs failed"]
 
 
 def test_a_run_that_died_is_alerted_unless_a_later_one_succeeds_within_five_minutes(
     desk: Desk,
 ) -> None:
-    desk.look(0)
+    desk.evaluate(0)
     desk.run(False, "raw_bison_stats", "client_metrics", job="__ASSET_JOB")
-    desk.look(1)
+    desk.evaluate(1)
     desk.run(True, "raw_bison_stats", "kpi_projections", "client_metrics", job="__ASSET_JOB")
-    desk.look(7)
-    assert desk.told() == []
+    desk.evaluate(7)
+    assert desk.titles() == []
 
     desk.run(False, "raw_bison_stats", job="__ASSET_JOB")
     desk.run(False, "client_registry", job="__ASSET_JOB")
-    desk.look(8)
-    desk.look(14)
-    (title,) = desk.told()
+    desk.evaluate(8, 14)
+    (title,) = desk.titles()
     assert title.startswith("KPIs: 2 problems: ")
     assert "the last run of sync failed" in title
     assert "the last run of client_registry failed" in title
@@ -85,58 +167,56 @@ def test_a_run_that_died_is_alerted_unless_a_later_one_succeeds_within_five_minu
 def test_runs_that_dagster_retries_and_runs_of_events_are_not_alerted(
     desk: Desk,
 ) -> None:
-    desk.look(0)
+    desk.evaluate(0)
     desk.run(False, "client_metrics", dagster__will_retry="true")
     desk.run(False, "client_metrics", **{EVENTS_TAG.replace("/", "__"): "waiting"})
-    desk.look(1)
-    assert desk.look(9) == "0 problems."
-    # Nor does a run of events make good what a sync left undone.
+    desk.evaluate(1)
+    assert desk.evaluate(9) == "0 problems."
+    # A run of events does not resolve what a sync left undone, either.
     desk.run(False, "client_metrics")
     desk.run(True, "client_metrics", **{EVENTS_TAG.replace("/", "__"): "waiting"})
-    assert desk.look(10) == "1 problem."
+    assert desk.evaluate(10) == "1 problem."
 
 
 def test_a_schedule_whose_ticks_fail_is_alerted_until_one_succeeds(desk: Desk) -> None:
-    desk.tick("daily_kpi_sync", good=True)
-    desk.tick("daily_kpi_sync", good=False)
-    desk.tick("hourly_refresh", good=False, on=False)
-    desk.tick("gone_long_ago", good=False)
-    desk.tick("alert_sensor", good=False)
-    desk.look(0)
-    desk.look(6)
-    desk.look(7)
+    leave_tick(desk.instance, "daily_kpi_sync", good=True)
+    leave_tick(desk.instance, "daily_kpi_sync", good=False)
+    leave_tick(desk.instance, "hourly_refresh", good=False, on=False)
+    leave_tick(desk.instance, "gone_long_ago", good=False)
+    leave_tick(desk.instance, "alert_sensor", good=False)
+    desk.evaluate(0, 6, 7)
     (message,) = desk.receiver.received
     assert message.body["title"] == "ERROR: the schedule daily_kpi_sync fails"
-    assert "what nobody is told" not in message.text
-    desk.tick("daily_kpi_sync", good=True)
-    desk.look(8)
-    assert desk.told()[1:] == ["RESOLVED: the schedule daily_kpi_sync fails"]
+    assert "what no alert shows" not in message.text
+    leave_tick(desk.instance, "daily_kpi_sync", good=True)
+    desk.evaluate(8)
+    assert desk.titles()[1:] == ["RESOLVED: the schedule daily_kpi_sync fails"]
 
 
 def test_an_evaluation_that_broke_is_repeated_from_the_old_cursor(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk.look(0)
+    desk.evaluate(0)
     before = desk.cursor
     desk.run(False, job="clean_up_runs")
-    desk.look(1)
+    desk.evaluate(1)
     with monkeypatch.context() as patch:
         patch.setattr("kpi_pipeline.alerts.evaluate.evaluate", Mock(side_effect=RuntimeError))
         with pytest.raises(RuntimeError):
-            desk.look(2)
+            desk.evaluate(2)
     desk.cursor = before
-    desk.look(6.5)
-    assert desk.told() == ["ERROR: the last run of clean_up_runs failed"]
+    desk.evaluate(6.5)
+    assert desk.titles() == ["ERROR: the last run of clean_up_runs failed"]
 
 
 def test_a_failing_receiver_is_in_the_reason_of_the_tick_and_does_not_fail_it(desk: Desk) -> None:
     desk.receiver.answer = lambda path, before: 500
     desk.office.check("freshness", "acme")
-    said = desk.look(0)
-    assert said.startswith("1 problem. json://127.0.0.1 has failed since ")
-    assert said.endswith(": see `kpi alerts test`.")
+    reason = desk.evaluate(0)
+    assert reason.startswith("1 problem. json://127.0.0.1 has failed since ")
+    assert reason.endswith(": see `kpi alerts test`.")
     desk.receiver.answer = lambda path, before: 200
-    assert desk.look(1).endswith("notified json://127.0.0.1 of 1.")
+    assert desk.evaluate(1).endswith("notified json://127.0.0.1 of 1.")
 
 
 def test_the_sensor_uses_the_settings_of_the_environment(
@@ -178,8 +258,6 @@ def test_while_the_database_is_unreachable_a_tick_fails_with_a_sentence(
     monkeypatch.setattr(
         "kpi_pipeline.app.retry_on_disconnect", lambda work: retry_on_disconnect(work, seconds=0)
     )
-    from kpi_pipeline.orchestration.assets.resources import AppResource
-
     sensor = alerts.build_alert_sensor()
     with (
         temporary_instance() as instance,
@@ -188,3 +266,95 @@ def test_while_the_database_is_unreachable_a_tick_fails_with_a_sentence(
     ):
         sensor(context)
     assert failure.value.__cause__ is None
+
+
+@pytest.mark.long
+def test_a_night_without_email_bison_is_one_message_and_leaves_no_problem_behind(
+    desk: Desk,
+) -> None:
+    installation = desk.installation
+    bison = installation.agency.bison
+    desk.evaluate(0)
+    bison.fault("status", status=503, times=None)
+    desk.refresh_registry()
+    desk.check_totals()
+    assert not desk.sync()
+    assert desk.failing_checks() == {Check.REGISTRY_MATCHES_BISON, Check.TOTALS_MATCH_BISON}
+
+    desk.evaluate(*range(1, 600, 15))
+    (message,) = desk.receiver.received
+    assert message.body["title"] == "ERROR: the sync of 26 clients fails"
+
+    registry, totals = desk.retries()
+    assert registry.asset_selection == [dg.AssetKey("client_registry")]
+    assert (totals.asset_selection, totals.asset_check_keys) == ([], [TOTALS_CHECK])
+    bison.http.delete("/sandbox/faults")
+    assert desk.sync()
+    desk.evaluate(601)
+    assert desk.titles()[1:] == ["RESOLVED: the sync of 26 clients fails"]
+    desk.evaluate(610)
+    assert desk.refresh_registry()
+    desk.check_totals()
+    desk.evaluate(612, 700, 800)
+    assert len(desk.titles()) == 2
+    assert desk.retries() == []
+
+
+def test_a_rejected_key_is_alerted_beside_the_failing_sync_and_not_retried(
+    desk: Desk,
+) -> None:
+    installation = desk.installation
+    rejected = installation.agency.keyed[0]
+    installation.agency.revoke(rejected)
+    desk.refresh_registry()
+    assert not desk.sync()
+    assert desk.retries() == []
+    desk.evaluate(0, 6, 7)
+    shown = "\n".join(desk.titles())
+    assert "registry_matches_bison of client_registry" in shown
+    assert "the sync of 1 client fails" in shown
+
+
+def test_totals_that_stay_unanswered_are_alerted_after_a_retry(
+    desk: Desk,
+) -> None:
+    installation = desk.installation
+    desk.evaluate(0)
+    installation.agency.bison.fault("status", status=503, path="stats", times=None)
+    desk.check_totals()
+    desk.evaluate(1, 60)
+    assert desk.titles() == []
+    desk.evaluate(80)
+    assert desk.titles() == ["WARN: totals_match_bison of raw_bison_stats"]
+
+
+def test_a_sync_schedule_that_is_off_is_alerted_without_the_old_numbers(desk: Desk) -> None:
+    clients = ("acme", "birch")
+    off = [{"what": "schedule hourly_refresh", "problem": "is switched off"}]
+    desk.office.passed = datetime.now(UTC) - START
+    desk.office.check("automation_alive", offenders=off)
+    desk.office.check("freshness", *clients)
+    desk.evaluate(0, 60, 120)
+    assert desk.titles() == ["ERROR: automation_alive of client_metrics"]
+
+    # Switched on again, it starts within the hour, and the checks follow.
+    desk.office.check("automation_alive", passed=True)
+    desk.evaluate(130, 190)
+    desk.office.check("freshness", passed=True)
+    desk.evaluate(200)
+    assert desk.titles()[1:] == ["RESOLVED: automation_alive of client_metrics"]
+
+
+def test_old_numbers_are_alerted_when_they_stay_old_after_syncs_resume(desk: Desk) -> None:
+    late = [{"what": "schedule daily_kpi_sync", "problem": "is late for 2 h"}]
+    desk.office.passed = datetime.now(UTC) - START
+    desk.office.check("automation_alive", offenders=late)
+    desk.office.check("freshness", "acme")
+    desk.evaluate(0)
+    desk.office.check("automation_alive", passed=True)
+    desk.evaluate(1, 60, 80)
+    assert desk.titles() == [
+        "ERROR: automation_alive of client_metrics",
+        "RESOLVED: automation_alive of client_metrics",
+        "ERROR: freshness of client_metrics",
+    ]

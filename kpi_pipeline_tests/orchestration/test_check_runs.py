@@ -28,7 +28,7 @@ NOW = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
 
-def asked(result: dg.SensorResult) -> list[dg.AssetCheckKey]:
+def checks_of(result: dg.SensorResult) -> list[dg.AssetCheckKey]:
     return [key for it in result.run_requests or [] for key in it.asset_check_keys or []]
 
 
@@ -52,7 +52,7 @@ def stats_calls(installation: Installation) -> int:
     return sum(it["path"].endswith("/stats") for it in calls)
 
 
-def found(result: dg.ExecuteInProcessResult, check: Check) -> dg.AssetCheckEvaluation:
+def outcome_of(result: dg.ExecuteInProcessResult, check: Check) -> dg.AssetCheckEvaluation:
     (evaluation,) = [
         it for it in result.get_asset_check_evaluations() if it.check_name == check.value
     ]
@@ -74,14 +74,14 @@ def test_one_schedule_requests_the_light_checks_and_one_the_totals(
 def test_after_a_sync_one_run_of_checks_is_requested_and_no_second_one(
     instance: DagsterInstance,
 ) -> None:
-    assert asked(after_sync(instance, None, None, NOW)) == []
+    assert checks_of(after_sync(instance, None, None, NOW)) == []
     first = after_sync(instance, None, NOW - MINUTE, NOW)
-    assert set(asked(first)) == set(LIGHT_CHECKS)
-    assert asked(after_sync(instance, first.cursor, NOW - MINUTE, NOW + 5 * MINUTE)) == []
+    assert set(checks_of(first)) == set(LIGHT_CHECKS)
+    assert checks_of(after_sync(instance, first.cursor, NOW - MINUTE, NOW + 5 * MINUTE)) == []
 
     next_sync = after_sync(instance, first.cursor, NOW, NOW + MINUTE)
-    assert asked(next_sync) == [], "a round was asked for a minute ago"
-    assert set(asked(after_sync(instance, next_sync.cursor, NOW, NOW + 2 * MINUTE)))
+    assert checks_of(next_sync) == [], "a round was requested a minute ago"
+    assert set(checks_of(after_sync(instance, next_sync.cursor, NOW, NOW + 2 * MINUTE)))
 
 
 def test_checks_wait_for_syncs_in_progress_but_not_forever(
@@ -95,16 +95,16 @@ def test_checks_wait_for_syncs_in_progress_but_not_forever(
     try:
         # The first sync of an installation is waited for, too.
         waits = after_sync(instance, None, NOW - MINUTE, NOW)
-        assert asked(waits) == []
-        assert asked(after_sync(instance, waits.cursor, NOW, NOW + 9 * MINUTE)) == []
+        assert checks_of(waits) == []
+        assert checks_of(after_sync(instance, waits.cursor, NOW, NOW + 9 * MINUTE)) == []
         late = after_sync(instance, waits.cursor, NOW + 10 * MINUTE, NOW + 10 * MINUTE)
-        assert set(asked(late)) == set(LIGHT_CHECKS)
+        assert set(checks_of(late)) == set(LIGHT_CHECKS)
 
         later = after_sync(instance, late.cursor, NOW + 11 * MINUTE, NOW + 13 * MINUTE)
-        assert asked(later) == [], "the next one waits again"
+        assert checks_of(later) == [], "the next one waits again"
     finally:
         instance.report_run_canceled(run)
-    assert asked(after_sync(instance, later.cursor, NOW + 11 * MINUTE, NOW + 14 * MINUTE))
+    assert checks_of(after_sync(instance, later.cursor, NOW + 11 * MINUTE, NOW + 14 * MINUTE))
 
 
 def test_without_an_hourly_refresh_there_is_no_such_schedule_and_a_day_counts_as_fresh(
@@ -137,18 +137,18 @@ def test_totals_are_read_by_hand_and_never_in_a_run_that_fills_partitions(
     assert filled.success
     done = {it.check_name for it in filled.get_asset_check_evaluations()}
     grid_checks = {it.value for it, key in ASSET_OF.items() if key.to_user_string() in _GRID}
-    assert done == grid_checks - {TOTALS_CHECK.name}, "totals that were never asked for"
+    assert done == grid_checks - {TOTALS_CHECK.name}, "totals that were never requested"
     assert stats_calls(installation) == 0
 
-    totals = found(checked(installation, TOTALS_CHECK), Check.TOTALS_MATCH_BISON)
+    totals = outcome_of(checked(installation, TOTALS_CHECK), Check.TOTALS_MATCH_BISON)
     assert totals.passed, totals.description
     assert stats_calls(installation) == 26
 
     again = installation.run(block_tags(installation.workspaces, dates))
-    said = found(again, Check.TOTALS_MATCH_BISON)
-    assert said.passed
-    assert said.description is not None
-    assert "(As of " in said.description
+    outcome = outcome_of(again, Check.TOTALS_MATCH_BISON)
+    assert outcome.passed
+    assert outcome.description is not None
+    assert "(As of " in outcome.description
     assert stats_calls(installation) == 26
 
 
@@ -161,16 +161,16 @@ def test_the_runs_of_a_backfill_report_the_last_results_and_do_no_check(
     part = {**block_tags(installation.workspaces, dates), "dagster/backfill": "a-backfill"}
     first = installation.run(part)
     assert first.success
-    assert first.get_asset_check_evaluations() == [], "there is nothing to be said"
+    assert first.get_asset_check_evaluations() == [], "nothing is to be checked"
 
     checked(installation, check_key(Check.COMPLETE))
     lost = "DELETE FROM client_metrics WHERE metric_date = :day"
     with installation.agency.app.engine.begin() as connection:
         connection.execute(text(lost), {"day": dates[0]})
-    said = found(installation.run(part), Check.COMPLETE)
-    assert said.passed
-    assert said.description is not None
-    assert "(As of " in said.description
+    outcome = outcome_of(installation.run(part), Check.COMPLETE)
+    assert outcome.passed
+    assert outcome.description is not None
+    assert "(As of " in outcome.description
 
 
 @pytest.mark.runs
@@ -181,7 +181,7 @@ def test_a_run_in_which_a_client_fails_still_does_its_checks(
     installation.agency.revoke(bad)
     failed = installation.run(block_tags(installation.workspaces, installation.days_ago(1, 0)))
     assert not failed.success
-    fresh = found(failed, Check.FRESHNESS)
+    fresh = outcome_of(failed, Check.FRESHNESS)
     assert not fresh.passed
     assert fresh.metadata["fresh"].value == 25
     assert bad in str(fresh.metadata["problems"].value)

@@ -64,9 +64,9 @@ def test_old_results_of_checks_are_deleted_except_the_latest_of_each(old: OldRun
 def test_old_reports_of_a_sensor_are_deleted_except_the_latest_and_those_of_partitions(
     old: OldRuns,
 ) -> None:
-    told = [dg.AssetMaterialization("news", metadata={"count": count}) for count in range(3)]
-    told += [dg.AssetMaterialization("grid", partition=str(number)) for number in range(2)]
-    for event in told:
+    events = [dg.AssetMaterialization("news", metadata={"count": count}) for count in range(3)]
+    events += [dg.AssetMaterialization("grid", partition=str(number)) for number in range(2)]
+    for event in events:
         old.instance.report_runless_asset_event(event)
     old.sql("UPDATE event_logs SET timestamp = timestamp - interval '91 days'")
     assert "reports" not in old.clean_up(retention_days=92)
@@ -92,10 +92,10 @@ def test_a_superseded_run_is_deleted_without_a_trace(old: OldRuns) -> None:
     old.let_pass(91)
     assert old.traces() == {first, second}
 
-    said = old.clean_up()
+    report = old.clean_up()
 
     assert old.traces() == {second}
-    assert f" UTC: 1 deleted, 1 kept; 1 {KEPT_FOR_AN_EVENT}." in said
+    assert f" UTC: 1 deleted, 1 kept; 1 {KEPT_FOR_AN_EVENT}." in report
     record = old.instance.get_latest_materialization_event(beacon.key)
     assert record is not None
     assert record.run_id == second
@@ -177,11 +177,11 @@ def test_the_last_run_of_each_schedule_and_sensor_stays(old: OldRuns, kind: str)
     )
     old.let_pass(91)
 
-    said = old.clean_up()
+    report = old.clean_up()
 
     assert {nightly, hourly_again} <= old.present()
     assert hourly not in old.present()
-    assert "2 are the last of a schedule or sensor" in said
+    assert "2 are the last of a schedule or sensor" in report
 
 
 @pytest.mark.parametrize("relation", ["root_run_id", "parent_run_id"])

@@ -16,8 +16,9 @@ from sqlalchemy import URL
 
 from kpi_pipeline.db.tables import client_metrics, sync_log
 from kpi_pipeline.orchestration.partitions import block_tags
+from kpi_pipeline_tests.agency import ASSETS
 from kpi_pipeline_tests.cli.running import rows_of
-from kpi_pipeline_tests.orchestration.installation import ASSETS, Installation, cells
+from kpi_pipeline_tests.orchestration.installation import Installation, cells
 from kpi_pipeline_tests.orchestration.old_runs import OldRuns, dagster_beside
 
 pytestmark = pytest.mark.runs
@@ -61,7 +62,7 @@ def old(installation: Installation) -> OldRuns:
 
 
 def page(installation: Installation, partitions: set[str]) -> dict[str, Any]:
-    """What Dagster's page shows of each asset; it is asked in this process."""
+    """What Dagster's page shows of each asset; it is queried in this process."""
     origin = InProcessCodeLocationOrigin(
         LoadableTargetOrigin(module_name="kpi_pipeline.definitions", attribute="defs")
     )
@@ -96,8 +97,8 @@ def test_the_page_the_grid_and_the_tables_are_as_they_were_and_superseded_runs_a
     (rejected, *_) = [slug for slug in workspaces if agency.key(slug)]
     three, two, one = installation.days_ago(3, 2, 1)
 
-    def run(asked: list[str], *days: date) -> str:
-        return installation.run(block_tags(asked, days)).run_id
+    def run(workspaces: list[str], *days: date) -> str:
+        return installation.run(block_tags(workspaces, days)).run_id
 
     first_registry = installation.run(assets=[REGISTRY]).run_id
     registry = installation.run(assets=[REGISTRY]).run_id
@@ -113,9 +114,9 @@ def test_the_page_the_grid_and_the_tables_are_as_they_were_and_superseded_runs_a
     before = grid(installation), page(installation, all_cells)
     tables = rows_of(agency.app.engine, client_metrics, sync_log)
 
-    said = old.clean_up()
+    report = old.clean_up()
 
-    assert old.traces() == {registry, in_part, green, failure}, said
+    assert old.traces() == {registry, in_part, green, failure}, report
     assert not old.traces() & {first_registry, superseded, superseded_failure}
     assert (grid(installation), page(installation, all_cells)) == before
     forget_statuses(installation)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.runs
 REGISTRY = ["client_registry"]
 
 
-def told(installation: Installation) -> dict[str, object]:
+def metadata_of(installation: Installation) -> dict[str, object]:
     """The metadata of the registry's latest materialization."""
     event = installation.instance.get_latest_materialization_event(
         installation.definitions.resolve_assets_def("client_registry").key
@@ -50,7 +50,7 @@ def test_the_findings_of_the_comparison_are_in_the_metadata(installation: Instal
     result = installation.run(assets=REGISTRY)
 
     assert result.success
-    metadata = told(installation)
+    metadata = metadata_of(installation)
     numbers = {name: value for name, value in metadata.items() if isinstance(value, int)}
     assert numbers == {
         "dagster/row_count": 26,
@@ -81,9 +81,9 @@ def test_a_list_that_cannot_be_read_fails_the_run_and_leaves_the_grid(
     result = installation.run(assets=REGISTRY)
 
     assert not result.success
-    said = installation.failure(result)
-    assert said.startswith("instance main: ")
-    assert "key in KPI_BISON_INSTANCES" in said
+    error = installation.failure(result)
+    assert error.startswith("instance main: ")
+    assert "key in KPI_BISON_INSTANCES" in error
     grid = installation.instance.get_dynamic_partitions(WORKSPACE)
     assert list(grid) == installation.workspaces
 

@@ -65,7 +65,7 @@ def is_running(state: Path) -> bool:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "output"),
     [
         ("dg check defs", "All definitions loaded successfully."),
         (
@@ -79,7 +79,7 @@ def is_running(state: Path) -> bool:
     ],
 )
 def test_a_command_of_dagsters_works_in_a_fresh_clone_and_leaves_no_server_behind(
-    clone: Path, command: str, said: str
+    clone: Path, command: str, output: str
 ) -> None:
     done = subprocess.run(
         command.split(),
@@ -92,7 +92,7 @@ def test_a_command_of_dagsters_works_in_a_fresh_clone_and_leaves_no_server_behin
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert said in done.stdout + done.stderr
+    assert output in done.stdout + done.stderr
     assert (clone / ".kpi" / "postgres").is_dir(), "the embedded server was started"
     assert not is_running(clone / ".kpi")
 

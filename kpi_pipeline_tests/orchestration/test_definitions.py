@@ -148,5 +148,5 @@ def test_loading_brings_in_nothing_that_only_the_work_of_a_run_needs() -> None:
 def test_the_catalogue_says_of_every_number_what_it_means() -> None:
     schema = table_metadata(client_metrics)["dagster/column_schema"]
     assert isinstance(schema, dg.TableSchema)
-    told = {column.name for column in schema.columns if column.description}
-    assert told >= {*METRIC_COLUMNS, "monthly_kpi_target", "as_of", "source"}
+    described = {column.name for column in schema.columns if column.description}
+    assert described >= {*METRIC_COLUMNS, "monthly_kpi_target", "as_of", "source"}

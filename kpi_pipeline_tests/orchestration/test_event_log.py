@@ -80,10 +80,10 @@ class Statements:
         event.listen(engine, "before_cursor_execute", self._statement)
         event.listen(engine, "connect", self._connected)
 
-    def _statement(self, *told: object) -> None:
-        self.sent.append(str(told[2]))
+    def _statement(self, *arguments: object) -> None:
+        self.sent.append(str(arguments[2]))
 
-    def _connected(self, *told: object) -> None:
+    def _connected(self, *arguments: object) -> None:
         self.connections += 1
 
 

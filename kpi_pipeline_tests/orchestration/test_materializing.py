@@ -4,11 +4,12 @@ from itertools import pairwise
 
 import pytest
 
+from kpi_pipeline.db.tables import kpi_projections
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.orchestration.runs import RANGE_END, RANGE_START
 from kpi_pipeline.sync.scope import KpiAsset
-from kpi_pipeline_tests.agency import differences
-from kpi_pipeline_tests.orchestration.installation import ASSETS, Installation, cells, counts
+from kpi_pipeline_tests.agency import ASSETS, differences
+from kpi_pipeline_tests.orchestration.installation import Installation, cells
 
 pytestmark = pytest.mark.runs
 
@@ -26,7 +27,7 @@ def test_a_run_over_a_block_materializes_its_partitions_and_no_other(
     agency = installation.agency
     rows = agency.rows()
     assert differences(rows, agency.expected(dates, workspaces)) == []
-    assert counts(installation)["client_metrics"] == 6 * 3
+    assert len(agency.rows()) == 6 * 3
 
 
 def test_each_partition_carries_its_own_numbers(installation: Installation) -> None:
@@ -46,17 +47,17 @@ def test_each_partition_carries_its_own_numbers(installation: Installation) -> N
         metadata = installation.metadata(asset)
         assert metadata.keys() == cells(workspaces, dates)
         for (slug, day), row in rows.items():
-            told = metadata[f"{day}|{slug}"]
-            assert told["dagster/partition_row_count"] == 1
-            assert told["emails_sent"] == row["emails_sent_today"]
-            assert told["positive_replies"] == row["positive_replies_today"]
+            shown = metadata[f"{day}|{slug}"]
+            assert shown["dagster/partition_row_count"] == 1
+            assert shown["emails_sent"] == row["emails_sent_today"]
+            assert shown["positive_replies"] == row["positive_replies_today"]
             if asset == KpiAsset.FACTS.value:
-                assert told["key_used"] == ("master" if slug == keyless else "workspace")
+                assert shown["key_used"] == ("master" if slug == keyless else "workspace")
                 # A keyless client: switch, whose key, series, whose key. Else: whose key, series.
-                assert told["api_calls"] == (4 if slug == keyless else 2)
+                assert shown["api_calls"] == (4 if slug == keyless else 2)
             else:
                 for column in ("positive_replies_mtd", "projection_positive_replies_eom"):
-                    assert told[column] == row[column]
+                    assert shown[column] == row[column]
 
 
 def test_a_run_over_one_partition_fills_it_alone(installation: Installation) -> None:
@@ -98,17 +99,17 @@ def test_one_rejected_key_turns_its_own_partitions_red_and_the_others_green(
         assert green == cells(healthy, dates), asset
         assert red == cells([rejected], dates), asset
     assert agency.rows().keys() == {(slug, day) for slug in healthy for day in dates}
-    said = installation.failure(result)
-    assert said.startswith("1 of 5 clients failed; the rows of the others are written.")
-    assert f"- {rejected}: " in said
-    assert "401" in said
-    assert "Give the client a valid api_key" in said
-    assert str(agency.key(rejected)).split("|")[1] not in said
+    error = installation.failure(result)
+    assert error.startswith("1 of 5 clients failed; the rows of the others are written.")
+    assert f"- {rejected}: " in error
+    assert "401" in error
+    assert "Give the client a valid api_key" in error
+    assert str(agency.key(rejected)).split("|")[1] not in error
     (failure,) = [event for event in result.all_events if event.is_step_failure]
     data = failure.step_failure_data.user_failure_data
     assert data is not None
-    told = {name: value.value for name, value in data.metadata.items()}
-    assert (told["failed_clients"], told["clients"]) == (1, 5)
+    shown = {name: value.value for name, value in data.metadata.items()}
+    assert (shown["failed_clients"], shown["clients"]) == (1, 5)
 
 
 def test_failed_partitions_turn_green_once_their_client_has_a_valid_key(
@@ -137,14 +138,14 @@ def test_an_asset_that_is_materialized_alone_fills_its_table_alone(
     assert installation.run(tags, ["raw_bison_stats"]).success
 
     assert installation.partitions("raw_bison_stats")[0] == cells(workspaces, dates)
-    assert counts(installation)["kpi_projections"] == counts(installation)["client_metrics"] == 0
+    assert installation.agency.rows(kpi_projections) == installation.agency.rows() == {}
     installation.agency.forget_calls()
 
     assert installation.run(tags, ["kpi_projections", "client_metrics"]).success
 
     assert installation.agency.calls() == {}
     assert installation.partitions("client_metrics")[0] == cells(workspaces, dates)
-    assert counts(installation)["client_metrics"] == 4
+    assert len(installation.agency.rows()) == 4
 
 
 def test_an_asset_without_its_upstream_rows_fails_and_says_what_to_materialize(
@@ -157,8 +158,8 @@ def test_an_asset_without_its_upstream_rows_fails_and_says_what_to_materialize(
 
     assert not result.success
     assert installation.partitions("client_metrics") == (set(), cells([workspace], [day]))
-    said = installation.failure(result)
-    assert f"{workspace} has no projections of {day}. Materialize kpi_projections" in said
+    error = installation.failure(result)
+    assert f"{workspace} has no projections of {day}. Materialize kpi_projections" in error
 
 
 def test_a_run_with_the_tags_of_a_range_and_of_single_partitions_fails(
@@ -174,10 +175,10 @@ def test_a_run_with_the_tags_of_a_range_and_of_single_partitions_fails(
 
     assert {RANGE_START, RANGE_END, *single} <= result.dagster_run.tags.keys()
     assert not result.success
-    said = installation.failure(result)
-    assert "names both a range of partitions and single partitions" in said
-    assert "Start the backfill from the asset's page" in said
-    assert counts(installation) == dict.fromkeys(ASSETS, 0)
+    error = installation.failure(result)
+    assert "names both a range of partitions and single partitions" in error
+    assert "Start the backfill from the asset's page" in error
+    assert installation.agency.all_rows() == {asset: {} for asset in ASSETS}
     assert installation.agency.calls() == {}
     assert all(installation.partitions(asset)[0] == set() for asset in ASSETS)
 

@@ -9,12 +9,13 @@ from sqlalchemy import text
 
 from kpi_pipeline.orchestration.partitions import WORKSPACE, block_from_tags, block_tags
 from kpi_pipeline.orchestration.runs import RETRY_OF
-from kpi_pipeline_tests.orchestration.installation import ASSETS, Installation, cells
+from kpi_pipeline_tests.agency import ASSETS
+from kpi_pipeline_tests.orchestration.installation import Installation, cells
 
 pytestmark = pytest.mark.runs
 
 
-def look(
+def evaluate(
     installation: Installation, cursor: str | None = None
 ) -> tuple[list[dg.RunRequest], str | None]:
     """One evaluation of the sensor; its requests, and its cursor."""
@@ -29,7 +30,7 @@ def look(
     return list(result.run_requests or []), result.cursor
 
 
-def asked(installation: Installation, requests: Sequence[dg.RunRequest]) -> list[list[str]]:
+def retried(installation: Installation, requests: Sequence[dg.RunRequest]) -> list[list[str]]:
     """The clients of each request, in the order of the grid."""
     order = installation.instance.get_dynamic_partitions(WORKSPACE)
     ranges = [block_from_tags(request.tags, order) for request in requests]
@@ -51,9 +52,9 @@ def test_each_failed_client_is_retried_alone_and_a_healthy_one_is_not(
     failed = installation.run(block_tags(installation.workspaces, dates))
     assert not failed.success
 
-    requests, _ = look(installation)
+    requests, _ = evaluate(installation)
 
-    assert asked(installation, requests) == [[slug] for slug in bad]
+    assert retried(installation, requests) == [[slug] for slug in bad]
     for request in requests:
         assert request.tags[RETRY_OF] == failed.run_id
         assert {key.to_user_string() for key in request.asset_selection or ()} == set(ASSETS)
@@ -68,9 +69,9 @@ def test_only_the_assets_of_the_failed_run_are_retried(installation: Installatio
     tags = block_tags(installation.workspaces, installation.days_ago(1))
     installation.run(tags, assets=["raw_bison_stats"])
 
-    requests, _ = look(installation)
+    requests, _ = evaluate(installation)
 
-    assert asked(installation, requests) == [[slug] for slug in bad]
+    assert retried(installation, requests) == [[slug] for slug in bad]
     selected = {key.to_user_string() for it in requests for key in it.asset_selection or ()}
     assert selected == {"raw_bison_stats"}
 
@@ -78,14 +79,14 @@ def test_only_the_assets_of_the_failed_run_are_retried(installation: Installatio
 def test_a_retry_is_not_retried_whatever_fails(installation: Installation) -> None:
     fail_two(installation)
     installation.run(block_tags(installation.workspaces, installation.days_ago(1)))
-    requests, cursor = look(installation)
+    requests, cursor = evaluate(installation)
     assert len(requests) == 2
     for request in requests:
         assert not installation.run(request.tags).success
 
-    again, cursor = look(installation, cursor)
+    again, cursor = evaluate(installation, cursor)
     assert again == []
-    assert look(installation, cursor)[0] == []
+    assert evaluate(installation, cursor)[0] == []
 
 
 @pytest.mark.long
@@ -95,10 +96,10 @@ def test_a_run_is_retried_once_however_often_the_sensor_is_evaluated(
     fail_two(installation)
     installation.run(block_tags(installation.workspaces, installation.days_ago(1)))
 
-    first, cursor = look(installation)
-    # A look that was cut short is repeated from the old cursor: the run keys are the same.
-    repeated, _ = look(installation)
-    later, _ = look(installation, cursor)
+    first, cursor = evaluate(installation)
+    # An interrupted evaluation is repeated from the old cursor: the run keys are the same.
+    repeated, _ = evaluate(installation)
+    later, _ = evaluate(installation, cursor)
 
     assert [it.run_key for it in repeated] == [it.run_key for it in first]
     assert len({it.run_key for it in first}) == 2
@@ -118,9 +119,9 @@ def test_clients_that_were_never_reached_are_retried_as_blocks(
             {"run": failed.run_id, "lost": lost},
         )
 
-    requests, _ = look(installation)
+    requests, _ = evaluate(installation)
 
-    groups = asked(installation, requests)
+    groups = retried(installation, requests)
     alone = [group for group in groups if len(group) == 1]
     assert [installation.workspaces[:4], installation.workspaces[20:]] == [
         group for group in groups if len(group) > 1
@@ -137,9 +138,9 @@ def test_many_clients_that_fail_together_are_retried_as_a_block(
         installation.agency.delete(slug)
     installation.run(block_tags(installation.workspaces, installation.days_ago(1)))
 
-    requests, _ = look(installation)
+    requests, _ = evaluate(installation)
 
-    assert asked(installation, requests) == [installation.workspaces]
+    assert retried(installation, requests) == [installation.workspaces]
 
 
 def test_a_run_over_one_client_that_fails_is_final(installation: Installation) -> None:
@@ -147,7 +148,7 @@ def test_a_run_over_one_client_that_fails_is_final(installation: Installation) -
     installation.run(block_tags([bad], installation.days_ago(1)))
     installation.run(partition=next(iter(cells([bad], installation.days_ago(1)))))
 
-    assert look(installation)[0] == []
+    assert evaluate(installation)[0] == []
 
 
 def test_a_run_that_dagster_itself_retries_is_left_to_dagster(
@@ -157,7 +158,7 @@ def test_a_run_that_dagster_itself_retries_is_left_to_dagster(
     tags = block_tags(installation.workspaces, installation.days_ago(1))
     installation.run({**tags, "dagster/will_retry": "true"})
 
-    assert look(installation)[0] == []
+    assert evaluate(installation)[0] == []
 
 
 @pytest.mark.long
@@ -169,7 +170,7 @@ def test_a_run_whose_first_workspace_is_no_partition_anymore_is_not_retried(
     instance: DagsterInstance = installation.instance
     instance.delete_dynamic_partition(WORKSPACE, installation.workspaces[0])
 
-    requests, cursor = look(installation)
+    requests, cursor = evaluate(installation)
 
     assert requests == []
     assert cursor is not None, "it is looked at once"
@@ -179,4 +180,4 @@ def test_without_a_failed_run_nothing_is_retried(installation: Installation) -> 
     assert installation.run(
         block_tags(installation.workspaces[:2], installation.days_ago(1))
     ).success
-    assert look(installation) == ([], None)
+    assert evaluate(installation) == ([], None)

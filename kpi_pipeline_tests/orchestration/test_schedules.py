@@ -116,7 +116,7 @@ def test_the_hourly_refresh_covers_yesterday_and_today(
     ("clients", "sizes"), [(26, [26]), (50, [50]), (51, [50, 1]), (120, [50, 50, 20])]
 )
 @pytest.mark.parametrize("name", ["daily_kpi_sync", "hourly_refresh"])
-def test_runs_of_at_most_50_clients_leave_nobody_out_and_overlap_nowhere(
+def test_runs_of_at_most_50_clients_leave_no_client_out_and_overlap_nowhere(
     instance: DagsterInstance, name: str, clients: int, sizes: list[int]
 ) -> None:
     known = add_clients(instance, clients)

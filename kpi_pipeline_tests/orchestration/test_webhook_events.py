@@ -16,21 +16,10 @@ from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.orchestration.assets.specs import WEBHOOK_EVENTS
 from kpi_pipeline.orchestration.assets.webhook_events import applied_report
 from kpi_pipeline.orchestration.partitions import block_tags
+from kpi_pipeline_tests.agency import ASSETS
 from kpi_pipeline_tests.db.stocked import imported, record
-from kpi_pipeline_tests.inbox.support import POISON
-from kpi_pipeline_tests.orchestration.installation import ASSETS, Installation
-from kpi_pipeline_tests.orchestration.stored_events import (
-    asked,
-    carry_out,
-    lead,
-    leads_this_month,
-    look,
-    rows_of,
-    sql,
-    statuses,
-    store,
-    store_leads,
-)
+from kpi_pipeline_tests.inbox.support import fail_rows_above
+from kpi_pipeline_tests.orchestration.installation import Installation, lead, rows_of
 
 pytestmark = pytest.mark.runs
 
@@ -62,8 +51,8 @@ def test_materializing_ingests_files_matches_events_of_new_clients_and_counts_al
     agency = installation.agency
     first = installation.workspaces[0]
     agency.synced([installation.today], [first])
-    before = leads_this_month(installation, first)
-    store(installation, lead(999, installation.today))
+    before = installation.leads_this_month(first)
+    installation.store(lead(999, installation.today))
     imported(agency.app.engine, agency.app.vault, record(999, "Newcomer Ltd"))
     body = {
         "event": {"type": "LEAD_INTERESTED", "workspace_id": agency.ids[first]},
@@ -90,7 +79,7 @@ def test_materializing_ingests_files_matches_events_of_new_clients_and_counts_al
         (first, 2),
         ("newcomer-ltd", 1),
     }
-    assert leads_this_month(installation, first) == before + 1
+    assert installation.leads_this_month(first) == before + 1
     assert not file.exists()
 
 
@@ -134,14 +123,13 @@ def test_the_check_names_each_event_that_does_not_count_and_what_to_do(
 
     def arrived(workspace_id: int, **ago: float) -> int:
         event = lead(workspace_id, today, arrived_at=now - timedelta(**ago))
-        return store(installation, event)[0]
+        return installation.store(event)[0]
 
     waiting, patient = arrived(ids[first], minutes=16), arrived(ids[first], minutes=14)
     stranger, fresh_stranger = arrived(9999, hours=25), arrived(9998, hours=23)
     old_stranger = arrived(9997, days=8)
     invalid, old_invalid = (
-        store(
-            installation,
+        installation.store(
             lead(
                 ids[second],
                 today,
@@ -154,14 +142,12 @@ def test_the_check_names_each_event_that_does_not_count_and_what_to_do(
         for days in (6, 8)
     )
     aside = arrived(ids[third], days=20)
-    sql(
-        installation,
+    installation.agency.sql(
         "UPDATE webhook_events SET status = 'set_aside', reason = 'Why.' WHERE id = :id",
         id=aside,
     )
     stopped = arrived(ids[installation.workspaces[3]], hours=2)
-    sql(
-        installation,
+    installation.agency.sql(
         "UPDATE clients SET active = false WHERE workspace = :key",
         key=installation.workspaces[3],
     )
@@ -179,51 +165,13 @@ def test_the_check_names_each_event_that_does_not_count_and_what_to_do(
         aside: ("set aside", third),
     }
     assert {patient, fresh_stranger, old_stranger, old_invalid, stopped} <= set(
-        statuses(installation)
+        installation.statuses()
     )
     counts = {name: it.value for name, it in evaluation.metadata.items() if name != "problems"}
     assert counts == {"waiting": 1, "of_no_client": 1, "invalid": 1, "set_aside": 1}
     description = evaluation.description or ""
     for remedy in ("kpi events list", "kpi events replay", "kpi clients import"):
         assert remedy in description
-
-
-def test_a_poisonous_event_is_set_aside_and_named_and_its_clients_numbers_recover(
-    installation: Installation,
-) -> None:
-    agency, today = installation.agency, installation.today
-    bad, good = installation.workspaces[:2]
-    agency.synced([today], [bad, good])
-    before = {key: leads_this_month(installation, key) for key in (bad, good)}
-    most = agency.rows()[bad, today]["positive_replies_today"]
-    sql(installation, POISON.format(workspace=bad, most=most))
-    (poison,) = store_leads(installation, bad, today)
-    (fine,) = store_leads(installation, good, today)
-
-    (request,) = look(installation).run_requests or ()
-    (run,) = carry_out(installation, [request])
-
-    assert not run.success
-    assert f"{bad}: computing its rows failed" in installation.failure(run)
-    assert "1 of 2 clients failed" in installation.failure(run)
-    assert statuses(installation) == {poison: "received", fine: "applied"}
-    assert leads_this_month(installation, good) == before[good] + 1
-    assert asked(installation, look(installation)) == [], "it is not due"
-
-    for tries in (2, 3, 4, 5):
-        sql(installation, "UPDATE webhook_events SET next_try_at = now() WHERE id = :id", id=poison)
-        result = look(installation)
-        assert asked(installation, result) == [([bad], today, today)], tries
-        carry_out(installation, result.run_requests or ())
-
-    assert statuses(installation)[poison] == "set_aside"
-    assert asked(installation, look(installation)) == []
-    (row,) = rows_of(check(installation).metadata["problems"])
-    assert (row["id"], row["client"], row["problem"]) == (poison, bad, "set aside")
-    assert "failed" in str(row["reason"])
-    # The next sync works again, and so does what arrives later; only the one event is left out.
-    agency.synced([today], [bad])
-    assert leads_this_month(installation, bad) == before[bad]
 
 
 def test_a_sync_of_many_clients_counts_the_tries_too_and_keeps_its_other_rows(
@@ -233,10 +181,10 @@ def test_a_sync_of_many_clients_counts_the_tries_too_and_keeps_its_other_rows(
     bad, good = installation.workspaces[:2]
     agency.synced([today], [bad, good])
     facts = agency.rows()[bad, today]["positive_replies_today"]
-    sql(installation, POISON.format(workspace=bad, most=facts))
+    fail_rows_above(agency.app.engine, bad, facts)
     # It arrives after the facts are asked for, whenever that is: no fetch holds it.
     later = lead(agency.ids[bad], today, arrived_at=datetime.now(UTC) + timedelta(hours=1))
-    store(installation, later)
+    installation.store(later)
 
     for _ in range(5):
         outcomes = agency.sync([today], [bad, good])
@@ -251,18 +199,17 @@ def test_bodies_are_deleted_when_their_time_is_over_and_the_numbers_stay(
 ) -> None:
     workspace, today = installation.workspaces[0], installation.today
     now = datetime.now(UTC)
-    old, young = store(
-        installation,
+    old, young = installation.store(
         *(
             lead(installation.agency.ids[workspace], today, arrived_at=now - timedelta(days=days))
             for days in (31, 29)
         ),
     )
-    before = statuses(installation)
+    before = installation.statuses()
     job = installation.definitions.resolve_job_def("delete_old_event_bodies")
 
     assert job.execute_in_process(instance=installation.instance).success
 
-    bodies = sql(installation, "SELECT id, body IS NULL AS gone FROM webhook_events")
+    bodies = installation.agency.sql("SELECT id, body IS NULL AS gone FROM webhook_events")
     assert {row.id: row.gone for row in bodies} == {old: True, young: False}
-    assert statuses(installation) == before
+    assert installation.statuses() == before

@@ -1,7 +1,7 @@
 """Stored events that are not applied are requested in runs over the rows that they change."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -9,25 +9,55 @@ import pytest
 from dagster import DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
 
+from kpi_pipeline.app import AppContext
 from kpi_pipeline.db.retry import retry_on_disconnect
-from kpi_pipeline.orchestration.partitions import WORKSPACE
+from kpi_pipeline.orchestration.automation.webhook_events import evaluate_events
+from kpi_pipeline.orchestration.partitions import WORKSPACE, block_from_tags
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline_tests.orchestration.installation import Installation, cells
-from kpi_pipeline_tests.orchestration.stored_events import (
-    asked,
-    carry_out,
-    lead,
-    leads_this_month,
-    look,
-    rows_of,
-    sql,
-    statuses,
-    store,
-    store_leads,
-)
+from kpi_pipeline_tests.inbox.support import fail_rows_above
+from kpi_pipeline_tests.orchestration.installation import Installation, cells, lead, rows_of
 
 pytestmark = pytest.mark.runs
 EVENT_ASSETS = {"kpi_projections", "client_metrics"}
+
+
+Request = tuple[list[str], date, date]
+
+
+def store_leads(
+    installation: Installation,
+    workspace: str,
+    day: date,
+    number: int = 1,
+    *,
+    realtime: bool = False,
+) -> list[int]:
+    """Store so many leads of a client; their ids."""
+    leads = [lead(installation.agency.ids[workspace], day) for _ in range(number)]
+    return installation.store(*leads, realtime=realtime)
+
+
+def evaluate(
+    installation: Installation, app: AppContext | None = None, cursor: str | None = None
+) -> dg.SensorResult:
+    """One evaluation of the sensor; the test sets the clock if it gives an app."""
+    with dg.build_sensor_context(instance=installation.instance, cursor=cursor) as context:
+        return evaluate_events(context, app or installation.agency.app)
+
+
+def requested(installation: Installation, result: dg.SensorResult) -> list[Request]:
+    """The clients and the first and last date of each requested run."""
+    order = installation.instance.get_dynamic_partitions(WORKSPACE)
+    blocks = [block_from_tags(request.tags, order) for request in result.run_requests or ()]
+    return [(list(it.workspaces), it.dates[0], it.dates[-1]) for it in blocks if it is not None]
+
+
+def execute(installation: Installation, result: dg.SensorResult) -> list[dg.ExecuteInProcessResult]:
+    """Execute the requested runs."""
+    return [
+        installation.run(it.tags, [key.to_user_string() for key in it.asset_selection or ()])
+        for it in result.run_requests or ()
+    ]
 
 
 @pytest.fixture
@@ -44,32 +74,32 @@ def test_a_run_over_just_the_changed_rows_brings_stored_events_into_the_numbers(
 ) -> None:
     first, second, _, _, _, last = stocked.workspaces[:6]
     today, yesterday = stocked.today, stocked.today - timedelta(days=1)
-    before = {key: leads_this_month(stocked, key) for key in (first, second, last)}
+    before = {key: stocked.leads_this_month(key) for key in (first, second, last)}
     store_leads(stocked, first, today)
     store_leads(stocked, second, today, 2)
     store_leads(stocked, last, yesterday)
 
-    result = look(stocked)
+    result = evaluate(stocked)
 
-    assert asked(stocked, result) == [
+    assert requested(stocked, result) == [
         ([last], yesterday, today),
         ([first, second], today, today),
     ]
     for request in result.run_requests or ():
         assert {key.to_user_string() for key in request.asset_selection or ()} == EVENT_ASSETS
-    assert all(run.success for run in carry_out(stocked, result.run_requests or ()))
-    assert {key: leads_this_month(stocked, key) - before[key] for key in before} == {
+    assert all(run.success for run in execute(stocked, result))
+    assert {key: stocked.leads_this_month(key) - before[key] for key in before} == {
         first: 1,
         second: 2,
         last: 1 if yesterday.month == today.month else 0,
     }
-    assert set(statuses(stocked).values()) == {"applied"}
+    assert set(stocked.statuses().values()) == {"applied"}
     filled = cells([first, second], [today]) | cells([last], [yesterday, today])
     assert {asset: stocked.partitions(asset) for asset in EVENT_ASSETS} == dict.fromkeys(
         EVENT_ASSETS, (filled, set())
     )
-    assert stocked.agency.calls() == {}, "nothing is asked of Email Bison"
-    assert asked(stocked, look(stocked)) == []
+    assert stocked.agency.calls() == {}, "Email Bison gets no call"
+    assert requested(stocked, evaluate(stocked)) == []
 
 
 def test_events_are_not_requested_twice_while_a_run_is_active_and_again_after_it_failed(
@@ -77,30 +107,31 @@ def test_events_are_not_requested_twice_while_a_run_is_active_and_again_after_it
 ) -> None:
     first, second = stocked.workspaces[:2]
     store_leads(stocked, first, stocked.today)
-    (request,) = look(stocked).run_requests or ()
-    assert [it.run_key for it in look(stocked).run_requests or ()] == [request.run_key], (
-        "a look that was cut short and is repeated asks for the very same"
+    (request,) = evaluate(stocked).run_requests or ()
+    assert [it.run_key for it in evaluate(stocked).run_requests or ()] == [request.run_key], (
+        "an interrupted evaluation requests the same when it is repeated"
     )
     run = create_run_for_test(
         stocked.instance, status=DagsterRunStatus.STARTED, tags=dict(request.tags)
     )
     store_leads(stocked, second, stocked.today)
 
-    assert asked(stocked, look(stocked)) == [([second], stocked.today, stocked.today)]
+    assert requested(stocked, evaluate(stocked)) == [([second], stocked.today, stocked.today)]
 
     stocked.instance.report_run_failed(run)
-    sql(
-        stocked,
+    stocked.agency.sql(
         "UPDATE webhook_events SET tries = 1, next_try_at = now() + interval '15 seconds' "
         "WHERE workspace = :key",
         key=first,
     )
-    assert asked(stocked, look(stocked)) == [([second], stocked.today, stocked.today)]
+    assert requested(stocked, evaluate(stocked)) == [([second], stocked.today, stocked.today)]
     later = datetime.now(UTC) + timedelta(seconds=20)
-    again = look(stocked, replace(stocked.agency.app, now=lambda: later))
-    assert asked(stocked, again) == [([first, second], stocked.today, stocked.today)]
+    again = evaluate(stocked, replace(stocked.agency.app, now=lambda: later))
+    assert requested(stocked, again) == [([first, second], stocked.today, stocked.today)]
     store_leads(stocked, first, stocked.today)
-    keys = {it.run_key for it in (*(look(stocked).run_requests or ()), *(again.run_requests or ()))}
+    keys = {
+        it.run_key for it in (*(evaluate(stocked).run_requests or ()), *(again.run_requests or ()))
+    }
     assert request.run_key not in keys
 
 
@@ -110,8 +141,8 @@ def test_events_that_a_cancelled_run_left_are_requested_again_after_five_minutes
     store_leads(stocked, stocked.workspaces[0], stocked.today)
     later = datetime.now(UTC) + timedelta(minutes=5)
 
-    (now,) = look(stocked).run_requests or ()
-    (then,) = look(stocked, replace(stocked.agency.app, now=lambda: later)).run_requests or ()
+    (now,) = evaluate(stocked).run_requests or ()
+    (then,) = evaluate(stocked, replace(stocked.agency.app, now=lambda: later)).run_requests or ()
 
     assert then.run_key != now.run_key, "Dagster starts no second run of one key"
     assert then.tags == now.tags
@@ -122,19 +153,18 @@ def test_a_gap_in_the_facts_splits_the_dates_and_the_event_is_applied(
 ) -> None:
     workspace = stocked.workspaces[0]
     three, two, one, zero = stocked.days_ago(3, 2, 1, 0)
-    sql(
-        stocked,
+    stocked.agency.sql(
         "DELETE FROM raw_bison_stats WHERE workspace = :key AND date = :day",
         key=workspace,
         day=two,
     )
     store_leads(stocked, workspace, three)
 
-    result = look(stocked)
+    result = evaluate(stocked)
 
-    assert asked(stocked, result) == [([workspace], three, three), ([workspace], one, zero)]
-    assert all(run.success for run in carry_out(stocked, result.run_requests or ()))
-    assert set(statuses(stocked).values()) == {"applied"}
+    assert requested(stocked, result) == [([workspace], three, three), ([workspace], one, zero)]
+    assert all(run.success for run in execute(stocked, result))
+    assert set(stocked.statuses().values()) == {"applied"}
 
 
 def test_rows_before_the_first_date_of_the_grid_are_recomputed_too(
@@ -146,14 +176,14 @@ def test_rows_before_the_first_date_of_the_grid_are_recomputed_too(
     narrow = replace(app, settings=app.settings.model_copy(update={"first_date": two}))
     before = stocked.agency.rows()[workspace, three]["positive_replies_today"]
     store_leads(stocked, workspace, three)
-    # Of a day whose facts nobody ever fetched: it shows in no row.
+    # The facts of its day were never fetched: it shows in no row.
     store_leads(stocked, other, three - timedelta(days=400))
 
-    result = look(stocked, narrow)
+    result = evaluate(stocked, narrow)
 
-    assert asked(stocked, result) == [([workspace], two, zero)]
-    carry_out(stocked, result.run_requests or ())
-    assert set(statuses(stocked).values()) == {"applied"}
+    assert requested(stocked, result) == [([workspace], two, zero)]
+    execute(stocked, result)
+    assert set(stocked.statuses().values()) == {"applied"}
     assert stocked.agency.rows()[workspace, three]["positive_replies_today"] == int(str(before)) + 1
 
 
@@ -162,38 +192,38 @@ def test_a_client_without_a_partition_is_named_and_stops_no_other(stocked: Insta
     store_leads(stocked, first, stocked.today)
     stocked.instance.delete_dynamic_partition(WORKSPACE, first)
 
-    alone = look(stocked)
+    alone = evaluate(stocked)
     store_leads(stocked, second, stocked.today)
-    both = look(stocked)
+    both = evaluate(stocked)
 
     assert alone.skip_reason is not None
     assert f"Events of {first} are pending" in str(alone.skip_reason.skip_message)
-    assert asked(stocked, alone) == []
-    assert asked(stocked, both) == [([second], stocked.today, stocked.today)]
+    assert requested(stocked, alone) == []
+    assert requested(stocked, both) == [([second], stocked.today, stocked.today)]
 
 
 def test_events_of_a_client_that_is_imported_later_are_requested_then(
     stocked: Installation,
 ) -> None:
     workspace = stocked.workspaces[0]
-    sql(stocked, "UPDATE clients SET active = false WHERE workspace = :key", key=workspace)
-    store(stocked, lead(stocked.agency.ids[workspace], stocked.today))
-    assert set(statuses(stocked).values()) == {"unmatched"}
-    assert asked(stocked, look(stocked)) == []
+    stocked.agency.sql("UPDATE clients SET active = false WHERE workspace = :key", key=workspace)
+    stocked.store(lead(stocked.agency.ids[workspace], stocked.today))
+    assert set(stocked.statuses().values()) == {"unmatched"}
+    assert requested(stocked, evaluate(stocked)) == []
 
-    sql(stocked, "UPDATE clients SET active = true WHERE workspace = :key", key=workspace)
+    stocked.agency.sql("UPDATE clients SET active = true WHERE workspace = :key", key=workspace)
 
-    assert asked(stocked, look(stocked)) == [([workspace], stocked.today, stocked.today)]
+    assert requested(stocked, evaluate(stocked)) == [([workspace], stocked.today, stocked.today)]
 
 
 def test_events_that_the_gateway_applied_are_not_requested(stocked: Installation) -> None:
     workspace = stocked.workspaces[0]
-    before = leads_this_month(stocked, workspace)
+    before = stocked.leads_this_month(workspace)
 
     store_leads(stocked, workspace, stocked.today, realtime=True)
 
-    assert asked(stocked, look(stocked)) == []
-    assert leads_this_month(stocked, workspace) == before + 1
+    assert requested(stocked, evaluate(stocked)) == []
+    assert stocked.leads_this_month(workspace) == before + 1
 
 
 def test_a_problem_with_the_folder_of_files_is_reported_and_stops_nothing_else(
@@ -203,16 +233,16 @@ def test_a_problem_with_the_folder_of_files_is_reported_and_stops_nothing_else(
     in_the_way.write_text("a file")
     app = stocked.agency.app
     settings = app.settings.model_copy(update={"event_drop_dir": in_the_way})
-    troubled = replace(app, settings=settings)
+    without_folder = replace(app, settings=settings)
 
-    alone = look(stocked, troubled)
+    alone = evaluate(stocked, without_folder)
     store_leads(stocked, stocked.workspaces[0], stocked.today)
 
     assert alone.skip_reason is not None
     assert "The files of KPI_EVENT_DROP_DIR could not be ingested" in str(
         alone.skip_reason.skip_message
     )
-    assert len(asked(stocked, look(stocked, troubled))) == 1
+    assert len(requested(stocked, evaluate(stocked, without_folder))) == 1
 
 
 def test_while_the_database_is_unreachable_a_tick_fails_with_a_sentence(
@@ -253,12 +283,11 @@ def test_applied_events_are_reported_as_a_materialization_once_a_minute_at_most(
 
     def at(seconds: int, cursor: str | None) -> dg.SensorResult:
         now = start + timedelta(seconds=seconds)
-        return look(stocked, replace(app, now=lambda: now), cursor)
+        return evaluate(stocked, replace(app, now=lambda: now), cursor)
 
     def apply(workspace: str, number: int, seconds: int) -> None:
         ids = store_leads(stocked, workspace, stocked.today, number, realtime=True)
-        sql(
-            stocked,
+        stocked.agency.sql(
             "UPDATE webhook_events SET applied_at = :at WHERE id = ANY(:ids)",
             at=start + timedelta(seconds=seconds),
             ids=ids,
@@ -266,13 +295,13 @@ def test_applied_events_are_reported_as_a_materialization_once_a_minute_at_most(
 
     apply(first, 2, seconds=1)
     apply(second, 3, seconds=2)
-    told = at(20, None)
+    first_minute = at(20, None)
     apply(first, 1, seconds=30)
-    too_soon = at(60, told.cursor)
+    too_soon = at(60, first_minute.cursor)
     again = at(90, too_soon.cursor)
     nothing_new = at(200, again.cursor)
 
-    (report,) = reports(told)
+    (report,) = reports(first_minute)
     assert report["applied"] == 5
     assert rows_of(report["applied_by_client"]) == [
         {"client": second, "applied": 3},
@@ -281,3 +310,44 @@ def test_applied_events_are_reported_as_a_materialization_once_a_minute_at_most(
     assert reports(too_soon) == []
     assert [it["applied"] for it in reports(again)] == [1]
     assert reports(nothing_new) == []
+
+
+def test_an_event_that_breaks_the_rows_is_set_aside_and_its_clients_numbers_recover(
+    installation: Installation,
+) -> None:
+    agency, today = installation.agency, installation.today
+    bad, good = installation.workspaces[:2]
+    agency.synced([today], [bad, good])
+    before = {key: installation.leads_this_month(key) for key in (bad, good)}
+    most = agency.rows()[bad, today]["positive_replies_today"]
+    fail_rows_above(agency.app.engine, bad, most)
+    (poison,) = store_leads(installation, bad, today)
+    (fine,) = store_leads(installation, good, today)
+
+    (run,) = execute(installation, evaluate(installation))
+
+    assert not run.success
+    assert f"{bad}: computing its rows failed" in installation.failure(run)
+    assert "1 of 2 clients failed" in installation.failure(run)
+    assert installation.statuses() == {poison: "received", fine: "applied"}
+    assert installation.leads_this_month(good) == before[good] + 1
+    assert requested(installation, evaluate(installation)) == [], "it is not due"
+
+    for tries in (2, 3, 4, 5):
+        installation.agency.sql(
+            "UPDATE webhook_events SET next_try_at = now() WHERE id = :id", id=poison
+        )
+        result = evaluate(installation)
+        assert requested(installation, result) == [([bad], today, today)], tries
+        execute(installation, result)
+
+    assert installation.statuses()[poison] == "set_aside"
+    assert requested(installation, evaluate(installation)) == []
+    checks = installation.run(assets=["webhook_events"]).get_asset_check_evaluations()
+    (outcome,) = [it for it in checks if it.check_name == "events_applied"]
+    (row,) = rows_of(outcome.metadata["problems"])
+    assert (row["id"], row["client"], row["problem"]) == (poison, bad, "set aside")
+    assert "failed" in str(row["reason"])
+    # The next sync works again, and later events are applied; only this event is left out.
+    agency.synced([today], [bad])
+    assert installation.leads_this_month(bad) == before[bad]

@@ -70,6 +70,6 @@ def leave_tick(
             status=TickStatus.SUCCESS if good else TickStatus.FAILURE,
             timestamp=(at or datetime.now(UTC)).timestamp(),
             run_ids=[],
-            error=None if good else SerializableErrorInfo("what nobody is told", [], None),
+            error=None if good else SerializableErrorInfo("what no alert shows", [], None),
         )
     )

@@ -41,7 +41,7 @@ def test_what_a_killed_process_held_falls_to_another_when_it_expires_and_not_bef
         wait_until(lambda: bool(calls_of(bison, SERIES)), "the call in mid-reading")
         victim.kill()
     lease, slot = only_row(engine, bison_master_key_leases), only_row(engine, bison_call_slots)
-    # Longer than this nobody would have to wait for what the dead process held.
+    # The longest wait for what the dead process held.
     assert seconds_left(engine, bison_master_key_leases) <= 30
     assert seconds_left(engine, bison_call_slots) <= CALL_SECONDS + 30
     agency.forget_calls()

@@ -1,4 +1,4 @@
-"""A workspace that answers after ages and one that stalls: they hold up themselves alone."""
+"""A workspace that answers late and one that stalls delay no other workspace."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -68,17 +68,17 @@ def test_a_slow_and_a_stalled_workspace_hold_up_none_of_the_other_24(
     slow, stalled = agency.keyed[:2]
     others = [slug for slug in agency.workspaces if slug not in (slow, stalled)]
     # The two come first, and so take their places at once.
-    everybody = [slow, stalled, *others]
+    workspaces = [slow, stalled, *others]
     instants = [NOW + timedelta(minutes=number) for number in range(1, 2 * ROUNDS + 1)]
 
-    calm = [Round(agency, everybody, instant) for instant in instants[:ROUNDS]]
+    calm = [Round(agency, workspaces, instant) for instant in instants[:ROUNDS]]
     assert [errors(it.outcomes) for it in calm] == [{}] * ROUNDS
     longest = 1.1 * min(it.seconds_for(others) for it in calm) + 0.5
     bison.fault("slow", path=SERIES, workspace_id=agency.ids[slow], seconds=SLOW_SECONDS)
     bison.fault("stall", path=SERIES, workspace_id=agency.ids[stalled])
 
     def seconds_with_faults(instant: datetime) -> float:
-        round_ = Round(agency, everybody, instant)
+        round_ = Round(agency, workspaces, instant)
         assert_the_two_hold_up_themselves_alone(round_, bison, slow, stalled)
         return round_.seconds_for(others)
 
@@ -96,7 +96,7 @@ def assert_the_two_hold_up_themselves_alone(
     one, other = (series_call(agency, bison, slug) for slug in (slow, stalled))
     answered = [call for call in calls_of(bison, SERIES) if call.answered() < one.answered()]
     assert len(answered) == 24
-    # Whoever takes a place beside the two at the start may be a moment ahead of them.
+    # The first calls beside the two may arrive a moment before them.
     places = agency.app.settings.bison_concurrency - 2
     beside = [call for call in answered if max(one.at, other.at) <= call.at]
     assert len(beside) >= 24 - places

@@ -47,8 +47,7 @@ class Reading:
 class Task:
     """Readings in their order, `at_once` of them side by side.
 
-    After each one the worker pauses for up to `longest_pause` seconds, as a run does that stores
-    what it read.
+    After each one the worker pauses for up to `longest_pause` seconds, as a run that stores rows.
     """
 
     readings: Sequence[Reading]

@@ -11,9 +11,9 @@ from kpi_pipeline.db.tables import client_metrics, kpi_projections, raw_bison_st
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.services.backfill_check import BackfillCheck, check_backfill
 from kpi_pipeline.services.backfills import BackfillTarget
+from kpi_pipeline_tests.agency import ASSETS
 from kpi_pipeline_tests.db.stocked import imported, record, stock_facts
 from kpi_pipeline_tests.services.invented_backfills import (
-    ASSETS,
     FIRST,
     LAST,
     LAUNCHED,

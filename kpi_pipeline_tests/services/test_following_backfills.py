@@ -31,11 +31,11 @@ from kpi_pipeline_tests.services.invented_backfills import (
     LAST,
     LAUNCHED,
     NOT_FOUND,
+    AnsweringPage,
     Clock,
-    ToldPage,
+    answer,
     entry,
     launched_run,
-    told,
 )
 
 GRID = ["heron", "lark", "otter"]
@@ -66,7 +66,7 @@ def _beat(instance: DagsterInstance, at: datetime) -> None:
 
 
 def _watch(
-    watched: AppContext, instance: DagsterInstance, clock: Clock, page: ToldPage
+    watched: AppContext, instance: DagsterInstance, clock: Clock, page: AnsweringPage
 ) -> list[tuple[BackfillStatus, int]]:
     """What is shown until the backfill ends."""
     shown: list[tuple[BackfillStatus, int]] = []
@@ -91,8 +91,8 @@ def test_each_status_is_shown_with_its_calls_until_the_backfill_ends(
     with watched.engine.begin() as connection:
         store_entry(connection, entry("heron", run_id=run.run_id, api_calls=5))
         store_entry(connection, entry("heron", run_id="a-nightly-run", api_calls=100))
-    page = ToldPage(
-        told("REQUESTED", [(10, 0, 0)]), SILENT, told("COMPLETED_SUCCESS", [(10, 10, 0)])
+    page = AnsweringPage(
+        answer("REQUESTED", (10, 0, 0)), SILENT, answer("COMPLETED_SUCCESS", (10, 10, 0))
     )
 
     shown = _watch(watched, instance, clock, page)
@@ -108,7 +108,7 @@ def test_a_page_that_stays_silent_is_an_error_after_a_minute(
     watched: AppContext, instance: DagsterInstance, clock: Clock
 ) -> None:
     with pytest.raises(PageSilentError):
-        _watch(watched, instance, clock, ToldPage(told("REQUESTED"), SILENT))
+        _watch(watched, instance, clock, AnsweringPage(answer("REQUESTED"), SILENT))
     assert 60 <= clock.slept() < 65
 
 
@@ -116,7 +116,7 @@ def test_a_backfill_that_vanishes_is_an_error_at_once(
     watched: AppContext, instance: DagsterInstance, clock: Clock
 ) -> None:
     with pytest.raises(UnknownBackfillError):
-        _watch(watched, instance, clock, ToldPage(told("REQUESTED"), NOT_FOUND))
+        _watch(watched, instance, clock, AnsweringPage(answer("REQUESTED"), NOT_FOUND))
     assert clock.slept() == 2
 
 
@@ -125,7 +125,7 @@ def test_a_daemon_without_heartbeats_is_an_error_after_two_minutes(
 ) -> None:
     _beat(instance, LAUNCHED + timedelta(seconds=30))
     with pytest.raises(KpiError, match=r"no heartbeat for 122 s.*`kpi up`"):
-        _watch(watched, instance, clock, ToldPage(told("REQUESTED")))
+        _watch(watched, instance, clock, AnsweringPage(answer("REQUESTED")))
     assert clock.slept() == 152
 
 
@@ -134,14 +134,14 @@ def test_a_daemon_that_has_just_started_has_two_minutes_for_its_first_heartbeat(
 ) -> None:
     instance.wipe_daemon_heartbeats()
     with pytest.raises(KpiError, match="no heartbeat for 122 s"):
-        _watch(watched, instance, clock, ToldPage(told("REQUESTED")))
+        _watch(watched, instance, clock, AnsweringPage(answer("REQUESTED")))
 
 
 def test_a_database_that_is_unreachable_for_a_moment_interrupts_nothing(
     watched: AppContext, instance: DagsterInstance, clock: Clock
 ) -> None:
     _beat(instance, LAUNCHED)
-    page = ToldPage(told("REQUESTED"), *[UNREACHABLE] * 20, told("COMPLETED_SUCCESS"))
+    page = AnsweringPage(answer("REQUESTED"), *[UNREACHABLE] * 20, answer("COMPLETED_SUCCESS"))
     shown = _watch(watched, instance, clock, page)
     assert [it.name for it, _ in shown] == ["REQUESTED", "COMPLETED_SUCCESS"]
 
@@ -150,7 +150,7 @@ def test_a_database_that_stays_unreachable_is_a_sentence_after_a_minute(
     watched: AppContext, instance: DagsterInstance, clock: Clock
 ) -> None:
     with pytest.raises(KpiError) as error:
-        _watch(watched, instance, clock, ToldPage(UNREACHABLE))
+        _watch(watched, instance, clock, AnsweringPage(UNREACHABLE))
     assert str(error.value) == "The database has been unreachable for a minute. Check that it runs."
     assert clock.slept() == 60
 

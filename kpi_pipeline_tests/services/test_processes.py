@@ -13,7 +13,7 @@ from kpi_pipeline.errors import KpiError
 from kpi_pipeline.services import processes
 from kpi_pipeline.services.processes import Child, answers, free_port, require_free_port
 from kpi_pipeline_tests.bison_sandbox.running import Stage
-from kpi_pipeline_tests.cli.running import closed_port, is_gone, taken_port, wait_until
+from kpi_pipeline_tests.cli.running import closed_port, taken_port, wait_until
 
 FOREVER = "import time\nwhile True: time.sleep(60)"
 # Starts a process that no SIGTERM ends, and says its id. It lasts a minute at most.
@@ -36,7 +36,15 @@ def _child(tmp_path: Path, program: str) -> Child:
     return Child("The helper", _python(program), os.environ, tmp_path / "logs" / "helper.log")
 
 
-def _said(child: Child, words: str) -> None:
+def _is_gone(pid: int) -> bool:
+    """Whether a process has ended; without a waiting parent it stays in the list as a zombie."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _wait_for_words(child: Child, words: str) -> None:
     child.wait_until(lambda: words in child.log.read_text(), 20)
 
 
@@ -49,14 +57,14 @@ def test_a_child_that_dies_at_start_shows_the_end_of_its_log(tmp_path: Path) -> 
     program = "for n in range(40): print('line', n)\nraise SystemExit('no such database')"
     with _child(tmp_path, program) as child, pytest.raises(KpiError) as refused:
         child.wait_until(lambda: False, 20)
-    told = str(refused.value).splitlines()
-    assert told[0] == f"The helper ended with code 1. The end of {child.log}:"
-    assert told[1:] == [f"line {number}" for number in range(26, 40)] + ["no such database"]
+    lines = str(refused.value).splitlines()
+    assert lines[0] == f"The helper ended with code 1. The end of {child.log}:"
+    assert lines[1:] == [f"line {number}" for number in range(26, 40)] + ["no such database"]
 
 
 def test_a_child_that_is_not_ready_in_time_is_named_with_its_log(tmp_path: Path) -> None:
     with _child(tmp_path, f"print('still waiting', flush=True)\n{FOREVER}") as child:
-        _said(child, "still waiting")
+        _wait_for_words(child, "still waiting")
         with pytest.raises(KpiError, match=r"(?s)The helper was not ready in 0 s.*still waiting"):
             child.wait_until(lambda: False, 0)
 
@@ -65,7 +73,7 @@ def test_a_child_that_ends_later_is_noticed(tmp_path: Path) -> None:
     with _child(tmp_path, FOREVER) as child:
         child.require_alive()
         os.kill(child.pid, signal.SIGKILL)
-        wait_until(lambda: is_gone(child.pid), "the end of the child")
+        wait_until(lambda: _is_gone(child.pid), "the end of the child")
         with pytest.raises(KpiError, match="The helper ended with code -9"):
             child.require_alive()
 
@@ -73,7 +81,7 @@ def test_a_child_that_ends_later_is_noticed(tmp_path: Path) -> None:
 def test_a_child_gets_sigterm_first_and_may_end_in_order(tmp_path: Path) -> None:
     tidy = "import signal, sys\nsignal.signal(15, lambda *_: sys.exit(print('tidied up')))\n"
     with _child(tmp_path, f"{tidy}print('ready', flush=True)\n{FOREVER}") as child:
-        _said(child, "ready")
+        _wait_for_words(child, "ready")
     assert child.log.read_text().splitlines() == ["ready", "tidied up"]
     assert not psutil.pid_exists(child.pid)
 
@@ -83,11 +91,11 @@ def test_stopping_a_child_ends_its_own_children_too(
 ) -> None:
     monkeypatch.setattr(processes, "_GRACE_SECONDS", 0.2)
     with _child(tmp_path, WITH_A_STUBBORN_CHILD + FOREVER) as child:
-        _said(child, "grandchild")
+        _wait_for_words(child, "grandchild")
         grandchild = _grandchild(child)
-        assert not is_gone(grandchild)
+        assert not _is_gone(grandchild)
     assert not psutil.pid_exists(child.pid)
-    wait_until(lambda: is_gone(grandchild), "the end of the grandchild")
+    wait_until(lambda: _is_gone(grandchild), "the end of the grandchild")
 
 
 def test_the_orphans_of_a_child_that_crashed_are_ended(tmp_path: Path) -> None:
@@ -95,8 +103,8 @@ def test_the_orphans_of_a_child_that_crashed_are_ended(tmp_path: Path) -> None:
         with pytest.raises(KpiError, match="ended with code 3"):
             child.wait_until(lambda: False, 20)
         grandchild = _grandchild(child)
-        assert not is_gone(grandchild)
-    wait_until(lambda: is_gone(grandchild), "the end of the orphan")
+        assert not _is_gone(grandchild)
+    wait_until(lambda: _is_gone(grandchild), "the end of the orphan")
 
 
 @pytest.mark.server
@@ -115,12 +123,12 @@ with Child("The helper", [sys.executable, "-c", {FOREVER!r}], os.environ, Path(s
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         try:
-            assert not is_gone(pid)
+            assert not _is_gone(pid)
             parent.kill()
-            wait_until(lambda: is_gone(pid), "the end of the child")
+            wait_until(lambda: _is_gone(pid), "the end of the child")
         finally:
             parent.kill()
-            if not is_gone(pid):
+            if not _is_gone(pid):
                 os.kill(pid, signal.SIGKILL)
 
 

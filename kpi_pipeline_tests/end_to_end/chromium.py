@@ -1,18 +1,13 @@
-"""Debian's chromium, driven by Playwright: screens are looked at as a person sees them."""
+"""Debian's chromium, driven by Playwright, on Dagster's page."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 
-import pytest
 from playwright.sync_api import Page, sync_playwright
 
-# Read on import: while a test runs, no KPI_ variable of the developer's is there.
-_REQUIRED = os.environ.get("KPI_TEST_BROWSER") == "required"
-
-# It looks for no updates and reports nothing: a machine without the internet has none of it.
+# Without the internet, it must not look for updates.
 _QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -27,15 +22,6 @@ _QUIET = [
 def find_chromium() -> str | None:
     """The path of the browser, if the machine has one."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-def require_chromium() -> str:
-    """The path of the browser; without one the test is skipped, or fails where it is required."""
-    path = find_chromium()
-    if path is None:
-        assert not _REQUIRED, "there is no chromium"
-        pytest.skip("needs Debian's package chromium")
-    return path
 
 
 @contextmanager
@@ -64,9 +50,3 @@ def pick_partition(page: Page, day: date, workspace: str) -> None:
     page.get_by_text(str(day), exact=True).locator("visible=true").first.click()
     page.get_by_text(workspace, exact=True).locator("visible=true").first.click()
     page.get_by_text("positive_replies_mtd").wait_for()
-
-
-def show_check(page: Page, dagster: str, asset: str, check: str) -> None:
-    """Open the checks of an asset, with one of them, as the link of an alert does."""
-    page.goto(f"{dagster}/assets/{asset}?view=checks&checkDetail={check}")
-    page.get_by_text("Latest execution").first.wait_for(timeout=60_000)

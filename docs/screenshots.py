@@ -6,6 +6,7 @@ import time
 from datetime import date, timedelta
 from pathlib import Path
 
+from playwright.sync_api import Page
 from sqlalchemy import text
 
 from kpi_pipeline.domain.calendar import days_between
@@ -16,11 +17,10 @@ from kpi_pipeline.services.playground import Playground, playground
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests import PROJECT_ROOT
 from kpi_pipeline_tests.agency import ASSETS
-from kpi_pipeline_tests.browser.chromium import (
+from kpi_pipeline_tests.end_to_end.chromium import (
     find_chromium,
     open_page,
     pick_partition,
-    show_check,
     show_grid,
 )
 
@@ -54,8 +54,14 @@ def main() -> None:
                 show_grid(page, play.page.url, dates[0], dates[-1])
                 pick_partition(page, dates[-4], play.grid[14])
                 page.screenshot(path=_image("partition-grid"))
-                show_check(page, play.page.url, "client_metrics", "complete")
+                _show_check(page, play.page.url, "client_metrics", "complete")
                 page.screenshot(path=_image("failed-check"))
+
+
+def _show_check(page: Page, dagster: str, asset: str, check: str) -> None:
+    """Open the checks of an asset, with one of them, as the link of an alert does."""
+    page.goto(f"{dagster}/assets/{asset}?view=checks&checkDetail={check}")
+    page.get_by_text("Latest execution").first.wait_for(timeout=60_000)
 
 
 def _wait_for(play: Playground, run_id: str) -> None:

@@ -40,7 +40,7 @@ def _failures(result: Result) -> list[str]:
 
 @pytest.mark.usefixtures("imported")
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--date", "2001-01-01"), "2001-01-01 is outside the dates"),
         (("--date", "2999-01-01"), "2999-01-01 is outside the dates"),
@@ -55,11 +55,11 @@ def test_what_has_no_partition_is_rejected_before_anything_happens(
     live_bison: Bison,
     engine: Engine,
     words: tuple[str, ...],
-    told: str,
+    message: str,
 ) -> None:
     calls = len(live_bison.calls())
     error = kpi("sync", *words).error()
-    assert error.startswith(told)
+    assert error.startswith(message)
     _nothing_happened(engine, live_bison, calls)
 
 
