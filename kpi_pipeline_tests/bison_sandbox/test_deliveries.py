@@ -2,17 +2,31 @@
 
 import json
 import logging
+import socket
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 
 import httpx
 import pytest
 
-from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, wait_until
+from kpi_pipeline_tests.bison_sandbox.receiver import Received, Receiver, wait_until
 from kpi_pipeline_tests.bison_sandbox.running import Bison
 
 SECRET = "s3cr3t-of-the-receiver"
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """An address of this machine without a server, reserved for the test."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def lead_id(request: Received) -> int:
+    return int(request.body["data"]["lead"]["id"])
 
 
 def test_a_workspaces_hook_is_sent_the_body_that_the_marking_returned(
@@ -48,8 +62,8 @@ def test_a_parent_hook_gets_the_events_of_every_workspace(bison: Bison, receiver
     [others] = bison.mark(second)
     bison.delivered()
     ids = [each["data"]["lead"]["id"] for each in (mine, others)]
-    assert sorted(each.lead_id for each in receiver.at("/parent")) == ids
-    assert [each.lead_id for each in receiver.at("/own")] == ids[:1]
+    assert sorted(map(lead_id, receiver.at("/parent"))) == ids
+    assert list(map(lead_id, receiver.at("/own"))) == ids[:1]
     assert bison.http.delete("/sandbox/parent-hook").status_code == 204
     bison.mark(second)
     assert len(bison.delivered()) == 3
@@ -169,7 +183,7 @@ def test_late_deliveries_overtake_each_other(bison: Bison, receiver: Receiver) -
     events = bison.mark(bison.with_key()[0], leads=40)
     rows = bison.delivered()
     marked = [event["data"]["lead"]["id"] for event in events]
-    arrived = [each.lead_id for each in receiver.received]
+    arrived = list(map(lead_id, receiver.received))
     assert sorted(arrived) == sorted(marked)
     assert sum(a > b for a, b in pairwise(arrived)) > 6
     late = [
@@ -192,7 +206,7 @@ def test_a_share_of_the_deliveries_is_made_twice(
     assert times.keys() == {event["data"]["lead"]["id"] for event in events}
     assert set(times.values()) <= {1, 2}
     assert fewest <= sum(count == 2 for count in times.values()) <= most
-    assert Counter(each.lead_id for each in receiver.received) == times
+    assert Counter(map(lead_id, receiver.received)) == times
 
 
 @pytest.mark.parametrize(
