@@ -55,13 +55,12 @@ class StoredKey:
 class NewKey:
     """An API key to store, and the number of the stored one, where there is one.
 
-    `outdated`: Email Bison made it before the stored one, as it numbers keys in the order in which
-    it makes them, or it was stored earlier and replaced.
+    `objection` says why it may be the wrong one, in words to follow "would be replaced by".
     """
 
     secret: SecretStr
     replaces: str | None = None
-    outdated: bool = False
+    objection: str | None = None
 
     @property
     def number(self) -> str:
@@ -108,17 +107,23 @@ def _compared(secret: SecretStr, row: Row[Any], vault: Vault) -> NewKey | None:
     """The API key in comparison with the stored one; None if it is the same."""
     number = key_number(secret)
     *earlier, current = row.numbers or [None]
+    objection = None
     try:
         stored = _read(row, vault)
     except KpiError:
-        mistyped = False
+        pass
     else:
         if stored.secret == secret:
             return None
         current = stored.number
-        mistyped = number == current
-    older = current is not None and _order(number) < _order(current)
-    return NewKey(secret, current, older or mistyped or number in earlier)
+        if number == current:
+            objection = f"another key of the number {number}"
+    # Email Bison numbers keys in the order in which it makes them.
+    if current is not None and _order(number) < _order(current):
+        objection = f"key {number}, which is older"
+    elif number in earlier and number != current:
+        objection = f"key {number}, which was stored before"
+    return NewKey(secret, current, objection)
 
 
 def _order(number: str) -> tuple[int, str]:

@@ -136,10 +136,10 @@ class ClientChange:
                     f"{place}{name}: the cell is blank, and the target {target:,} of "
                     f"{self.workspace} would be deleted"
                 )
-        if self.key is not None and self.key.outdated:
+        if self.key is not None and self.key.objection is not None:
             yield (
                 f"{place}api_key: key {self.key.replaces} of {self.workspace} would be replaced by "
-                f"the older key {self.key.number}"
+                f"{self.key.objection}"
             )
 
 

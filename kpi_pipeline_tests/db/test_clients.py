@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import IntegrityError
 
-from kpi_pipeline.db.api_keys import mark_key, stored_keys
+from kpi_pipeline.db.api_keys import drop_key, mark_key, stored_keys
 from kpi_pipeline.db.clients import (
     Client,
     active_clients,
@@ -136,6 +136,20 @@ def test_a_key_is_marked_for_its_own_client_alone(engine: Engine, vault: Vault) 
         assert {it: key.verified_at for it, key in keys.items()} == {"quay-1": None, "quay-2": SEEN}
         mark(connection, vault, "quay-2", None)
         assert stored_keys(connection, ["quay-2"], vault)["quay-2"].verified_at is None
+
+
+def test_the_result_of_a_check_is_noted_for_the_key_that_was_checked_alone(
+    engine: Engine, vault: Vault
+) -> None:
+    imported(engine, vault, record(101, "Harbor", api_key=api_key(7)))
+    with engine.connect() as connection:
+        checked = stored_keys(connection, ["harbor"], vault)["harbor"]
+    imported(engine, vault, record(101, "Harbor", api_key=api_key(8)))
+    with engine.begin() as connection:
+        mark_key(connection, "harbor", checked, SEEN)
+        drop_key(connection, "harbor", checked)
+        key = stored_keys(connection, ["harbor"], vault)["harbor"]
+    assert (key.secret, key.verified_at) == (api_key(8), None)
 
 
 def test_keys_are_read_for_the_named_clients_alone(engine: Engine, vault: Vault) -> None:
