@@ -1,8 +1,7 @@
 """What commands say and refuse where Email Bison's days are not those of the agency."""
 
-import re
-from collections.abc import Callable
-from datetime import UTC, date, datetime
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,9 +12,12 @@ from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline_tests.cli.running import Kpi
 from kpi_pipeline_tests.db.stocked import imported, record, stock_facts
 
-# Their dates always differ.
+pytestmark = pytest.mark.server
+
+# 26 hours apart: their dates always differ.
 WEST, EAST = "Etc/GMT+12", "Pacific/Kiritimati"
 SETTINGS = {
+    "KPI_TIMEZONE": WEST,
     "KPI_BISON_INSTANCES": "main https://mail.example",
     "KPI_WEBHOOK_SECRET_MAIN": "abcdefghijklmnopqrstuvwxyz012345",
     "KPI_WEB_PORT": "0",
@@ -24,9 +26,10 @@ SETTINGS = {
 
 
 @pytest.fixture(autouse=True)
-def _stocked(configured: URL, engine: Engine, vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+def _stocked(
+    configured: URL, engine: Engine, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert configured.database
-    monkeypatch.setenv("KPI_TIMEZONE", WEST)
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
     imported(engine, vault, record(101, "Acme"))
@@ -34,31 +37,71 @@ def _stocked(configured: URL, engine: Engine, vault: Vault, monkeypatch: pytest.
 
 @pytest.fixture
 def with_facts(kpi: Kpi, engine: Engine) -> None:
-    """The first start was without data; then facts were stored."""
+    """The first start was without data; facts were stored afterwards."""
     kpi("metrics").answer()
     with engine.begin() as connection:
         stock_facts(connection, "acme", date(2026, 3, 1), date(2026, 3, 18))
 
 
-def one_of_todays(zone: str, shown: Callable[[date], str], text: str) -> bool:
-    """Whether the text has today in that zone; midnight may have passed meanwhile."""
-    now = datetime.now(UTC)
-    dates = [business_date(now, ZoneInfo(zone))]
-    return any(shown(day) in text for day in dates)
+def today_in(zone: str) -> date:
+    return business_date(datetime.now(UTC), ZoneInfo(zone))
 
 
-@pytest.mark.parametrize("command", ["metrics", "status", "summary"])
+@pytest.mark.parametrize(
+    ("command", "days", "form"),
+    [("metrics", 0, "%Y-%m-%d"), ("status", 0, "%Y-%m-%d"), ("summary", 1, "%A, %d %B %Y")],
+)
 def test_a_command_that_shows_today_says_whose_day_it_is(
-    kpi: Kpi, monkeypatch: pytest.MonkeyPatch, command: str
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch, command: str, days: int, form: str
+) -> None:
+    def shown() -> str:
+        day = today_in(EAST) - timedelta(days=days)
+        return f"{day:{form}} (Email Bison's day, {EAST})"
+
+    monkeypatch.setenv("KPI_BISON_TIMEZONE", EAST)
+    # Midnight may pass meanwhile.
+    before, result, after = shown(), kpi(command), shown()
+    said = " ".join(f"{result.out} {result.err}".split())
+    assert before in said or after in said
+    assert (f"times are those of {WEST}" in said) is (command == "status")
+
+
+def test_where_both_zones_are_the_same_no_command_mentions_them(kpi: Kpi) -> None:
+    for command in ("metrics", "status", "summary"):
+        result = kpi(command)
+        assert WEST not in result.out + result.err
+
+
+@pytest.mark.usefixtures("with_facts")
+@pytest.mark.parametrize(
+    "words",
+    [["metrics"], ["status"], ["sync"], ["recompute"], ["events", "replay"], ["gateway"], ["up"]],
+    ids=" ".join,
+)
+def test_after_a_change_of_zone_nothing_starts_before_the_dates_are_moved(
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch, words: Sequence[str]
 ) -> None:
     monkeypatch.setenv("KPI_BISON_TIMEZONE", EAST)
-    before = business_date(datetime.now(UTC), ZoneInfo(EAST))
-    result = kpi(command)
-    after = business_date(datetime.now(UTC), ZoneInfo(EAST))
-    said = " ".join(f"{result.out} {result.err}".split())
-    (day,) = set(re.findall(r"([\w-]+(?: \w+ \d{4})?) \(Email Bison's day, Pacific/Kiritimati\)", said))
-    if command == "summary":
-        return
-    assert before.isoformat() <= day <= after.isoformat()
-    if command == "status":
-        assert f"times are those of {WEST}" in said
+    error = kpi(*words).error()
+    assert error.startswith(f"The stored dates are days of {WEST}, and the settings now say {EAST}")
+    assert "`kpi recompute --adopt-timezone`" in error
+
+
+@pytest.mark.usefixtures("with_facts")
+def test_adopting_the_zone_says_what_moved_and_lets_commands_start(
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_BISON_TIMEZONE", EAST)
+    assert kpi("recompute", "--adopt-timezone").answer() == (
+        f"All stored dates are days of {EAST} (before: {WEST}): 0 events moved to another day, "
+        "and 0 rows computed again.\n"
+    )
+    kpi("metrics").answer()
+    # The other zone concerns no stored date.
+    monkeypatch.setenv("KPI_TIMEZONE", "America/Chicago")
+    kpi("metrics").answer()
+
+
+def test_the_dates_of_some_clients_cannot_be_moved_alone(kpi: Kpi) -> None:
+    error = kpi("recompute", "--adopt-timezone", "-w", "acme").error()
+    assert "give it alone" in error

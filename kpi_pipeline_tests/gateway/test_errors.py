@@ -1,12 +1,14 @@
 """Errors inside the gateway: events are kept, and nothing leaks to callers or logs."""
 
 from collections.abc import Iterator
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import URL, text
 
+from kpi_pipeline.db.day_zone import store_day_zone
 from kpi_pipeline.gateway import app
-from kpi_pipeline_tests.gateway.support import Gateway, encoded, in_thread, lead
+from kpi_pipeline_tests.gateway.support import FIRST_ID, Gateway, encoded, in_thread, lead
 
 
 @pytest.fixture
@@ -82,3 +84,19 @@ def test_readyz_reveals_nothing_of_the_database_server(gateway: Gateway) -> None
     assert ahead.status_code == 503
     assert str(gateway.engine.url.database) not in behind.text + ahead.text
     assert gateway.http.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("workspace_id", [FIRST_ID, 999])
+def test_a_gateway_of_before_a_change_of_zone_stores_no_event_and_is_not_ready(
+    gateway: Gateway, workspace_id: int
+) -> None:
+    """It would date events by the old zone. The sender repeats them."""
+    with gateway.engine.begin() as connection:
+        store_day_zone(connection, ZoneInfo("Pacific/Kiritimati"))
+    answer = gateway.post(lead(workspace_id))
+    assert answer.status_code == 503
+    assert "must be restarted" in answer.json()["error"]
+    assert gateway.count() == 0
+    ready = gateway.http.get("/readyz")
+    assert ready.status_code == 503
+    assert "Start it again" in ready.json()["error"]
