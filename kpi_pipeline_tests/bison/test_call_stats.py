@@ -12,15 +12,20 @@ from kpi_pipeline_tests.bison.support import (
     HARBOR,
     ORCHARD,
     WORKSPACE_KEY,
-    FakeInstance,
     Handler,
     LocalLock,
     RecordingPacing,
+    Script,
+    answer,
     client_for,
     run,
+    series,
+    through_master_key,
+    whoami,
 )
 
 PAUSE = 0.05
+ANSWER = answer(series(DAY, DAY))
 
 
 class SlowPacing(RecordingPacing):
@@ -53,10 +58,12 @@ def slow(handler: Handler) -> Handler:
 
 def test_time_in_calls_and_time_of_waiting_are_counted_apart() -> None:
     async def work() -> tuple[CallStats, CallStats]:
-        async with client_for(slow(FakeInstance())) as client:
+        async with client_for(slow(Script(ANSWER))) as client:
             with counting_calls(CallStats()) as in_calls:
                 await client.read_as(HARBOR, WORKSPACE_KEY, one_day)
-        async with client_for(FakeInstance(), pacing=SlowPacing(), lock=SlowLock()) as client:
+        async with client_for(
+            through_master_key(9), pacing=SlowPacing(), lock=SlowLock()
+        ) as client:
             with counting_calls(CallStats()) as waiting:
                 await client.read_as(ORCHARD, None, one_day)
         return in_calls, waiting
@@ -71,7 +78,9 @@ def test_time_in_calls_and_time_of_waiting_are_counted_apart() -> None:
 
 def test_the_pauses_of_a_slow_switch_are_waiting() -> None:
     async def work() -> CallStats:
-        async with client_for(FakeInstance(polls_until_switched=2)) as client:
+        shown = (1, 1, 9)
+        script = Script(answer({"name": "Team"}), *map(whoami, shown), ANSWER, whoami(9))
+        async with client_for(script) as client:
             with counting_calls(CallStats()) as stats:
                 await client.read_as(ORCHARD, None, one_day)
             return stats
@@ -82,7 +91,7 @@ def test_the_pauses_of_a_slow_switch_are_waiting() -> None:
 
 def test_tasks_side_by_side_are_counted_apart_and_all_add_to_the_block_around_them() -> None:
     async def work() -> tuple[int, int, int]:
-        async with client_for(FakeInstance()) as client:
+        async with client_for(Script(ANSWER)) as client:
 
             async def reading(times: int) -> int:
                 with counting_calls(CallStats()) as own:
@@ -101,7 +110,7 @@ def test_tasks_side_by_side_are_counted_apart_and_all_add_to_the_block_around_th
 def test_what_a_failed_piece_of_work_cost_is_counted_all_the_same() -> None:
     async def work() -> CallStats:
         stats = CallStats()
-        async with client_for(FakeInstance()) as client:
+        async with client_for(Script(ANSWER)) as client:
             try:
                 with counting_calls(stats):
                     await client.read_as(HARBOR, WORKSPACE_KEY, one_day)

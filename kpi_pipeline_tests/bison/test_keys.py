@@ -1,3 +1,4 @@
+import json
 import logging
 
 import httpx
@@ -25,7 +26,6 @@ from kpi_pipeline_tests.bison.support import (
     SWITCH,
     USERS,
     WORKSPACE_KEY,
-    FakeInstance,
     Handler,
     LocalLock,
     Script,
@@ -33,6 +33,8 @@ from kpi_pipeline_tests.bison.support import (
     client_for,
     error_answer,
     run,
+    series,
+    through_master_key,
     whoami,
 )
 
@@ -65,42 +67,50 @@ def check_key(handler: Handler, key: SecretStr = WORKSPACE_KEY) -> None:
     run(work())
 
 
+def calls_of(script: Script, key: SecretStr) -> list[str]:
+    """The requests, all of which were sent with this API key."""
+    for request in script.requests:
+        assert request.headers["Authorization"] == f"Bearer {key.get_secret_value()}"
+    return [f"{request.method} {request.url.path}" for request in script.requests]
+
+
 def test_a_workspace_key_reads_directly_and_leaves_the_master_key_alone() -> None:
-    instance, lock = FakeInstance(), LocalLock()
-    reading = read(instance, WORKSPACE_KEY, lock=lock)
-    assert reading.value.days[DAY].sent == 7000
+    script, lock = Script(answer(series(DAY, DAY))), LocalLock()
+    reading = read(script, WORKSPACE_KEY, lock=lock)
+    assert reading.value.days[DAY].sent == 12
     assert (reading.key_used, reading.calls) == (KeyUse.WORKSPACE, 1)
-    assert instance.log == [(f"GET {SERIES}", 7)]
+    assert calls_of(script, WORKSPACE_KEY) == [f"GET {SERIES}"]
     assert lock.holders == []
 
 
 def test_without_a_key_of_its_own_a_client_is_read_with_the_master_key() -> None:
-    instance, lock = FakeInstance(), LocalLock()
-    reading = read(instance, None, ORCHARD, lock=lock)
-    assert reading.value.days[DAY].sent == 9000
+    script, lock = through_master_key(9), LocalLock()
+    reading = read(script, None, ORCHARD, lock=lock)
+    assert reading.value.days[DAY].sent == 12
     assert (reading.key_used, reading.calls) == (KeyUse.MASTER, 4)
-    assert [call for call, _ in instance.log] == [
+    assert calls_of(script, MASTER_KEY) == [
         f"POST {SWITCH}",
         f"GET {USERS}",
         f"GET {SERIES}",
         f"GET {USERS}",
     ]
+    assert json.loads(script.requests[0].content) == {"team_id": 9}
     assert lock.holders == ["main"]
 
 
 def test_without_any_key_the_error_says_what_to_set_and_nothing_is_sent() -> None:
-    instance = FakeInstance()
+    script = Script(answer(series(DAY, DAY)))
     with pytest.raises(MissingKey) as caught:
-        read(instance, None, master_key=None)
+        read(script, None, master_key=None)
     assert caught.value.client == "blue-harbor"
     assert "api_key in the CSV" in caught.value.remedy
     assert "a super-admin key in KPI_BISON_INSTANCES" in caught.value.remedy
-    assert instance.log == []
+    assert script.requests == []
 
 
 def test_the_list_needs_a_master_key_and_says_so() -> None:
     async def work() -> None:
-        async with client_for(FakeInstance(), master_key=None) as client:
+        async with client_for(Script(answer([])), master_key=None) as client:
             await client.list_workspaces()
 
     with pytest.raises(MissingKey, match=r"instance main: .* key in KPI_BISON_INSTANCES"):
@@ -112,7 +122,7 @@ def test_the_kind_of_key_is_logged_without_the_key(
     key: SecretStr | None, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="kpi_pipeline.bison"):
-        read(FakeInstance(), key)
+        read(Script(answer(series(DAY, DAY))) if key else through_master_key(7), key)
     [message] = [record.getMessage() for record in caplog.records if "kpi" in record.name]
     assert "blue-harbor" in message
     assert way in message

@@ -1,4 +1,6 @@
 import asyncio
+import json
+from collections.abc import Callable
 from itertools import pairwise
 
 import httpx
@@ -18,12 +20,13 @@ from kpi_pipeline.bison import (
 from kpi_pipeline_tests.bison.support import (
     DAY,
     HARBOR,
+    MASTER_KEY,
     ORCHARD,
+    PLAN,
     SERIES,
     SWITCH,
     USERS,
     WORKSPACE_KEY,
-    FakeInstance,
     Handler,
     LocalLock,
     answer,
@@ -33,6 +36,70 @@ from kpi_pipeline_tests.bison.support import (
     series_for,
     whoami,
 )
+
+
+class FakeInstance:
+    """An Email Bison whose master key acts in the workspace of the last switch.
+
+    Workspace N sends N × 1,000 emails a day. `polls_until_switched` is how many calls of
+    `/api/users` still show the workspace before; `after_series` runs after each answered series.
+    """
+
+    def __init__(
+        self,
+        polls_until_switched: int = 0,
+        after_series: Callable[["FakeInstance"], None] = lambda _: None,
+    ) -> None:
+        self.master_team = 1
+        self.log: list[tuple[str, int]] = []
+        self.most_master_calls_at_once = 0
+        self._master_calls_under_way = 0
+        self._polls_until_switched = self._polls_left = polls_until_switched
+        self._switching_to: int | None = None
+        self._after_series = after_series
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        token = request.headers["Authorization"].removeprefix("Bearer ")
+        if token == WORKSPACE_KEY.get_secret_value():
+            await asyncio.sleep(0)
+            return self._answer(request, 7)
+        if token != MASTER_KEY.get_secret_value():
+            return error_answer(401, "Unauthenticated.")
+        self._master_calls_under_way += 1
+        self.most_master_calls_at_once = max(
+            self.most_master_calls_at_once, self._master_calls_under_way
+        )
+        await asyncio.sleep(0)
+        self._master_calls_under_way -= 1
+        if request.url.path == USERS:
+            self._poll()
+        reply = self._answer(request, self.master_team)
+        if request.url.path == SWITCH:
+            self._switching_to = json.loads(request.content)["team_id"]
+            self._polls_left = self._polls_until_switched
+            if not self._polls_left:
+                self._poll()
+        return reply
+
+    def _answer(self, request: httpx.Request, team: int) -> httpx.Response:
+        path = request.url.path
+        self.log.append((f"{request.method} {path}", team))
+        if path == SERIES:
+            reply = series_for(request, sent=team * 1000)
+            self._after_series(self)
+            return reply
+        if path == USERS:
+            return whoami(team)
+        if path == PLAN:
+            return answer([{"emails_being_sent": team}])
+        if path == SWITCH:
+            return answer({"name": "Team"})
+        return error_answer(404, "record_not_found")
+
+    def _poll(self) -> None:
+        self._polls_left -= 1
+        if self._switching_to is not None and self._polls_left < 0:
+            self.master_team, self._switching_to = self._switching_to, None
 
 
 class RecordingSleep:
