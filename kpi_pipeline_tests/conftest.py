@@ -2,13 +2,14 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import is_hypothesis_test, settings
 from pydantic import SecretStr
-from sqlalchemy import URL, Engine, create_engine, text
+from sqlalchemy import URL, Engine
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from kpi_pipeline.app import AppContext
@@ -16,20 +17,21 @@ from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.vault import Vault, new_secret_key
 from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline.settings import Settings
+from kpi_pipeline_tests import databases
 from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, receiving
 from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage, bison_on, on_stage, options
-from kpi_pipeline_tests.databases import KeptDatabase
 from kpi_pipeline_tests.guard import Guard, server_address
 
 # The sandbox of the fixture `bison` stands still at this instant: a Wednesday afternoon in Chicago.
 NOW = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
 
+_TESTS = Path(__file__).parent
 # The tests of this folder share one agency, which takes half a minute of processor time to start,
 # and more for as long as it runs.
 _ONE_AGENCY = "end_to_end/one_agency/"
+# Their tests execute runs of Dagster, syncs of all clients, or whole commands.
+_OF_RUNS = {"orchestration", "sync", "cli", "services"}
 _SLOW = ("server", "runs", "browser", "long")
-
-
 _GUARD = pytest.StashKey[Guard]()
 
 # How many examples a property is tried with: `make test-long` names the second profile.
@@ -53,11 +55,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         guard.close()
 
 
-_TESTS = Path(__file__).parent
-# Their tests execute runs of Dagster, syncs of all clients, or whole commands.
-_OF_RUNS = {"orchestration", "sync", "cli", "services"}
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Mark the properties; begin with the slow tests, in random order.
@@ -75,14 +72,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
             )
     yield
 
-    def place(item: pytest.Item) -> tuple[int, float]:
+    def place(item: pytest.Item) -> tuple[bool, bool, int]:
         limit = item.get_closest_marker("timeout")
-        if _ONE_AGENCY in item.nodeid:
-            kind = 0
-        else:
-            kind = 1 if any(map(item.get_closest_marker, _SLOW)) else 2
+        slow = any(map(item.get_closest_marker, _SLOW))
         # Those that may take longest come first.
-        return kind, -limit.args[0] if limit else 0
+        return _ONE_AGENCY not in item.nodeid, not slow, -limit.args[0] if limit else 0
 
     items.sort(key=place)
 
@@ -126,27 +120,21 @@ def postgres(request: pytest.FixtureRequest) -> URL:
 
 
 @pytest.fixture(scope="session")
-def administer(postgres: URL) -> Iterator[Callable[[str], None]]:
-    engine = create_engine(postgres.set(database="postgres"), isolation_level="AUTOCOMMIT")
-
-    def run(statement: str) -> None:
-        with engine.connect() as connection:
-            connection.execute(text(statement))
-
-    yield run
-    engine.dispose()
+def administer(postgres: URL) -> Callable[[str], None]:
+    """Executes a statement as the superuser of that server."""
+    return partial(databases.administer, postgres)
 
 
 @pytest.fixture(scope="session")
-def _kept_database(postgres: URL) -> Iterator[KeptDatabase]:
+def _kept_database(postgres: URL) -> Iterator[databases.KeptDatabase]:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    kept = KeptDatabase(postgres, f"kpi_{worker}", str(postgres.database))
+    kept = databases.KeptDatabase(postgres, f"kpi_{worker}", str(postgres.database))
     yield kept
     kept.drop()
 
 
 @pytest.fixture
-def database(_kept_database: KeptDatabase) -> Iterator[URL]:
+def database(_kept_database: databases.KeptDatabase) -> Iterator[URL]:
     """A database of the test's own, with empty KPI tables."""
     yield _kept_database.url
     _kept_database.reset()

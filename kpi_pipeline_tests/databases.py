@@ -7,18 +7,15 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy import URL, Connection, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-# Changes with every change of the schema.
+# Changes with every change of the schema. A table that is renamed changes in pg_class alone, whose
+# transactions change with a TRUNCATE, too; so there the names are compared.
+_CATALOGS = ("pg_attribute", "pg_constraint", "pg_proc", "pg_trigger", "pg_db_role_setting")
 _SCHEMA = text(
-    "SELECT count(*), max(xmin::text::bigint) FROM pg_attribute "
-    # A table that is renamed changes here alone; TRUNCATE changes xmin, and no name.
-    "UNION ALL SELECT count(*), sum(hashtext(relname)) FROM pg_class "
-    "UNION ALL SELECT count(*), max(xmin::text::bigint) FROM pg_constraint "
-    "UNION ALL SELECT count(*), max(xmin::text::bigint) FROM pg_proc "
-    "UNION ALL SELECT count(*), max(xmin::text::bigint) FROM pg_trigger "
-    "UNION ALL SELECT count(*), max(xmin::text::bigint) FROM pg_db_role_setting"
+    "SELECT count(*), sum(hashtext(relname)) FROM pg_class "
+    + " ".join(f"UNION ALL SELECT count(*), max(xmin::text::bigint) FROM {it}" for it in _CATALOGS)
 )
 # The rows that a database has from its template, such as the revision of its schema.
 _KEEP_ROWS = text("""
@@ -63,8 +60,7 @@ class KeptDatabase:
     def __init__(self, server: URL, name: str, template: str) -> None:
         self.url = server.set(database=name)
         self._template = template
-        self._server = _autocommit(server.set(database="postgres"))
-        self._engine = _autocommit(self.url)
+        self._engine = create_engine(self.url, isolation_level="AUTOCOMMIT", pool_size=1)
         self._create()
 
     def reset(self) -> None:
@@ -83,23 +79,14 @@ class KeptDatabase:
     def drop(self) -> None:
         """Drop it for good."""
         self._engine.dispose()
-        self._drop()
-        self._server.dispose()
+        administer(self.url, f"DROP DATABASE IF EXISTS {self.url.database} WITH (FORCE)")
 
     def _create(self) -> None:
-        self._engine.dispose()
-        self._drop()
-        with self._server.connect() as connection:
-            connection.execute(
-                text(f"CREATE DATABASE {self.url.database} TEMPLATE {self._template}")
-            )
+        self.drop()
+        administer(self.url, f"CREATE DATABASE {self.url.database} TEMPLATE {self._template}")
         with self._engine.connect() as connection:
             connection.execute(_KEEP_ROWS)
             self._schema = self._schema_of(connection)
-
-    def _drop(self) -> None:
-        with self._server.connect() as connection:
-            connection.execute(text(f"DROP DATABASE IF EXISTS {self.url.database} WITH (FORCE)"))
 
     @staticmethod
     def _schema_of(connection: Connection) -> list[tuple[object, ...]]:
@@ -116,5 +103,9 @@ def another_database(template: URL) -> Iterator[URL]:
         kept.drop()
 
 
-def _autocommit(url: URL) -> Engine:
-    return create_engine(url, isolation_level="AUTOCOMMIT", pool_size=1)
+def administer(server: URL, statement: str) -> None:
+    """Execute a statement as the superuser, outside of any transaction."""
+    url = server.set(database="postgres")
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.execute(text(statement))

@@ -117,7 +117,11 @@ def _serve(folder: Path) -> None:
 def _end_processes(folder: Path) -> None:
     """End every other process of the run, in order where it does so in time."""
     own = {os.getpid(), *(it.pid for it in psutil.Process().children(recursive=True))}
-    left = [it for it in psutil.process_iter() if it.pid not in own and _is_of(it, folder)]
+    left = [
+        it
+        for it in psutil.process_iter(["environ"])
+        if it.pid not in own and (it.info["environ"] or {}).get(RUN) == str(folder)
+    ]
     for process in left:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -125,13 +129,6 @@ def _end_processes(folder: Path) -> None:
     for process in stubborn:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-
-
-def _is_of(process: psutil.Process, folder: Path) -> bool:
-    try:
-        return process.environ().get(RUN) == str(folder)
-    except psutil.Error:
-        return False
 
 
 if __name__ == "__main__":
