@@ -125,9 +125,26 @@ def _client(row: MetricRow, summary: SummaryOfDay) -> str:
     month = _number(row.positive_replies_mtd)
     heading = f"heading for {_number(row.projection_positive_replies_eom)}"
     if not row.monthly_kpi_target or row.projection_replies_progress is None:
-        return f"{day}; month {month}, {heading}"
-    percent = f"{row.projection_replies_progress:,.0f} %"
-    return f"{day}; month {month} of {row.monthly_kpi_target:,}, {heading} ({percent})"
+        return f"{day}; month {month}, {heading}; {_mail(row)}"
+    percent = _percent(row.projection_replies_progress, 0)
+    leads = f"month {month} of {row.monthly_kpi_target:,}, {heading} ({percent})"
+    return f"{day}; {leads}; {_mail(row)}"
+
+
+def _mail(row: MetricRow) -> str:
+    """The month's emails, against their target, and what they brought."""
+    emails = f"{_number(row.emails_sent_mtd)} emails"
+    if row.monthly_sending_target:
+        share = _percent(row.projection_sending_progress, 0)
+        emails += f" of {row.monthly_sending_target:,} (heading for {share})"
+    return (
+        f"{emails}: {_percent(row.reply_rate_mtd)} replied, "
+        f"{_percent(row.positive_rate_mtd, 2)} positive, {_percent(row.bounce_rate_mtd)} bounced"
+    )
+
+
+def _percent(value: Decimal | None, places: int = 1) -> str:
+    return _UNKNOWN if value is None else f"{value:,.{places}f} %"
 
 
 def _day(emails: int | None, replies: int | None, leads: int | None) -> str:

@@ -50,6 +50,8 @@ _SHOWN = {
     "positive_replies_last_month": "Last\nmonth",
     "emails_sent_today": "Emails\ntoday",
     "emails_sent_mtd": "Emails\nmonth",
+    "sending_progress": "Sending\n%",
+    "bounce_rate_mtd": "Bounced\n%",
 }
 
 

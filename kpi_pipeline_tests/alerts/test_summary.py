@@ -26,7 +26,12 @@ def _clients(engine: Engine, vault: Vault) -> None:
         imported(
             engine,
             vault,
-            record(101 + number, name, monthly_kpi_target=target),
+            record(
+                101 + number,
+                name,
+                monthly_kpi_target=target,
+                monthly_sending_target=5600 if name == "Ahead" else None,
+            ),
             targets_from=date(2026, 1, 1),
         )
     publish(engine, datetime(2026, 3, 19, 6, 0, tzinfo=UTC))
@@ -58,17 +63,21 @@ def test_at_a_months_end_the_month_is_compared_with_its_target(engine: Engine) -
             "All: 400 emails, 40 replies, 31 leads; 868 leads this month.",
             "",
             "Ahead (1)",
-            "- Ahead: 100 emails, 10 replies, 11 leads; month 308 of 280, heading for 308 (110 %)",
+            "- Ahead: 100 emails, 10 replies, 11 leads; month 308 of 280, heading for 308 (110 %)"
+            "; 2,800 emails of 5,600 (heading for 50 %): 10.0 % replied, 11.00 % positive, "
+            "5.0 % bounced",
             "",
             "On track (1)",
             "- On Track: 100 emails, 10 replies, 10 leads; month 280 of 280, heading for 280 "
-            "(100 %)",
+            "(100 %); 2,800 emails: 10.0 % replied, 10.00 % positive, 5.0 % bounced",
             "",
             "Behind (1)",
-            "- Behind: 100 emails, 10 replies, 8 leads; month 224 of 280, heading for 224 (80 %)",
+            "- Behind: 100 emails, 10 replies, 8 leads; month 224 of 280, heading for 224 (80 %)"
+            "; 2,800 emails: 10.0 % replied, 8.00 % positive, 5.0 % bounced",
             "",
             "No target (1)",
-            "- Free: 100 emails, 10 replies, 2 leads; month 56, heading for 56",
+            "- Free: 100 emails, 10 replies, 2 leads; month 56, heading for 56; "
+            "2,800 emails: 10.0 % replied, 2.00 % positive, 5.0 % bounced",
             "",
             "Stale (1): the day is not closed; see `kpi status`",
             "- Nothing: no numbers",

@@ -31,6 +31,8 @@ HERON: Mapping[str, Any] = {
     "emails_sent_mtd": 141739,
     "last_week_vs_week_before_progress": Decimal("-17.65"),
     "emails_scheduled_today": 8758,
+    "sending_progress": Decimal("94.49"),
+    "bounce_rate_mtd": Decimal("1.50"),
 }
 
 
@@ -56,10 +58,11 @@ def test_the_table_lists_every_active_client_with_or_without_a_row(kpi: Kpi) -> 
     screen = result.answer()
     assert "client_metrics of 2026-03-18" in screen
     assert cells(screen, "Heron Tide")[1:] == [
-        *("0", "1,268", "2,114", "60", "2,113.33", "17", "19", "23", "5,317", "141,739")
+        *("0", "1,268", "2,114", "60", "2,113.33", "17", "19", "23", "5,317", "141,739"),
+        *("94.49", "1.50"),
     ]
-    assert cells(screen, "Brûlé Café [EU]")[1:] == ["–", "0", *"–" * 8]
-    assert cells(screen, "Lark, Mill")[1:] == [*"–" * 10]
+    assert cells(screen, "Brûlé Café [EU]")[1:] == ["–", "0", *"–" * 10]
+    assert cells(screen, "Lark, Mill")[1:] == [*"–" * 12]
     assert "otter" not in screen
     assert result.err == "2 of 3 clients have a row on 2026-03-18.\n"
 
@@ -69,7 +72,7 @@ def test_no_number_is_cut_short_on_a_narrow_screen(
 ) -> None:
     monkeypatch.setattr(common.out, "width", 60)
     screen = kpi("metrics", "--date", "2026-03-18").answer()
-    assert cells(screen, "Heron Tide")[-1] == "141,739"
+    assert cells(screen, "Heron Tide")[-3:] == ["141,739", "94.49", "1.50"]
     assert "…" not in screen
 
 
@@ -137,7 +140,7 @@ def test_without_a_date_it_is_todays_and_a_day_without_rows_shows_dashes_not_zer
     kpi: Kpi,
 ) -> None:
     result = kpi("metrics")
-    assert cells(result.answer(), "Heron Tide")[1:] == [*"–" * 10]
+    assert cells(result.answer(), "Heron Tide")[1:] == [*"–" * 12]
     assert result.err.startswith("0 of 3 clients have a row on 20")
     result = kpi("metrics", "--date", days_ago(40).isoformat())
     assert f"client_metrics of {days_ago(40)}" in result.answer()

@@ -116,7 +116,7 @@ def test_facts_are_read_for_the_period_and_the_clients_asked_for(engine: Engine)
     with engine.begin() as connection:
         store_facts(connection, "harbor", days, AS_OF)
         store_facts(connection, "quay", days, AS_OF)
-        facts = read_facts(connection, ["quay"], TUESDAY, WEDNESDAY, tz=CHICAGO)
+        facts = read_facts(connection, ["quay"], TUESDAY, WEDNESDAY)
     assert sorted((fact.workspace, fact.date, fact.sent, fact.as_of) for fact in facts) == [
         ("quay", TUESDAY, 17, AS_OF),
         ("quay", WEDNESDAY, 18, AS_OF),

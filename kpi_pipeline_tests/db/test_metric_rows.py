@@ -64,7 +64,7 @@ def test_the_stored_numbers_are_those_that_compute_returns(engine: Engine) -> No
         for number, it in enumerate(days_between(first, last)):
             store_facts(connection, "harbor", {it: day(sent=90 + number, interested=it.day)}, AS_OF)
         stock_facts(connection, "quay", first, last)
-        facts = read_facts(connection, ["harbor"], first, last, tz=CHICAGO)
+        facts = read_facts(connection, ["harbor"], first, last)
         targets = read_targets(connection, ["harbor"])
     expected = [asdict(row) for row in compute(facts, targets, dates, CHICAGO)]
     rows = compute_and_publish(engine, dates)

@@ -29,9 +29,12 @@ def facts_of(
 
 
 def target_of(
-    monthly: int | None, holds_from: date = date(2020, 1, 1), workspace: str = "acorn-labs"
+    monthly: int | None,
+    holds_from: date = date(2020, 1, 1),
+    workspace: str = "acorn-labs",
+    sending: int | None = None,
 ) -> list[Target]:
-    return [Target(workspace, holds_from, monthly)]
+    return [Target(workspace, holds_from, monthly, sending)]
 
 
 def computed(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kpi_pipeline.domain.calendar import days_between
-from kpi_pipeline.domain.columns import FACT_COUNTS, METRIC_COLUMNS
-from kpi_pipeline.domain.metrics import ComputedRow
+from kpi_pipeline.domain.columns import FACT_COUNTS, METRIC_COLUMNS, PERCENTAGES
+from kpi_pipeline.domain.metrics import ComputedRow, compute
 from kpi_pipeline_tests.domain.facts import (
     CHICAGO,
     LONG_AFTER,
@@ -30,7 +30,7 @@ def test_each_number_is_taken_from_its_own_count_and_window() -> None:
         bounced=5,
         unsubscribed=2,
     )
-    assert row_of(facts, date(2026, 6, 10), target_of(400)) == {
+    assert row_of(facts, date(2026, 6, 10), target_of(400, sending=25_000)) == {
         "workspace": "acorn-labs",
         "metric_date": date(2026, 6, 10),
         "emails_sent_mtd": 10_000,
@@ -53,7 +53,13 @@ def test_each_number_is_taken_from_its_own_count_and_window() -> None:
         "mtd_leads_progress": Decimal("25.00"),
         "projection_replies_progress": Decimal("75.00"),
         "last_week_vs_week_before_progress": Decimal("0.00"),
+        "sending_progress": Decimal("40.00"),
+        "projection_sending_progress": Decimal("120.00"),
+        "reply_rate_mtd": Decimal("10.00"),
+        "positive_rate_mtd": Decimal("1.00"),
+        "bounce_rate_mtd": Decimal("0.50"),
         "monthly_kpi_target": 400,
+        "monthly_sending_target": 25_000,
         "as_of": LONG_AFTER,
     }
 
@@ -112,6 +118,11 @@ MONTH = {
     "projection_emails_eom",
     "mtd_leads_progress",
     "projection_replies_progress",
+    "sending_progress",
+    "projection_sending_progress",
+    "reply_rate_mtd",
+    "positive_rate_mtd",
+    "bounce_rate_mtd",
 }
 LAST_7 = {"emails_sent_last_7_days", "positive_replies_last_7_days"}
 LAST_14 = {
@@ -143,13 +154,13 @@ def test_a_missing_day_makes_its_windows_null_and_no_others(
 ) -> None:
     days = days_between(date(2026, 4, 25), date(2026, 6, 25))
     facts = facts_of([day for day in days if day != missing])
-    row = row_of(facts, date(2026, 6, 20), target_of(50))
+    row = row_of(facts, date(2026, 6, 20), target_of(50, sending=900))
     assert {name for name, value in row.items() if value is None} == unknown
 
 
 def test_windows_that_begin_before_the_first_fact_are_null() -> None:
     facts = facts_of(days_between(date(2026, 6, 14), date(2026, 6, 20)))
-    row = row_of(facts, date(2026, 6, 20), target_of(50))
+    row = row_of(facts, date(2026, 6, 20), target_of(50, sending=900))
     unknown = {name for name, value in row.items() if value is None}
     assert unknown == MONTH | LAST_14 | LAST_30 | LAST_MONTH
     assert row["positive_replies_last_7_days"] == 7
@@ -177,6 +188,23 @@ def test_a_date_without_facts_of_its_own_gives_no_row() -> None:
     facts = facts_of([date(2026, 6, 1), date(2026, 6, 3)])
     rows = computed(facts, days_between(date(2026, 5, 30), date(2026, 6, 4)))
     assert [row.metric_date for row in rows] == [date(2026, 6, 1), date(2026, 6, 3)]
+
+
+def test_an_unfetched_day_counts_in_its_own_row_and_is_unknown_to_all_others() -> None:
+    unfetched = date(2026, 6, 2)
+    facts = facts_of([date(2026, 6, 1), date(2026, 6, 3)])
+    alone = facts_of([unfetched], sent=0, interested=2, as_of=datetime(2026, 6, 2, 5, tzinfo=UTC))
+    dates = days_between(date(2026, 6, 1), date(2026, 6, 3))
+    rows = compute(facts, [], dates, CHICAGO, unfetched=alone)
+    assert [row.positive_replies_mtd for row in rows] == [1, 3, None]
+    assert [row.emails_sent_mtd for row in rows] == [100, 100, None]
+    assert compute([], [], dates, CHICAGO, unfetched=alone)[0].positive_replies_today == 2
+
+
+def test_without_emails_the_rates_are_null() -> None:
+    row = row_of(facts_of(days_between(date(2026, 6, 1), DAY), sent=0), DAY)
+    assert [row[f"{it}_rate_mtd"] for it in ("reply", "positive", "bounce")] == [None] * 3
+    assert row["all_replies_mtd"] == 20
 
 
 def test_the_order_of_facts_and_dates_does_not_matter() -> None:
@@ -210,7 +238,7 @@ def test_a_row_has_the_columns_of_the_table_in_their_order() -> None:
     assert [field.name for field in fields(ComputedRow)] == [
         *("workspace", "metric_date"),
         *METRIC_COLUMNS,
-        *("monthly_kpi_target", "as_of"),
+        *("monthly_kpi_target", "monthly_sending_target", "as_of"),
     ]
 
 
@@ -266,11 +294,13 @@ def test_rows_hold_plain_values_and_none() -> None:
         as_of=datetime(2026, 5, 31, 12, tzinfo=UTC),
     )
     dates = [date(2026, 4, 1), date(2026, 5, 31)]
-    rows = [asdict(row) for row in computed(facts, dates, target_of(40, date(2026, 5, 1)))]
+    rows = [
+        asdict(row) for row in computed(facts, dates, target_of(40, date(2026, 5, 1), sending=9))
+    ]
     plain = {"workspace": str, "metric_date": date, "as_of": datetime}
     for row in rows:
         for name, value in row.items():
-            number = Decimal if name.endswith("_progress") else int
+            number = Decimal if name in PERCENTAGES else int
             assert type(value) in {plain.get(name, number), NoneType}, name
             assert value == value, name
     assert rows[0]["positive_replies_last_7_days"] is None

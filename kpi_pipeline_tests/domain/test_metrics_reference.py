@@ -39,7 +39,7 @@ class Fact:
 @dataclass(frozen=True)
 class Case:
     facts: Mapping[tuple[str, date], Fact]
-    targets: Mapping[tuple[str, date], int | None]
+    targets: Mapping[tuple[str, date], tuple[int | None, int | None]]
     dates: list[date]
 
 
@@ -65,7 +65,10 @@ def cases(draw: st.DrawFn) -> Case:
         for months_back in draw(st.sets(st.integers(-1, 3))):
             month = anchor.year * 12 + anchor.month - 1 - months_back
             holds_from = date(month // 12, month % 12 + 1, 1)
-            targets[workspace, holds_from] = draw(st.sampled_from([None, 0, 1, 7, 300]))
+            targets[workspace, holds_from] = (
+                draw(st.sampled_from([None, 0, 1, 7, 300])),
+                draw(st.sampled_from([None, 0, 999])),
+            )
     dates = [anchor + timedelta(days=offset) for offset in draw(st.sets(st.integers(-40, 4)))]
     return Case(facts, targets, [*dates, anchor])
 
@@ -101,15 +104,16 @@ def expected(case: Case, workspace: str, day: date) -> dict[str, object]:
     last_week = total("interested", day, 7)
     week_before = total("interested", day - timedelta(days=7), 7)
     held = [since for name, since in case.targets if name == workspace and since <= month_start]
-    target = case.targets[workspace, max(held)] if held else None
+    target, sending_target = case.targets[workspace, max(held)] if held else (None, None)
+    all_replies, bounced = (total(name, day, day.day) for name in ("replied", "bounced"))
     known_weeks = last_week is not None and week_before is not None
     return {
         "workspace": workspace,
         "metric_date": day,
         "emails_sent_mtd": sent,
         "positive_replies_mtd": replies,
-        "all_replies_mtd": total("replied", day, day.day),
-        "bounced_mtd": total("bounced", day, day.day),
+        "all_replies_mtd": all_replies,
+        "bounced_mtd": bounced,
         "unsubscribed_mtd": total("unsubscribed", day, day.day),
         "emails_sent_today": fact.counts["sent"],
         "positive_replies_today": fact.counts["interested"],
@@ -126,7 +130,13 @@ def expected(case: Case, workspace: str, day: date) -> dict[str, object]:
         "last_week_vs_week_before_progress": (
             percent((last_week or 0) - (week_before or 0), week_before) if known_weeks else None
         ),
+        "sending_progress": percent(sent, sending_target),
+        "projection_sending_progress": percent(projection(sent), sending_target),
+        "reply_rate_mtd": percent(all_replies, sent),
+        "positive_rate_mtd": percent(replies, sent),
+        "bounce_rate_mtd": percent(bounced, sent),
         "monthly_kpi_target": target,
+        "monthly_sending_target": sending_target,
         "as_of": fact.as_of.astimezone(UTC),
     }
 
@@ -138,7 +148,7 @@ def test_the_numbers_agree_with_a_plain_count_day_by_day(case: Case) -> None:
         DailyFact(workspace, day, **fact.counts, as_of=fact.as_of)
         for (workspace, day), fact in case.facts.items()
     ]
-    targets = [Target(*key, target) for key, target in case.targets.items()]
+    targets = [Target(*key, *both) for key, both in case.targets.items()]
     rows = compute(facts, targets, case.dates, CHICAGO)
     assert [asdict(row) for row in rows] == [
         expected(case, workspace, day) for workspace, day in sorted(case.facts) if day in case.dates
