@@ -14,6 +14,7 @@ from kpi_pipeline.db.overlay import mark_applied
 from kpi_pipeline.db.recompute import update_rows
 from kpi_pipeline.db.retry import is_away
 from kpi_pipeline.domain.calendar import business_date
+from kpi_pipeline.errors import KpiError
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ def apply_pending(
     The caller holds the clients' locks; `zone` is that of Email Bison's days. If computing a
     client's rows fails, they stay as they were, its events keep the reason, and the transaction
     continues with the other clients.
+
+    Raises:
+        KpiError: if the stored dates are days of another zone.
     """
     if not workspaces:
         return 0
@@ -33,8 +37,8 @@ def apply_pending(
         with connection.begin_nested():
             return _apply(connection, workspaces, zone, now)
     except Exception as error:
-        # A full disk or a lost server has nothing to do with the events.
-        if isinstance(error, OperationalError) or is_away(error):
+        # A full disk, a lost server or a changed day zone has nothing to do with the events.
+        if isinstance(error, KpiError | OperationalError) or is_away(error):
             raise
         if len(workspaces) > 1:
             return sum(apply_pending(connection, [it], zone, now) for it in sorted(workspaces))

@@ -17,6 +17,7 @@ from kpi_pipeline.db.recompute import update_rows
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.domain.events.event import Event
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.inbox.apply import apply_pending
 from kpi_pipeline.inbox.ingest import Inbox, ingest
 from kpi_pipeline.inbox.replay import replay
 from kpi_pipeline.inbox.rezone import Adopted, adopt_day_zone
@@ -183,6 +184,19 @@ def test_a_gateway_that_still_works_with_the_old_zone_stores_nothing(
     assert len(clients.events("id")) == len(events())
     with pytest.raises(KpiError, match="still works with America/Chicago"):
         replay(old)
+
+
+def test_events_wait_without_a_failed_try_while_a_process_has_the_old_zone(
+    clients: Clients,
+) -> None:
+    filled(clients, CHICAGO)
+    clients.sql("UPDATE webhook_events SET status = 'received'")
+    adopt_day_zone(clients.engine, UTC_ZONE)
+    with clients.engine.begin() as connection:
+        lock_client(connection, "harbor")
+        with pytest.raises(KpiError, match="still works with America/Chicago"):
+            apply_pending(connection, ["harbor"], CHICAGO, NOW)
+    assert set(clients.events("status", "tries")) == {("received", 0)}
 
 
 def test_rows_that_are_being_computed_under_the_old_zone_are_computed_again(
