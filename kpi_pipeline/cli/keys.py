@@ -168,7 +168,9 @@ def _key(app: AppContext, client: Client) -> StoredKey | KpiError | None:
 def _about(app: AppContext, client: Client) -> tuple[str, str, str]:
     match _key(app, client):
         case StoredKey() as key:
-            return key.number, cell(key.stored_at), cell(key.verified_at)
+            # What a clock that ran ahead has noted is not believed.
+            believed = key.verified_at is not None and key.verified_at <= app.now()
+            return key.number, cell(key.stored_at), cell(key.verified_at if believed else None)
         case None:
             return cell(None), cell(None), cell(None)
         case _:

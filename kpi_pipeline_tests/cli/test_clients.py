@@ -65,6 +65,97 @@ def test_a_client_that_is_imported_again_keeps_its_key_and_takes_its_new_label(
     assert "1 of 1 clients are active." in screen
 
 
+def test_a_file_with_some_columns_changes_nothing_else(
+    kpi: Kpi, file: Path, engine: Engine
+) -> None:
+    kpi("clients", "import", written(file, HEADER, HERON, LARK)).answer()
+    before = rows_of(engine, client_targets, client_api_keys)
+    rows = ("main,101,Heron Tide Cargo", "main,102,Lark Mill Solar")
+
+    answer = kpi(
+        "clients", "import", written(file, "instance,bison_workspace_id,name", *rows)
+    ).answer()
+
+    assert answer == (
+        "heron-tide-freight: name Heron Tide Freight → Heron Tide Cargo\n"
+        f"2 clients imported: 1 unchanged, 1 name. Targets hold from {days_ago(0):%Y-%m}.\n"
+    )
+    assert rows_of(engine, client_targets, client_api_keys) == before
+    screen = kpi("clients", "list").answer()
+    assert cells(screen, "heron-tide-freight")[1] == "Heron"
+    assert "1 of 2 clients are active." in screen
+
+
+def test_a_dry_run_prints_what_an_import_would_change_and_writes_nothing(
+    kpi: Kpi, file: Path, engine: Engine
+) -> None:
+    kpi("clients", "import", written(file, HEADER, HERON, LARK)).answer()
+    before = _stored(engine)
+    changed = written(
+        file, HEADER, HERON.replace("60,30000", "75,30000"), LARK, "main,103,Otter,,,,,"
+    )
+
+    rehearsed = kpi("clients", "import", changed, "--dry-run").answer()
+
+    month = f"{days_ago(0):%Y-%m}"
+    assert rehearsed.splitlines() == [
+        "heron-tide-freight: monthly_kpi_target 60 → 75",
+        f"3 clients would be imported: 1 new, 1 unchanged, 1 target. Targets hold from {month}.",
+        "Nothing was written.",
+    ]
+    assert _stored(engine) == before
+    done = kpi("clients", "import", changed).answer()
+    assert done.splitlines() == [
+        it.replace("would be imported", "imported") for it in rehearsed.splitlines()[:-1]
+    ]
+
+
+def test_what_may_be_a_mistake_is_refused_as_a_whole_until_it_is_confirmed(
+    kpi: Kpi, file: Path, engine: Engine
+) -> None:
+    kpi("clients", "import", written(file, HEADER, HERON, LARK)).answer()
+    before = _stored(engine)
+    older = KEY.replace("17|", "16|")
+    path = written(
+        file,
+        HEADER,
+        HERON.replace("60,", ",").replace(KEY, older),
+        LARK.replace("no", "yes"),
+        "main,103,Otter Ridge Law,,yes,,,",
+    )
+    changes = [
+        "  line 2, monthly_kpi_target: the cell is blank, and the target 60 of heron-tide-freight "
+        "would be deleted",
+        "  line 2, api_key: key 17 of heron-tide-freight would be replaced by key 16, which is "
+        "older",
+        "  line 3, active: lark-mill-solar is inactive, and would be active again",
+    ]
+
+    problem = kpi("clients", "import", path).error()
+
+    assert problem.splitlines() == [
+        f"{path} was not imported, as some changes need --yes. Correct these cells, or import it "
+        "again with --yes:",
+        *changes,
+    ]
+    assert KEY[3:] not in problem
+    assert _stored(engine) == before
+
+    rehearsed = kpi("clients", "import", path, "--dry-run").answer()
+    assert rehearsed.splitlines()[-5:] == [
+        "These changes need --yes:",
+        *changes,
+        "Nothing was written.",
+    ]
+    assert KEY[3:] not in rehearsed
+    assert _stored(engine) == before
+
+    answer = kpi("clients", "import", path, "--yes").answer()
+    assert "1 new, 1 target, 1 API key, 1 reactivated." in answer
+    assert KEY[3:] not in answer
+    assert "3 of 3 clients are active." in kpi("clients", "list").answer()
+
+
 def test_the_template_can_be_imported_as_it_is(kpi: Kpi, file: Path) -> None:
     template = kpi("clients", "template").answer()
     file.write_text(template)

@@ -1,7 +1,7 @@
 """`kpi keys`, against a local Email Bison over HTTP, in which 3 of 26 clients have no key."""
 
 import pytest
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Engine, text, update
 
 from kpi_pipeline.db.api_keys import StoredKey, stored_keys
 from kpi_pipeline.db.clients import all_clients
@@ -74,6 +74,16 @@ def test_the_list_shows_who_has_a_key_of_its_own_and_no_key(
     for slug in keyless:
         assert cells(screen, slug)[-3:] == ["–", "–", "–"]
     assert_without_secrets(result, live_bison, engine)
+
+
+def test_the_list_does_not_believe_a_verification_in_the_future(
+    kpi: Kpi, engine: Engine, keyed: str
+) -> None:
+    for hours, shows in ((-1, True), (26, False)):
+        moment = text(f"now() + interval '{hours} hours'")
+        with engine.begin() as connection:
+            connection.execute(update(client_api_keys).values(verified_at=moment))
+        assert (cells(kpi("keys", "list").answer(), keyed)[-1] != "–") is shows
 
 
 def test_a_dry_run_says_what_would_be_made_and_does_nothing(
@@ -190,8 +200,8 @@ def test_a_new_key_that_could_not_be_verified_yet_is_kept_and_verified_before_it
 def test_without_a_master_key_the_dry_run_and_the_command_say_what_is_missing(
     kpi: Kpi, live_bison: Bison, keyless: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = format_instances([instance_of(live_bison)]).rpartition(" ")[0]
-    monkeypatch.setenv("KPI_BISON_INSTANCES", text)
+    without_key = format_instances([instance_of(live_bison)]).rpartition(" ")[0]
+    monkeypatch.setenv("KPI_BISON_INSTANCES", without_key)
 
     dry = kpi("keys", "create-missing", "--dry-run").answer()
     result = kpi("keys", "create-missing")
