@@ -25,9 +25,9 @@ def clients(clients: Clients) -> Clients:
     return clients
 
 
-def fetched(clients: Clients, as_of: datetime, **counts: int) -> None:
+def fetched(clients: Clients, as_of: datetime, sent: int = 100) -> None:
     """What a sync stores that asked at `as_of`."""
-    clients.stock(shown=days_between(date(2026, 3, 1), TODAY), as_of=as_of, **counts)
+    clients.stock(shown=days_between(date(2026, 3, 1), TODAY), as_of=as_of, sent=sent)
 
 
 def written(instant: datetime) -> str:
