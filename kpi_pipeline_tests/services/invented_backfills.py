@@ -1,4 +1,4 @@
-"""Invented backfills: their targets and states, and a page that reports them."""
+"""Invented backfills: their targets, states, log and runs, and a clock."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -15,12 +15,10 @@ from dagster._core.test_utils import create_run_for_test
 from kpi_pipeline.db.sync_log import SyncEntry
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.services.backfills import BackfillStatus, BackfillTarget
-from kpi_pipeline.services.dagster_page import DagsterPage
 from kpi_pipeline_tests.agency import ASSETS
 
 FIRST, LAST = date(2026, 3, 1), date(2026, 3, 5)
 LAUNCHED = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
-NOT_FOUND = {"partitionBackfillOrError": {"__typename": "BackfillNotFoundError"}}
 
 
 def target(*workspaces: str) -> BackfillTarget:
@@ -47,44 +45,6 @@ def entry(workspace: str, error: str | None = None, **changed: Any) -> SyncEntry
         "finished_at": LAUNCHED,
     }
     return SyncEntry(workspace=workspace, error=error, **(values | changed))
-
-
-def answer(state: str, *counts: tuple[int, int, int], **changed: object) -> dict[str, Any]:
-    """Dagster's answer about a backfill: targeted, filled and failed partitions by asset."""
-    names = ("numPartitionsTargeted", "numPartitionsMaterialized", "numPartitionsFailed")
-    assets = [dict(zip(names, it, strict=True)) for it in counts or [(10, 0, 0)]]
-    return {
-        "partitionBackfillOrError": {
-            "__typename": "PartitionBackfill",
-            "status": state,
-            "timestamp": LAUNCHED.timestamp(),
-            "endTimestamp": None,
-            "error": None,
-            "assetBackfillData": {"assetBackfillStatuses": assets},
-            **changed,
-        }
-    }
-
-
-class AnsweringPage(DagsterPage):
-    """A page that gives these answers one after the other, and repeats the last one.
-
-    An exception among them is raised. `queries` holds the variables of each query.
-    """
-
-    def __init__(self, *answers: Mapping[str, Any] | Exception) -> None:
-        super().__init__("http://127.0.0.1:3000")
-        self._answers = list(answers)
-        self.queries: list[Mapping[str, Any]] = []
-
-    def query(
-        self, text: str, variables: Mapping[str, object], *, timeout: float = 60
-    ) -> dict[str, Any]:
-        self.queries.append(variables)
-        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return dict(answer)
 
 
 def launched_run(
