@@ -7,22 +7,12 @@ from sqlalchemy import URL, Engine
 
 from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage, bison_on, options
 from kpi_pipeline_tests.cli.running import calm_zone
-from kpi_pipeline_tests.databases import another_database
 from kpi_pipeline_tests.gateway.support import (
-    Gateway,
     GatewayProcess,
     gateway_processes,
-    in_thread,
     point_to,
     stock_clients,
 )
-
-
-@pytest.fixture(scope="module")
-def served(postgres: URL) -> Iterator[Gateway]:
-    """One gateway for the tests of a file, each of which sends leads of its own."""
-    with another_database(postgres) as url, in_thread(url) as gateway:
-        yield gateway
 
 
 @pytest.fixture

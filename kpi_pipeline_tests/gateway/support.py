@@ -81,21 +81,9 @@ class Gateway:
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(text(statement), values).mappings()]
 
-    def stored(self, body: bytes) -> list[dict[str, Any]]:
-        """The rows of the inbox that hold this very body."""
-        return self.rows("SELECT * FROM webhook_events WHERE body = :body", body=body)
-
     def count(self) -> int:
         """How many events are stored."""
         return len(self.rows("SELECT id FROM webhook_events"))
-
-    def positive_today(self) -> dict[str, int]:
-        """The positive replies of today, by client."""
-        statement = (
-            "SELECT workspace, positive_replies_today AS n FROM client_metrics "
-            "WHERE metric_date = :today"
-        )
-        return {row["workspace"]: row["n"] for row in self.rows(statement, today=days_ago(0))}
 
 
 @contextmanager

@@ -1,15 +1,48 @@
 """The gateway's answers, and what is stored by then."""
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import URL
 
 from kpi_pipeline.gateway.webhooks import MAX_BODY_BYTES
+from kpi_pipeline_tests.cli.running import days_ago
+from kpi_pipeline_tests.databases import another_database
 from kpi_pipeline_tests.domain.bodies import content
-from kpi_pipeline_tests.gateway.support import FIRST_ID, WORKSPACES, Gateway, encoded, lead
+from kpi_pipeline_tests.gateway.support import (
+    FIRST_ID,
+    WORKSPACES,
+    Gateway,
+    encoded,
+    in_thread,
+    lead,
+)
 
 NOT_FOUND = "There is nothing here."
+
+
+@pytest.fixture(scope="module")
+def served(postgres: URL) -> Iterator[Gateway]:
+    """One gateway for all these tests, each of which sends leads of its own."""
+    with another_database(postgres) as url, in_thread(url) as gateway:
+        yield gateway
+
+
+def stored(gateway: Gateway, body: bytes) -> list[dict[str, Any]]:
+    """The rows of the inbox that hold this very body."""
+    return gateway.rows("SELECT * FROM webhook_events WHERE body = :body", body=body)
+
+
+def positive_today(gateway: Gateway) -> dict[str, int]:
+    """The positive replies of today, by client."""
+    rows = gateway.rows(
+        "SELECT workspace, positive_replies_today AS n FROM client_metrics "
+        "WHERE metric_date = :today",
+        today=days_ago(0),
+    )
+    return {row["workspace"]: row["n"] for row in rows}
 
 
 def padded(event: Mapping[str, Any], size: int) -> bytes:
@@ -26,15 +59,15 @@ def in_chunks(body: bytes) -> Iterator[bytes]:
 
 def test_an_event_is_in_the_clients_row_when_it_is_answered(served: Gateway) -> None:
     body = encoded(lead(FIRST_ID + 1))
-    before = served.positive_today().get(WORKSPACES[1], 0)
+    before = positive_today(served).get(WORKSPACES[1], 0)
 
     answer = served.post(body)
 
     assert (answer.status_code, answer.json()["status"]) == (200, "applied")
     assert answer.json()["new"] is True
-    (row,) = served.stored(body)
+    (row,) = stored(served, body)
     assert (row["id"], row["workspace"]) == (answer.json()["id"], WORKSPACES[1])
-    assert served.positive_today()[WORKSPACES[1]] == before + 1
+    assert positive_today(served)[WORKSPACES[1]] == before + 1
 
 
 def test_a_repeated_event_in_either_letter_case_counts_once(
@@ -43,17 +76,17 @@ def test_a_repeated_event_in_either_letter_case_counts_once(
     event = lead()
     again = {**event, "event": {**event["event"], "type": "lead_interested"}}
     first = served.post(event)
-    counted = served.positive_today()
+    counted = positive_today(served)
 
     answers = [served.post(event), served.post(again)]
 
     for answer in answers:
         assert answer.status_code == 200
         assert answer.json() == {**first.json(), "new": False}
-    (row,) = served.stored(encoded(event))
+    (row,) = stored(served, encoded(event))
     assert row["deliveries"] == 3
-    assert served.stored(encoded(again)) == []
-    assert served.positive_today() == counted
+    assert stored(served, encoded(again)) == []
+    assert positive_today(served) == counted
 
 
 @pytest.mark.parametrize(
@@ -71,7 +104,7 @@ def test_an_event_that_does_not_count_is_stored_and_acknowledged(
     answer = served.post(event)
     assert (answer.status_code, answer.json()["status"]) == (200, status)
     assert answer.json()["reason"].endswith(".")
-    (row,) = served.stored(encoded(event))
+    (row,) = stored(served, encoded(event))
     assert row["status"] == status
 
 
@@ -86,7 +119,7 @@ def test_an_invalid_body_is_stored_and_answered_with_the_reason(
     answer = served.post(body)
     assert (answer.status_code, answer.json()["status"]) == (400, "invalid")
     assert answer.json()["reason"].startswith("The body can't be understood: ")
-    (row,) = served.stored(body)
+    (row,) = stored(served, body)
     assert (row["status"], row["instance"]) == ("invalid", "main")
 
 
@@ -95,7 +128,7 @@ def test_the_secret_identifies_the_instance(served: Gateway) -> None:
     answer = served.post(body, served.secrets["emea"])
     # The id is that of a client of the other instance.
     assert answer.json()["status"] == "unmatched"
-    (row,) = served.stored(body)
+    (row,) = stored(served, body)
     assert (row["instance"], row["workspace"]) == ("emea", None)
 
 
@@ -125,11 +158,11 @@ def test_no_other_method_writes_anything(served: Gateway, method: str) -> None:
 def test_a_body_may_have_a_mebibyte_and_no_byte_more(served: Gateway) -> None:
     largest, larger = (padded(lead(), size) for size in (MAX_BODY_BYTES, MAX_BODY_BYTES + 1))
     assert served.post(largest).json()["status"] == "applied"
-    assert len(served.stored(largest)) == 1
+    assert len(stored(served, largest)) == 1
     answer = served.post(larger)
     assert answer.status_code == 413
     assert str(MAX_BODY_BYTES) in answer.json()["error"]
-    assert served.stored(larger) == []
+    assert stored(served, larger) == []
 
 
 @pytest.mark.parametrize("size", [MAX_BODY_BYTES + 1, 2 * MAX_BODY_BYTES])
@@ -137,10 +170,23 @@ def test_a_large_body_without_a_content_length_is_rejected_too(served: Gateway, 
     body = padded(lead(), size)
     answer = served.http.post(served.path, content=in_chunks(body))
     assert answer.status_code == 413
-    assert served.stored(body) == []
+    assert stored(served, body) == []
     small = encoded(lead())
     assert served.http.post(served.path, content=in_chunks(small)).status_code == 200
-    assert len(served.stored(small)) == 1
+    assert len(stored(served, small)) == 1
+
+
+def test_two_hundred_events_at_once_are_each_stored_and_counted_once(served: Gateway) -> None:
+    before, number = positive_today(served), served.count()
+    events = [lead(FIRST_ID + n % len(WORKSPACES)) for n in range(200)]
+    # Each twice, as two hooks tell it.
+    with ThreadPoolExecutor(40) as threads:
+        answers = list(threads.map(served.post, events + events))
+    assert {answer.json()["status"] for answer in answers} == {"applied"}
+    assert sum(answer.json()["new"] for answer in answers) == 200
+    assert served.count() == number + 200
+    more = 200 // len(WORKSPACES)
+    assert positive_today(served) == {it: before.get(it, 0) + more for it in WORKSPACES}
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -13,7 +12,6 @@ from kpi_pipeline.db.inbox import Receipt
 from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.gateway import batches
 from kpi_pipeline.gateway.batches import Arrival, Batches, UnavailableError
-from kpi_pipeline_tests.gateway.support import FIRST_ID, WORKSPACES, Gateway, lead
 
 Outcomes = Sequence[Receipt | BaseException]
 
@@ -114,16 +112,3 @@ def test_a_sender_that_disconnects_does_not_affect_the_others() -> None:
     assert [found[n] for n in (0, 1, 3, 4)] == [receipt(arrival(n)) for n in (0, 1, 3, 4)]
     # What is there is stored, all the same.
     assert store.calls == [[0], [1, 2, 3, 4]]
-
-
-def test_two_hundred_events_at_once_are_each_stored_and_counted_once(served: Gateway) -> None:
-    before, stored = served.positive_today(), served.count()
-    events = [lead(FIRST_ID + n % len(WORKSPACES)) for n in range(200)]
-    # Each twice, as two hooks tell it.
-    with ThreadPoolExecutor(40) as threads:
-        answers = list(threads.map(served.post, events + events))
-    assert {answer.json()["status"] for answer in answers} == {"applied"}
-    assert sum(answer.json()["new"] for answer in answers) == 200
-    assert served.count() == stored + 200
-    more = 200 // len(WORKSPACES)
-    assert served.positive_today() == {it: before.get(it, 0) + more for it in WORKSPACES}

@@ -1,5 +1,4 @@
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -13,13 +12,12 @@ from kpi_pipeline_tests.bison_sandbox.running import AsyncShortcut, Bison
 @pytest.fixture(scope="package", autouse=True)
 def _shortcuts() -> Iterator[None]:
     """No pauses between tries, and every call of the app takes the shortcut into the sandbox."""
-
-    def client(*arguments: Any, **named: Any) -> BisonClient:
-        return BisonClient(*arguments, **named, transport=AsyncShortcut())
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calls, "BACKOFF", Backoff(first=0, longest=0, jitter=0))
-        patch.setattr("kpi_pipeline.app.BisonClient", client)
+        patch.setattr(
+            "kpi_pipeline.app.BisonClient",
+            lambda *args, **named: BisonClient(*args, **named, transport=AsyncShortcut()),
+        )
         yield
 
 
