@@ -206,12 +206,12 @@ def read_list(page: Callable[[int], Wire]) -> list[int] | None:
 
     A walk over more than MOST_PAGES is a failure of the test.
     """
-    asked: list[int] = []
+    numbers: list[int] = []
 
     def answer(request: httpx.Request) -> Wire:
-        asked.append(int(request.url.params["page"]))
-        assert len(asked) <= MOST_PAGES, "the walk does not end"
-        return page(asked[-1])
+        numbers.append(int(request.url.params["page"]))
+        assert len(numbers) <= MOST_PAGES, "the walk does not end"
+        return page(numbers[-1])
 
     async def read(client: BisonClient) -> list[int]:
         return sorted(workspace.id for workspace in await client.list_workspaces())

@@ -73,12 +73,12 @@ def test_a_page_without_meta_that_links_to_a_next_one_is_not_a_whole_list(
 
 
 def test_a_list_of_more_pages_than_entries_is_an_error_and_no_endless_walk() -> None:
-    asked = []
+    numbers = []
 
     def endless(number: int) -> Wire:
-        asked.append(number)
+        numbers.append(number)
         body = page(number)
         return Wire(encoded(body | {"meta": body["meta"] | {"last_page": 10**6}}))
 
     assert read_list(endless) is None
-    assert len(asked) < MOST_PAGES
+    assert len(numbers) < MOST_PAGES

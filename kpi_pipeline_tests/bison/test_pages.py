@@ -65,7 +65,7 @@ def numbered_page(number: int, *rows: int, last: int, total: int | None = None) 
     return answer([reply(n) for n in rows], meta=meta)
 
 
-def asked(script: Script) -> list[dict[str, str]]:
+def queries(script: Script) -> list[dict[str, str]]:
     return [dict(request.url.params) for request in script.requests]
 
 
@@ -75,7 +75,7 @@ def test_cursors_are_followed_and_the_filters_go_along_with_every_request() -> N
     )
     assert [each.id for each in replies(script)] == [9, 7, 3]
     filtered = {"status": "interested", "pagination_type": "cursor"}
-    assert asked(script) == [
+    assert queries(script) == [
         filtered,
         filtered | {"cursor": "abc"},
         filtered | {"cursor": "xyz"},
@@ -85,7 +85,7 @@ def test_cursors_are_followed_and_the_filters_go_along_with_every_request() -> N
 def test_an_instance_that_offers_no_cursors_is_walked_by_number() -> None:
     script = Script(numbered_page(1, 9, 7, last=2, total=3), numbered_page(2, 3, last=2, total=3))
     assert [each.id for each in replies(script)] == [9, 7, 3]
-    assert asked(script) == [
+    assert queries(script) == [
         {"status": "interested", "pagination_type": "cursor"},
         {"status": "interested", "page": "2"},
     ]
@@ -165,7 +165,7 @@ def test_workspaces_are_walked_by_cursor_where_an_instance_knows_nothing_else() 
 
     script = Script(page(7, "abc"), page(9, None))
     assert [workspace.id for workspace in workspaces(script)] == [7, 9]
-    assert asked(script) == [{"page": "1"}, {"pagination_type": "cursor", "cursor": "abc"}]
+    assert queries(script) == [{"page": "1"}, {"pagination_type": "cursor", "cursor": "abc"}]
 
 
 def test_a_reply_is_known_by_id_and_time_and_without_what_people_wrote() -> None:

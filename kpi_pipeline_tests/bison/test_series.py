@@ -110,8 +110,8 @@ def test_a_long_period_takes_one_call_for_each_chunk_and_misses_no_day() -> None
 
     last = DAY + timedelta(days=24)
     found = read_series(handler, DAY, last, ClientOptions(series_max_days=10))
-    asked = [(r.url.params["start_date"], r.url.params["end_date"]) for r in requests]
-    assert asked == [
+    periods = [(r.url.params["start_date"], r.url.params["end_date"]) for r in requests]
+    assert periods == [
         ("2026-03-04", "2026-03-13"),
         ("2026-03-14", "2026-03-23"),
         ("2026-03-24", "2026-03-28"),

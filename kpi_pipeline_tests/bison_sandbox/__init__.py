@@ -1,1 +1,1 @@
-"""Promises of the local Email Bison, asked for over real HTTP."""
+"""Promises of the local Email Bison, checked over real HTTP."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import httpx
 import pytest
 
+from kpi_pipeline_tests.bison_sandbox.receiver import wait_until
 from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage, bison_on, on_stage, options
 
 USERS = "/api/users"
@@ -55,16 +56,12 @@ def log(server: Stage) -> Iterator[list[str]]:
 
 def last_call(bison: Bison) -> dict[str, Any]:
     """The last call of the log, once it has ended."""
-    deadline = time.monotonic() + 60
-    while bison.calls()[-1]["answered_at"] is None:
-        assert time.monotonic() < deadline, "the call never ended"
+    wait_until(lambda: bison.calls()[-1]["answered_at"] is not None, bison.calls)
     return bison.calls()[-1]
 
 
 def wait_until_struck(bison: Bison, times: list[int]) -> None:
-    deadline = time.monotonic() + 60
-    while bison.struck() != times:
-        assert time.monotonic() < deadline, "the calls never arrived"
+    wait_until(lambda: bison.struck() == times, bison.struck)
 
 
 def begun(bison: Bison, path: str = USERS) -> socket.socket:

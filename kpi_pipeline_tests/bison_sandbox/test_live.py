@@ -94,7 +94,7 @@ def test_a_live_sandbox_marks_and_delivers_while_its_clock_is_frozen(
     shown = Counter(event["workspace_id"] for event in events)
     assert len(shown) > 3
     marked = {workspace_id: count - before[workspace_id] for workspace_id, count in truth.items()}
-    # More were marked between the two looks, and before anybody listened.
+    # More were marked between the two readings, and before anybody listened.
     assert all(marked[each] >= shown[each] for each in marked)
     assert min(marked.values()) == 0
 

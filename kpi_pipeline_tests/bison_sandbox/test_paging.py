@@ -48,9 +48,9 @@ def by_cursor(bison: Bison, path: str, **params: Any) -> list[int]:
 
 @pytest.mark.parametrize("path", LISTS)
 def test_pages_ignore_that_a_cursor_was_asked_for(bison: Bison, path: str) -> None:
-    asked = bison.get(path, pagination_type="cursor").json()
-    assert asked["meta"] == bison.get(path).json()["meta"]
-    assert asked["meta"]["total"] == len(by_pages(bison, path)) > 15
+    answer = bison.get(path, pagination_type="cursor").json()
+    assert answer["meta"] == bison.get(path).json()["meta"]
+    assert answer["meta"]["total"] == len(by_pages(bison, path)) > 15
 
 
 @pytest.mark.parametrize("path", LISTS)

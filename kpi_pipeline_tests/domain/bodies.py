@@ -25,11 +25,6 @@ def content(
     return {"event": {"type": event_type, "workspace_id": workspace_id, **envelope}, "data": data}
 
 
-def body(*arguments: Any, **named: Any) -> bytes:
-    """`content` as bytes."""
-    return json.dumps(content(*arguments, **named)).encode()
-
-
 def parsed(
     sent: bytes | Mapping[str, Any],
     arrived_at: datetime = ARRIVED,

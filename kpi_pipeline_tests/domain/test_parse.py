@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 
 from kpi_pipeline.domain.events.event import Event, EventStatus
 from kpi_pipeline.domain.events.kinds import COUNTED, NOT_COUNTED
-from kpi_pipeline_tests.domain.bodies import ARRIVED, body, content, parsed
+from kpi_pipeline_tests.domain.bodies import ARRIVED, content, parsed
 
 LARGEST = 2**63 - 1
 # Every member that can identify an event of a counted type, each with its own id.
@@ -24,6 +25,10 @@ BY_ALL = {
     "email_bounced": ("bounced", "scheduled_email.id=4"),
     "lead_unsubscribed": ("unsubscribed", "campaign_event.id=5"),
 }
+
+
+def body(*arguments: Any, **named: Any) -> bytes:
+    return json.dumps(content(*arguments, **named)).encode()
 
 
 def without(*names: str) -> dict[str, Any]:
