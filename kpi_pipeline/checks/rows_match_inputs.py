@@ -46,11 +46,12 @@ def _description(found: Differences) -> str:
             "equals what facts, events, targets, labels and sending plans give."
         )
     return (
+        "Not what facts, events, targets, labels and sending plans give: "
         f"{counted(found.differing_cells, 'value')} in {counted(found.differing_rows, 'row')} of "
-        f"{period(found.first, found.last)} are not what facts, events, targets, labels and "
-        f"sending plans give ({listed(found.clients)}). Somebody changed a table by hand, or this "
-        f"software has an error. `{_command(found.clients, found.first, found.last)}` computes the "
-        "rows again, without a call to Email Bison. If the check still fails, report its table."
+        f"{period(found.first, found.last)} ({listed(found.clients)}). A table was changed by "
+        f"hand, or the software has an error. `{_command(found.clients, found.first, found.last)}` "
+        "computes the rows again, without a call to Email Bison. If the check fails again after "
+        "that, report its table."
     )
 
 
