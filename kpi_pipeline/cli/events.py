@@ -13,7 +13,7 @@ from rich.table import Table
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.cli.common import Workspaces, cell, local_time, opened_app, out, print_whole
 from kpi_pipeline.db.clients import pick_clients
-from kpi_pipeline.db.inbox import StoredEvent, read_newest
+from kpi_pipeline.db.stored_events import StoredEvent, read_newest
 from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.inbox.ingest import inbox_of
@@ -123,17 +123,19 @@ def purge_bodies(
         typer.Option(min=0, metavar="N", help="Unset: KPI_EVENT_RETENTION_DAYS."),
     ] = None,
 ) -> None:
-    """Delete the bodies of old events, with names, addresses and mails; the numbers stay.
+    """Delete the bodies and files of old events, with names, addresses and mails.
 
-    A schedule does so every night.
+    Events of a day before last month that raise no number any more are deleted as well; the numbers
+    stay. A schedule does so every night.
     """
-    from kpi_pipeline.inbox.replay import purge
+    from kpi_pipeline.inbox.retention import apply_retention
 
     with opened_app() as app:
         days = app.settings.event_retention_days
         days = days if older_than_days is None else older_than_days
-        dropped = purge(inbox_of(app, realtime=False), older_than_days=days)
-    out.print(f"The bodies of {dropped:,} events older than {days} days are deleted.")
+        inbox = inbox_of(app, realtime=False)
+        deleted = apply_retention(inbox, app.settings.drop_dir, days=days)
+    out.print(deleted.sentence(days))
 
 
 def _known(app: AppContext, workspaces: Sequence[str] | None) -> list[str]:

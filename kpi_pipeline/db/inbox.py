@@ -1,27 +1,31 @@
-"""The webhook inbox: events are stored, read, retried, and stripped of their bodies."""
+"""The webhook inbox: events are stored, matched to clients, dated, and tried again."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
-from datetime import date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
+    BigInteger,
     Column,
+    ColumnElement,
     Connection,
-    Select,
+    any_,
+    bindparam,
     case,
     func,
+    literal,
     literal_column,
     select,
     text,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.types import ARRAY, Text, TypeEngine
 
-from kpi_pipeline.db.tables import clients, webhook_events
-from kpi_pipeline.domain.events.event import Event, EventSource, EventStatus
+from kpi_pipeline.db.tables import webhook_events
+from kpi_pipeline.domain.events.event import Event, EventStatus
 
 MOST_TRIES = 5
 # After the first try that failed, the second, and so on.
@@ -49,18 +53,24 @@ class Receipt:
     reason: str | None
 
 
+_OWNERS = text("""
+    SELECT instance, bison_workspace_id, workspace, active
+    FROM unnest(:instances, :ids) AS w(instance, bison_workspace_id)
+    JOIN clients USING (instance, bison_workspace_id)
+""").bindparams(
+    bindparam("instances", type_=ARRAY(Text)), bindparam("ids", type_=ARRAY(BigInteger))
+)
+
+
 def find_owners(connection: Connection, events: Iterable[Event]) -> dict[tuple[str, int], Owner]:
     """The clients of the events, by instance and Bison workspace id; one query."""
     wanted = {(it.instance, it.bison_workspace_id) for it in events if it.bison_workspace_id}
     if not wanted:
         return {}
-    identity = tuple_(clients.c.instance, clients.c.bison_workspace_id)
-    statement = select(
-        clients.c.instance, clients.c.bison_workspace_id, clients.c.workspace, clients.c.active
-    ).where(identity.in_(wanted))
+    instances, ids = zip(*wanted, strict=True)
+    found = connection.execute(_OWNERS, {"instances": list(instances), "ids": list(ids)})
     return {
-        (row.instance, row.bison_workspace_id): Owner(row.workspace, row.active)
-        for row in connection.execute(statement)
+        (row.instance, row.bison_workspace_id): Owner(row.workspace, row.active) for row in found
     }
 
 
@@ -113,12 +123,24 @@ def store_events(
     return receipts
 
 
+def read_receipts(connection: Connection, idempotency_keys: Collection[str]) -> dict[str, Receipt]:
+    """The receipts of those of the events that are stored already, by idempotency key."""
+    columns = "id", "idempotency_key", "status", "reason"
+    statement = select(*(webhook_events.c[name] for name in columns)).where(
+        one_of_values(webhook_events.c.idempotency_key, idempotency_keys, Text())
+    )
+    return {
+        row.idempotency_key: Receipt(row.id, EventStatus(row.status), False, row.reason)
+        for row in connection.execute(statement)
+    }
+
+
 def read_statuses(connection: Connection, event_ids: Collection[int]) -> dict[int, EventStatus]:
     """The statuses of these events, by id."""
     if not event_ids:
         return {}
     statement = select(webhook_events.c.id, webhook_events.c.status).where(
-        webhook_events.c.id.in_(event_ids)
+        one_of_values(webhook_events.c.id, event_ids, BigInteger())
     )
     return {row.id: EventStatus(row.status) for row in connection.execute(statement)}
 
@@ -136,7 +158,7 @@ def note_failure(
     connection.execute(
         update(webhook_events)
         .where(
-            webhook_events.c.workspace.in_(workspaces),
+            one_of_values(webhook_events.c.workspace, workspaces, Text()),
             webhook_events.c.status == EventStatus.RECEIVED,
         )
         .values(
@@ -162,10 +184,15 @@ def match_events(connection: Connection) -> int:
 
 def date_events(connection: Connection, tz: ZoneInfo) -> int:
     """Date the events that the function `increment_metric` stored; return how many."""
+    # Those that are being applied get their dates there.
     statement = text("""
         UPDATE webhook_events
         SET business_date = (arrived_at AT TIME ZONE :zone)::date
-        WHERE status IN ('received', 'set_aside') AND business_date IS NULL
+        WHERE id IN (
+            SELECT id FROM webhook_events
+            WHERE business_date IS NULL AND status IN ('received', 'set_aside')
+            FOR UPDATE SKIP LOCKED
+        )
     """)
     return connection.execute(statement, {"zone": tz.key}).rowcount
 
@@ -194,141 +221,8 @@ def event_row(event: Event, owner: Owner | None) -> dict[str, object]:
     }
 
 
-# Columns that a replay does not change.
-_FIXED = ("source", "arrived_at", "body", "deliveries", "last_delivered_at")
-
-
-@dataclass(frozen=True)
-class StoredEvent:
-    """A row of the inbox. `body` is None once it is purged."""
-
-    id: int
-    instance: str
-    source: EventSource
-    arrived_at: datetime
-    body: bytes | None
-    event_type: str | None
-    bison_workspace_id: int | None
-    workspace: str | None
-    metric: str | None
-    business_date: date | None
-    status: EventStatus
-    reason: str | None
-    tries: int
-
-
-def read_stored(
-    connection: Connection,
-    *,
-    since: datetime | None = None,
-    workspaces: Collection[str] = (),
-    statuses: Collection[EventStatus] = (),
-    ids: Collection[int] | None = None,
-) -> list[StoredEvent]:
-    """The events that arrived at `since` or later, of these clients, and in these statuses.
-
-    The oldest comes first. An argument that is not given does not restrict them.
-    """
-    statement = _chosen(select(*_columns()), since, workspaces, statuses)
-    if ids is not None:
-        statement = statement.where(webhook_events.c.id.in_(ids))
-    rows = connection.execute(statement.order_by(webhook_events.c.id)).mappings()
-    return [_stored(dict(row)) for row in rows]
-
-
-def read_newest(
-    connection: Connection,
-    most: int,
-    *,
-    since: datetime | None = None,
-    workspaces: Collection[str] = (),
-    statuses: Collection[EventStatus] = (),
-) -> tuple[int, list[StoredEvent]]:
-    """How many such events there are, and the newest `most`, without their bodies."""
-    count = _chosen(select(func.count()).select_from(webhook_events), since, workspaces, statuses)
-    columns = [column for column in _columns() if column.name != "body"]
-    newest = _chosen(select(*columns), since, workspaces, statuses)
-    rows = connection.execute(newest.order_by(webhook_events.c.id.desc()).limit(most)).mappings()
-    found = [_stored({**row, "body": None}) for row in rows]
-    return connection.scalar(count) or 0, found
-
-
-def rewrite_event(connection: Connection, event_id: int, event: Event, owner: Owner | None) -> None:
-    """Write an event as it is parsed now. A duplicate of another row only gets a reason."""
-    twin = connection.scalar(
-        select(webhook_events.c.id).where(
-            webhook_events.c.idempotency_key == event.idempotency_key,
-            webhook_events.c.id != event_id,
-        )
-    )
-    row = {name: value for name, value in event_row(event, owner).items() if name not in _FIXED}
-    connection.execute(
-        update(webhook_events)
-        .where(webhook_events.c.id == event_id)
-        .values(row if twin is None else {"reason": f"The same event as {twin}."})
-    )
-
-
-def let_wait_again(connection: Connection, event_ids: Sequence[int]) -> None:
-    """Mark counted events as received, with no tries yet: they are applied again."""
-    connection.execute(
-        update(webhook_events)
-        .where(
-            webhook_events.c.id.in_(event_ids),
-            webhook_events.c.status.in_(
-                [EventStatus.RECEIVED, EventStatus.SET_ASIDE, EventStatus.APPLIED]
-            ),
-        )
-        .values(status=EventStatus.RECEIVED, tries=0, next_try_at=None, reason=None)
-    )
-
-
-def clients_that_wait(connection: Connection, event_ids: Sequence[int]) -> list[str]:
-    """The clients of those of these events that are to be applied."""
-    statement = (
-        select(webhook_events.c.workspace)
-        .where(
-            webhook_events.c.id.in_(event_ids),
-            webhook_events.c.status == EventStatus.RECEIVED,
-        )
-        .distinct()
-        .order_by(webhook_events.c.workspace)
-    )
-    return list(connection.scalars(statement))
-
-
-def drop_bodies(connection: Connection, before: datetime, *, most: int) -> int:
-    """Delete the bodies of up to `most` events that arrived before that instant; how many."""
-    statement = text("""
-        UPDATE webhook_events SET body = NULL
-        WHERE id IN (
-            SELECT id FROM webhook_events
-            WHERE body IS NOT NULL AND arrived_at < :before
-            ORDER BY arrived_at LIMIT :most FOR UPDATE SKIP LOCKED
-        )
-    """)
-    return connection.execute(statement, {"before": before, "most": most}).rowcount
-
-
-def _columns() -> list[Column[Any]]:
-    return [webhook_events.c[it.name] for it in fields(StoredEvent)]
-
-
-def _chosen(
-    statement: Select[Any],
-    since: datetime | None,
-    workspaces: Collection[str],
-    statuses: Collection[EventStatus],
-) -> Select[Any]:
-    if since is not None:
-        statement = statement.where(webhook_events.c.arrived_at >= since)
-    if workspaces:
-        statement = statement.where(webhook_events.c.workspace.in_(workspaces))
-    if statuses:
-        statement = statement.where(webhook_events.c.status.in_(statuses))
-    return statement
-
-
-def _stored(row: dict[str, Any]) -> StoredEvent:
-    enums = {"source": EventSource(row["source"]), "status": EventStatus(row["status"])}
-    return StoredEvent(**{**row, **enums})
+def one_of_values(
+    column: Column[Any], values: Collection[Any], type_: TypeEngine[Any]
+) -> ColumnElement[bool]:
+    """Whether the column has one of these values, however many: they are one parameter."""
+    return column == any_(literal(list(values), ARRAY(type_)))

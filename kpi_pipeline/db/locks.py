@@ -49,3 +49,12 @@ def lock_clients(connection: Connection, workspaces: Collection[str]) -> None:
         "SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest(:names) AS t(name)"
     ).bindparams(bindparam("names", type_=ARRAY(Text)))
     connection.execute(statement, {"names": names})
+
+
+def try_lock_clients(connection: Connection, workspaces: Collection[str]) -> set[str]:
+    """As `lock_clients`, without waiting: the clients whose locks the transaction holds now."""
+    statement = text("""
+        SELECT workspace FROM unnest(:workspaces) AS t(workspace)
+        WHERE pg_try_advisory_xact_lock(hashtextextended('kpi:client:' || workspace, 0))
+    """).bindparams(bindparam("workspaces", type_=ARRAY(Text)))
+    return set(connection.scalars(statement, {"workspaces": sorted(workspaces)}))

@@ -15,9 +15,10 @@ from kpi_pipeline.db.retry import is_away, retry_while_disconnected
 from kpi_pipeline.domain.events.event import EventSource
 from kpi_pipeline.domain.events.parse import parse_event
 from kpi_pipeline.gateway.batches import Arrival, Batches
+from kpi_pipeline.gateway.busy_clients import BusyClients
 from kpi_pipeline.gateway.health import Health
 from kpi_pipeline.gateway.webhooks import Webhooks
-from kpi_pipeline.inbox.ingest import Inbox, ingest
+from kpi_pipeline.inbox.ingest import Inbox, ingest, ingest_without_waiting
 
 # Long enough for a broken connection, too short for a server that is down: that is answered 503.
 _RETRY_SECONDS = 1.0
@@ -33,6 +34,7 @@ def create_app(
     `deadlines` are those of `GET /freshness`.
     """
     stored_only = replace(inbox, realtime=False)
+    busy = BusyClients(inbox)
     health = Health(inbox.engine, inbox.day_zone, inbox.now, deadlines or Deadlines())
 
     def take(arrivals: Sequence[Arrival]) -> list[Receipt]:
@@ -46,8 +48,13 @@ def create_app(
             )
             for it in arrivals
         ]
+        known = busy.workspaces()
         try:
-            return retry_while_disconnected(lambda: ingest(inbox, events), seconds=_RETRY_SECONDS)
+            ingested = retry_while_disconnected(
+                lambda: ingest_without_waiting(inbox, events, busy=known), seconds=_RETRY_SECONDS
+            )
+            busy.add(ingested.busy)
+            return ingested.receipts
         except Exception as error:
             if is_away(error):
                 raise
@@ -64,8 +71,9 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with batches.working():
-            yield
+        with busy.working():
+            async with batches.working():
+                yield
 
     app = Starlette(
         routes=[

@@ -3,18 +3,25 @@
 A file holds one event or a list of them (`.json`), or one per line (`.jsonl`, `.ndjson`), each with
 the body that a webhook would have. Its events are stored first, and the file is moved afterwards:
 after an interruption it is read again, and events that are stored already are recognized.
+
+What was ingested or rejected holds personal data: nobody else may read it, and it is deleted like
+the bodies of events.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from kpi_pipeline.inbox.ingest import Inbox
 from kpi_pipeline.inbox.records import FileOutcome, UnfinishedFileError, ingest_file
 
 DONE, REJECTED = "done", "rejected"
+_FOLDER_MODE, _FILE_MODE = 0o700, 0o600
 _SUFFIXES = {".json", ".jsonl", ".ndjson"}
 # A file that was not written to for that long is complete.
 _QUIET_SECONDS = 2.0
@@ -71,6 +78,70 @@ def ingest_files(
     return FilesReport(files, events, rejected, skipped)
 
 
+def prepare_folders(folder: Path) -> None:
+    """Create the drop folder, `done` and `rejected`, and make the last two private.
+
+    Others may have to write into the drop folder: one that exists keeps its mode.
+
+    Raises:
+        OSError: if a folder can't be created.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=_FOLDER_MODE)
+    for name in (DONE, REJECTED):
+        _private_folder(folder / name)
+
+
+def delete_old_files(
+    folder: Path, *, older_than_days: int, now: Callable[[], float] = time.time
+) -> int:
+    """Delete the files that were ingested or rejected more than so many days ago; return how many.
+
+    All others are made private, if somebody changed their modes.
+    """
+    before = now() - timedelta(days=older_than_days).total_seconds()
+    deleted = 0
+    for place in (folder / DONE, folder / REJECTED):
+        if not place.is_dir():
+            continue
+        if not _private_folder(place):
+            _log.warning("%s can be read by others: its owner has to set its mode to 700.", place)
+        for path in _files(place):
+            # Another process may have deleted it.
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    deleted += 1
+                else:
+                    _make_private(path)
+    return deleted
+
+
+def _private_folder(folder: Path) -> bool:
+    """Create the folder, or make it private with all that is in it; False if it is another's."""
+    folder.mkdir(exist_ok=True, mode=_FOLDER_MODE)
+    if folder.stat().st_mode & 0o777 == _FOLDER_MODE:
+        return True
+    try:
+        folder.chmod(_FOLDER_MODE)
+    except PermissionError:
+        return False
+    # An earlier version left its files readable.
+    for path in _files(folder):
+        _make_private(path)
+    return True
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (it for it in folder.iterdir() if it.is_file() and not it.is_symlink())
+
+
+def _make_private(path: Path) -> None:
+    if path.stat().st_mode & 0o777 != _FILE_MODE:
+        # Its owner alone may change it; in any case, the folder keeps all others out.
+        with suppress(PermissionError):
+            path.chmod(_FILE_MODE)
+
+
 def _dropped(folder: Path, instances: Sequence[str]) -> Iterator[tuple[str | None, Path]]:
     """The files to ingest, each with its instance if the subfolder names one."""
     places: list[tuple[str | None, Path]] = [(None, folder)]
@@ -87,7 +158,7 @@ def _dropped(folder: Path, instances: Sequence[str]) -> Iterator[tuple[str | Non
 def _keep_rejected(folder: Path, name: str, outcome: FileOutcome) -> None:
     if not outcome.rejected:
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    _private_folder(folder)
     records = b"".join(it.line + b"\n" for it in outcome.rejected)
     reasons = "".join(f"{it.place}: {it.reason}\n" for it in outcome.rejected)
     target = folder / f"{Path(name).stem}.rejected.jsonl"
@@ -100,13 +171,21 @@ def _keep_rejected(folder: Path, name: str, outcome: FileOutcome) -> None:
 
 def _write(target: Path, content: bytes) -> None:
     unfinished = target.with_name(f".{target.name}")
-    unfinished.write_bytes(content)
+    opened = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _FILE_MODE)
+    with os.fdopen(opened, "wb") as file:
+        # It may be left from an interruption, with another mode.
+        os.fchmod(opened, _FILE_MODE)
+        file.write(content)
     unfinished.replace(target)
 
 
 def _move(path: Path, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    path.replace(_free(folder, path.name))
+    _private_folder(folder)
+    _make_private(path)
+    moved = path.replace(_free(folder, path.name))
+    # Its age counts from now on, like that of the events in it.
+    with suppress(PermissionError, FileNotFoundError):
+        os.utime(moved)
 
 
 def _free(folder: Path, name: str) -> Path:

@@ -1,7 +1,8 @@
 """Ingests events: stores each one first, then applies it to its client's rows."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -12,8 +13,15 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from kpi_pipeline.db.day_zone import require_day_zone
-from kpi_pipeline.db.inbox import Owner, Receipt, find_owners, read_statuses, store_events
-from kpi_pipeline.db.locks import lock_clients
+from kpi_pipeline.db.inbox import (
+    Owner,
+    Receipt,
+    find_owners,
+    read_receipts,
+    read_statuses,
+    store_events,
+)
+from kpi_pipeline.db.locks import try_lock_clients
 from kpi_pipeline.db.overlay import in_backoff
 from kpi_pipeline.domain.events.event import Event, EventStatus
 from kpi_pipeline.inbox.apply import apply_pending
@@ -24,8 +32,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # Longer than a sync holds a client's lock, and shorter than a sender waits for its answer.
-_LOCK_TIMEOUT = "2s"
+_WAIT_SECONDS = 2.0
+_POLL_SECONDS = 0.05
+# Somebody may have locked rows without the client's lock.
+_LOCK_TIMEOUT = "200ms"
+_LIMIT_WAITING = text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
 _LOCK_NOT_AVAILABLE = "55P03"
+
+OwnedEvent = tuple[Event, Owner | None]
 
 
 @dataclass(frozen=True)
@@ -49,64 +63,161 @@ def inbox_of(app: "AppContext", *, realtime: bool) -> Inbox:
     return Inbox(app.engine, app.day_zone, app.now, urls, realtime=realtime)
 
 
-def ingest(inbox: Inbox, events: Sequence[Event]) -> list[Receipt]:
-    """Store the events and recompute the rows of their clients, in one transaction.
+@dataclass(frozen=True)
+class Ingested:
+    """Stored events: a receipt for each, in their order; and the clients that were busy.
 
-    Returns one receipt per event, in their order. An event that can't be applied, because the
-    client's lock is held for too long or computing its rows fails, is stored all the same, and
-    applied later.
+    Other work holds the lock of a busy client: its events are stored and not applied yet. With each
+    goes what `apply_if_free` takes: further deliveries of events that were stored before.
+    """
+
+    receipts: list[Receipt]
+    busy: Mapping[str, Sequence[OwnedEvent]]
+
+
+def ingest(inbox: Inbox, events: Sequence[Event]) -> list[Receipt]:
+    """Store the events and apply them to the rows of their clients; busy clients are waited for.
+
+    Returns one receipt per event, in their order. An event that can't be applied, because its
+    client is busy for longer than two seconds or computing the rows fails, is stored all the same,
+    and applied later.
 
     Raises:
         KpiError: if the stored dates are days of another zone by now; nothing is stored then.
-        sqlalchemy.exc.SQLAlchemyError: if the database is unreachable; nothing is stored then.
+        sqlalchemy.exc.SQLAlchemyError: if the database is unreachable; what is not stored then has
+            to be ingested again.
+    """
+    ingested = ingest_without_waiting(inbox, events)
+    busy = dict(ingested.busy)
+    if not busy:
+        return ingested.receipts
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        for workspace in sorted(busy):
+            if apply_if_free(inbox, workspace, busy[workspace]):
+                del busy[workspace]
+        if not busy or time.monotonic() > deadline:
+            break
+        time.sleep(_POLL_SECONDS)
+    if busy:
+        _log.warning("Events of %s are applied later: other work is busy with it.", ", ".join(busy))
+    with inbox.engine.begin() as connection:
+        return _with_statuses(connection, ingested.receipts)
+
+
+def ingest_without_waiting(
+    inbox: Inbox, events: Sequence[Event], *, busy: Collection[str] = ()
+) -> Ingested:
+    """As `ingest`, in one transaction that waits for no client; `busy` names some that are busy.
+
+    A busy client delays no other: its events are stored, and left to `apply_if_free`.
     """
     checked = [of_its_instance(event, inbox.instance_urls) for event in events]
     if inbox.realtime:
         try:
             with inbox.engine.begin() as connection:
-                return _store_and_apply(connection, inbox, checked)
+                return _store_and_apply(connection, inbox, checked, busy)
         except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            if not _is_lock_timeout(error):
                 raise
-            _log.warning("Events are stored and applied later: their client's lock is held.")
     with inbox.engine.begin() as connection:
-        return _store(connection, inbox, _with_owners(connection, checked))
+        owned = _with_owners(connection, checked)
+        left = _counting(owned) if inbox.realtime else set()
+        return Ingested(*_store_new(connection, inbox, owned, left))
 
 
 def _store_and_apply(
-    connection: Connection, inbox: Inbox, events: Sequence[Event]
-) -> list[Receipt]:
+    connection: Connection, inbox: Inbox, events: Sequence[Event], busy: Collection[str]
+) -> Ingested:
     owned = _with_owners(connection, events)
-    counting = {
-        owner.workspace
-        for event, owner in owned
-        if owner is not None and owner.active and event.status is EventStatus.RECEIVED
-    }
-    connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
-    # Lock the clients first, in one order, and then their events: all code that locks both does.
-    lock_clients(connection, counting)
+    counting = _counting(owned)
+    connection.execute(_LIMIT_WAITING)
+    # Lock the clients first, and then their events: all code that locks both does.
+    free = try_lock_clients(connection, counting.difference(busy))
+    receipts, left = _store_new(connection, inbox, owned, counting - free)
+    _apply(connection, inbox, free)
+    return Ingested(_with_statuses(connection, receipts), left)
+
+
+def apply_if_free(inbox: Inbox, workspace: str, deliveries: Sequence[OwnedEvent]) -> bool:
+    """Count the further deliveries of stored events, and apply what is pending, for one client.
+
+    Returns whether the client was free; nothing is done if it is busy.
+
+    Raises:
+        KpiError: if the stored dates are days of another zone by now.
+        sqlalchemy.exc.SQLAlchemyError: if the database is unreachable.
+    """
+    try:
+        with inbox.engine.begin() as connection:
+            connection.execute(_LIMIT_WAITING)
+            if not try_lock_clients(connection, [workspace]):
+                return False
+            _store(connection, inbox, deliveries)
+            _apply(connection, inbox, {workspace})
+            return True
+    except DBAPIError as error:
+        if not _is_lock_timeout(error):
+            raise
+        return False
+
+
+def _apply(connection: Connection, inbox: Inbox, workspaces: set[str]) -> None:
     now = inbox.now()
     # After a failed try the next one waits, so many webhooks at once don't use up the five tries.
-    counting -= in_backoff(connection, counting, now)
-    receipts = _store(connection, inbox, owned)
-    apply_pending(connection, counting, inbox.day_zone, now)
-    pending = [it.event_id for it in receipts if it.status is EventStatus.RECEIVED]
-    statuses = read_statuses(connection, pending)
-    return [replace(it, status=statuses.get(it.event_id, it.status)) for it in receipts]
+    due = workspaces - in_backoff(connection, workspaces, now)
+    apply_pending(connection, due, inbox.day_zone, now)
 
 
-def _store(
-    connection: Connection, inbox: Inbox, owned: Sequence[tuple[Event, Owner | None]]
-) -> list[Receipt]:
+def _store_new(
+    connection: Connection, inbox: Inbox, owned: Sequence[OwnedEvent], busy: Collection[str]
+) -> tuple[list[Receipt], Mapping[str, Sequence[OwnedEvent]]]:
+    """Store the events, apart from further deliveries for busy clients, which are returned.
+
+    Whoever is busy with a client may have locked its stored events.
+    """
+    of_busy = [event.idempotency_key for event, owner in owned if owner and owner.workspace in busy]
+    known = read_receipts(connection, of_busy) if of_busy else {}
+    new = [it for it in owned if it[0].idempotency_key not in known]
+    stored = iter(_store(connection, inbox, new))
+    left: dict[str, list[OwnedEvent]] = {workspace: [] for workspace in busy}
+    receipts = []
+    for event, owner in owned:
+        receipt = known.get(event.idempotency_key)
+        if receipt is not None and owner is not None:
+            left[owner.workspace].append((event, owner))
+        receipts.append(receipt or next(stored))
+    return receipts, left
+
+
+def _store(connection: Connection, inbox: Inbox, owned: Sequence[OwnedEvent]) -> list[Receipt]:
     receipts = store_events(connection, owned)
     # Checked afterwards: storing waits while the stored dates are moved to another zone.
     require_day_zone(connection, inbox.day_zone)
     return receipts
 
 
-def _with_owners(
-    connection: Connection, events: Sequence[Event]
-) -> list[tuple[Event, Owner | None]]:
+def _counting(owned: Sequence[OwnedEvent]) -> set[str]:
+    """The clients for whom some of the events count."""
+    return {
+        owner.workspace
+        for event, owner in owned
+        if owner is not None and owner.active and event.status is EventStatus.RECEIVED
+    }
+
+
+def _with_statuses(connection: Connection, receipts: Sequence[Receipt]) -> list[Receipt]:
+    """The receipts, with the statuses that received events have by now."""
+    received = [it.event_id for it in receipts if it.status is EventStatus.RECEIVED]
+    statuses = read_statuses(connection, received)
+    return [replace(it, status=statuses.get(it.event_id, it.status)) for it in receipts]
+
+
+def _is_lock_timeout(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE
+
+
+def _with_owners(connection: Connection, events: Sequence[Event]) -> list[OwnedEvent]:
     owners = find_owners(connection, events)
     return [
         (event, owners.get((event.instance, event.bison_workspace_id or 0))) for event in events

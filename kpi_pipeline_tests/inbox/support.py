@@ -10,8 +10,8 @@ from sqlalchemy import Engine, text
 
 from kpi_pipeline.db.inbox import Receipt
 from kpi_pipeline.db.locks import lock_client
-from kpi_pipeline.db.metrics import publish_metrics, recompute_projections
 from kpi_pipeline.db.overlay import affected_dates
+from kpi_pipeline.db.recompute import update_rows
 from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.domain.calendar import business_date
@@ -94,9 +94,16 @@ class Clients:
         with self.engine.begin() as connection:
             lock_client(connection, workspace)
             stock_facts(connection, workspace, first, last, **changed)
-            for day in shown:
-                recompute_projections(connection, [workspace], [day], self.tz, open_day=self.today)
-                publish_metrics(connection, [workspace], [day], source="sync")
+            update_rows(
+                connection,
+                [workspace],
+                since=first,
+                until=last,
+                zone=self.tz,
+                source="sync",
+                projections=shown,
+                metrics=shown,
+            )
 
     def rows(self) -> dict[tuple[str, date], dict[str, Any]]:
         """client_metrics, by client and date."""

@@ -13,6 +13,10 @@ from kpi_pipeline_tests.inbox.support import LATER, Clients
 
 HOUR = timedelta(hours=1)
 Outcome = tuple[list[dict[str, Any]], list[Any]]
+OLD = {
+    TODAY - timedelta(days=1): AS_OF - 25 * HOUR,
+    TODAY - timedelta(days=21): AS_OF - 501 * HOUR,
+}
 SHOWN = [TODAY - timedelta(days=number) for number in range(3)]
 # Of two clients and of today, yesterday and last month; some are held by the facts already.
 EVENTS = [
@@ -39,8 +43,12 @@ def taken_in(clients: Clients, batches: list[list[Event]]) -> Outcome:
     """The rows and the inbox after these batches, from the facts alone on."""
     clients.sql("DELETE FROM webhook_events")
     clients.sql("DELETE FROM client_metrics")
+    clients.sql("DELETE FROM raw_bison_stats")
     for workspace in ("harbor", "quay"):
-        clients.stock(workspace, shown=SHOWN)
+        # The facts of these days are older than the mails of the events.
+        for day, as_of in OLD.items():
+            clients.stock(workspace, day, day, as_of=as_of)
+        clients.stock(workspace, shown=SHOWN, without=OLD)
     for batch in batches:
         clients.ingest(*batch)
     kept = clients.sql(

@@ -23,10 +23,10 @@ FIRST = {
 
 
 def stock_until(clients: Clients, yesterday: date, day: date) -> None:
-    """3 leads a day since the month before, as of an hour before midnight, for today not yet."""
+    """3 leads a day since the month before, as of an hour before midnight; a row of yesterday."""
     first = (yesterday.replace(day=1) - DAY).replace(day=1)
     as_of = day_start(day, CHICAGO) - timedelta(hours=1)
-    clients.stock(first=first, last=yesterday, as_of=as_of)
+    clients.stock(first=first, last=yesterday, as_of=as_of, shown=[yesterday])
 
 
 @pytest.mark.parametrize("name", FIRST)

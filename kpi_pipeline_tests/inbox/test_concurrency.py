@@ -19,7 +19,7 @@ THREADS, EVENTS, CLIENTS = 8, 40, 6
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine is, no thread gives up waiting for a client's lock."""
-    monkeypatch.setattr(ingest, "_LOCK_TIMEOUT", "60s")
+    monkeypatch.setattr(ingest, "_WAIT_SECONDS", 60.0)
 
 
 def test_eight_threads_with_mixed_batches_never_block_each_other_and_lose_nothing(

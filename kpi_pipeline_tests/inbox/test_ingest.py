@@ -102,9 +102,10 @@ def test_without_any_facts_a_day_alone_has_a_number_and_a_month_has_none(clients
 
 def test_a_late_event_changes_its_own_row_and_each_later_one_up_to_today(clients: Clients) -> None:
     days = [TODAY - number * DAY for number in range(5)]
-    clients.stock(shown=days)
-    before = clients.rows()
     sent_at = AS_OF - 2 * DAY
+    clients.stock(first=days[2], last=days[2], as_of=sent_at - DAY / 24)
+    clients.stock(shown=days, without=[days[2]])
+    before = clients.rows()
     clients.ingest(email_sent(1, sent_at, LATER))
     after = clients.rows()
     added = {day: after["harbor", day]["emails_sent_mtd"] - 100 * day.day for day in days}
@@ -116,7 +117,9 @@ def test_a_late_event_changes_its_own_row_and_each_later_one_up_to_today(clients
 
 
 def test_an_event_of_last_month_changes_last_month_and_not_this_one(clients: Clients) -> None:
-    clients.stock()
+    tenth = date(2026, 2, 10)
+    clients.stock(shown=[date(2026, 2, 28), TODAY], without=[tenth])
+    clients.stock(first=tenth, last=tenth, as_of=datetime(2026, 2, 10, 14, 0, tzinfo=UTC))
     marked = {"type": "lead_interested", "created_at": "2026-02-10T15:00:00Z"}
     data = {"lead": {"id": 1}, "campaign": {"id": 3}, "campaign_event": marked}
     clients.ingest(parsed(content(data=data), LATER))
@@ -142,7 +145,7 @@ def test_a_lead_counts_in_the_month_in_which_it_turned_interested_whatever_follo
 
 
 def test_a_late_event_reaches_a_row_of_today_that_has_events_alone(clients: Clients) -> None:
-    clients.stock(last=TODAY - DAY, shown=[TODAY - DAY])
+    clients.stock(last=TODAY - DAY, as_of=AS_OF - 2 * DAY, shown=[TODAY - DAY])
     clients.ingest(lead(1, arrived_at=LATER))
     clients.ingest(email_sent(1, AS_OF - DAY, LATER))
     assert clients.number("emails_sent_mtd", day=TODAY - DAY) == 100 * 17 + 1

@@ -3,8 +3,9 @@ from datetime import timedelta
 import pytest
 
 from kpi_pipeline.domain.events.event import Event, EventStatus
-from kpi_pipeline.inbox import replay as replaying
-from kpi_pipeline.inbox.replay import purge, replay
+from kpi_pipeline.inbox import retention
+from kpi_pipeline.inbox.replay import replay
+from kpi_pipeline.inbox.retention import purge
 from kpi_pipeline_tests.db.stocked import TODAY
 from kpi_pipeline_tests.domain.bodies import content, parsed
 from kpi_pipeline_tests.inbox.support import LATER, Clients
@@ -79,7 +80,7 @@ def test_rows_recomputed_after_a_purge_are_the_same(stocked: Clients) -> None:
 def test_more_bodies_than_are_dropped_at_once_are_all_dropped(
     stocked: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replaying, "_BATCH", 2)
+    monkeypatch.setattr(retention, "_BATCH", 2)
     stocked.ingest(*(personal(number) for number in range(1, 6)))
     stocked.at = LATER + DAYS
     assert purge(stocked.inbox(), older_than_days=0) == 5

@@ -51,16 +51,19 @@ def test_an_unmatched_event_stays_until_its_client_exists(stocked: Clients) -> N
 def test_what_was_not_understood_and_is_now_counts_from_now_on(
     stocked: Clients, status: str
 ) -> None:
-    stocked.ingest(email_sent(1, AS_OF - timedelta(days=1), LATER), realtime=False)
+    yesterday, sent_at = TODAY - timedelta(days=1), AS_OF - timedelta(days=1)
+    stocked.sql("DELETE FROM raw_bison_stats WHERE date = :yesterday", yesterday=yesterday)
+    stocked.stock(first=yesterday, last=yesterday, as_of=sent_at - timedelta(hours=1))
+    stocked.ingest(email_sent(1, sent_at, LATER), realtime=False)
     spoil(stocked, status)
     report = replay(stocked.inbox(), statuses=[EventStatus(status)])
     assert report == ReplayReport(events=1, applied=1, left=0)
     assert stocked.events("status", "metric", "reason", "business_date") == [
-        ("applied", "sent", None, TODAY - timedelta(days=1))
+        ("applied", "sent", None, yesterday)
     ]
     assert stocked.number("emails_sent_mtd") == 100 * 18 + 1
     # Told of once more, it is known by its new key.
-    (receipt,) = stocked.ingest(email_sent(1, AS_OF - timedelta(days=1), LATER))
+    (receipt,) = stocked.ingest(email_sent(1, sent_at, LATER))
     assert not receipt.is_new
     assert stocked.number("emails_sent_mtd") == 100 * 18 + 1
 

@@ -1,4 +1,4 @@
-"""Every night: deletes the bodies of old events; the numbers keep what they are computed from."""
+"""Every night: deletes old bodies and files of events, and events that raise no number any more."""
 
 import dagster as dg
 
@@ -13,14 +13,15 @@ def build_event_retention_schedule(settings: Settings) -> dg.ScheduleDefinition:
     @dg.op(description="Deletes the bodies of old events: names, addresses, the text of emails.")
     def delete_bodies(context: dg.OpExecutionContext, app: AppResource) -> None:
         from kpi_pipeline.inbox.ingest import inbox_of
-        from kpi_pipeline.inbox.replay import purge
+        from kpi_pipeline.inbox.retention import apply_retention
 
         with app.opened() as opened:
-            deleted = purge(inbox_of(opened, realtime=False), older_than_days=days)
-        context.log.info(f"The bodies of {deleted} events older than {days} days are deleted.")
+            inbox = inbox_of(opened, realtime=False)
+            deleted = apply_retention(inbox, opened.settings.drop_dir, days=days)
+        context.log.info(deleted.sentence(days))
 
     # A named job without assets: a backfill from its page has nothing to fill.
-    @dg.job(description="Deletes the bodies of old events.")
+    @dg.job(description="Deletes the bodies and files of old events, and finished events.")
     def delete_old_event_bodies() -> None:
         delete_bodies()
 
@@ -30,6 +31,7 @@ def build_event_retention_schedule(settings: Settings) -> dg.ScheduleDefinition:
         cron_schedule="45 3 * * *",
         execution_timezone=settings.timezone.key,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Every night: deletes the bodies of events that arrived more than {days} days "
-        "ago, and with them all personal data. The numbers keep what they are computed from.",
+        description="Every night: deletes the bodies and files of events that arrived more than "
+        f"{days} days ago, and with them all personal data; and events of a day before last month "
+        "that raise no number any more. The numbers stay.",
     )

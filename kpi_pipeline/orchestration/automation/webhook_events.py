@@ -1,8 +1,8 @@
 """The sensor that applies events which the gateway stored without applying them.
 
 The gateway applies an event as it arrives. Left for the sensor are events of dropped files and of
-the database's own function, and those that could not be applied at once: the client's rows were
-locked, the workspace was no client's yet, or KPI_REALTIME is off.
+the database's own function, and those that the gateway could not apply: the client was busy for
+long, the workspace was no client's yet, or KPI_REALTIME is off.
 """
 
 import logging
@@ -94,12 +94,11 @@ def evaluate_events(context: SensorEvaluationContext, app: "AppContext") -> dg.S
 
 def _ingest_files(inbox: "Inbox", app: "AppContext") -> str | None:
     """Store dropped files; a sentence if that fails, which stops nothing else."""
-    from kpi_pipeline.inbox.files import DONE, REJECTED, ingest_files
+    from kpi_pipeline.inbox.files import REJECTED, ingest_files, prepare_folders
 
     folder = app.settings.drop_dir
     try:
-        for it in (folder, folder / DONE, folder / REJECTED):
-            it.mkdir(parents=True, exist_ok=True)
+        prepare_folders(folder)
         report = ingest_files(inbox, folder, list(inbox.instance_urls))
     except DBAPIError:
         raise
