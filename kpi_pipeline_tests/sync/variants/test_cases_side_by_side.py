@@ -151,11 +151,6 @@ SHAPES = (
 )
 
 
-def edited_to_own_id(path: str, pointer: str) -> Switch:
-    """The victim's workspace id is in an answer as a text."""
-    return lambda scene: fault("edit", path, pointer=pointer, value=str(scene.own_id))(scene)
-
-
 def key_of_another(scene: Scene) -> None:
     """The victim's listed API key is one of another workspace."""
     body = {"workspace_id": scene.own_id, "to": scene.other_id}
@@ -163,20 +158,10 @@ def key_of_another(scene: Scene) -> None:
 
 
 def _plan(
-    name: str,
-    seen: str,
-    kind: str,
-    *,
-    next_step: str = NOT_BELIEVED,
-    struck: int = 1,
-    **options: object,
+    name: str, seen: str, kind: str, then: str = NOT_BELIEVED, struck: int = 1, **options: object
 ) -> Case:
-    return Case(
-        name,
-        (fault(kind, PLANS, **options),),
-        (f"sending-schedules {seen}", next_step),
-        struck=struck,
-    )
+    said = (f"sending-schedules {seen}", then)
+    return Case(name, (fault(kind, PLANS, **options),), said, struck=struck)
 
 
 def _planned(what: str, **change: Any) -> Case:
@@ -209,7 +194,7 @@ PLAN_CALLS = (
         "the plan is refused for another reason than that there is none",
         "answered 400 (The campaign is locked)",
         "status",
-        next_step=_REPORT_IT,
+        then=_REPORT_IT,
         status=400,
         message="The campaign is locked.",
     ),
@@ -217,7 +202,7 @@ PLAN_CALLS = (
         "tomorrow's plan alone is not answered",
         "answered 500 (Server Error) at try 2 of 2",
         "status",
-        next_step=IS_IT_UP,
+        then=IS_IT_UP,
         struck=2,
         after=1,
         status=500,
@@ -245,7 +230,13 @@ KEY_CHECKS = (
     ),
     _user(
         "a new key shows its workspace with the id as a text",
-        edited_to_own_id(WHO_AM_I, "/data/team/id"),
+        lambda scene: scene.bison.fault(
+            "edit",
+            path=WHO_AM_I,
+            workspace_id=scene.own_id,
+            pointer="/data/team/id",
+            value=str(scene.own_id),
+        ),
     ),
     _user(
         "whose a new key is, is a failure with status 200",
@@ -317,7 +308,7 @@ def syncs_over(installation: Installation, stage: Stage, moment: str) -> Syncs:
 
 @pytest.fixture(scope="module")
 def syncs(installation: Installation, stage: Stage) -> Syncs:
-    """Of all CASES, an hour after a sync."""
+    """Of all CASES, an hour after another sync."""
     return syncs_over(installation, stage, "synced")
 
 
