@@ -4,28 +4,25 @@ import asyncio
 import secrets
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import URL, Engine, insert, text
+from sqlalchemy import URL, Engine
 
 from kpi_pipeline.checks.freshness import Deadlines
 from kpi_pipeline.db.engine import open_engine
-from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.gateway.app import create_app
 from kpi_pipeline.inbox.ingest import Inbox
-from kpi_pipeline_tests.db.stocked import imported, record
-
-CHICAGO = ZoneInfo("America/Chicago")
-# A Wednesday; clocks went forward on Sunday the 8th.
-TODAY = date(2026, 3, 18)
-
-
-def local(day: date, hour: int, minute: int = 0) -> datetime:
-    return datetime.combine(day, time(hour, minute), CHICAGO).astimezone(UTC)
+from kpi_pipeline_tests.checks.support import (
+    CHICAGO,
+    ONE_DAY,
+    TODAY,
+    YESTERDAY,
+    Stock,
+    local,
+)
 
 
 def ask(engine: Engine, now: datetime, deadlines: Deadlines | None = None) -> tuple[int, Any]:
@@ -42,42 +39,21 @@ def ask(engine: Engine, now: datetime, deadlines: Deadlines | None = None) -> tu
     return answer.status_code, answer.json()
 
 
-def row(engine: Engine, workspace: str, day: date, as_of: datetime) -> None:
-    with engine.begin() as connection:
-        connection.execute(
-            text("DELETE FROM client_metrics WHERE workspace = :key AND metric_date = :day"),
-            {"key": workspace, "day": day},
-        )
-        values = {
-            "workspace": workspace,
-            "workspace_name": workspace,
-            "display_name": workspace,
-            "metric_date": day,
-            "as_of": as_of,
-            "source": "sync",
-        }
-        connection.execute(insert(client_metrics).values(values))
-
-
-@pytest.fixture(autouse=True)
-def _synced(engine: Engine, vault: Vault) -> None:
+@pytest.fixture
+def stock(engine: Engine, vault: Vault) -> Stock:
     """Two clients, synced hour by hour up to the 18th, 14:30; one inactive."""
-    imported(
-        engine,
-        vault,
-        record(101, "Acme"),
-        record(102, "Birch"),
-        record(103, "Gone", active=False),
-    )
+    stock = Stock(engine, vault)
+    stock.clients("Acme", "Birch")
+    stock.clients("Gone", active=False)
     for key in ("acme", "birch"):
-        for days in (2, 1):
-            day = TODAY - timedelta(days=days)
-            row(engine, key, day, local(TODAY, 0, 5) if days == 1 else local(TODAY, 0, 1))
-        row(engine, key, TODAY, local(TODAY, 14, 30))
+        stock.rows(key, TODAY - 2 * ONE_DAY, as_of=local(TODAY, 0, 1))
+        stock.rows(key, YESTERDAY, as_of=local(TODAY, 0, 5))
+        stock.rows(key, TODAY, as_of=local(TODAY, 14, 30))
+    return stock
 
 
-def test_fresh_clients_are_answered_with_200_and_their_number(engine: Engine) -> None:
-    assert ask(engine, local(TODAY, 15)) == (
+def test_fresh_clients_are_answered_with_200_and_their_number(stock: Stock) -> None:
+    assert ask(stock.engine, local(TODAY, 15)) == (
         200,
         {
             "status": "fresh",
@@ -90,54 +66,54 @@ def test_fresh_clients_are_answered_with_200_and_their_number(engine: Engine) ->
     )
 
 
-def test_after_dagster_stopped_freshness_turns_503_at_the_deadline(engine: Engine) -> None:
-    assert ask(engine, local(TODAY, 17, 30))[0] == 200
-    code, body = ask(engine, local(TODAY, 17, 31))
+def test_after_dagster_stopped_freshness_turns_503_at_the_deadline(stock: Stock) -> None:
+    assert ask(stock.engine, local(TODAY, 17, 30))[0] == 200
+    code, body = ask(stock.engine, local(TODAY, 17, 31))
     assert code == 503
     assert (body["fresh"], body["clients"], body["stale"]) == (0, 2, ["acme", "birch"])
 
     daily = Deadlines(stale_after=timedelta(hours=26))
-    assert ask(engine, local(TODAY, 23), daily)[0] == 200
+    assert ask(stock.engine, local(TODAY, 23), daily)[0] == 200
 
 
-def test_one_stale_client_among_fresh_ones_is_named_by_its_workspace(engine: Engine) -> None:
-    row(engine, "birch", TODAY, local(TODAY, 9))
-    row(engine, "acme", TODAY, local(TODAY, 16))
-    code, body = ask(engine, local(TODAY, 16, 5))
+def test_one_stale_client_among_fresh_ones_is_named_by_its_workspace(stock: Stock) -> None:
+    stock.rows("birch", TODAY, as_of=local(TODAY, 9))
+    stock.rows("acme", TODAY, as_of=local(TODAY, 16))
+    code, body = ask(stock.engine, local(TODAY, 16, 5))
     assert (code, body["fresh"], body["stale"]) == (503, 1, ["birch"])
     assert body["oldest_as_of"] == local(TODAY, 9).isoformat()
 
 
-def test_yesterday_has_to_be_closed_by_six(engine: Engine) -> None:
+def test_yesterday_has_to_be_closed_by_six(stock: Stock) -> None:
     tomorrow = TODAY + timedelta(days=1)
     for key in ("acme", "birch"):
-        row(engine, key, TODAY, local(TODAY, 23, 58))
-        row(engine, key, tomorrow, local(tomorrow, 5, 30))
-    row(engine, "acme", TODAY, local(tomorrow, 0))
-    assert ask(engine, local(tomorrow, 5, 59))[0] == 200
-    code, body = ask(engine, local(tomorrow, 6))
+        stock.rows(key, TODAY, as_of=local(TODAY, 23, 58))
+        stock.rows(key, tomorrow, as_of=local(tomorrow, 5, 30))
+    stock.rows("acme", TODAY, as_of=local(tomorrow, 0))
+    assert ask(stock.engine, local(tomorrow, 5, 59))[0] == 200
+    code, body = ask(stock.engine, local(tomorrow, 6))
     assert (code, body["stale"]) == (503, ["birch"])
-    assert ask(engine, local(tomorrow, 6), Deadlines(fresh_by=time(7)))[0] == 200
+    assert ask(stock.engine, local(tomorrow, 6), Deadlines(fresh_by=time(7)))[0] == 200
 
 
-def test_just_after_midnight_a_row_of_today_is_not_required(engine: Engine) -> None:
+def test_just_after_midnight_a_row_of_today_is_not_required(stock: Stock) -> None:
     for key in ("acme", "birch"):
-        row(engine, key, TODAY, local(TODAY, 23, 30))
-    assert ask(engine, local(TODAY + timedelta(days=1), 0, 1))[0] == 200
+        stock.rows(key, TODAY, as_of=local(TODAY, 23, 30))
+    assert ask(stock.engine, local(TODAY + timedelta(days=1), 0, 1))[0] == 200
 
 
-def test_the_day_of_23_hours_is_closed_at_its_own_midnight(engine: Engine) -> None:
+def test_the_day_of_23_hours_is_closed_at_its_own_midnight(stock: Stock) -> None:
     sunday, monday = date(2026, 3, 8), date(2026, 3, 9)
-    row(engine, "birch", sunday, datetime(2026, 3, 9, 5, 0, tzinfo=UTC))
-    row(engine, "acme", sunday, datetime(2026, 3, 9, 4, 59, tzinfo=UTC))
+    stock.rows("birch", sunday, as_of=datetime(2026, 3, 9, 5, 0, tzinfo=UTC))
+    stock.rows("acme", sunday, as_of=datetime(2026, 3, 9, 4, 59, tzinfo=UTC))
     for key in ("acme", "birch"):
-        row(engine, key, monday, local(monday, 6))
-    assert ask(engine, local(monday, 6, 30))[1]["stale"] == ["acme"]
+        stock.rows(key, monday, as_of=local(monday, 6))
+    assert ask(stock.engine, local(monday, 6, 30))[1]["stale"] == ["acme"]
 
 
-def test_a_client_without_any_row_is_stale(engine: Engine, vault: Vault) -> None:
-    imported(engine, vault, record(104, "New"))
-    code, body = ask(engine, local(TODAY, 15))
+def test_a_client_without_any_row_is_stale(stock: Stock) -> None:
+    stock.clients("New")
+    code, body = ask(stock.engine, local(TODAY, 15))
     assert (code, body["fresh"], body["clients"], body["stale"]) == (503, 2, 3, ["new"])
 
 
