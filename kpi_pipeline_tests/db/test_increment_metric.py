@@ -50,8 +50,8 @@ def increment(clients: Clients, workspace: object, metric: object, by: object = 
     )
 
 
-def refusal(clients: Clients, *arguments: object) -> str:
-    """What the caller is told; nothing is stored."""
+def error_of(clients: Clients, *arguments: object) -> str:
+    """The error that the caller gets; nothing is stored."""
     with pytest.raises(DBAPIError) as refused:
         increment(clients, *arguments)
     assert clients.events("id") == []
@@ -106,14 +106,16 @@ def test_events_that_were_set_aside_before_they_had_a_day_get_one_and_count(
 
 def test_an_unknown_or_inactive_client_is_refused_with_a_sentence(clients: Clients) -> None:
     for name in ("Nobody", "", None, "Idle Ltd", "idle-ltd"):
-        told = refusal(clients, name, "positive_replies_mtd")
-        assert told.startswith(f"There is no active client {'NULL' if name is None else name}")
-        assert "`kpi clients list`" in told
+        message = error_of(clients, name, "positive_replies_mtd")
+        assert message.startswith(f"There is no active client {'NULL' if name is None else name}")
+        assert "`kpi clients list`" in message
 
 
 def test_a_name_that_two_clients_have_is_refused_and_their_keys_are_not(clients: Clients) -> None:
     imported(clients.engine, clients.vault, record(104, "quay", instance="emea"))
-    assert refusal(clients, "QUAY ", "bounced").startswith("Several active clients are called QUAY")
+    assert error_of(clients, "QUAY ", "bounced").startswith(
+        "Several active clients are called QUAY"
+    )
 
 
 def test_a_key_is_understood_though_another_client_is_called_so(clients: Clients) -> None:
@@ -126,19 +128,19 @@ def test_a_key_is_understood_though_another_client_is_called_so(clients: Clients
 
 def test_an_unknown_metric_is_refused_with_those_there_are(clients: Clients) -> None:
     for name in ("opens", "", None, "positive_replies_last_7_days", "mtd"):
-        told = refusal(clients, "Quay", name)
-        assert told.startswith(f"There is no metric {'NULL' if name is None else name}: use ")
+        message = error_of(clients, "Quay", name)
+        assert message.startswith(f"There is no metric {'NULL' if name is None else name}: use ")
 
 
 def test_a_number_that_is_no_increment_is_refused(clients: Clients) -> None:
     for by in (None, 0, -1, 1001):
-        told = refusal(clients, "Quay", "positive_replies_mtd", by)
-        assert told == f"A metric is raised by 1 to 1000, not by {'NULL' if by is None else by}."
+        message = error_of(clients, "Quay", "positive_replies_mtd", by)
+        assert message == f"A metric is raised by 1 to 1000, not by {'NULL' if by is None else by}."
 
 
 @pytest.fixture
 def stranger(engine: Engine, administer: Callable[[str], None]) -> Iterator[str]:
-    """A role that may look at the tables, and was given nothing else."""
+    """A role that may read the tables, and was given nothing else."""
     name = f"stranger_{uuid.uuid4().hex}"
     administer(f"CREATE ROLE {name}")
     yield name

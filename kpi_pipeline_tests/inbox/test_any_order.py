@@ -39,7 +39,7 @@ def numbers(clients: Clients) -> list[dict[str, Any]]:
     ]
 
 
-def taken_in(clients: Clients, batches: list[list[Event]]) -> Outcome:
+def outcome_of(clients: Clients, batches: list[list[Event]]) -> Outcome:
     """The rows and the inbox after these batches, from the facts alone on."""
     clients.sql("DELETE FROM webhook_events")
     clients.sql("DELETE FROM client_metrics")
@@ -69,7 +69,7 @@ def _batches(draw: st.DrawFn) -> list[list[Event]]:
 @pytest.fixture
 def in_order(clients: Clients) -> Outcome:
     """What comes of all events in one batch."""
-    return taken_in(clients, [EVENTS])
+    return outcome_of(clients, [EVENTS])
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -77,7 +77,7 @@ def in_order(clients: Clients) -> Outcome:
 def test_any_order_and_batches_and_any_of_them_twice_give_the_same_rows(
     clients: Clients, in_order: Outcome, batches: list[list[Event]]
 ) -> None:
-    assert taken_in(clients, batches) == in_order
+    assert outcome_of(clients, batches) == in_order
     assert clients.number("positive_replies_today") == 3 + 2
     assert clients.number("positive_replies_today", "quay") == 3 + 2
     assert clients.number("emails_sent_mtd") == 100 * 18 + 1

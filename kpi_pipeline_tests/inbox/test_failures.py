@@ -70,7 +70,7 @@ def test_an_event_of_a_client_that_is_imported_later_counts_from_then_on(stocked
     assert due(stocked) == ["newcomer"]
     assert apply_all(stocked, "newcomer") == 1
     assert stocked.number("positive_replies_mtd", "newcomer") == MONTH_SO_FAR + 1
-    # Told of once more, it is known.
+    # Delivered once more, it is known.
     stocked.ingest(lead(1, 103, LATER))
     assert stocked.number("positive_replies_mtd", "newcomer") == MONTH_SO_FAR + 1
 

@@ -211,7 +211,7 @@ def test_an_event_joins_its_client_by_ids_and_never_by_a_name(clients: Clients) 
     assert clients.events("workspace") == ["harbor"]
 
 
-def test_an_event_that_tells_of_another_instance_is_not_counted_and_says_so(
+def test_an_event_that_names_another_instance_is_not_counted_and_says_so(
     clients: Clients,
 ) -> None:
     clients.stock(shown=[TODAY])
@@ -221,7 +221,7 @@ def test_an_event_that_tells_of_another_instance_is_not_counted_and_says_so(
     assert receipt.status is EventStatus.INVALID
     assert "is an event of instance emea" in str(receipt.reason)
     assert clients.rows() == before
-    # The same, where it belongs or tells of no instance that is known, counts.
+    # The same counts where it belongs, or names no instance that is known.
     for url in ("https://mail.example", "https://elsewhere.example", "http://[broken"):
         clients.ingest(lead(1, arrived_at=LATER, instance_url=url))
     assert clients.number("positive_replies_mtd") == MONTH_SO_FAR + 1

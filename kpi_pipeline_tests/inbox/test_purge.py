@@ -15,7 +15,7 @@ PERSONAL = ["Avery", "Quill", "avery@lead.example", "Please call me", "Lead Comp
 
 
 def personal(number: int, *, event_type: str = "LEAD_INTERESTED", workspace_id: int = 101) -> Event:
-    """An event that tells of a person."""
+    """An event with the data of a person."""
     first, last, email, words, company = PERSONAL
     person = {"id": number, "first_name": first, "last_name": last, "email": email}
     data = {

@@ -62,7 +62,7 @@ def test_what_was_not_understood_and_is_now_counts_from_now_on(
         ("applied", "sent", None, yesterday)
     ]
     assert stocked.number("emails_sent_mtd") == 100 * 18 + 1
-    # Told of once more, it is known by its new key.
+    # Delivered once more, it is known by its new key.
     (receipt,) = stocked.ingest(email_sent(1, sent_at, LATER))
     assert not receipt.is_new
     assert stocked.number("emails_sent_mtd") == 100 * 18 + 1
