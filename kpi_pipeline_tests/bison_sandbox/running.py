@@ -16,6 +16,7 @@ from typing import Any, Literal
 import httpx
 import uvicorn
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bison_sandbox import SandboxOptions, create_app
@@ -41,8 +42,13 @@ class Stage:
     url: str
     portal: BlockingPortal
     """Runs work in the server's event loop."""
-    app: ASGIApp
-    sandbox: Sandbox
+
+    def __init__(self) -> None:
+        self.put(create_app(options()))
+
+    def put(self, app: Starlette) -> None:
+        self.app: ASGIApp = app
+        self.sandbox: Sandbox = app.state.sandbox
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
@@ -221,7 +227,7 @@ class Bison:
 def bison_on(stage: Stage, sandbox: SandboxOptions, *, network: bool = False) -> Iterator[Bison]:
     """A fresh sandbox, frozen at AFTERNOON; with `network`, each call goes over it."""
     app = create_app(sandbox)
-    stage.app, stage.sandbox = app, app.state.sandbox
+    stage.put(app)
     transport = httpx.HTTPTransport(verify=_NO_CERTIFICATES) if network else Shortcut()
     with (
         stage.portal.wrap_async_context_manager(app.router.lifespan_context(app)),
