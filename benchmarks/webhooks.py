@@ -24,7 +24,7 @@ from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.services.dagster_home import child_environment
 from kpi_pipeline.services.playground import Playground
 from kpi_pipeline.sync.scope import KpiAsset
-from kpi_pipeline_tests.webhooks.sending import Gateway, gateways
+from kpi_pipeline_tests.gateway.support import GatewayProcess, gateway_processes
 
 _SANDBOX = {"clients": 26, "calls-per-second": 9.5, "latency": 0.25}
 _A_SECOND, _STEADY_SECONDS = 20, 30
@@ -43,7 +43,7 @@ def webhooks() -> Table:
     with installation(_SANDBOX) as play, tempfile.TemporaryDirectory() as folder:
         os.environ |= child_environment(play.app.settings)
         _fill(play)
-        with gateways(Path(folder), 1) as [gateway]:
+        with gateway_processes(Path(folder), 1) as [gateway]:
             for load, send in (
                 (f"{_A_SECOND} a second", _steadily),
                 (f"{_BURST:,} at once", _at_once),
@@ -85,7 +85,7 @@ def _bodies(play: Playground, count: int) -> list[bytes]:
     return bodies
 
 
-async def _steadily(gateway: Gateway, bodies: Sequence[bytes]) -> list[float]:
+async def _steadily(gateway: GatewayProcess, bodies: Sequence[bytes]) -> list[float]:
     """Send so many a second, whether or not the ones before are answered."""
     async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
         started = time.monotonic()
@@ -96,7 +96,7 @@ async def _steadily(gateway: Gateway, bodies: Sequence[bytes]) -> list[float]:
         return list(await asyncio.gather(*sent))
 
 
-async def _at_once(gateway: Gateway, bodies: Sequence[bytes]) -> list[float]:
+async def _at_once(gateway: GatewayProcess, bodies: Sequence[bytes]) -> list[float]:
     """Send all of them as fast as the gateway takes them, 50 side by side."""
     places = asyncio.Semaphore(_BURST_AT_ONCE)
     async with httpx.AsyncClient(timeout=60, trust_env=False) as client:

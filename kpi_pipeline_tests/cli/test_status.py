@@ -15,8 +15,7 @@ from kpi_pipeline.services.database import ready_databases
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.alerts.support import Office
 from kpi_pipeline_tests.cli.running import Kpi, days_ago
-from kpi_pipeline_tests.db.stocked import imported, record
-from kpi_pipeline_tests.gateway.test_freshness import row
+from kpi_pipeline_tests.db.stocked import imported, record, stock_metrics
 
 pytestmark = pytest.mark.server
 
@@ -30,7 +29,7 @@ def _stocked(configured: URL, engine: Engine, vault: Vault) -> None:
     imported(engine, vault, record(101, "Acme"), record(102, "Birch"))
     for workspace in ("acme", "birch"):
         for days in range(3):
-            row(engine, workspace, days_ago(days), NOW)
+            stock_metrics(engine, workspace, days_ago(days), display_name=workspace, as_of=NOW)
     with engine.begin() as connection:
         store_entry(connection, entry("early", "birch", "birch: its key was rejected", 60))
         store_entry(connection, entry("late", "acme", None, 1))
