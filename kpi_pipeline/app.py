@@ -20,7 +20,6 @@ from kpi_pipeline.db.retry import retry_on_disconnect
 from kpi_pipeline.db.urls import parse_url
 from kpi_pipeline.db.vault import Vault, open_vault
 from kpi_pipeline.domain.calendar import business_date
-from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import NO_INSTANCE
 from kpi_pipeline.settings import Settings
@@ -39,7 +38,7 @@ class AppContext:
     settings: Settings
     engine: Engine
     vault: Vault
-    now: Callable[[], datetime] = utc_now
+    now: Callable[[], datetime]
 
     @property
     def timezone(self) -> ZoneInfo:

@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import BisonInstance
 from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import (
     InstanceSetting,
@@ -193,7 +194,7 @@ def test_an_api_key_is_known_by_its_form(text: str, fits: bool) -> None:
 def test_an_installation_knows_every_configured_instance_by_its_name(
     engine: Engine, vault: Vault
 ) -> None:
-    app = AppContext(Settings(bison_instances=(MAIN, EMEA)), engine, vault)
+    app = AppContext(Settings(bison_instances=(MAIN, EMEA)), engine, vault, utc_now)
     emea = BisonInstance("emea", EMEA.url, None)
     assert app.instances() == {
         "main": BisonInstance("main", MAIN.url, SecretStr(KEY)),
@@ -210,7 +211,7 @@ def test_an_installation_knows_every_configured_instance_by_its_name(
 
 def test_an_installation_without_instances_says_what_to_set(engine: Engine, vault: Vault) -> None:
     with pytest.raises(KpiError) as refused:
-        AppContext(Settings(), engine, vault).instance("main")
+        AppContext(Settings(), engine, vault, utc_now).instance("main")
     assert str(refused.value) == (
         "No Email Bison is configured: set KPI_BISON_INSTANCES to `NAME https://HOST MASTER_KEY`."
     )

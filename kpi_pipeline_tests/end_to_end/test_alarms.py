@@ -24,6 +24,7 @@ from kpi_pipeline.alerts.evaluate import evaluate
 from kpi_pipeline.alerts.summary import read_summary, summary_text
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.checks.outcome import Check
+from kpi_pipeline.db.clock import DatabaseClock
 from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.vault import Vault, new_secret_key
 from kpi_pipeline.definitions import build_definitions
@@ -174,7 +175,8 @@ def filled(postgres: URL, stage: Stage) -> Iterator[Alarms]:
             alert_urls=(SecretStr(json_url(receiver.url)),),
             webhook_secret={"main": SecretStr(SECRET)},
         )
-        app = AppContext(settings, engine, Vault(SecretStr(new_secret_key())))
+        vault = Vault(SecretStr(new_secret_key()))
+        app = AppContext(settings, engine, vault, DatabaseClock(engine))
         gateway = create_app(inbox_of(app, realtime=True), settings.webhook_secret)
         http = stack.enter_context(serving(gateway))
         instance = stack.enter_context(instance_in_files())
