@@ -32,6 +32,7 @@ _WHOLE_NUMBER = re.compile(
     "|[1-9][0-9]{0,2}([, \N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}])[0-9]{3}"
     r"(?:\1[0-9]{3})*)(?:\.0{1,2})?"
 )
+_API_KEY = re.compile(r"[0-9]\|[A-Za-z0-9]{20}")
 # A long run of letters and digits may be the secret part of an API key; digits alone are a number.
 _SECRET_LIKE = re.compile(r"(?![0-9]+$)[A-Za-z0-9]{20,}")
 _MOST_PROBLEMS_SHOWN = 20
@@ -44,6 +45,8 @@ def _text(cell: str) -> str:
         raise ValueError("it is empty")
     if any(ord(character) < 32 for character in cell):
         raise ValueError("it holds a control character")
+    if _API_KEY.search(cell):
+        raise ValueError("it holds an API key, which belongs into the column api_key")
     return cell
 
 

@@ -298,6 +298,8 @@ SECRET = api_key(7).get_secret_value()
         f"{HEADER}main,101,Quay,,,,,{SECRET.partition('|')[2]}\n",
         f"{HEADER}main,101,Quay,,,,{SECRET},\n",
         f"{HEADER}main,{SECRET},Quay,,,,,\n",
+        f"{HEADER}main,101,{SECRET},,,,,\n",
+        f"{HEADER}main,101,Quay,Quay {SECRET},,,,\n",
         f"{HEADER}main,101,Quay,,{SECRET},,,\n",
         f"{HEADER}main,101,Quay,,{SECRET.partition('|')[2]},,,\n",
         f"{HEADER}main,101,Quay,,,{SECRET.replace('|', ' ')},,\n",

@@ -91,8 +91,7 @@ def test_a_new_target_shows_in_every_row_from_its_month_on(engine: Engine, vault
             days_between(MARCH, TODAY)
         )
     with engine.connect() as connection:
-        rows = rows_of(connection, client_metrics)
-    sources = {row["metric_date"]: row["source"] for row in rows}
+        sources = {it["metric_date"]: it["source"] for it in rows_of(connection, client_metrics)}
     assert (sources[MARCH], sources[FEBRUARY]) == ("import", "sync")
 
 
