@@ -101,6 +101,24 @@ def test_a_bounce_of_the_day_before_yesterday_counts_on_its_own_day() -> None:
     assert event.business_date == date(2026, 3, 17)
 
 
+def test_a_row_of_the_feed_is_the_event_of_its_payload_at_its_recorded_time() -> None:
+    """As `GET /api/events` shows what a webhook carries; the key of both is the same."""
+    data = with_times(
+        reply={"date_received": "2026-03-15T15:00:00Z"},
+        campaign_event={"type": "replied", "created_at": "2026-03-15T15:00:00Z"},
+    )
+    payload = content("LEAD_INTERESTED", data)
+    row = {"id": 12345, "uuid": "0b0e8a3e", "payload": payload, "created_at": TIME}
+    event, by_webhook = parsed(row), parsed(payload)
+    assert event.idempotency_key == by_webhook.idempotency_key
+    assert (event.status, event.happened_at) == (EventStatus.RECEIVED, EARLIER)
+    assert event.business_date == date(2026, 3, 15)
+    assert by_webhook.happened_at is None
+    # What is no row of the feed stays malformed.
+    assert parsed({"payload": [payload]}).status is EventStatus.INVALID
+    assert parsed({"event": None, "payload": payload}).status is EventStatus.INVALID
+
+
 def test_the_time_of_the_record_comes_before_that_of_the_mail() -> None:
     """A reply reaches the mailbox first; its record, and the fact that counts it, follow later."""
     data = with_times(

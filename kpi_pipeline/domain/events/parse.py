@@ -36,7 +36,7 @@ def parse_event(
     workspace_id: int | None = None
     instance_url: str | None = None
     try:
-        envelope, data = _parse_body(body)
+        envelope, data, recorded_at = _parse_body(body)
         instance_url = _parse_url(envelope)
         event_type = _parse_type(envelope)
         workspace_id = _parse_id(envelope, "workspace_id")
@@ -58,7 +58,9 @@ def parse_event(
             bison_workspace_id=workspace_id,
             instance_url=instance_url,
         )
-    happened_at = None if kind is None else _happened_at(event_type, kind, data, arrived_at)
+    happened_at = None
+    if kind is not None:
+        happened_at = _happened_at(event_type, kind, data, recorded_at, arrived_at)
     return Event(
         instance=instance,
         source=source,
@@ -76,8 +78,11 @@ def parse_event(
     )
 
 
-def _parse_body(body: bytes) -> tuple[Mapping[str, object], Mapping[str, object]]:
-    """The members `event` and `data`."""
+def _parse_body(body: bytes) -> tuple[Mapping[str, object], Mapping[str, object], object]:
+    """The members `event` and `data`; and the recorded time, if the body is a row of the feed.
+
+    `GET /api/events` wraps the body of the webhook as `payload`.
+    """
     try:
         # Replies hold raw control characters, which strict JSON forbids.
         content = json.loads(body.decode(), strict=False)
@@ -85,10 +90,13 @@ def _parse_body(body: bytes) -> tuple[Mapping[str, object], Mapping[str, object]
         raise _MalformedError("it is no JSON in UTF-8") from None
     if not isinstance(content, dict):
         raise _MalformedError("it is no JSON object")
+    recorded_at, payload = None, content.get("payload")
+    if "event" not in content and isinstance(payload, dict):
+        recorded_at, content = content.get("created_at"), payload
     envelope, data = content.get("event"), content.get("data")
     if not isinstance(envelope, dict):
         raise _MalformedError("it has no object `event`")
-    return envelope, data if isinstance(data, dict) else {}
+    return envelope, data if isinstance(data, dict) else {}, recorded_at
 
 
 def _parse_type(envelope: Mapping[str, object]) -> str:
@@ -120,14 +128,18 @@ def _parse_id(content: Mapping[str, object], path: str) -> int | None:
 
 
 def _happened_at(
-    event_type: str, kind: Kind, data: Mapping[str, object], arrived_at: datetime
+    event_type: str,
+    kind: Kind,
+    data: Mapping[str, object],
+    recorded_at: object,
+    arrived_at: datetime,
 ) -> datetime | None:
     """The time in the body, if it fits the type and is plausible.
 
     The time at which Email Bison recorded the event comes first: facts hold what was recorded
     before they were requested.
     """
-    candidates = []
+    candidates = [recorded_at]
     named = _at(data, "campaign_event.type")
     if isinstance(named, str) and named.strip().lower() in {event_type, *kind.recorded_as}:
         candidates.append(_at(data, "campaign_event.created_at"))
