@@ -99,18 +99,18 @@ def store(connection: Connection, case: Case) -> None:
     """Two clients with facts, events, targets and plans, and most of the rows that follow."""
     chance, zone = random.Random(case.seed), ZoneInfo(case.zone)
     missing = [case.today - n * ONE_DAY for n in case.missing]
+    days = days_between(case.today - case.first_fact * ONE_DAY, case.today)
+    as_of = {day: instant_of(chance, day, zone) for day in days if day not in missing}
     facts = {
-        day: {name: chance.randint(0, case.most) for name in FACT_COUNTS}
-        | {"as_of": instant_of(chance, day, zone)}
-        for day in days_between(case.today - case.first_fact * ONE_DAY, case.today)
-        if day not in missing
+        day: {**{name: chance.randint(0, case.most) for name in FACT_COUNTS}, "as_of": instant}
+        for day, instant in as_of.items()
     }
     rows.add_client(connection, "acme", 101)
     rows.add_facts(connection, "acme", facts)
     for days_ago, metric, status in case.events:
         day = case.today - days_ago * ONE_DAY
         arrived = instant_of(chance, day, zone)
-        happened = chance.choice([None, facts.get(day, {}).get("as_of"), arrived])
+        happened = chance.choice([None, as_of.get(day), arrived])
         rows.add_event(connection, "acme", day, happened, metric, status, arrived_at=arrived)
     for months_ago, target in case.targets.items():
         month = case.today.year * 12 + case.today.month - 1 - months_ago
