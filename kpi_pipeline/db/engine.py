@@ -9,12 +9,21 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from kpi_pipeline.db.urls import for_people
 from kpi_pipeline.errors import KpiError
 
+# How long a thread waits for a connection of the pool; others hold one for a transaction each.
+_POOL_SECONDS = 60.0
+
 
 def open_engine(url: URL, *, pool_size: int = 8) -> Engine:
-    """An engine whose sessions use UTC: every instant that is read is aware and comparable."""
+    """An engine whose sessions use UTC: every instant that is read is aware and comparable.
+
+    It never has more than `pool_size` connections: threads wait for one that is free. So how many
+    clients a run works on at once does not change how many connections a server has to allow.
+    """
     return create_engine(
         url,
         pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=_POOL_SECONDS,
         pool_pre_ping=True,
         # Errors must not carry rows into logs.
         hide_parameters=True,

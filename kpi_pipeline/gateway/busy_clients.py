@@ -12,7 +12,9 @@ from kpi_pipeline.inbox.ingest import Inbox, OwnedEvent, apply_if_free
 
 # Longer than a sync of a client takes. The sensor applies what is left after that.
 GIVE_UP_SECONDS = 30.0
-_POLL_SECONDS = 0.05
+
+# While the database is unreachable.
+_PAUSE_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +30,8 @@ class _Left:
 class BusyClients:
     """Tries each busy client until it is free, one client per transaction, in a thread of its own.
 
-    No client waits for another: a try does not wait for the client's lock. `now` is a steady clock.
+    No client waits long for another: all are tried without waiting, then one of them is waited for,
+    for a fifth of a second. `now` is a steady clock.
     """
 
     def __init__(self, inbox: Inbox, now: Callable[[], float] = time.monotonic) -> None:
@@ -70,25 +73,30 @@ class BusyClients:
     def _work(self) -> None:
         while True:
             with self._changed:
-                if not self._stopped:
-                    self._changed.wait(_POLL_SECONDS if self._left else None)
+                self._changed.wait_for(lambda: self._left or self._stopped)
                 if self._stopped:
                     return
-                workspaces = sorted(self._left)
+                workspaces = list(self._left)
             for workspace in workspaces:
-                self._try(workspace)
+                self._try(workspace, wait=False)
+            # A client that is still busy goes to the end of the line.
+            if longest := next(iter(self._left), None):
+                self._try(longest, wait=True)
 
-    def _try(self, workspace: str) -> None:
+    def _try(self, workspace: str, *, wait: bool) -> None:
         with self._changed:
             # What arrives from now on is left for another try.
             left = self._left.pop(workspace)
             self._trying = workspace
         try:
-            done = apply_if_free(self._inbox, workspace, left.deliveries)
+            done = apply_if_free(self._inbox, workspace, left.deliveries, wait=wait)
         except Exception as error:  # noqa: BLE001 - one client must not end the thread
             done = not is_away(error)
             if done:
                 _log.exception("Events of %s are left to Dagster's sensor to apply", workspace)
+            else:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._stopped, _PAUSE_SECONDS)
         if not done and self._now() >= left.deadline:
             done = True
             _log.warning(
@@ -100,6 +108,6 @@ class BusyClients:
         with self._changed:
             self._trying = None
             if not done:
-                arrived = self._left.get(workspace)
+                arrived = self._left.pop(workspace, None)
                 left.deliveries += arrived.deliveries if arrived else []
                 self._left[workspace] = left

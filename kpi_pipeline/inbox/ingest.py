@@ -21,7 +21,7 @@ from kpi_pipeline.db.inbox import (
     read_statuses,
     store_events,
 )
-from kpi_pipeline.db.locks import try_lock_clients
+from kpi_pipeline.db.locks import lock_client, try_lock_clients
 from kpi_pipeline.db.overlay import in_backoff
 from kpi_pipeline.domain.events.event import Event, EventStatus
 from kpi_pipeline.inbox.apply import apply_pending
@@ -33,8 +33,7 @@ _log = logging.getLogger(__name__)
 
 # Longer than a sync holds a client's lock, and shorter than a sender waits for its answer.
 _WAIT_SECONDS = 2.0
-_POLL_SECONDS = 0.05
-# Somebody may have locked rows without the client's lock.
+# For one lock; somebody may have locked rows without the client's lock.
 _LOCK_TIMEOUT = "200ms"
 _LIMIT_WAITING = text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
 _LOCK_NOT_AVAILABLE = "55P03"
@@ -92,13 +91,12 @@ def ingest(inbox: Inbox, events: Sequence[Event]) -> list[Receipt]:
     if not busy:
         return ingested.receipts
     deadline = time.monotonic() + _WAIT_SECONDS
-    while True:
-        for workspace in sorted(busy):
-            if apply_if_free(inbox, workspace, busy[workspace]):
-                del busy[workspace]
-        if not busy or time.monotonic() > deadline:
-            break
-        time.sleep(_POLL_SECONDS)
+    while busy and time.monotonic() < deadline:
+        # A client that is still busy goes to the end of the line.
+        workspace = next(iter(busy))
+        deliveries = busy.pop(workspace)
+        if not apply_if_free(inbox, workspace, deliveries, wait=True):
+            busy[workspace] = deliveries
     if busy:
         _log.warning("Events of %s are applied later: other work is busy with it.", ", ".join(busy))
     with inbox.engine.begin() as connection:
@@ -139,10 +137,13 @@ def _store_and_apply(
     return Ingested(_with_statuses(connection, receipts), left)
 
 
-def apply_if_free(inbox: Inbox, workspace: str, deliveries: Sequence[OwnedEvent]) -> bool:
+def apply_if_free(
+    inbox: Inbox, workspace: str, deliveries: Sequence[OwnedEvent], *, wait: bool
+) -> bool:
     """Count the further deliveries of stored events, and apply what is pending, for one client.
 
-    Returns whether the client was free; nothing is done if it is busy.
+    Returns whether the client was free; nothing is done if it is busy. With `wait`, its lock is
+    waited for, for a fifth of a second: who waits comes before those who only try.
 
     Raises:
         KpiError: if the stored dates are days of another zone by now.
@@ -151,7 +152,9 @@ def apply_if_free(inbox: Inbox, workspace: str, deliveries: Sequence[OwnedEvent]
     try:
         with inbox.engine.begin() as connection:
             connection.execute(_LIMIT_WAITING)
-            if not try_lock_clients(connection, [workspace]):
+            if wait:
+                lock_client(connection, workspace)
+            elif not try_lock_clients(connection, [workspace]):
                 return False
             _store(connection, inbox, deliveries)
             _apply(connection, inbox, {workspace})

@@ -9,6 +9,7 @@ from sqlalchemy import URL, text
 from kpi_pipeline.db.day_zone import store_day_zone
 from kpi_pipeline.gateway import app
 from kpi_pipeline_tests.gateway.support import FIRST_ID, Gateway, encoded, in_thread, lead
+from kpi_pipeline_tests.inbox.support import FULL_DISK, fail_writes
 
 
 @pytest.fixture
@@ -26,9 +27,7 @@ def stored(gateway: Gateway) -> list[tuple[bytes, str]]:
 def test_an_event_whose_numbers_cannot_be_computed_is_stored_and_acknowledged(
     gateway: Gateway, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with gateway.engine.begin() as connection:
-        # As a version of the code does whose queries are wrong.
-        connection.execute(text("ALTER TABLE raw_bison_stats RENAME TO elsewhere"))
+    fail_writes(gateway.engine, "client-0", "true", FULL_DISK)
     body = encoded(lead())
 
     answer = gateway.post(body)
@@ -37,7 +36,7 @@ def test_an_event_whose_numbers_cannot_be_computed_is_stored_and_acknowledged(
     assert stored(gateway) == [(body, "received")]
     assert "left to Dagster's sensor" in caplog.text
     with gateway.engine.begin() as connection:
-        connection.execute(text("ALTER TABLE elsewhere RENAME TO raw_bison_stats"))
+        connection.execute(text("DROP TRIGGER failing ON client_metrics"))
     # The next event of the client brings it along.
     assert gateway.post(encoded(lead())).json()["status"] == "applied"
     assert [status for _, status in stored(gateway)] == ["applied", "applied"]
@@ -46,10 +45,11 @@ def test_an_event_whose_numbers_cannot_be_computed_is_stored_and_acknowledged(
 def test_an_internal_error_is_one_sentence_for_the_sender_and_details_for_the_log(
     gateway: Gateway, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a slip of the pen")
 
     monkeypatch.setattr(app, "ingest", fail)
+    monkeypatch.setattr(app, "ingest_without_waiting", fail)
     body = encoded(lead())
     answer = gateway.post(body)
     assert answer.status_code == 500
