@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, Engine
 
-from kpi_pipeline.db.tables import client_api_keys, client_targets, clients
-from kpi_pipeline_tests.cli.running import Kpi, cells, days_ago, rows_of, written
+from kpi_pipeline.db.recompute import update_rows
+from kpi_pipeline.db.tables import client_api_keys, client_metrics, client_targets, clients
+from kpi_pipeline_tests.cli.running import Kpi, calm_zone, cells, days_ago, rows_of, written
+from kpi_pipeline_tests.db.stocked import stock_facts
 
 HEADER = (
     "instance,bison_workspace_id,name,display_name,active,monthly_kpi_target,"
@@ -154,6 +156,31 @@ def test_what_may_be_a_mistake_is_refused_as_a_whole_until_it_is_confirmed(
     assert "1 new, 1 target, 1 API key, 1 reactivated." in answer
     assert KEY[3:] not in answer
     assert "3 of 3 clients are active." in kpi("clients", "list").answer()
+
+
+def test_a_new_target_and_label_show_at_once_in_the_stored_rows(
+    kpi: Kpi, file: Path, engine: Engine
+) -> None:
+    kpi("clients", "import", written(file, HEADER, HERON)).answer()
+    slug, days = "heron-tide-freight", [days_ago(1), days_ago(0)]
+    with engine.begin() as connection:
+        stock_facts(connection, slug, days_ago(70), days_ago(0))
+        update_rows(
+            connection,
+            [slug],
+            since=days_ago(1),
+            zone=calm_zone(),
+            source="sync",
+            projections=days,
+            metrics=days,
+        )
+    changed = HERON.replace("60,", "75,").replace(",Heron,", ",Crane,")
+
+    month = f"{days_ago(1):%Y-%m}"
+    kpi("clients", "import", written(file, HEADER, changed), "--targets-from", month).answer()
+
+    rows = rows_of(engine, client_metrics)["client_metrics"]
+    assert [(it["monthly_kpi_target"], it["display_name"]) for it in rows] == [(75, "Crane")] * 2
 
 
 def test_the_template_can_be_imported_as_it_is(kpi: Kpi, file: Path) -> None:
