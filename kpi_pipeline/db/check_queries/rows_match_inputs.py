@@ -21,6 +21,7 @@ _PUBLISHED = (
     "emails_scheduled_today",
     "emails_scheduled_tomorrow",
 )
+_ALL = (*_NUMBERS, *_PUBLISHED)
 # Rows of dates to come exist where a clock ran ahead, or the zone of the days changed.
 _DAYS_AHEAD = 2
 
@@ -61,10 +62,9 @@ def _list(template: str, names: Sequence[str]) -> str:
     return ", ".join(template.format(name) for name in names)
 
 
-def _differ(table: str, names: Sequence[str]) -> str:
-    """The condition that a row is stored and differs in one of these columns."""
-    stored, expected = _list(f"{table}.{{}}", names), _list("e.{}", names)
-    return f"{table}.workspace IS NOT NULL AND ({stored}) IS DISTINCT FROM ({expected})"
+def _count(condition: str, names: Sequence[str]) -> str:
+    """The number of columns for which the condition is true."""
+    return " + ".join(f"({condition.format(name)})::integer" for name in names)
 
 
 def _window(count: str, days: int) -> str:
@@ -106,6 +106,17 @@ _WINDOWS = ", ".join(
     f"{_window('interested', n)} AS positive_replies_last_{n}_days"
     for n in (7, 14, 30)
 )
+_METRICS_DIFFER = "m.{0} IS DISTINCT FROM e.{0}"
+_PROJECTIONS_DIFFER = (
+    "p.{0} IS DISTINCT FROM e.{0} AND (m.workspace IS NULL OR p.{0} IS DISTINCT FROM m.{0})"
+)
+_EXPECTED = _list("e.{}", _ALL)
+# The rows of both tables beside those of `expected`.
+_STORED = """
+    LEFT JOIN kpi_projections p ON p.workspace = e.workspace AND p.metric_date = e.day
+    LEFT JOIN client_metrics m
+        ON m.workspace = e.workspace AND m.metric_date = e.day AND m.metric_type = 'mtd'
+"""
 
 _DIFFERENCES = text(f"""
 WITH active AS MATERIALIZED (
@@ -225,47 +236,56 @@ WITH active AS MATERIALIZED (
         {_percent("positive_replies_mtd", "emails_sent_mtd")} AS positive_rate_mtd,
         {_percent("bounced_mtd", "emails_sent_mtd")} AS bounce_rate_mtd
     FROM projected
-), expected AS (
+), expected AS NOT MATERIALIZED (
     SELECT n.workspace, n.day, {_list("n.{}", _NUMBERS)}, c.workspace_name, c.display_name,
         p.emails_scheduled_today, p.emails_scheduled_tomorrow
     FROM percentages n
     JOIN active c USING (workspace)
     LEFT JOIN sending_plans p ON p.workspace = n.workspace AND p.date = n.day
 ), differing AS MATERIALIZED (
+    SELECT e.workspace, e.day,
+        CASE WHEN m.workspace IS NULL THEN 0 ELSE {_count(_METRICS_DIFFER, _ALL)} END
+        + CASE WHEN p.workspace IS NULL THEN 1 ELSE {_count(_PROJECTIONS_DIFFER, _NUMBERS)} END
+            AS cells
+    FROM expected e
+    {_STORED}
+    WHERE (m.workspace IS NOT NULL AND ({_list("m.{}", _ALL)}) IS DISTINCT FROM ({_EXPECTED}))
+       OR (p.workspace IS NOT NULL AND ({_list("p.{}", _NUMBERS)}) IS DISTINCT FROM
+            ({_list("e.{}", _NUMBERS)}))
+       OR (m.workspace IS NOT NULL AND p.workspace IS NULL)
+), first_rows AS MATERIALIZED (
+    SELECT workspace, day FROM differing ORDER BY day, workspace LIMIT :limit
+), rows AS MATERIALIZED (
     SELECT e.workspace, e.day, to_jsonb(e) - '{{workspace,day}}'::text[] AS expected,
         to_jsonb(p) AS projection, to_jsonb(m) AS metrics
-    FROM expected e
-    LEFT JOIN kpi_projections p ON p.workspace = e.workspace AND p.metric_date = e.day
-    LEFT JOIN client_metrics m
-        ON m.workspace = e.workspace AND m.metric_date = e.day AND m.metric_type = 'mtd'
-    WHERE ({_differ("m", (*_NUMBERS, *_PUBLISHED))})
-       OR ({_differ("p", _NUMBERS)})
-       OR (m.workspace IS NOT NULL AND p.workspace IS NULL)
-), cells AS MATERIALIZED (
-    SELECT d.workspace, d.day, t.name, c.key,
+    FROM first_rows
+    JOIN expected e USING (workspace, day)
+    {_STORED}
+), cells AS (
+    SELECT r.workspace, r.day, t.name, c.key,
         t.stored ->> c.key AS stored, c.value #>> '{{}}' AS expected
-    FROM differing d
+    FROM rows r
     CROSS JOIN LATERAL (
         -- A value that both tables have is shown once.
-        VALUES ('client_metrics', d.metrics, '{{}}'), ('kpi_projections', d.projection, d.metrics)
+        VALUES ('client_metrics', r.metrics, '{{}}'), ('kpi_projections', r.projection, r.metrics)
     ) t(name, stored, shown)
-    CROSS JOIN LATERAL jsonb_each(d.expected) c
+    CROSS JOIN LATERAL jsonb_each(r.expected) c
     WHERE t.stored ? c.key AND t.stored -> c.key <> c.value
       AND (t.shown -> c.key) IS DISTINCT FROM (t.stored -> c.key)
     UNION ALL
     SELECT workspace, day, 'kpi_projections', NULL, NULL, NULL
-    FROM differing WHERE projection IS NULL
+    FROM rows WHERE projection IS NULL
 )
 SELECT t.*, s.*
 FROM (
-    SELECT count(*) AS differing_cells, count(DISTINCT (workspace, day)) AS differing_rows,
+    SELECT coalesce(sum(cells), 0)::bigint AS differing_cells, count(*) AS differing_rows,
         coalesce(array_agg(DISTINCT workspace), '{{}}') AS clients,
         min(day) AS first, max(day) AS last,
         (
             SELECT count(*) FROM client_metrics m JOIN active USING (workspace)
             WHERE metric_date BETWEEN :since AND :last AND metric_type = 'mtd'
         ) AS rows
-    FROM cells
+    FROM differing
 ) t
 LEFT JOIN (SELECT * FROM cells ORDER BY day, workspace, name, key NULLS FIRST LIMIT :limit) s
     ON true
