@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kpi_pipeline.app import open_app
-from kpi_pipeline.cli.common import cell, opened_app, out, print_whole
+from kpi_pipeline.cli.common import cell, local_time, opened_app, out, print_whole
 from kpi_pipeline.db.client_import import plan_import, write_import
 from kpi_pipeline.db.clients import all_clients
 from kpi_pipeline.db.clients_csv import TEMPLATE, read_file, shown_lines
@@ -96,7 +96,7 @@ def _refused(file: Path, risks: Sequence[str]) -> str:
 def list_clients() -> None:
     """List all clients: identity, name, whether each has an API key, and when Bison listed it."""
     with opened_app() as app, app.engine.connect() as connection:
-        clients = all_clients(connection)
+        clients, zone = all_clients(connection), app.timezone
     table = Table(
         "Workspace key", "Name", "Instance", "Workspace id", "Active", "Own API key", "In Bison"
     )
@@ -108,7 +108,7 @@ def list_clients() -> None:
             str(client.bison_workspace_id),
             cell(client.active),
             cell(client.has_key),
-            cell(client.seen_in_bison_at),
+            local_time(client.seen_in_bison_at, zone),
         )
     print_whole(table, out)
     out.print(f"{sum(client.active for client in clients)} of {len(clients)} clients are active.")

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.cli.common import Workspaces, cell, opened_app, out, print_whole
+from kpi_pipeline.cli.common import Workspaces, cell, local_time, opened_app, out, print_whole
 from kpi_pipeline.db.api_keys import StoredKey, rotate_secret_key
 from kpi_pipeline.db.clients import Client, active_clients, pick_clients
 from kpi_pipeline.db.engine import session_lock
@@ -170,7 +170,9 @@ def _about(app: AppContext, client: Client) -> tuple[str, str, str]:
         case StoredKey() as key:
             # What a clock that ran ahead has noted is not believed.
             believed = key.verified_at is not None and key.verified_at <= app.now()
-            return key.number, cell(key.stored_at), cell(key.verified_at if believed else None)
+            verified_at = key.verified_at if believed else None
+            stored, verified = (local_time(it, app.timezone) for it in (key.stored_at, verified_at))
+            return key.number, stored, verified
         case None:
             return cell(None), cell(None), cell(None)
         case _:

@@ -1,7 +1,9 @@
 """`kpi keys`, against a local Email Bison over HTTP, in which 3 of 26 clients have no key."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
-from sqlalchemy import URL, Engine, text, update
+from sqlalchemy import URL, Engine, update
 
 from kpi_pipeline.db.api_keys import StoredKey, stored_keys
 from kpi_pipeline.db.clients import all_clients
@@ -76,14 +78,24 @@ def test_the_list_shows_who_has_a_key_of_its_own_and_no_key(
     assert_without_secrets(result, live_bison, engine)
 
 
+def verify_all(engine: Engine, verified_at: datetime) -> None:
+    with engine.begin() as connection:
+        connection.execute(update(client_api_keys).values(verified_at=verified_at))
+
+
+def test_the_list_says_when_a_key_was_verified_in_the_time_zone_of_the_people(
+    kpi: Kpi, engine: Engine, keyed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify_all(engine, datetime(2026, 3, 18, 20, 0, tzinfo=UTC))
+    monkeypatch.setenv("KPI_TIMEZONE", "Asia/Tokyo")
+    assert cells(kpi("keys", "list").answer(), keyed)[-1] == "2026-03-19 05:00"
+
+
 def test_the_list_does_not_believe_a_verification_in_the_future(
     kpi: Kpi, engine: Engine, keyed: str
 ) -> None:
-    for hours, shows in ((-1, True), (26, False)):
-        moment = text(f"now() + interval '{hours} hours'")
-        with engine.begin() as connection:
-            connection.execute(update(client_api_keys).values(verified_at=moment))
-        assert (cells(kpi("keys", "list").answer(), keyed)[-1] != "–") is shows
+    verify_all(engine, datetime.now(UTC) + timedelta(hours=26))
+    assert cells(kpi("keys", "list").answer(), keyed)[-1] == "–"
 
 
 def test_a_dry_run_says_what_would_be_made_and_does_nothing(
@@ -200,8 +212,8 @@ def test_a_new_key_that_could_not_be_verified_yet_is_kept_and_verified_before_it
 def test_without_a_master_key_the_dry_run_and_the_command_say_what_is_missing(
     kpi: Kpi, live_bison: Bison, keyless: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without_key = format_instances([instance_of(live_bison)]).rpartition(" ")[0]
-    monkeypatch.setenv("KPI_BISON_INSTANCES", without_key)
+    text = format_instances([instance_of(live_bison)]).rpartition(" ")[0]
+    monkeypatch.setenv("KPI_BISON_INSTANCES", text)
 
     dry = kpi("keys", "create-missing", "--dry-run").answer()
     result = kpi("keys", "create-missing")
