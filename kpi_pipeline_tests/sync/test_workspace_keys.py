@@ -1,11 +1,16 @@
 """A client's own API key is verified before its numbers are used."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kpi_pipeline.db.api_keys import store_keys
+from kpi_pipeline.db.api_keys import store_keys, stored_keys
+from kpi_pipeline.db.client_import import ClientRecord, plan_import, write_import
+from kpi_pipeline.db.clients import pick_clients
 from kpi_pipeline.db.clients_csv import parse
+from kpi_pipeline.sync.keys import KeyOutcome, rotate_key
 from kpi_pipeline_tests.agency import (
     PLANS,
     SERIES,
@@ -18,7 +23,8 @@ from kpi_pipeline_tests.agency import (
 )
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, Stage
 from kpi_pipeline_tests.conftest import NOW
-from kpi_pipeline_tests.db.stocked import api_key
+from kpi_pipeline_tests.db.stocked import MARCH, api_key
+from kpi_pipeline_tests.db.support import run, until_somebody_waits
 
 
 def test_a_key_is_compared_with_the_registry_before_its_first_numbers_and_once(
@@ -151,6 +157,30 @@ def test_the_rejection_of_a_key_says_nothing_of_one_that_was_stored_meanwhile(
     assert "answered 401" in errors(agency.sync([TODAY], [slug]))[slug]
 
     assert agency.verified_at([slug]) == {slug: NOW}
+
+
+def test_an_import_replaces_no_key_that_is_rotated_while_it_works(agency: Agency) -> None:
+    slug, app = agency.keyed[0], agency.app
+    with app.engine.connect() as connection:
+        [client] = pick_clients(connection, [slug])
+    imported = ClientRecord(client.instance, client.bison_workspace_id, slug, api_key=api_key(99))
+
+    async def rotate() -> KeyOutcome:
+        async with app.bison_client(app.instance(client.instance)) as bison:
+            return await rotate_key(app, bison, client)
+
+    with ThreadPoolExecutor() as threads:
+        with app.engine.begin() as connection:
+            plan = plan_import(connection, [imported], targets_from=MARCH, vault=app.vault)
+            rotating = threads.submit(asyncio.run, rotate())
+            run(until_somebody_waits(app.engine))
+            write_import(connection, plan, vault=app.vault, zone=app.day_zone)
+        number = rotating.result(60).number
+
+    with app.engine.connect() as connection:
+        key = stored_keys(connection, [slug], app.vault)[slug]
+    assert (key.number, key.verified_at) == (number, NOW)
+    assert number != "99"
 
 
 def test_a_key_of_another_clients_workspace_fails_its_client_naming_both_and_writes_nothing(
