@@ -36,7 +36,7 @@ OPTIONS = {
     "keys list": [],
     "keys rotate": ["WORKSPACE"],
     "metrics": ["--date", "--workspace", "-w", "--format"],
-    "recompute": ["--from", "--to", "--workspace", "-w"],
+    "recompute": ["--from", "--to", "--workspace", "-w", "--adopt-timezone"],
     "sandbox": [
         *("--port", "--clients", "--seed", "--calls-per-second", "--latency", "--today"),
         *("--first-workspace-id", "--variant", "--fault", "--live", "--live-pace"),
