@@ -61,15 +61,14 @@ def store_plan(connection: Connection, workspace: str, plan: SendingPlan) -> Non
 
 
 def delete_future_facts(connection: Connection, workspace: str, now: datetime) -> None:
-    """Delete a client's facts that claim to be asked for after `now`: a clock ran ahead.
+    """Delete a client's facts and plans that claim to be asked for after `now`: a clock ran ahead.
 
-    Newer facts replace older ones, so these would keep out all others until that instant.
+    Newer ones replace older ones, so these would keep out all others until that instant.
     """
-    connection.execute(
-        delete(raw_bison_stats).where(
-            raw_bison_stats.c.workspace == workspace, raw_bison_stats.c.as_of > now
+    for table in (raw_bison_stats, sending_plans):
+        connection.execute(
+            delete(table).where(table.c.workspace == workspace, table.c.as_of > now)
         )
-    )
 
 
 def has_counts(connection: Connection, workspace: str, first: date, last: date) -> bool:

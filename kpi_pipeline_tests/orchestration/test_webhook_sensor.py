@@ -148,16 +148,19 @@ def test_events_that_a_cancelled_run_left_are_requested_again_after_five_minutes
     assert then.tags == now.tags
 
 
-def test_a_gap_in_the_facts_splits_the_dates_and_the_event_is_applied(
+def test_a_gap_in_the_rows_splits_the_dates_and_the_event_is_applied(
     stocked: Installation,
 ) -> None:
     workspace = stocked.workspaces[0]
     three, two, one, zero = stocked.days_ago(3, 2, 1, 0)
-    stocked.agency.sql(
-        "DELETE FROM raw_bison_stats WHERE workspace = :key AND date = :day",
-        key=workspace,
-        day=two,
-    )
+    for table, date in (
+        ("raw_bison_stats", "date"),
+        ("kpi_projections", "metric_date"),
+        ("client_metrics", "metric_date"),
+    ):
+        stocked.agency.sql(
+            f"DELETE FROM {table} WHERE workspace = :key AND {date} = :day", key=workspace, day=two
+        )
     store_leads(stocked, workspace, three)
 
     result = evaluate(stocked)
