@@ -27,6 +27,8 @@ class EventSource(StrEnum):
 
     WEBHOOK = "webhook"
     FILE = "file"
+    FEED = "feed"
+    """Email Bison's own list of the last ten days' events, which is read regularly."""
     FUNCTION = "function"
     """The database's own `increment_metric`."""
 
@@ -37,7 +39,8 @@ class Event:
 
     `status` is RECEIVED, IGNORED or INVALID, the last two with a `reason`; the client is not known
     yet. `metric` names the daily count that the event raises by one. `happened_at` is the time in
-    the body, or None; `business_date`, the day on which the event counts, never changes.
+    the body, or None; `business_date` is the day on which the event counts. A row of the feed has a
+    `feed_uuid`, and `recorded_at`, the time at which Email Bison recorded the event.
     """
 
     instance: str
@@ -53,3 +56,5 @@ class Event:
     metric: str | None = None
     happened_at: datetime | None = None
     instance_url: str | None = None
+    feed_uuid: str | None = None
+    recorded_at: datetime | None = None

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from zoneinfo import ZoneInfo
@@ -35,8 +36,9 @@ def parse_event(
     event_type: str | None = None
     workspace_id: int | None = None
     instance_url: str | None = None
+    feed = _FeedRow()
     try:
-        envelope, data, recorded_at = _parse_body(body)
+        envelope, data, feed = _parse_body(body, arrived_at)
         instance_url = _parse_url(envelope)
         event_type = _parse_type(envelope)
         workspace_id = _parse_id(envelope, "workspace_id")
@@ -57,10 +59,12 @@ def parse_event(
             event_type=event_type,
             bison_workspace_id=workspace_id,
             instance_url=instance_url,
+            feed_uuid=feed.uuid,
+            recorded_at=feed.recorded_at,
         )
     happened_at = None
     if kind is not None:
-        happened_at = _happened_at(event_type, kind, data, recorded_at, arrived_at)
+        happened_at = feed.recorded_at or _happened_at(event_type, kind, data, arrived_at)
     return Event(
         instance=instance,
         source=source,
@@ -75,11 +79,27 @@ def parse_event(
         metric=None if kind is None else kind.metric,
         happened_at=happened_at,
         instance_url=instance_url,
+        feed_uuid=feed.uuid,
+        recorded_at=feed.recorded_at,
     )
 
 
-def _parse_body(body: bytes) -> tuple[Mapping[str, object], Mapping[str, object], object]:
-    """The members `event` and `data`; and the recorded time, if the body is a row of the feed.
+@dataclass(frozen=True)
+class _FeedRow:
+    """What a row of the feed says of its event; nothing in any other body.
+
+    The time at which Email Bison recorded an event is the best one known of when it happened: facts
+    hold what was recorded before they were requested.
+    """
+
+    uuid: str | None = None
+    recorded_at: datetime | None = None
+
+
+def _parse_body(
+    body: bytes, arrived_at: datetime
+) -> tuple[Mapping[str, object], Mapping[str, object], _FeedRow]:
+    """The members `event` and `data`, and the rest of the body if it is a row of the feed.
 
     `GET /api/events` wraps the body of the webhook as `payload`.
     """
@@ -90,13 +110,21 @@ def _parse_body(body: bytes) -> tuple[Mapping[str, object], Mapping[str, object]
         raise _MalformedError("it is no JSON in UTF-8") from None
     if not isinstance(content, dict):
         raise _MalformedError("it is no JSON object")
-    recorded_at, payload = None, content.get("payload")
+    feed, payload = _FeedRow(), content.get("payload")
     if "event" not in content and isinstance(payload, dict):
-        recorded_at, content = content.get("created_at"), payload
+        feed = _FeedRow(
+            _parse_uuid(content.get("uuid")), _past(content.get("created_at"), arrived_at)
+        )
+        content = payload
     envelope, data = content.get("event"), content.get("data")
     if not isinstance(envelope, dict):
         raise _MalformedError("it has no object `event`")
-    return envelope, data if isinstance(data, dict) else {}, recorded_at
+    return envelope, data if isinstance(data, dict) else {}, feed
+
+
+def _parse_uuid(value: object) -> str | None:
+    found = value.strip().lower() if isinstance(value, str) else ""
+    return found if re.fullmatch(r"[0-9a-z-]{1,64}", found, re.ASCII) else None
 
 
 def _parse_type(envelope: Mapping[str, object]) -> str:
@@ -128,27 +156,26 @@ def _parse_id(content: Mapping[str, object], path: str) -> int | None:
 
 
 def _happened_at(
-    event_type: str,
-    kind: Kind,
-    data: Mapping[str, object],
-    recorded_at: object,
-    arrived_at: datetime,
+    event_type: str, kind: Kind, data: Mapping[str, object], arrived_at: datetime
 ) -> datetime | None:
-    """The time in the body, if it fits the type and is plausible.
-
-    The time at which Email Bison recorded the event comes first: facts hold what was recorded
-    before they were requested.
-    """
-    candidates = [recorded_at]
+    """The time in the body of a webhook, if it fits the type and is plausible."""
+    candidates = []
     named = _at(data, "campaign_event.type")
     if isinstance(named, str) and named.strip().lower() in {event_type, *kind.recorded_as}:
         candidates.append(_at(data, "campaign_event.created_at"))
     if kind.happened_at is not None:
         candidates.append(_at(data, kind.happened_at))
     for value in candidates:
-        moment = _parse_instant(value)
-        if moment is not None and _EARLIEST <= moment <= arrived_at + _CLOCKS_DIFFER:
-            return min(moment, arrived_at)
+        if (moment := _past(value, arrived_at)) is not None:
+            return moment
+    return None
+
+
+def _past(value: object, arrived_at: datetime) -> datetime | None:
+    """A plausible time, at the latest that of the arrival; or None."""
+    moment = _parse_instant(value)
+    if moment is not None and _EARLIEST <= moment <= arrived_at + _CLOCKS_DIFFER:
+        return min(moment, arrived_at)
     return None
 
 
