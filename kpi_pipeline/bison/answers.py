@@ -12,9 +12,17 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
-from kpi_pipeline.bison.errors import excerpt
+from kpi_pipeline.bison.errors import excerpt, without_secrets
 from kpi_pipeline.bison.model import PeriodStats
 
 # An object that is keyed by ids would have as many "fields" as there are ids.
@@ -47,7 +55,7 @@ def report_unknown_fields(fields: Iterable[str]) -> None:
 _PROBLEMS_SHOWN = 3
 
 # The limits of our columns of counts and of ids: integer and bigint.
-_LARGEST_COUNT = 2**31 - 1
+LARGEST_COUNT = 2**31 - 1
 _LARGEST_ID = 2**63 - 1
 
 
@@ -55,11 +63,20 @@ class AnswerError(ValueError):
     """An answer that can't be believed; its text continues "the call …"."""
 
 
+class ReportedFailureError(AnswerError):
+    """An answer that reports a failure in spite of its HTTP status; `message` is its reason."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"answered with a failure: {message or 'it gives no reason'}")
+        self.message = message
+
+
 def load(content: bytes) -> object:
     """The JSON of a successful answer.
 
     Raises:
-        AnswerError: if it is empty, is no JSON, or reports a failure in spite of its HTTP status.
+        AnswerError: if it is empty or no JSON.
+        ReportedFailureError: if it reports a failure in spite of its HTTP status.
     """
     if not content.strip():
         raise AnswerError("answered with an empty body")
@@ -69,9 +86,7 @@ def load(content: bytes) -> object:
     # Observed live: HTTP 200 with {"data": {"success": false}}, the false also as a string.
     for part in (body, body.get("data") if isinstance(body, dict) else None):
         if isinstance(part, dict) and str(part.get("success")).strip().lower() == "false":
-            raise AnswerError(
-                f"answered with a failure: {message_of(body) or 'it gives no reason'}"
-            )
+            raise ReportedFailureError(message_of(body))
     return body
 
 
@@ -95,7 +110,10 @@ def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def message_of(body: object) -> str:
-    """The message of an error body, followed by its errors by field, as 422 has them."""
+    """The message of an error body, followed by its errors by field, as 422 has them.
+
+    Only texts are taken, and without the secrets that they may quote.
+    """
     parts = []
     for part in (body, body.get("data") if isinstance(body, dict) else None):
         if not isinstance(part, dict):
@@ -103,8 +121,13 @@ def message_of(body: object) -> str:
         if isinstance(message := part.get("message"), str):
             parts.append(message)
         if isinstance(errors := part.get("errors"), dict):
-            parts += [f"{field}: {text}" for field, text in errors.items()]
-    return "; ".join(parts)
+            parts += [f"{field}: {text}" for field in errors for text in _texts(errors[field])]
+    return without_secrets("; ".join(parts))
+
+
+def _texts(value: object) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [text for text in values if isinstance(text, str)]
 
 
 def _whole(value: object, most: int, name: str) -> int:
@@ -116,7 +139,7 @@ def _whole(value: object, most: int, name: str) -> int:
     raise ValueError(f"it is no {name}")
 
 
-Count = Annotated[int, BeforeValidator(partial(_whole, most=_LARGEST_COUNT, name="count"))]
+Count = Annotated[int, BeforeValidator(partial(_whole, most=LARGEST_COUNT, name="count"))]
 Id = Annotated[int, BeforeValidator(partial(_whole, most=_LARGEST_ID, name="id"))]
 Answer = TypeVar("Answer", bound="WireAnswer")
 
@@ -124,11 +147,22 @@ Answer = TypeVar("Answer", bound="WireAnswer")
 class WireAnswer(BaseModel):
     """Base of all response models: declared fields are parsed, `documented` ones ignored, others
     reported.
+
+    Of a field that is not declared only the name is kept: its value may be a secret, as that of
+    `webhooks_secret_key` is.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
 
     documented: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_names_of_others(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        declared = {field.alias or name for name, field in cls.model_fields.items()}
+        return {name: value if name in declared else None for name, value in body.items()}
 
     def unknown(self, path: str = "") -> Iterator[str]:
         """The paths of the undocumented fields, at any depth."""
@@ -169,10 +203,32 @@ def fit(shape: type[Answer], body: object) -> Answer:
     )
 
 
-class Team(WireAnswer):
+# The members of a workspace, in the vendor's document and as observed live.
+WORKSPACE_MEMBERS = frozenset(
+    {
+        "personal_team",
+        "main",
+        "parent_id",
+        "total_monthly_email_verification_credits",
+        "remaining_monthly_email_verification_credits",
+        "remaining_email_verification_credits",
+        "total_email_verification_credits",
+        "sender_email_limit",
+        "warmup_limit",
+        "warmup_filter_phrase",
+        "webhooks_secret_key",
+        "has_access_to_warmup",
+        "has_access_to_healthcheck",
+        "created_at",
+        "updated_at",
+    }
+)
+
+
+class ActingWorkspace(WireAnswer):
     """The workspace in which an API key acts."""
 
-    documented = frozenset({"personal_team", "main", "parent_id", "created_at", "updated_at"})
+    documented = WORKSPACE_MEMBERS
 
     id: Id
     name: str | None = None
@@ -182,18 +238,40 @@ class Team(WireAnswer):
 
 
 class _User(WireAnswer):
-    documented = frozenset({"id", "name", "email"})
+    documented = frozenset(
+        {
+            "id",
+            "name",
+            "email",
+            "profile_photo_path",
+            "profile_photo_url",
+            "created_at",
+            "updated_at",
+        }
+    )
 
-    team: Team
+    # The vendor's document says `team`; a live instance answered `workspace`, and no `team`.
+    workspace: ActingWorkspace | None = None
+    team: ActingWorkspace | None = None
 
 
 class _UserAnswer(WireAnswer):
     data: _User
 
 
-def acting_team(body: object) -> Team:
-    """The workspace in which the API key acts, from `GET /api/users`."""
-    return fit(_UserAnswer, body).data.team
+def acting_workspace(body: object) -> ActingWorkspace:
+    """The workspace in which the API key acts, from `GET /api/users`.
+
+    Raises:
+        AnswerError: if the answer names none, or two different ones.
+    """
+    user = fit(_UserAnswer, body).data
+    named = [acting for acting in (user.workspace, user.team) if acting is not None]
+    if not named:
+        raise AnswerError("answered with neither a `workspace` nor a `team`")
+    if len({acting.id for acting in named}) > 1:
+        raise AnswerError(f"answered with workspace {named[0].id} and with team {named[1].id}")
+    return named[0]
 
 
 class _Switched(WireAnswer):
@@ -225,26 +303,6 @@ def new_key(body: object) -> SecretStr:
     if not re.fullmatch(r"[0-9]+\|[A-Za-z0-9]{20,}", key.get_secret_value()):
         raise AnswerError("answered with something other than a key")
     return key
-
-
-class _Plan(WireAnswer):
-    documented = frozenset({"campaign"})
-
-    emails_being_sent: Count
-    campaign_id: int | str | None = None
-
-
-class _PlansAnswer(WireAnswer):
-    data: list[_Plan]
-
-
-def planned_emails(body: object) -> int:
-    """Emails planned over all campaigns of the workspace; no campaign at all is 0."""
-    plans = fit(_PlansAnswer, body).data
-    campaigns = [plan.campaign_id for plan in plans if plan.campaign_id is not None]
-    if len(set(campaigns)) < len(campaigns):
-        raise AnswerError("answered with a campaign twice")
-    return sum(plan.emails_being_sent for plan in plans)
 
 
 class _Stats(WireAnswer):

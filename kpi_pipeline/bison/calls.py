@@ -5,7 +5,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
 
@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from kpi_pipeline.bison import errors
 from kpi_pipeline.bison.answers import (
     AnswerError,
+    ReportedFailureError,
     collecting_unknown_fields,
     load,
     loads,
@@ -30,6 +31,7 @@ from kpi_pipeline.bison.errors import (
     Unavailable,
     WorkspaceGone,
     excerpt,
+    without_secrets,
 )
 from kpi_pipeline.bison.model import ClientOptions, KeyUse, WorkspaceRef
 from kpi_pipeline.bison.protocols import Pacing
@@ -70,14 +72,15 @@ class Call:
     """A request without its key: method, path, query parameters and JSON body.
 
     One that creates something is not `repeatable`: sent again after a time-out, it might create it
-    twice.
+    twice. Errors mask `secrets`, which the body holds and an answer may quote.
     """
 
     method: str
     path: str
     params: Mapping[str, str | int] | None = None
-    json: Mapping[str, str | int] | None = None
+    json: Mapping[str, object] | None = field(default=None, repr=False)
     repeatable: bool = True
+    secrets: tuple[SecretStr, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -214,7 +217,7 @@ class Caller:
     def _seen(self, error: Exception, key: SecretStr) -> str:
         if isinstance(error, (TimeoutError, httpx.TimeoutException)):
             return f"time-out ({self._options.timeout_seconds:g} s)"
-        return excerpt(f"{type(error).__name__} {error}", key)
+        return excerpt(without_secrets(f"{type(error).__name__} {error}"), key)
 
 
 def _asked_pause(error: BaseException) -> float | None:
@@ -231,8 +234,13 @@ def _note_retry(error: BaseException, seconds: float) -> None:
 
 def malformed(access: Access, call: Call, problem: AnswerError) -> MalformedAnswer:
     """The error for an answer that can't be believed."""
+    message = problem.message if isinstance(problem, ReportedFailureError) else ""
     return MalformedAnswer(
-        access.client, str(call), excerpt(str(problem), access.key), errors.MALFORMED
+        access.client,
+        str(call),
+        excerpt(str(problem), access.key, *call.secrets),
+        errors.MALFORMED,
+        message=excerpt(message, access.key, *call.secrets),
     )
 
 
@@ -240,16 +248,16 @@ def _error_for(call: Call, access: Access, response: httpx.Response, this_try: s
     """The error for an unsuccessful status."""
     status = response.status_code
     # Never the body as it is: a proxy in front of the instance answers with pages of HTML.
-    message = excerpt(message_of(loads(response.content)), access.key)
+    message = excerpt(message_of(loads(response.content)), access.key, *call.secrets)
     what = f"answered {status}" + (f" ({message.rstrip('.')})" if message else "")
-    client, name = access.client, str(call)
-    if status in (401, 403):
-        return RejectedKey(client, name, what, errors.for_key(access.use))
-    if status == 404 and access.ref:
-        return WorkspaceGone(client, name, what, errors.GONE)
-    if status == 429:
-        return RateLimited(client, name, f"{what} {this_try}", errors.RATE_LIMITED)
-    if is_transient_status(status):
-        return Unavailable(client, name, f"{what} {this_try}", errors.UNAVAILABLE)
+    kind: type[BisonError] = RefusedRequest
     remedy = errors.ADDRESS if status < 400 or status == 404 else errors.REFUSED
-    return RefusedRequest(client, name, what, remedy, status, message)
+    if status in (401, 403):
+        kind, remedy = RejectedKey, errors.for_key(access.use)
+    elif status == 404 and access.ref:
+        kind, remedy = WorkspaceGone, errors.GONE
+    elif status == 429:
+        kind, remedy, what = RateLimited, errors.RATE_LIMITED, f"{what} {this_try}"
+    elif is_transient_status(status):
+        kind, remedy, what = Unavailable, errors.UNAVAILABLE, f"{what} {this_try}"
+    return kind(access.client, str(call), what, remedy, status, message)

@@ -13,7 +13,7 @@ import httpx
 from pydantic import SecretStr
 
 from kpi_pipeline.bison import errors
-from kpi_pipeline.bison.answers import acting_team, new_key
+from kpi_pipeline.bison.answers import acting_workspace, new_key
 from kpi_pipeline.bison.call_stats import CallStats, counting_calls, waiting_for
 from kpi_pipeline.bison.calls import Access, Call, Caller
 from kpi_pipeline.bison.errors import MissingKey, WrongWorkspace
@@ -145,12 +145,13 @@ class BisonClient:
         """
         self._require_own_instance(ref)
         access = Access(self._instance.name, ref, key, KeyUse.WORKSPACE)
-        team = (await self._caller.call(WHO_AM_I, access, acting_team)).value
-        if team.id != ref.bison_workspace_id:
+        acting = (await self._caller.call(WHO_AM_I, access, acting_workspace)).value
+        if acting.id != ref.bison_workspace_id:
             raise WrongWorkspace(
                 access.client,
                 str(WHO_AM_I),
-                f"shows that the key belongs to workspace {team}, not to {ref.bison_workspace_id}",
+                f"shows that the key belongs to workspace {acting}, "
+                f"not to {ref.bison_workspace_id}",
                 errors.WRONG_REGISTRY,
             )
 

@@ -9,12 +9,25 @@ from kpi_pipeline.bison.model import KeyUse
 MAX_CHARACTERS = 200
 
 # The vendor's document: an integer, a pipe and about 48 alphanumerics; a URL escapes the pipe.
-_KEY = re.compile(r"\d+(?:\||%7[Cc])\w{20,}")
+_KEY = re.compile(r"(?<!\d)\d+(?:\||%7[Cc])\w{20,}")
+# Letters and digits mixed, longer than any word: a token or a digest.
+_RANDOM = re.compile(r"\b(?=\w*\d)(?=\w*[A-Za-z])\w{32,}")
+# Names of secrets, such as webhooks_secret_key, and what stands after them.
+_NAMED_SECRET = re.compile(
+    r"""((?:secret|token|passw|authorization|api[_-]?key|\bbearer\b)[\w-]*)  # the name
+        (\\?["']?\s*[:=]>?\s*\\?["']?(?:bearer\s+)?|\s+(?<=bearer\s))   # what joins them
+        [^\s"'\\,;&<>()\[\]{}]+""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_USER_OF_URL = re.compile(r"(?<=://)[^\s/@]+@")
 _NOT_TEXT = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff]+")
 
 
 def excerpt(text: str, *secrets: SecretStr) -> str:
-    """`text` on one line, without control characters, keys masked, at most 200 characters."""
+    """`text` on one line, without control characters, keys masked, at most 200 characters.
+
+    Masked are the `secrets`, and what has the form of an API key or of another token.
+    """
     line = _NOT_TEXT.sub(" ", text).strip()
     for secret in secrets:
         whole = secret.get_secret_value()
@@ -22,8 +35,13 @@ def excerpt(text: str, *secrets: SecretStr) -> str:
             if part:
                 line = line.replace(part, "***")
     # Masked before it is cut: half a key would no longer look like one.
-    line = _KEY.sub("***", line)
+    line = _RANDOM.sub("***", _KEY.sub("***", line))
     return line if len(line) <= MAX_CHARACTERS else line[: MAX_CHARACTERS - 1] + "…"
+
+
+def without_secrets(text: str) -> str:
+    """A server's text with every value masked that stands after the name of a secret."""
+    return _USER_OF_URL.sub("***@", _NAMED_SECRET.sub(r"\1\2***", text))
 
 
 # The names say what happened; all of them are errors, so "Error" would only lengthen them.
@@ -34,15 +52,27 @@ class BisonError(Exception):
     """A call to Email Bison that gave no usable answer.
 
     `client` is the workspace, or "instance NAME" where the call concerns no single client; `call`
-    is the method and path; `remedy` says what to do next. None of it ever holds an API key.
+    is the method and path; `remedy` says what to do next. `status` is the HTTP status, where it
+    made the error, and `message` what the server said, cleaned and cut short. None of it ever holds
+    an API key.
     """
 
-    def __init__(self, client: str, call: str, what: str, remedy: str) -> None:
-        super().__init__(client, call, what, remedy)
+    def __init__(
+        self,
+        client: str,
+        call: str,
+        what: str,
+        remedy: str,
+        status: int | None = None,
+        message: str = "",
+    ) -> None:
+        super().__init__(client, call, what, remedy, status, message)
         self.client = client
         self.call = call
         self.what = what
         self.remedy = remedy
+        self.status = status
+        self.message = message
 
     def __str__(self) -> str:
         return f"{self.client}: {self.call} {self.what}. {self.remedy}."
@@ -82,18 +112,7 @@ class MalformedAnswer(BisonError):
 
 
 class RefusedRequest(BisonError):
-    """The instance rejected the request: a redirect or any other 4xx, such as 422.
-
-    `status` is the HTTP status; `message` is what the server said, cleaned and cut short.
-    """
-
-    def __init__(
-        self, client: str, call: str, what: str, remedy: str, status: int, message: str
-    ) -> None:
-        super().__init__(client, call, what, remedy)
-        self.args = (client, call, what, remedy, status, message)
-        self.status = status
-        self.message = message
+    """The instance rejected the request: a redirect or any other 4xx, such as 422."""
 
 
 # What to do about each error: sentences without their full stop.

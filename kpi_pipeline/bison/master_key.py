@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from kpi_pipeline.bison import errors
-from kpi_pipeline.bison.answers import Team, acting_team, switched
+from kpi_pipeline.bison.answers import ActingWorkspace, acting_workspace, switched
 from kpi_pipeline.bison.call_stats import note_waiting
 from kpi_pipeline.bison.calls import Access, Call, Caller
 from kpi_pipeline.bison.errors import WrongWorkspace
@@ -53,40 +53,40 @@ class MasterKeyReading:
             BisonError: whatever `read` or the calls around it raise.
         """
         for _ in range(1 + _REPEATS):
-            if (team := await self._switched()).id != self._wanted:
+            if (acting := await self._switched()).id != self._wanted:
                 when = f"{self._timeout_seconds:g} s after the switch to"
                 remedy = errors.SWITCH_TOO_SLOW
                 continue
             value = await read()
-            if (team := await self._acting_team()).id == self._wanted:
+            if (acting := await self._acting_in()).id == self._wanted:
                 return value
             when, remedy = "after the reading of", errors.KEY_MOVED
         raise WrongWorkspace(
             self._access.client,
             str(WHO_AM_I),
-            f"shows the master key in workspace {team} {when} workspace {self._wanted}, "
+            f"shows the master key in workspace {acting} {when} workspace {self._wanted}, "
             f"in the last of {1 + _REPEATS} attempts; nothing of them was believed",
             remedy,
         )
 
-    async def _switched(self) -> Team:
+    async def _switched(self) -> ActingWorkspace:
         """Switch the key; return the workspace that it acts in then.
 
         A switch can need 1 to 3 s to take effect (observed live), so this polls.
         """
         call = replace(SWITCH, json={"team_id": self._wanted})
         await self._caller.call(call, self._access, switched)
-        team = await self._acting_team()
+        acting = await self._acting_in()
         for pause in _pauses(self._timeout_seconds):
-            if team.id == self._wanted:
+            if acting.id == self._wanted:
                 break
             await self._sleep(pause)
             note_waiting(pause)
-            team = await self._acting_team()
-        return team
+            acting = await self._acting_in()
+        return acting
 
-    async def _acting_team(self) -> Team:
-        return (await self._caller.call(WHO_AM_I, self._access, acting_team)).value
+    async def _acting_in(self) -> ActingWorkspace:
+        return (await self._caller.call(WHO_AM_I, self._access, acting_workspace)).value
 
 
 def _pauses(timeout_seconds: float) -> Iterator[float]:

@@ -48,26 +48,19 @@ class Webhook:
 
 
 @dataclass(frozen=True)
-class Reply:
-    """A reply of a lead, without personal data; `received_at` is when the email arrived, UTC."""
-
-    id: int
-    uuid: str | None
-    interested: bool
-    received_at: datetime
-
-
-@dataclass(frozen=True)
 class DayCounts:
-    """What happened in one workspace on one day, in events."""
+    """What happened in one workspace on one day, in events.
+
+    Opens are None where the answer leaves them out; no number is computed from them.
+    """
 
     sent: int
     replied: int
     interested: int
     bounced: int
     unsubscribed: int
-    total_opens: int
-    unique_opens: int
+    total_opens: int | None
+    unique_opens: int | None
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,19 @@
 """The daily series: seven labelled lines of [day, count] become one row of counts a day."""
 
 import re
+from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Annotated, NamedTuple
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ValidationError
 
 from kpi_pipeline.bison.answers import AnswerError, Count, WireAnswer, fit, report_unknown_fields
 from kpi_pipeline.bison.model import DayCounts
 
 # The labels of the vendor's document. They are matched by name: their order is not promised.
-FIELD_OF_LABEL = {
-    "Replied": "replied",
-    "Total Opens": "total_opens",
-    "Sent": "sent",
-    "Unsubscribed": "unsubscribed",
-    "Bounced": "bounced",
-    "Interested": "interested",
-    "Unique Opens": "unique_opens",
-}
+_NUMBERS = ("Sent", "Replied", "Interested", "Bounced", "Unsubscribed")
+# No number is computed from these: they may be missing, or leave out days.
+_OPENS = ("Total Opens", "Unique Opens")
 
 
 def _day(value: object) -> date:
@@ -28,18 +23,28 @@ def _day(value: object) -> date:
     raise ValueError("it is no day of the form YYYY-MM-DD")
 
 
-def _known_lines(lines: object) -> object:
-    """Leave out lines with unknown labels, whatever they hold, and report the labels."""
+def _lines_to_read(lines: object) -> object:
+    """Leave out, and report, lines with unknown labels, and lines of opens that can't be read."""
     if not isinstance(lines, list):
         return lines
-    labels = [_unknown_label(line) for line in lines]
-    report_unknown_fields(f"data[].label {label!r}" for label in labels if label is not None)
-    return [line for line, label in zip(lines, labels, strict=True) if label is None]
+    left_out = [_left_out(line) for line in lines]
+    report_unknown_fields(what for what in left_out if what is not None)
+    return [line for line, what in zip(lines, left_out, strict=True) if what is None]
 
 
-def _unknown_label(line: object) -> str | None:
+def _left_out(line: object) -> str | None:
+    """How a line that is left out is reported; None for one to read."""
     label = line.get("label") if isinstance(line, dict) else None
-    return label if isinstance(label, str) and label not in FIELD_OF_LABEL else None
+    if not isinstance(label, str):
+        return None
+    if label not in _NUMBERS + _OPENS:
+        return f"data[].label {label!r}"
+    if label in _OPENS:
+        try:
+            _Line.model_validate(line)
+        except ValidationError:
+            return f"data[].dates of {label!r} in another shape"
+    return None
 
 
 class _Line(WireAnswer):
@@ -50,7 +55,7 @@ class _Line(WireAnswer):
 
 
 class _SeriesAnswer(WireAnswer):
-    data: Annotated[list[_Line], BeforeValidator(_known_lines)]
+    data: Annotated[list[_Line], BeforeValidator(_lines_to_read)]
 
 
 class SeriesDays(NamedTuple):
@@ -63,31 +68,58 @@ class SeriesDays(NamedTuple):
 def days_of(body: object, first: date, last: date) -> SeriesDays:
     """The counts of every day from `first` to `last`, both included.
 
-    A day that no label lists is a day of zeros: the answer is whole, and nothing happened.
+    A day that no label lists is a day of zeros: the answer is whole, and nothing happened. The day
+    before `first`, which an instance may list whose days begin in another time zone, is left out
+    and reported, if the answer lists all days of the period as well.
 
     Raises:
-        AnswerError: if the shape is wrong, a label is missing or comes twice, a day lies outside
-            the period or is repeated, or only some of the labels list a day.
+        AnswerError: if the shape is wrong, a label that feeds a number is missing, a label comes
+            twice, a day lies outside the period or is repeated, or only some of the labels list a
+            day.
     """
     counts = _by_label(fit(_SeriesAnswer, body).data)
-    if missing := FIELD_OF_LABEL.keys() - counts.keys():
+    if missing := set(_NUMBERS) - counts.keys():
         raise AnswerError(f"answered without {_listed(missing)}")
+    period = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    _leave_out_day_before(counts, period)
     listed = counts["Sent"].keys()
     for label, line in counts.items():
         if outside := [day for day in line if not first <= day <= last]:
             raise AnswerError(
                 f"answered with {outside[0]} under {label!r}, outside {first} to {last}"
             )
-        if uneven := line.keys() ^ listed:
-            raise AnswerError(f"answered with {min(uneven)} under some of the seven labels only")
-    period = (first + timedelta(days=n) for n in range((last - first).days + 1))
-    days = {
-        day: DayCounts(
-            **{FIELD_OF_LABEL[label]: line.get(day, 0) for label, line in counts.items()}
-        )
-        for day in period
-    }
-    return SeriesDays(days, lists_days=bool(listed))
+        if uneven := line.keys() - listed or (label in _NUMBERS and listed - line.keys()):
+            raise AnswerError(f"answered with {min(uneven)} under some of the labels only")
+    return SeriesDays({day: _of_day(counts, day) for day in period}, lists_days=bool(listed))
+
+
+def _of_day(counts: Mapping[str, Mapping[date, int]], day: date) -> DayCounts:
+    sent, replied, interested, bounced, unsubscribed = (
+        counts[label].get(day, 0) for label in _NUMBERS
+    )
+    # Of a day that the other labels list, a line of opens without it says nothing.
+    nothing = None if day in counts["Sent"] else 0
+    total_opens, unique_opens = (
+        counts[label].get(day, nothing) if label in counts else None for label in _OPENS
+    )
+    return DayCounts(
+        sent=sent,
+        replied=replied,
+        interested=interested,
+        bounced=bounced,
+        unsubscribed=unsubscribed,
+        total_opens=total_opens,
+        unique_opens=unique_opens,
+    )
+
+
+def _leave_out_day_before(counts: Mapping[str, dict[date, int]], period: list[date]) -> None:
+    # Beside days that are missing it may be a sign that all days are shifted by one.
+    if not counts["Sent"].keys() >= set(period):
+        return
+    before = period[0] - timedelta(days=1)
+    if [line.pop(before) for line in counts.values() if before in line]:
+        report_unknown_fields(["data[].dates of the day before start_date"])
 
 
 def _by_label(lines: list[_Line]) -> dict[str, dict[date, int]]:

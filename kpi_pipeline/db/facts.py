@@ -34,7 +34,7 @@ class SendingPlan:
 def store_facts(
     connection: Connection,
     workspace: str,
-    days: Mapping[date, Mapping[str, int]],
+    days: Mapping[date, Mapping[str, int | None]],
     as_of: datetime,
 ) -> None:
     """Write a client's daily facts, except where the stored row was asked for after `as_of`.
@@ -60,15 +60,24 @@ def store_plan(connection: Connection, workspace: str, plan: SendingPlan) -> Non
     upsert(connection, sending_plans, [row], newer="as_of")
 
 
+def delete_plan(connection: Connection, workspace: str, day: date, as_of: datetime) -> None:
+    """Delete a client's sending plan of one day, unless it was asked for after `as_of`."""
+    connection.execute(
+        delete(sending_plans).where(
+            sending_plans.c.workspace == workspace,
+            sending_plans.c.date == day,
+            sending_plans.c.as_of <= as_of,
+        )
+    )
+
+
 def delete_future_facts(connection: Connection, workspace: str, now: datetime) -> None:
     """Delete a client's facts and plans that claim to be asked for after `now`: a clock ran ahead.
 
     Newer ones replace older ones, so these would keep out all others until that instant.
     """
     for table in (raw_bison_stats, sending_plans):
-        connection.execute(
-            delete(table).where(table.c.workspace == workspace, table.c.as_of > now)
-        )
+        connection.execute(delete(table).where(table.c.workspace == workspace, table.c.as_of > now))
 
 
 def has_counts(connection: Connection, workspace: str, first: date, last: date) -> bool:

@@ -8,7 +8,7 @@ from datetime import date, datetime
 from sqlalchemy.exc import SQLAlchemyError
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.bison import BisonClient, WorkspaceReader
+from kpi_pipeline.bison import BisonClient, BisonError, WorkspaceReader
 from kpi_pipeline.db.clients import Client
 from kpi_pipeline.db.facts import SendingPlan
 from kpi_pipeline.db.sync_log import note_unknown_fields
@@ -24,13 +24,15 @@ class FetchedFacts:
     """One client's daily counts, and its sending plan if today is among the requested dates.
 
     `as_of` is the moment at which the request for the daily series was sent. `unlisted` are the
-    parts of the period for which the answer listed no day at all.
+    parts of the period for which the answer listed no day at all. `plan_failed_on` is the day whose
+    plan was asked for in vain: it is not known, and an older one holds no more.
     """
 
     as_of: datetime
-    days: Mapping[date, Mapping[str, int]]
+    days: Mapping[date, Mapping[str, int | None]]
     unlisted: Sequence[tuple[date, date]]
-    plan: SendingPlan | None
+    plan: SendingPlan | None = None
+    plan_failed_on: date | None = None
 
 
 def facts_period(dates: Sequence[date], backfill: BackfillScope | None) -> tuple[date, date]:
@@ -49,31 +51,51 @@ async def fetch_facts(
 ) -> FetchedFacts:
     """Fetch all facts that the rows of `dates`, or of all dates of `backfill`, are computed from.
 
+    A sending plan that fails is logged as a warning and left out: the facts hold without it.
+
     Raises:
         KpiError: if the client's API key can't be decrypted.
-        BisonError: if a call failed for good, or its answer is not valid.
+        BisonError: if any other call failed for good, or its answer is not valid.
     """
     today = app.today()
     first, last = facts_period(dates, backfill)
 
     async def read(reader: WorkspaceReader) -> FetchedFacts:
         series = await reader.daily_series(first, last)
-        plan = None
+        plan, failed_on = None, None
         # A sending plan carries no date, so "today" must be the same day in Email Bison.
         if today in dates and app.bison_agrees_on(today):
-            plan = SendingPlan(
-                date=today,
-                today=await reader.sending_plan("today"),
-                tomorrow=await reader.sending_plan("tomorrow"),
-                as_of=series.as_of,
-            )
+            plan = await _sending_plan(reader, client, today, series.as_of)
             if app.today() != today or not app.bison_agrees_on(today):
                 # Midnight passed between the calls: the plan may be of either day.
                 plan = None
+            elif plan is None:
+                failed_on = today
         days = {day: asdict(counts) for day, counts in series.days.items()}
-        return FetchedFacts(series.as_of, days, series.unlisted, plan)
+        return FetchedFacts(series.as_of, days, series.unlisted, plan, failed_on)
 
     return await read_client(app, bison, client, read)
+
+
+async def _sending_plan(
+    reader: WorkspaceReader, client: Client, today: date, as_of: datetime
+) -> SendingPlan | None:
+    """The client's sending plan, or None and a warning that says why there is none."""
+    try:
+        planned_today = await reader.sending_plan("today")
+        planned_tomorrow = await reader.sending_plan("tomorrow")
+    except BisonError as error:
+        _log.warning(
+            "%s: the sending plan of %s is not known: %s %s. Its two columns are NULL, and all "
+            "other numbers are stored. %s.",
+            client.workspace,
+            today,
+            error.call,
+            error.what,
+            error.remedy,
+        )
+        return None
+    return SendingPlan(today, planned_today, planned_tomorrow, as_of)
 
 
 def report_unknown_fields(

@@ -7,7 +7,13 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.db.facts import delete_future_facts, has_counts, store_facts, store_plan
+from kpi_pipeline.db.facts import (
+    delete_future_facts,
+    delete_plan,
+    has_counts,
+    store_facts,
+    store_plan,
+)
 from kpi_pipeline.db.inbox import note_failure
 from kpi_pipeline.db.locks import lock_client
 from kpi_pipeline.db.metrics import DayNumbers, read_day_numbers
@@ -71,6 +77,8 @@ def _store_facts(
     store_facts(connection, workspace, facts.days, facts.as_of)
     if facts.plan is not None:
         store_plan(connection, workspace, facts.plan)
+    elif facts.plan_failed_on is not None:
+        delete_plan(connection, workspace, facts.plan_failed_on, facts.as_of)
 
 
 def count_failed_try(app: AppContext, workspace: str, kind: str) -> None:

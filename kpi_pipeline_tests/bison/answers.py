@@ -4,7 +4,7 @@ import json
 import random
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -92,7 +92,14 @@ def series(
         day: DayCounts(**{fields[label]: days.get(day, 0) for label, days in counts.items()})
         for day in PERIOD
     }
-    return Valid({"data": lines}, truth)
+    return Valid({"data": lines}, without_opens(truth))
+
+
+def without_opens(days: Mapping[date, DayCounts]) -> dict[date, DayCounts]:
+    """The counts that feed numbers: a damaged line of opens is as good as none."""
+    return {
+        day: replace(counts, total_opens=None, unique_opens=None) for day, counts in days.items()
+    }
 
 
 @st.composite
@@ -125,12 +132,12 @@ def stats(truth: PeriodStats, write: Write = int) -> Valid[PeriodStats]:
     return Valid({"data": body | {"unique_replies_per_contact_percentage": "7.75"}}, truth)
 
 
-def user(number: int, team: int, parent: int) -> Valid[int]:
+def user(number: int, team: int, parent: int, names: Sequence[str] = ("team",)) -> Valid[int]:
     """Whose API key it is; beside the workspace's id are the user's and the parent's."""
     acting = {"id": team, "name": "Café Ünic", "main": True, "parent_id": parent}
     acting |= {"personal_team": False, "created_at": _MOMENT, "updated_at": _MOMENT}
-    who = {"id": number, "name": "Inès", "email": "ines@mill.example", "team": acting}
-    return Valid({"data": who}, team)
+    who = {"id": number, "name": "Inès", "email": "ines@mill.example"}
+    return Valid({"data": who | dict.fromkeys(names, acting)}, team)
 
 
 def page(number: int) -> dict[str, Any]:
@@ -169,22 +176,27 @@ class Wire:
 
 
 def read_series(wire: Wire) -> dict[date, DayCounts] | None:
-    """The counts of PERIOD, or None where the client rejects the answer."""
+    """The counts of PERIOD that feed numbers, or None where the client rejects the answer."""
 
     async def read(reader: WorkspaceReader) -> dict[date, DayCounts]:
-        return dict((await reader.daily_series(PERIOD[0], PERIOD[-1])).days)
+        return without_opens((await reader.daily_series(PERIOD[0], PERIOD[-1])).days)
 
-    return _read_as_harbor(wire, read)
+    return _read_as_harbor(lambda request: wire, read)
 
 
 def read_plan(wire: Wire) -> int | None:
     """The emails planned for today."""
-    return _read_as_harbor(wire, lambda reader: reader.sending_plan("today"))
+    return _read_as_harbor(lambda request: wire, lambda reader: reader.sending_plan("today"))
+
+
+def read_pages_of_plan(page: Callable[[int], Wire]) -> int | None:
+    """The emails planned for today, by an instance with these pages."""
+    return _read_as_harbor(_by_number(page), lambda reader: reader.sending_plan("today"))
 
 
 def read_stats(wire: Wire) -> PeriodStats | None:
     """The totals of DAY."""
-    return _read_as_harbor(wire, lambda reader: reader.stats(DAY, DAY))
+    return _read_as_harbor(lambda request: wire, lambda reader: reader.stats(DAY, DAY))
 
 
 def read_team(wire: Wire) -> int | None:
@@ -202,10 +214,16 @@ def read_team(wire: Wire) -> int | None:
 
 
 def read_list(page: Callable[[int], Wire]) -> list[int] | None:
-    """The ids of the workspaces, in order, from an instance with these pages.
+    """The ids of the workspaces, in order, from an instance with these pages."""
 
-    A walk over more than MOST_PAGES is a failure of the test.
-    """
+    async def read(client: BisonClient) -> list[int]:
+        return sorted(workspace.id for workspace in await client.list_workspaces())
+
+    return _read(_by_number(page), read)
+
+
+def _by_number(page: Callable[[int], Wire]) -> Callable[[httpx.Request], Wire]:
+    # A walk over more than MOST_PAGES is a failure of the test.
     numbers: list[int] = []
 
     def answer(request: httpx.Request) -> Wire:
@@ -213,17 +231,16 @@ def read_list(page: Callable[[int], Wire]) -> list[int] | None:
         assert len(numbers) <= MOST_PAGES, "the walk does not end"
         return page(numbers[-1])
 
-    async def read(client: BisonClient) -> list[int]:
-        return sorted(workspace.id for workspace in await client.list_workspaces())
-
-    return _read(answer, read)
+    return answer
 
 
-def _read_as_harbor(wire: Wire, read: Callable[[WorkspaceReader], Awaitable[T]]) -> T | None:
+def _read_as_harbor(
+    answer: Callable[[httpx.Request], Wire], read: Callable[[WorkspaceReader], Awaitable[T]]
+) -> T | None:
     async def work(client: BisonClient) -> T:
         return (await client.read_as(HARBOR, WORKSPACE_KEY, read)).value
 
-    return _read(lambda request: wire, work)
+    return _read(answer, work)
 
 
 def _read(
@@ -275,13 +292,17 @@ _OTHER_LINES = tuple(
 )
 _PLANS = st.builds(plan, st.lists(_NUMBERS, min_size=1, max_size=4), _WRITES)
 _STATS = st.builds(stats, st.builds(PeriodStats, *[_NUMBERS] * 5), _WRITES)
-_USERS = st.lists(_NUMBERS, min_size=3, max_size=3, unique=True).map(lambda ids: user(*ids))
+_USERS = st.builds(
+    lambda ids, names: user(*ids, names),
+    st.lists(_NUMBERS, min_size=3, max_size=3, unique=True),
+    st.sampled_from([["team"], ["workspace"], ["team", "workspace"]]),
+)
 
 KINDS = {
     "series": Kind(read_series, series(_COUNTS), any_series(), spared=_OTHER_LINES),
     "plan": Kind(read_plan, plan([40, 2]), _PLANS, uncounted=(("data",),)),
     "stats": Kind(read_stats, stats(TOTALS, str), _STATS),
-    "user": Kind(read_team, user(3, team=7, parent=1), _USERS),
+    "user": Kind(read_team, user(3, 7, 1, ["workspace"]), _USERS),
     "first page of a list": _listed(1),
     "last page of a list": _listed(2),
 }

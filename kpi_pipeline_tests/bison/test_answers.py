@@ -1,17 +1,7 @@
-from typing import Literal
-
 import httpx
 import pytest
 
-from kpi_pipeline.bison import (
-    KeyUse,
-    MalformedAnswer,
-    PeriodStats,
-    Reading,
-    RefusedRequest,
-    Workspace,
-    WorkspaceReader,
-)
+from kpi_pipeline.bison import MalformedAnswer, PeriodStats, Workspace
 from kpi_pipeline_tests.bison.support import (
     DAY,
     HARBOR,
@@ -23,7 +13,6 @@ from kpi_pipeline_tests.bison.support import (
     Script,
     answer,
     client_for,
-    error_answer,
     run,
 )
 
@@ -45,17 +34,6 @@ def read_stats(response: httpx.Response) -> PeriodStats:
                 HARBOR, WORKSPACE_KEY, lambda reader: reader.stats(DAY, DAY)
             )
             return reading.value
-
-    return run(work())
-
-
-def read_plan(handler: Handler, day: Literal["today", "tomorrow"] = "today") -> Reading[int]:
-    async def read(reader: WorkspaceReader) -> int:
-        return await reader.sending_plan(day)
-
-    async def work() -> Reading[int]:
-        async with client_for(handler) as client:
-            return await client.read_as(HARBOR, WORKSPACE_KEY, read)
 
     return run(work())
 
@@ -98,42 +76,6 @@ def test_a_missing_stat_is_malformed_and_not_a_zero() -> None:
 def test_a_failure_among_valid_stats_is_still_a_failure() -> None:
     with pytest.raises(MalformedAnswer, match="a failure: Stale"):
         read_stats(answer(STATS | {"success": False, "message": "Stale"}))
-
-
-def test_a_sending_plan_is_the_sum_over_the_campaigns() -> None:
-    script = Script(
-        answer([{"emails_being_sent": 40, "campaign_id": 1}, {"emails_being_sent": "2"}])
-    )
-    assert read_plan(script, "tomorrow") == Reading(value=42, key_used=KeyUse.WORKSPACE, calls=1)
-    assert script.requests[0].url.params["day"] == "tomorrow"
-
-
-@pytest.mark.parametrize(
-    "response",
-    [
-        answer([]),
-        error_answer(400, "No emails scheduled for this period"),
-        httpx.Response(400, json={"message": "No emails scheduled for this period."}),
-    ],
-)
-def test_nothing_planned_is_zero_in_each_of_its_forms(response: httpx.Response) -> None:
-    assert read_plan(Script(response)).value == 0
-
-
-def test_any_other_400_for_a_plan_is_an_error_and_not_a_zero() -> None:
-    with pytest.raises(RefusedRequest, match=r"400 \(The day is invalid\)"):
-        read_plan(Script(error_answer(400, "The day is invalid")))
-
-
-def test_the_words_of_an_empty_plan_under_another_status_are_an_error() -> None:
-    with pytest.raises(RefusedRequest, match="422"):
-        read_plan(Script(error_answer(422, "No emails scheduled for this period")))
-
-
-@pytest.mark.parametrize("data", [None, {}, [{}], [{"emails_being_sent": None}], [[]], ["5"]])
-def test_a_malformed_plan_is_an_error_and_not_a_zero(data: object) -> None:
-    with pytest.raises(MalformedAnswer, match="another shape"):
-        read_plan(Script(answer(data)))
 
 
 def test_the_list_follows_meta_and_not_the_length_of_a_page() -> None:

@@ -44,7 +44,7 @@ JUNK: tuple[Body, ...] = (
 )
 # Names with a meaning for us or for Python, and none where they are added.
 STRAY_NAMES = (
-    *("mood", "replied", "sent", "success", "total", "team", "id", "data", "meta"),
+    *("mood", "replied", "sent", "success", "total", "team", "workspace", "id", "data", "meta"),
     *("next_cursor", "unknown", "model_fields", "__class__", ""),
 )
 STRAY_ENTRIES: tuple[Body, ...] = (None, 0, "", {}, [])

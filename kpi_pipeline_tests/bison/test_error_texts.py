@@ -109,7 +109,7 @@ def test_a_404_without_a_client_points_at_the_address() -> None:
 def test_a_422_names_the_field_that_was_rejected() -> None:
     body = {"message": "Invalid.", "errors": {"end_date": ["must be a date"]}}
     error = error_of(httpx.Response(422, json={"data": body}))
-    assert "422 (Invalid.; end_date: ['must be a date'])" in str(error)
+    assert "422 (Invalid.; end_date: must be a date)" in str(error)
 
 
 def test_an_excerpt_is_one_clean_line_of_at_most_200_characters() -> None:

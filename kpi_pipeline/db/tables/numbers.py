@@ -31,7 +31,11 @@ raw_bison_stats = Table(
     Column("date", Date, primary_key=True),
     *(
         Column(
-            name, Integer, CheckConstraint(f"{name} >= 0", name=f"{name}_counts"), nullable=False
+            name,
+            Integer,
+            CheckConstraint(f"{name} >= 0", name=f"{name}_counts"),
+            # Opens feed no number, and an instance may leave them out.
+            nullable=name not in FACT_COUNTS,
         )
         for name in (*FACT_COUNTS, "total_opens", "unique_opens")
     ),
