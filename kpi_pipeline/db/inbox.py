@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.types import ARRAY, Text, TypeEngine
 
 from kpi_pipeline.db.tables import webhook_events
-from kpi_pipeline.domain.events.event import Event, EventStatus
+from kpi_pipeline.domain.events.event import Event, EventSource, EventStatus
 
 MOST_TRIES = 5
 # After the first try that failed, the second, and so on.
@@ -200,6 +200,7 @@ def date_events(connection: Connection, tz: ZoneInfo) -> int:
 def event_row(event: Event, owner: Owner | None) -> dict[str, object]:
     """The row of an event that arrived; UNMATCHED without an active client."""
     status, reason = event.status, event.reason
+    delivered = event.source is not EventSource.FEED
     if status is EventStatus.RECEIVED and (owner is None or not owner.active):
         status, reason = EventStatus.UNMATCHED, NO_CLIENT if owner is None else NOT_ACTIVE
     return {
@@ -216,8 +217,11 @@ def event_row(event: Event, owner: Owner | None) -> dict[str, object]:
         "business_date": event.business_date,
         "status": status,
         "reason": reason,
-        "deliveries": 1,
-        "last_delivered_at": event.arrived_at,
+        # What was read in the feed was not delivered, and may be later.
+        "deliveries": 1 if delivered else 0,
+        "last_delivered_at": event.arrived_at if delivered else None,
+        "feed_uuid": event.feed_uuid,
+        "recorded_at": event.recorded_at,
     }
 
 

@@ -15,7 +15,7 @@ from kpi_pipeline.db.tables.calls import (
     bison_unknown_fields,
 )
 from kpi_pipeline.db.tables.clients import client_api_keys, client_targets, clients
-from kpi_pipeline.db.tables.events import webhook_events
+from kpi_pipeline.db.tables.events import event_feed, event_feed_missing, webhook_events
 from kpi_pipeline.db.tables.numbers import (
     client_metrics,
     day_zone,
@@ -40,6 +40,8 @@ __all__ = [
     "client_targets",
     "clients",
     "day_zone",
+    "event_feed",
+    "event_feed_missing",
     "kpi_projections",
     "metadata",
     "raw_bison_stats",

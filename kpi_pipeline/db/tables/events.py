@@ -1,10 +1,11 @@
-"""The webhook inbox."""
+"""The webhook inbox, and how far the event feed was read."""
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
     Date,
+    DateTime,
     ForeignKey,
     Identity,
     Index,
@@ -15,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-from kpi_pipeline.db.tables.base import metadata, moment, one_of
+from kpi_pipeline.db.tables.base import metadata, moment, one_of, workspace_key
 from kpi_pipeline.domain.columns import FACT_COUNTS
 from kpi_pipeline.domain.events.event import EventSource, EventStatus
 
@@ -40,9 +41,21 @@ webhook_events = Table(
     Column("reason", Text, comment="why it is not applied"),
     Column("tries", Integer, nullable=False, server_default="0"),
     moment("next_try_at", nullable=True),
-    Column("deliveries", Integer, nullable=False, server_default="1"),
+    Column(
+        "deliveries",
+        Integer,
+        nullable=False,
+        server_default="1",
+        comment="how often it was delivered; 0 if only the feed has it",
+    ),
     moment("last_delivered_at", nullable=True),
     moment("applied_at", nullable=True),
+    Column("feed_uuid", Text, comment="its id in the event feed, once that was read"),
+    Column(
+        "recorded_at",
+        DateTime(timezone=True),
+        comment="when Email Bison recorded it, according to the event feed",
+    ),
     CheckConstraint(one_of("status", EventStatus), name="status_is_known"),
     CheckConstraint(one_of("source", EventSource), name="source_is_known"),
     CheckConstraint(one_of("metric", FACT_COUNTS), name="metric_is_counted"),
@@ -101,4 +114,37 @@ webhook_events = Table(
         "arrived_at",
         postgresql_where=text("source = 'webhook'"),
     ),
+    # What the feed has and nothing delivered.
+    Index(
+        "ix_webhook_events_undelivered",
+        "instance",
+        "recorded_at",
+        postgresql_where=text("deliveries = 0"),
+    ),
+)
+
+# The feed of each client and type of event. Times of Email Bison's clock and of ours are not mixed:
+# the feed is read from `recorded_until` on, and due some time after `tried_at`.
+event_feed = Table(
+    "event_feed",
+    metadata,
+    workspace_key(),
+    Column("event_type", Text, primary_key=True),
+    moment("tried_at"),
+    moment("read_at", nullable=True),
+    Column(
+        "recorded_until",
+        DateTime(timezone=True),
+        comment="when Email Bison recorded the latest event that was read",
+    ),
+    Column("problem", Text, comment="why the last reading failed, or is not complete"),
+)
+
+# Instances that have no event feed, and when they were last asked.
+event_feed_missing = Table(
+    "event_feed_missing",
+    metadata,
+    Column("instance", Text, primary_key=True),
+    moment("noted_at"),
+    moment("asked_at"),
 )
