@@ -91,7 +91,7 @@ def _problems(parts: list[str]) -> list[str]:
             "its name is not valid, write 1 to 31 lower-case letters, digits, - and _, the first "
             "of them a letter or a digit"
         )
-    if problem := _url_problem(url):
+    if problem := url_problem(url):
         problems.append(problem)
     if api_key and not is_api_key(api_key[0]):
         problems.append(
@@ -100,7 +100,8 @@ def _problems(parts: list[str]) -> list[str]:
     return problems
 
 
-def _url_problem(url: str) -> str | None:
+def url_problem(url: str) -> str | None:
+    """What is wrong with the address of a server, as a clause without the address; or None."""
     parts = _split(url)
     host = parts.hostname or "" if parts else ""
     if parts is None or parts.scheme not in _DEFAULT_PORTS or not re.fullmatch(r"[\w.:-]+", host):

@@ -17,12 +17,12 @@ from kpi_pipeline.db.sync_log import read_entries
 from kpi_pipeline.domain.calendar import business_date, days_between, first_of_previous_month
 from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.gateway.secrets import secret_setting
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline.services.playground import Playground, playground, register_webhooks
 from kpi_pipeline.services.processes import require_free_port
 from kpi_pipeline.settings import Settings, load_settings
+from kpi_pipeline.settings.webhooks import secret_setting
 from kpi_pipeline.sync.scope import KpiAsset
 
 _SANDBOX = {

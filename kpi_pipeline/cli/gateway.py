@@ -23,8 +23,8 @@ def run(
     Part of `kpi up`. Run on its own, it does not depend on Dagster.
     """
     # Imported late: no other command needs a web server.
-    from kpi_pipeline.gateway.secrets import unknown_instances
     from kpi_pipeline.gateway.server import serve
+    from kpi_pipeline.settings.webhooks import unknown_instances
 
     # Errors only: addresses of requests hold secrets, and their bodies people's data.
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")

@@ -12,13 +12,13 @@ from kpi_pipeline.cli.common import out, print_warning
 from kpi_pipeline.db.clients import active_clients
 from kpi_pipeline.domain.formatting import listed
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.gateway.secrets import secret_setting, unknown_instances, without_secret
 from kpi_pipeline.instances import NO_INSTANCE
 from kpi_pipeline.services.dagster_home import child_environment, dagster_instance, update_grid
 from kpi_pipeline.services.database import databases_to_upgrade, ready_databases
 from kpi_pipeline.services.processes import Child, require_free_port
 from kpi_pipeline.services.servers import dagster_servers, gateway_server
 from kpi_pipeline.settings import load_settings
+from kpi_pipeline.settings.webhooks import secret_setting, unknown_instances, without_secret
 
 database_commands = typer.Typer(help="The databases.", no_args_is_help=True)
 

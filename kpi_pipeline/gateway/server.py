@@ -20,9 +20,9 @@ from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.urls import parse_url
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.gateway.app import create_app
-from kpi_pipeline.gateway.secrets import secrets_of_instances
 from kpi_pipeline.inbox.ingest import Inbox
 from kpi_pipeline.settings import Settings
+from kpi_pipeline.settings.webhooks import secrets_of_instances
 
 HEAD_SECONDS = 10.0
 # Further requests are answered 503, as each may hold a body of a mebibyte in memory.

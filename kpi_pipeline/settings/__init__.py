@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.instances import InstanceSetting, parse_instances
+from kpi_pipeline.instances import InstanceSetting, parse_instances, url_problem
 from kpi_pipeline.settings.variables import PREFIX, unknown_variables
 
 # Two refreshes may fail, or a night be an hour late, before anyone is alerted.
@@ -152,6 +152,11 @@ class Settings(BaseSettings):
     gateway_port: int = Field(
         default=8080, ge=0, le=65535, description="Port of the gateway; 0: any."
     )
+    gateway_url: str | None = Field(
+        default=None,
+        description="Public address of the gateway, as `https://HOST`, to which Email Bison sends "
+        "webhooks; unset: no webhook is registered or verified.",
+    )
     webhook_secret: dict[str, SecretStr] = Field(
         default={},
         description="Last part of the address of an instance's webhooks; at least 24 letters, "
@@ -266,6 +271,16 @@ class Settings(BaseSettings):
     @classmethod
     def _from_text(cls, value: object) -> object:
         return parse_instances(value) if isinstance(value, str) else value
+
+    @field_validator("gateway_url")
+    @classmethod
+    def _server_alone(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        # A whole address would hold a secret, so none is shown.
+        if problem := url_problem(value.strip()):
+            raise ValueError(problem)
+        return value.strip().rstrip("/")
 
     @field_validator("webhook_secret")
     @classmethod

@@ -1,4 +1,4 @@
-"""The secret in the URL of each instance's webhooks."""
+"""The URL of each instance's webhooks: the gateway's address, its path, and a secret."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,39 @@ from pydantic import SecretStr
 
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings
+
+# What follows the gateway's address; the secret of an instance is the last part.
+WEBHOOK_PATH = "/webhooks/bison"
+
+
+def webhook_url(settings: Settings, instance: str) -> SecretStr:
+    """The public URL of the instance's webhooks. It is a secret: a sender needs nothing else.
+
+    Raises:
+        KpiError: naming the setting that is missing.
+    """
+    if settings.gateway_url is None:
+        raise KpiError(
+            "KPI_GATEWAY_URL is not set: set it to the public address of the gateway, as "
+            "https://HOST, at which Email Bison reaches it."
+        )
+    secret = settings.webhook_secret.get(_as_variable(instance))
+    if secret is None:
+        raise KpiError(
+            f"The instance {instance} has no webhook secret: set {secret_setting(instance)} to the "
+            "output of `kpi webhook-secret`, and restart the gateway."
+        )
+    return SecretStr(f"{settings.gateway_url}{WEBHOOK_PATH}/{secret.get_secret_value()}")
+
+
+def shown_url(settings: Settings) -> str:
+    """The URL of webhooks, with "…" in place of the secret."""
+    return f"{settings.gateway_url}{WEBHOOK_PATH}/…"
+
+
+def has_webhooks(settings: Settings, instance: str) -> bool:
+    """Whether the settings have the public URL of the instance's webhooks."""
+    return settings.gateway_url is not None and _as_variable(instance) in settings.webhook_secret
 
 
 def secrets_of_instances(settings: Settings) -> Mapping[str, SecretStr]:
