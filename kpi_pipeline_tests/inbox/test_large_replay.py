@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from kpi_pipeline.db.stored_events import choose_events
 from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.inbox import replay as replaying
 from kpi_pipeline.inbox.replay import ReplayReport, replay
@@ -81,10 +82,10 @@ def test_what_is_stored_while_a_replay_goes_on_is_no_part_of_it(
     stocked: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(stocked, 2, "set_aside")
-    choose, arriving = replaying.choose_events, iter(range(10, 100))
+    arriving = iter(range(10, 100))
 
     def choose_and_store(*args: Any, **named: Any) -> Any:
-        chosen = choose(*args, **named)
+        chosen = choose_events(*args, **named)
         data = {"lead": {"id": next(arriving)}, "campaign": {"id": 3}}
         stocked.ingest(parsed(content(data=data), LATER), realtime=False)
         return chosen
