@@ -1,12 +1,13 @@
 """The check `rows_match_inputs`: red for each kind of damage, and green after `kpi recompute`."""
 
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
-from sqlalchemy import URL, Engine, text
+from sqlalchemy import URL, DateTime, Engine, Table, Text, func, literal, text, update
 
 from kpi_pipeline.checks.outcome import MAX_PROBLEMS, Outcome, Severity
+from kpi_pipeline.db.tables import client_metrics, kpi_projections
 from kpi_pipeline.db.vault import new_secret_key
 from kpi_pipeline.domain.columns import FACT_COUNTS
 from kpi_pipeline_tests.checks import rows
@@ -150,6 +151,29 @@ def test_damage_is_named_with_both_values_until_the_rows_are_recomputed(
     assert "changed" in recompute(*command.split())
     again = checked(engine)
     assert again.passed, again.problems
+
+
+@pytest.mark.parametrize("table", [client_metrics, kpi_projections], ids=lambda it: it.name)
+def test_every_column_is_compared_but_those_that_say_when_and_by_what_a_row_was_written(
+    engine: Engine, table: Table
+) -> None:
+    keys = {"workspace", "metric_date", "metric_type"}
+    columns = [it for it in table.columns if it.name not in {*keys, "source", "updated_at"}]
+    changed = {
+        it.name: literal("another name")
+        if isinstance(it.type, Text)
+        else it + timedelta(seconds=1)
+        if isinstance(it.type, DateTime)
+        else func.coalesce(it, 0) + 1
+        for it in columns
+    }
+    day = date(2026, 3, 12)
+    statement = update(table).where(table.c.workspace == "acme", table.c.metric_date == day)
+    with engine.begin() as connection:
+        connection.execute(statement.values(changed))
+    found = problems(checked(engine))
+    assert {row[:3] for row in found} == {("acme", "2026-03-12", table.name)}
+    assert sorted(row[3] for row in found) == sorted(it.name for it in columns)
 
 
 def test_a_value_that_both_tables_have_is_shown_once(engine: Engine) -> None:
