@@ -45,6 +45,29 @@ class Chosen:
     business_date: date | None
 
 
+@dataclass(frozen=True)
+class Delivered:
+    """What of a webhook's event says how it was received."""
+
+    event_type: str | None
+    status: EventStatus
+    reason: str | None
+
+
+def delivered_since(connection: Connection, instance: str, since: datetime) -> list[Delivered]:
+    """The instance's events that webhooks delivered at `since` or later, again or for the first
+    time; the last one comes last.
+    """
+    columns = (webhook_events.c[it.name] for it in fields(Delivered))
+    statement = select(*columns).where(
+        webhook_events.c.instance == instance,
+        webhook_events.c.source == EventSource.WEBHOOK,
+        webhook_events.c.last_delivered_at >= since,
+    )
+    rows = connection.execute(statement.order_by(webhook_events.c.last_delivered_at))
+    return [Delivered(row.event_type, EventStatus(row.status), row.reason) for row in rows]
+
+
 def choose_events(
     connection: Connection,
     *,
@@ -203,7 +226,8 @@ def delete_finished(
     """Delete events of days before that date that raise no number any more; return how many.
 
     Of those with ids above `after`, up to `last`. The facts of its day hold an event if they were
-    asked for when it had happened. One that they don't hold stays: it counts on top of them.
+    asked for when it had happened. One that they don't hold stays: it counts on top of them. So do
+    the facts of the days around it have to: under another zone, it belongs to one of them.
     """
     statement = text("""
         DELETE FROM webhook_events
@@ -212,10 +236,13 @@ def delete_finished(
             WHERE e.id > :after AND e.id <= :last AND e.business_date < :before
               AND (
                 e.status IN ('ignored', 'invalid', 'unmatched')
-                OR e.status IN ('applied', 'set_aside') AND EXISTS (
-                    SELECT FROM raw_bison_stats f
-                    WHERE f.workspace = e.workspace AND f.date = e.business_date
-                      AND f.as_of >= coalesce(e.happened_at, e.arrived_at) AND f.as_of <= :now
+                OR e.status IN ('applied', 'set_aside') AND (
+                    SELECT bool_or(f.date = e.business_date) AND bool_and(
+                        f.as_of BETWEEN coalesce(e.happened_at, e.arrived_at) AND :now
+                    )
+                    FROM raw_bison_stats f
+                    WHERE f.workspace = e.workspace
+                      AND f.date BETWEEN e.business_date - 1 AND e.business_date + 1
                 )
               )
             FOR UPDATE SKIP LOCKED

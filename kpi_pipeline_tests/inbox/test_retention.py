@@ -73,6 +73,19 @@ def test_an_event_that_counts_because_its_day_was_not_fetched_since_stays(client
     assert clients.number("emails_sent_today", day=JANUARY_31) == 101
 
 
+@pytest.mark.parametrize("neighbour", [date(2026, 1, 30), date(2026, 2, 1)])
+def test_an_event_that_would_count_under_another_zone_stays(
+    clients: Clients, neighbour: date
+) -> None:
+    clients.stock(first=neighbour, last=neighbour, as_of=EVENING - HOUR)
+    clients.stock(first=date(2026, 1, 1), without=[neighbour], shown=[TODAY])
+    clients.ingest(mail(1, EVENING))
+    assert clients.events("business_date") == [JANUARY_31]
+    assert delete_finished_events(clients.inbox()) == 0
+    clients.stock(first=neighbour, last=neighbour)
+    assert delete_finished_events(clients.inbox()) == 1
+
+
 def test_an_event_of_a_day_without_facts_stays(clients: Clients) -> None:
     clients.stock(first=date(2026, 2, 1), shown=[TODAY])
     clients.ingest(mail(1, EVENING))
