@@ -4,10 +4,11 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, delete
 
 from kpi_pipeline.alerts.summary import read_summary, summary_text
 from kpi_pipeline.db.metrics import publish_metrics, recompute_projections
+from kpi_pipeline.db.tables import raw_bison_stats
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline_tests.db.stocked import imported, record, stock_facts
@@ -42,6 +43,10 @@ def publish(engine: Engine, as_of: datetime, *workspaces: str) -> None:
     with engine.begin() as connection:
         for workspace in workspaces or LEADS:
             leads = LEADS[workspace]
+            # Older facts do not replace newer ones.
+            connection.execute(
+                delete(raw_bison_stats).where(raw_bison_stats.c.workspace == workspace)
+            )
             stock_facts(connection, workspace, FIRST, LAST, as_of=as_of, interested=leads)
             dates = days_between(date(2026, 2, 26), LAST)
             recompute_projections(connection, {workspace: dates}, CHICAGO)
