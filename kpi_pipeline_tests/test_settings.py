@@ -200,6 +200,14 @@ def test_the_summary_comes_at_eight_at_another_hour_or_not_at_all(
         assert load_settings().summary_at == hour
 
 
+@pytest.mark.parametrize(("text", "minutes"), [("", 5), ("1", 1), ("off", None), ("OFF", None)])
+def test_the_event_feed_is_read_every_five_minutes_at_another_interval_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, text: str, minutes: int | None
+) -> None:
+    monkeypatch.setenv("KPI_EVENT_FEED_MINUTES", text)
+    assert load_settings().event_feed_minutes == minutes
+
+
 def test_links_lead_to_the_port_of_the_page_or_to_the_address_that_is_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -162,6 +162,14 @@ class Settings(BaseSettings):
         description="Last part of the address of an instance's webhooks; at least 24 letters, "
         "digits, `-` and `_`. One for each instance: KPI_WEBHOOK_SECRET_MAIN for `main`.",
     )
+    event_feed_minutes: int | None = Field(
+        default=5,
+        ge=1,
+        le=60,
+        description="How many minutes pass between two readings of Email Bison's event feed, which "
+        "has what webhooks dropped, and the leads of an agency without webhooks; `off`: it is not "
+        "read.",
+    )
     event_drop_dir: Path | None = Field(
         default=None,
         description="Folder from which files of events are ingested; unset: `events` under "
@@ -253,7 +261,7 @@ class Settings(BaseSettings):
         return time.fromisoformat(value.strip())
 
     # Validators of this kind are called from the last one to the first.
-    @field_validator("summary_at", mode="before")
+    @field_validator("summary_at", "event_feed_minutes", mode="before")
     @classmethod
     def _or_off(cls, value: object) -> object:
         return None if isinstance(value, str) and value.strip().lower() == "off" else value

@@ -1,0 +1,370 @@
+"""Reads the event feed of each client into the inbox.
+
+The feed has each event of the last ten days, also those that no webhook delivered. Leads are read
+at each poll, the other types once an hour, and sent emails never: there are too many, and the facts
+hold them.
+"""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from kpi_pipeline.app import AppContext
+from kpi_pipeline.bison import BisonClient, BisonError, WorkspaceReader
+from kpi_pipeline.bison.events import EVENTS_PATH, FeedPart, read_events
+from kpi_pipeline.db.clients import Client, active_clients, pick_clients
+from kpi_pipeline.db.event_feed import (
+    FeedState,
+    forget_missing_feed,
+    instances_without_feed,
+    note_missing_feed,
+    read_feed_states,
+    store_feed_states,
+)
+from kpi_pipeline.db.retry import retry_on_disconnect
+from kpi_pipeline.domain.events.event import Event, EventSource
+from kpi_pipeline.domain.events.parse import parse_event
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.inbox.feed import FeedIngested, ingest_feed
+from kpi_pipeline.inbox.ingest import Inbox, inbox_of
+from kpi_pipeline.settings import Settings
+from kpi_pipeline.sync.fetch import report_unknown_fields
+from kpi_pipeline.sync.identity import read_client
+from kpi_pipeline.sync.run import for_each_client
+
+LEADS = "lead_interested"
+OTHERS = ("lead_replied", "lead_unsubscribed", "email_bounced")
+FEED_TYPES = (LEADS, *OTHERS)
+FEED_DAYS = 10
+
+_ONE_HOUR = timedelta(hours=1)
+# An event may be recorded a while before the feed has it.
+_OVERLAP = timedelta(minutes=15)
+# A first reading goes back so far: all leads of the feed, and of the rest what today's facts may
+# lack.
+_FIRST_LEADS, _FIRST_OTHERS = timedelta(days=FEED_DAYS), timedelta(days=1)
+# 40 pages, and 1,000.
+_MOST_ROWS, _MOST_ROWS_BY_HAND = 600, 15_000
+# Few enough that a sync which begins meanwhile is not delayed.
+_SIDE_BY_SIDE = 2
+# A poll waits for syncs for so long, and asks whether there is one so often.
+_LONGEST_WAIT = timedelta(minutes=10)
+_ASK_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class FeedReport:
+    """Result of one poll.
+
+    `clients` were read, of which `left` were not, as syncs are in progress. `new` and `moved` are
+    numbers of events, see `FeedIngested`. `problems` are sentences; `missing` names the instances
+    of which this poll found out that they have no feed.
+    """
+
+    clients: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    new: int = 0
+    moved: int = 0
+    problems: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def feed_is_due(app: AppContext, *, syncing: Callable[[], bool]) -> bool:
+    """Whether the leads of some client are to be read now; they wait while syncs are in progress."""
+    interval = _interval(app.settings)
+    if interval is None:
+        return False
+    with app.engine.connect() as connection:
+        states, now = read_feed_states(connection), app.now()
+        clients = _served(app, active_clients(connection), instances_without_feed(connection, now))
+    leads = [states.get((it.workspace, LEADS)) for it in clients]
+    if not any(_age(it, now) >= interval for it in leads):
+        return False
+    return any(_has_waited(it, now, interval) for it in leads) or not syncing()
+
+
+def poll_feed(app: AppContext, *, syncing: Callable[[], bool] = lambda: False) -> FeedReport:
+    """Read what is due in the feed of each client, from the last event that was read on.
+
+    A client that fails stops no other. While `syncing` says that syncs are in progress, the
+    remaining clients are left to the next poll, unless they have waited for long.
+    """
+    interval = _interval(app.settings)
+    if interval is None:
+        return FeedReport()
+    with app.engine.connect() as connection:
+        states, now = read_feed_states(connection), app.now()
+        clients = _served(app, active_clients(connection), instances_without_feed(connection, now))
+    readings: dict[str, _Reading] = {}
+    for client in clients:
+        # A poll that was interrupted goes on where it stopped.
+        ages = {it: _age(states.get((client.workspace, it)), now) for it in FEED_TYPES}
+        due = [LEADS] if ages[LEADS] >= interval / 2 else []
+        due += [it for it in OTHERS if ages[it] >= _ONE_HOUR - interval / 2]
+        if due:
+            since = {it: _begin(states.get((client.workspace, it)), it, now) for it in due}
+            waited = _has_waited(states.get((client.workspace, LEADS)), now, interval)
+            readings[client.workspace] = _Reading(client, since, waits=not waited)
+    return asyncio.run(_Poll(app, states, _remembered(syncing), _MOST_ROWS).all(readings))
+
+
+def recover(app: AppContext, since: datetime, workspaces: Sequence[str] = ()) -> FeedReport:
+    """Read the feed of these clients, or of all, from `since` on, whatever was read before.
+
+    Raises:
+        KpiError: if a workspace is unknown or its client inactive, or if no client has a feed.
+    """
+    with app.engine.connect() as connection:
+        states = read_feed_states(connection)
+        chosen = pick_clients(connection, workspaces) if workspaces else active_clients(connection)
+    clients = _served(app, chosen, set())
+    if not clients:
+        raise KpiError(
+            "No client's feed can be read: `kpi clients list` shows which clients are active and "
+            "have an API key, and KPI_BISON_INSTANCES names the instances."
+        )
+    readings = {it.workspace: _Reading(it, dict.fromkeys(FEED_TYPES, since)) for it in clients}
+    poll = _Poll(app, states, lambda: False, _MOST_ROWS_BY_HAND)
+    return asyncio.run(poll.all(readings))
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What is to be read of one client: the types, each with the time to read from."""
+
+    client: Client
+    since: Mapping[str, datetime]
+    waits: bool = False
+
+
+@dataclass
+class _Found:
+    """What was read of one client, by type; and the errors."""
+
+    parts: dict[str, FeedPart] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+class _Poll:
+    def __init__(
+        self,
+        app: AppContext,
+        states: Mapping[tuple[str, str], FeedState],
+        syncing: Callable[[], bool],
+        most_rows: int,
+    ) -> None:
+        self._app = app
+        self._states = states
+        self._syncing = syncing
+        self._most_rows = most_rows
+        self._inbox = inbox_of(app, realtime=app.settings.realtime)
+        self._bison: dict[str, BisonClient] = {}
+        self._answered: set[str] = set()
+        self._without: defaultdict[str, list[tuple[_Reading, BisonError]]] = defaultdict(list)
+        self._report = FeedReport()
+
+    async def all(self, readings: Mapping[str, _Reading]) -> FeedReport:
+        """Read all of it; return the report."""
+        clients = [it.client for it in readings.values()]
+        async with AsyncExitStack() as stack:
+            for name in {client.instance for client in clients}:
+                bison = self._app.bison_client(self._app.instance(name))
+                self._bison[name] = await stack.enter_async_context(bison)
+            await for_each_client(
+                clients, lambda client: self._one(readings[client.workspace]), _SIDE_BY_SIDE
+            )
+            for name, bison in self._bison.items():
+                report_unknown_fields(self._app, name, bison.unknown_fields)
+        self._note_instances()
+        return self._report
+
+    async def _one(self, reading: _Reading) -> None:
+        client = reading.client
+        if await self._leaves(reading):
+            self._report.left.append(client.workspace)
+            return
+        read = partial(self._read, reading)
+        try:
+            found = await read_client(self._app, self._bison[client.instance], client, read)
+        except BisonError as error:
+            if error.status == 404 and EVENTS_PATH in error.call:
+                self._without[client.instance].append((reading, error))
+                return
+            found = _Found(errors=dict.fromkeys(reading.since, str(error)))
+        except KpiError as error:
+            found = _Found(errors=dict.fromkeys(reading.since, f"{client.workspace}: {error}"))
+        else:
+            self._answered.add(client.instance)
+        try:
+            store = partial(_store, self._app, self._inbox, reading, found, self._most_rows)
+            done, problems = await asyncio.to_thread(retry_on_disconnect, store)
+        except Exception as error:  # noqa: BLE001 - one client's error must not stop the others
+            _log.exception("%s: its feed could not be stored", client.workspace)
+            problems = [f"{client.workspace}: {type(error).__name__}; see the run's log"]
+        else:
+            self._report.new += done.new
+            self._report.moved += done.moved
+        self._report.clients.append(client.workspace)
+        self._report.problems += problems
+
+    async def _leaves(self, reading: _Reading) -> bool:
+        return reading.waits and await asyncio.to_thread(self._syncing)
+
+    async def _read(self, reading: _Reading, reader: WorkspaceReader) -> _Found:
+        found = _Found()
+        # The zone of the feed's days is not known, so a day more is asked for on each side.
+        now = self._app.now()
+        last = max(now.date(), self._app.today())
+        for event_type, since in reading.since.items():
+            if found.parts and await self._leaves(reading):
+                break
+            try:
+                found.parts[event_type] = await read_events(
+                    reader.session,
+                    event_type,
+                    since.date() - timedelta(days=1),
+                    last,
+                    since=since,
+                    most_rows=self._most_rows,
+                )
+            except BisonError as error:
+                if not found.parts:
+                    raise
+                # What was read before counts all the same.
+                found.errors[event_type] = str(error)
+        return found
+
+    def _note_instances(self) -> None:
+        """Note which instances have a feed, and which were found to have none."""
+        with self._app.engine.begin() as connection:
+            for name in self._answered:
+                forget_missing_feed(connection, name)
+            for name, failed in self._without.items():
+                known = any(
+                    state.read_at
+                    for state in self._states.values()
+                    if state.workspace in {it.client.workspace for it, _ in failed}
+                )
+                if name in self._answered or known:
+                    # Others of this instance have a feed: it is the client that lacks it.
+                    self._report.problems += [str(error) for _, error in failed]
+                    now = self._app.now()
+                    store_feed_states(
+                        connection,
+                        [
+                            FeedState(it.client.workspace, kind, now, problem=str(error))
+                            for it, error in failed
+                            for kind in it.since
+                        ],
+                    )
+                elif note_missing_feed(connection, name, self._app.now()):
+                    self._report.missing.append(name)
+
+
+def _store(
+    app: AppContext, inbox: Inbox, reading: _Reading, found: _Found, most_rows: int
+) -> tuple[FeedIngested, list[str]]:
+    """Ingest what was read of one client, and store how far that was; its problems, too."""
+    client, now = reading.client, app.now()
+    events: list[Event] = []
+    states = [
+        FeedState(client.workspace, kind, now, problem=error)
+        for kind, error in found.errors.items()
+    ]
+    problems = list(dict.fromkeys(found.errors.values()))
+    foreign = undated = 0
+    for kind, part in found.parts.items():
+        undated += part.undated
+        for it in part.events:
+            event = parse_event(
+                it.body,
+                instance=client.instance,
+                source=EventSource.FEED,
+                arrived_at=now,
+                tz=inbox.day_zone,
+            )
+            if event.recorded_at is None:
+                undated += 1
+            elif event.bison_workspace_id not in (client.bison_workspace_id, None):
+                foreign += 1
+            else:
+                events.append(event)
+        problem = None
+        if not part.complete:
+            problem = (
+                f"{client.workspace}: its feed has more than {most_rows} rows since "
+                f"{reading.since[kind]:%Y-%m-%d %H:%M} UTC: `kpi events recover` reads more of them"
+            )
+            problems.append(problem)
+        latest = max((it.recorded_at for it in part.events if it.recorded_at <= now), default=None)
+        states.append(FeedState(client.workspace, kind, now, now, latest, problem))
+    if foreign:
+        problems.append(f"{client.workspace}: {foreign} rows of its feed name another workspace")
+    if undated:
+        problems.append(f"{client.workspace}: {undated} rows of its feed have no valid time")
+    ingested = ingest_feed(inbox, client.workspace, events)
+    # Afterwards: what was not stored is read again.
+    with app.engine.begin() as connection:
+        store_feed_states(connection, states)
+    return ingested, problems
+
+
+def _served(app: AppContext, clients: Sequence[Client], without: Collection[str]) -> list[Client]:
+    """The clients whose feed can be read: the instance has one, and an API key covers them."""
+    instances = {
+        name: it.master_key is not None
+        for name, it in app.instances().items()
+        if name not in without
+    }
+    return [
+        it for it in clients if it.instance in instances and (it.has_key or instances[it.instance])
+    ]
+
+
+def _interval(settings: Settings) -> timedelta | None:
+    minutes = settings.event_feed_minutes
+    return None if minutes is None else timedelta(minutes=minutes)
+
+
+def _age(state: FeedState | None, now: datetime) -> timedelta:
+    """The time since the last try; the longest one if there was none, or a clock ran ahead."""
+    if state is None or state.tried_at > now:
+        return timedelta.max
+    return now - state.tried_at
+
+
+def _has_waited(state: FeedState | None, now: datetime, interval: timedelta) -> bool:
+    """Whether a client's feed is overdue for so long that no sync is waited for any more."""
+    return state is not None and now - state.tried_at >= interval + _LONGEST_WAIT
+
+
+def _begin(state: FeedState | None, event_type: str, now: datetime) -> datetime:
+    """The time from which on the feed is read."""
+    earliest = now.astimezone(UTC) - timedelta(days=FEED_DAYS)
+    if state is not None and state.recorded_until is not None:
+        return max(state.recorded_until - _OVERLAP, earliest)
+    if state is not None and state.read_at is not None:
+        # It had no event so far.
+        return max(state.read_at - _FIRST_OTHERS, earliest)
+    return now.astimezone(UTC) - (_FIRST_LEADS if event_type == LEADS else _FIRST_OTHERS)
+
+
+def _remembered(ask: Callable[[], bool]) -> Callable[[], bool]:
+    """`ask`, once a second at most."""
+    asked_at, answer = float("-inf"), False
+
+    def remembered() -> bool:
+        nonlocal asked_at, answer
+        if time.monotonic() - asked_at >= _ASK_SECONDS:
+            asked_at, answer = time.monotonic(), ask()
+        return answer
+
+    return remembered
