@@ -18,7 +18,6 @@ from kpi_pipeline.sync.run import ClientOutcome, run_sync
 from kpi_pipeline.sync.scope import PartitionBlock
 from kpi_pipeline_tests.agency import (
     ALL_ASSETS,
-    PLANS,
     SERIES,
     WHO_AM_I,
     Agency,
@@ -102,7 +101,6 @@ def test_a_rejected_key_and_a_deleted_workspace_leave_the_other_24_clients_alone
             "No number was taken",
             id="a failure with status 200",
         ),
-        pytest.param(PLANS, 500, b"", "answered 500", id="the plan after good facts"),
         pytest.param(WHO_AM_I, 200, b'{"data": {"id": 1}}', "No number was taken", id="no team"),
     ],
 )
@@ -124,7 +122,7 @@ def test_an_answer_that_fails_or_is_not_valid_changes_nothing(
     assert said in errors(outcomes)[slug]
     # A 5xx may pass, and is tried again; an answer is an answer.
     assert bystander.calls == (2 if status >= 500 else 1)
-    through = {WHO_AM_I: 0, SERIES: 1, PLANS: 2}[path]
+    through = {WHO_AM_I: 0, SERIES: 1}[path]
     assert outcomes[slug].api_calls == through + bystander.calls
     healthy = [it for it in agency.some if it != slug]
     assert_only_the_healthy_are_new(agency, healthy, [slug], before)

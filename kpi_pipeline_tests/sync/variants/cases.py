@@ -1,5 +1,6 @@
 """Cases: how Email Bison may behave towards a client, and what a sync then has to leave behind."""
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -66,14 +67,16 @@ class Case:
 
     Without an `error`, all numbers are right. Else the rows of the clients that are `whose` stay as
     they were, and each one's error contains all parts of `error`, where `{own}` and `{other}` are
-    the ids of the scene's workspaces. `struck` is how often the faults strike in all, `calls` how
-    many calls the victim takes. If `days_move`, the switch changes to which day an event belongs,
-    so the right numbers are read under it.
+    the ids of the scene's workspaces. With `no_plan`, the sending plan of the victim is not known,
+    its columns are NULL, and a warning has all parts of `no_plan`. `struck` is how often the faults
+    strike in all, `calls` how many calls the victim takes. If `days_move`, the switch changes to
+    which day an event belongs, so the right numbers are read under it.
     """
 
     name: str
     switches: tuple[Switch, ...]
     error: tuple[str, ...] = ()
+    no_plan: tuple[str, ...] = ()
     whose: Literal["keyed", "keyless", "all"] = "keyed"
     struck: int = 0
     calls: int | None = None
@@ -177,6 +180,31 @@ def assert_right(
             assert row["as_of"] == agency.app.now(), (name, key)
 
 
+def without_plan(tables: Tables, slug: str, day: date = TODAY) -> Tables:
+    """The same rows, but for the sending plan of one client's day, which is not known."""
+    metrics = dict(tables[client_metrics.name])
+    metrics[slug, day] = {**metrics[slug, day], **dict.fromkeys(_PLANS)}
+    return {**tables, client_metrics.name: metrics}
+
+
+class _Warnings(logging.Handler):
+    """What the pipeline warns about while it is attached."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+    def __enter__(self) -> list[str]:
+        logging.getLogger("kpi_pipeline").addHandler(self)
+        return self.messages
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("kpi_pipeline").removeHandler(self)
+
+
 def assert_no_secret(agency: Agency, text: str) -> None:
     keys = [agency.bison.master_key, *filter(None, map(agency.key, agency.keyed))]
     for key in keys:
@@ -198,6 +226,9 @@ class StruckSync:
         failing = {slug for slugs in self._failing.values() for slug in slugs}
         self._healthy = [slug for slug in clients if slug not in failing]
         self.right = right_rows_later(agency, clients)
+        for victim, case in victims.items():
+            if case.no_plan:
+                self.right = without_plan(self.right, victim)
         self._before = stored(agency)
         settings: dict[str, object] = {}
         faults: dict[Case, slice] = {}
@@ -208,7 +239,8 @@ class StruckSync:
             faults[case] = slice(first, len(agency.bison.struck()))
             settings |= case.settings
 
-        self._outcomes = agency.with_settings(**settings).sync(DATES, clients, run_id=_RUN)
+        with _Warnings() as self._warnings:
+            self._outcomes = agency.with_settings(**settings).sync(DATES, clients, run_id=_RUN)
 
         struck = agency.bison.struck()
         self._struck = {case: sum(struck[created]) for case, created in faults.items()}
@@ -225,10 +257,18 @@ class StruckSync:
         assert case.calls in (None, self._outcomes[scene.victim].api_calls)
         for slug in failing:
             assert not self._outcomes[slug].numbers
-            _assert_clear(scene, case, slug, str(self._outcomes[slug].error))
+            _assert_clear(scene, case.error, slug, str(self._outcomes[slug].error))
         assert of_clients(self._after, failing) == of_clients(self._before, failing)
         if not failing:
             assert_right(self.agency, self.right, [scene.victim], self._after)
+        plans = of_clients(self._after, [scene.victim])[sending_plans.name]
+        warnings = [it for it in self._warnings if it.startswith(f"{scene.victim}: the sending")]
+        if case.no_plan:
+            assert (scene.victim, TODAY) not in plans
+            (warning,) = warnings
+            _assert_clear(scene, case.no_plan, scene.victim, warning)
+        else:
+            assert warnings == []
 
     def assert_others_are_right(self) -> None:
         """Every client without a failure has all its right rows."""
@@ -239,11 +279,11 @@ class StruckSync:
         return of_clients(self._after, [self._scenes[case].victim])
 
 
-def _assert_clear(scene: Scene, case: Case, slug: str, error: str) -> None:
-    """The error says in one line what was seen and what to do, and contains no secret."""
+def _assert_clear(scene: Scene, parts: Sequence[str], slug: str, error: str) -> None:
+    """The text says in one line what was seen and what to do, and contains no secret."""
     assert error.startswith(f"{slug}: "), error
     assert error.endswith("."), error
     assert error.isprintable(), f"not on one line: {error!r}"
-    for part in case.error:
+    for part in parts:
         assert part.format(own=scene.own_id, other=scene.other_id) in error, error
     assert_no_secret(scene.agency, error)

@@ -59,7 +59,7 @@ def revoke_key(scene: Scene) -> None:
     scene.agency.revoke(scene.victim)
 
 
-_ONLY_SOME = "under some of the seven labels only"
+_ONLY_SOME = "under some of the labels only"
 
 
 def _right(name: str, switch: Switch) -> Case:

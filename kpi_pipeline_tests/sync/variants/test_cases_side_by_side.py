@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from kpi_pipeline_tests.agency import PLANS, WHO_AM_I
-from kpi_pipeline_tests.bison_sandbox.running import Stage, bison_on, options
+from kpi_pipeline_tests.agency import PLANS, ROW_TABLES, WHO_AM_I
+from kpi_pipeline_tests.bison_sandbox.running import TODAY, Stage, bison_on, options
 from kpi_pipeline_tests.sync.variants.cases import (
     GIVE_A_KEY,
     IS_IT_UP,
@@ -125,7 +125,13 @@ COUNTS = (
 SHAPES = (
     _edited(
         "a day lies before the period",
-        "answered with 2026-01-31 under 'Replied', outside 2026-02-01 to 2026-03-18",
+        "answered with 2026-01-30 under 'Replied', outside 2026-02-01 to 2026-03-18",
+        "/data/0/dates/0/0",
+        value="2026-01-30",
+    ),
+    _edited(
+        "the day before the period replaces its first day under one label",
+        "answered with 2026-02-01 under some of the labels only",
         "/data/0/dates/0/0",
         value="2026-01-31",
     ),
@@ -138,7 +144,7 @@ SHAPES = (
     _edited("a day comes twice", "a day repeated under 'Sent'", _POINT, repeat=True),
     _edited(
         "one label leaves out a day",
-        "answered with 2026-03-03 under some of the seven labels only",
+        "answered with 2026-03-03 under some of the labels only",
         _POINT,
         remove=True,
     ),
@@ -160,8 +166,14 @@ def key_of_another(scene: Scene) -> None:
 def _plan(
     name: str, seen: str, kind: str, then: str = NOT_BELIEVED, struck: int = 1, **options: object
 ) -> Case:
-    said = (f"sending-schedules {seen}", then)
-    return Case(name, (fault(kind, PLANS, **options),), said, struck=struck)
+    """A plan that fails costs its two columns, and no other number."""
+    said = (f"the sending plan of {TODAY} is not known", f"sending-schedules {seen}", then)
+    return Case(name, (fault(kind, PLANS, **options),), no_plan=said, struck=struck)
+
+
+def _refused_plan(status: int, seen: str, then: str, struck: int = 1) -> Case:
+    name = f"the plan is answered with {status}"
+    return _plan(name, f"answered {status} ({seen}", "status", then, struck, status=status)
 
 
 def _planned(what: str, **change: Any) -> Case:
@@ -190,6 +202,33 @@ PLAN_CALLS = (
     ),
     _plan("the plan is a failure with status 200", "answered with a failure: ", "success_false"),
     _plan("the plan is empty", "answered with an empty body", "empty"),
+    _plan("the plan is a page of HTML", "answered with something other than JSON", "html"),
+    _plan(
+        "the plan's connection breaks half-way, again and again",
+        "got no answer at try 2 of 2: RemoteProtocolError",
+        "reset",
+        then=IS_IT_UP,
+        struck=2,
+    ),
+    _refused_plan(401, "Unauthenticated)", GIVE_A_KEY),
+    _refused_plan(403, "This action is unauthorized", GIVE_A_KEY),
+    _refused_plan(404, "record_not_found)", SET_INACTIVE),
+    _refused_plan(422, "The given data was invalid", _REPORT_IT),
+    _refused_plan(503, "Service Unavailable) at try 2 of 2", IS_IT_UP, struck=2),
+    _plan(
+        "a plan's first page is followed by no second one",
+        "answered in another shape (meta",
+        "edit",
+        pointer="/meta",
+        value={"current_page": 1, "last_page": "many"},
+    ),
+    _plan(
+        "a plan names a campaign twice",
+        "answered in another shape (data: it lists a campaign twice)",
+        "edit",
+        pointer="/data/0",
+        repeat=True,
+    ),
     _plan(
         "the plan is refused for another reason than that there is none",
         "answered 400 (The campaign is locked)",
@@ -225,7 +264,7 @@ KEY_CHECKS = (
     _user(
         "a new key shows no workspace",
         fault("edit", WHO_AM_I, pointer="/data/team", remove=True),
-        "answered in another shape (data.team: Field required)",
+        "answered with neither a `workspace` nor a `team`",
         NOT_BELIEVED,
     ),
     _user(
@@ -321,7 +360,8 @@ def first_syncs(installation: Installation, stage: Stage) -> Syncs:
 @of_each(CASES)
 def test_a_client_keeps_its_rows_or_has_the_right_ones(case: Case, syncs: Syncs) -> None:
     syncs[case.name].assert_holds(case)
-    assert all(syncs[case.name].rows_of(case).values())
+    rows = syncs[case.name].rows_of(case)
+    assert all(rows[table.name] for table in ROW_TABLES)
 
 
 def test_every_other_client_of_these_syncs_has_the_right_rows(syncs: Syncs) -> None:
