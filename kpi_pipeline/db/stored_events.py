@@ -235,7 +235,7 @@ def delete_finished(
             SELECT e.id FROM webhook_events e
             WHERE e.id > :after AND e.id <= :last AND e.business_date < :before
               AND (
-                e.status IN ('ignored', 'invalid', 'unmatched')
+                e.status IN ('ignored', 'test', 'invalid', 'unmatched')
                 OR e.status IN ('applied', 'set_aside') AND (
                     SELECT bool_or(f.date = e.business_date) AND bool_and(
                         f.as_of BETWEEN coalesce(e.happened_at, e.arrived_at) AND :now

@@ -45,6 +45,7 @@ def create_app(
                 source=EventSource.WEBHOOK,
                 arrived_at=it.at,
                 tz=inbox.day_zone,
+                test_name=it.test_name,
             )
             for it in arrivals
         ]

@@ -25,11 +25,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Arrival:
-    """A body as received for an instance, at the aware instant `at`."""
+    """A body as received for an instance, at the aware instant `at`.
+
+    `test_name` is that of a test event, which its URL names.
+    """
 
     instance: str
     body: bytes
     at: datetime
+    test_name: str | None = None
 
 
 Take = Callable[[Sequence[Arrival]], Sequence[Receipt]]

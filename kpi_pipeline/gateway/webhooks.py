@@ -3,14 +3,15 @@
 import asyncio
 import hmac
 import logging
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import SecretStr
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from kpi_pipeline.domain.events.event import EventStatus
+from kpi_pipeline.domain.events.kinds import TEST_MARKER
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.gateway.batches import Arrival, Batches, UnavailableError
 from kpi_pipeline.inbox.ingest import Inbox
@@ -18,6 +19,13 @@ from kpi_pipeline.inbox.ingest import Inbox
 MAX_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 10.0
 _RETRY_AFTER_SECONDS = 10
+# zlib's "window bits": a header of gzip; a header of zlib, or none, as some senders read "deflate".
+_GZIP = (16 + zlib.MAX_WBITS,)
+_WINDOW_BITS = {
+    "gzip": _GZIP,
+    "x-gzip": _GZIP,
+    "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS),
+}
 
 _log = logging.getLogger(__name__)
 
@@ -33,8 +41,9 @@ class Webhooks:
     async def receive(self, request: Request) -> Response:
         """Store the body, and answer once it is committed.
 
-        200: stored, or stored before. 400: stored, but not a valid event. 404: unknown secret.
-        408, 413: the body is too slow or too large. 503: nothing can be stored now, try again.
+        200: stored, or stored before; invalid bodies, too, as the sender repeats what is answered
+        otherwise. 404: unknown secret. 408, 413: the body is too slow, or too large as it is sent
+        or unpacked. 503: nothing can be stored now, try again.
         """
         instance = self._instance_of(request.path_params["secret"])
         if instance is None:
@@ -53,10 +62,14 @@ class Webhooks:
             return _error(408, f"The body did not arrive within {BODY_SECONDS:g} seconds.")
         except ClientDisconnect:
             return _error(400, "The connection was closed before the body was complete.")
+        if body is not None:
+            body = _unpacked(body, request.headers.getlist("content-encoding"))
         if body is None:
-            return _error(413, f"A body may have at most {MAX_BODY_BYTES} bytes.")
+            return _error(413, f"A body may have at most {MAX_BODY_BYTES} bytes, unpacked, too.")
+        test_name = request.query_params.get(TEST_MARKER)
         try:
-            receipt = await self.batches.ingest(Arrival(instance, body, self.inbox.now()))
+            arrival = Arrival(instance, body, self.inbox.now(), test_name)
+            receipt = await self.batches.ingest(arrival)
         except UnavailableError as reason:
             return _error(503, f"Try again later: {reason}.")
         except KpiError:
@@ -68,7 +81,7 @@ class Webhooks:
         answer = {"id": receipt.event_id, "status": receipt.status, "new": receipt.is_new}
         if receipt.reason is not None:
             answer["reason"] = receipt.reason
-        return JSONResponse(answer, 400 if receipt.status is EventStatus.INVALID else 200)
+        return JSONResponse(answer)
 
     def _instance_of(self, secret: str) -> str | None:
         """The instance of the secret. All are compared, in constant time."""
@@ -92,6 +105,29 @@ async def _body_of(request: Request) -> bytes | None:
         if len(body) > MAX_BODY_BYTES:
             return None
     return bytes(body)
+
+
+def _unpacked(body: bytes, encodings: Sequence[str]) -> bytes | None:
+    """The body before it was compressed with gzip or deflate, or None if that is too large.
+
+    What can't be unpacked stays as it came, to be stored: a proxy may have unpacked it already, and
+    left the header.
+    """
+    names = [it.strip().lower() for header in encodings for it in header.split(",")]
+    # The last of several encodings was applied last.
+    for name in reversed(names):
+        for window_bits in _WINDOW_BITS.get(name, ()):
+            unpacker = zlib.decompressobj(window_bits)
+            try:
+                found = unpacker.decompress(body, MAX_BODY_BYTES + 1)
+            except zlib.error:
+                continue
+            if len(found) > MAX_BODY_BYTES:
+                return None
+            if unpacker.eof and not unpacker.unused_data:
+                body = found
+                break
+    return body
 
 
 def _error(status: int, sentence: str) -> Response:

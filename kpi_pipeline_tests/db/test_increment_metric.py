@@ -1,33 +1,41 @@
-"""The counter function of old: its callers go on calling it, and it stores events."""
+"""The counter function of old: its callers call it as before, and it stores events."""
 
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
+from alembic import command
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from kpi_pipeline.db.migrate import upgrade
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.inbox.replay import match_and_date, replay
-from kpi_pipeline_tests.cli.running import calm_zone
+from kpi_pipeline_tests.cli.running import calm_zone, wait_until
 from kpi_pipeline_tests.db.stocked import imported, record
+from kpi_pipeline_tests.db.test_migrate import alembic_config
 from kpi_pipeline_tests.inbox.support import Clients
 
 # What the caller of the function names, and the count that it raises.
 METRICS = {
+    "interested_mtd": "interested",
+    "replies_mtd": "replied",
+    "bounces_mtd": "bounced",
+    "unsubscribes_mtd": "unsubscribed",
+    "emails_sent_mtd": "sent",
     "positive_replies": "interested",
     "positive_replies_mtd": "interested",
     "positive_replies_today": "interested",
     "positive_replies_current_month": "interested",
     "interested": "interested",
-    "emails_sent_mtd": "sent",
     "emails_sent_today": "sent",
     "all_replies_mtd": "replied",
     "bounced_mtd": "bounced",
     "unsubscribed": "unsubscribed",
+    "unsubscribed_mtd": "unsubscribed",
     " Positive_Replies_MTD ": "interested",
 }
 
@@ -126,6 +134,88 @@ def test_a_key_is_understood_though_another_client_is_called_so(clients: Clients
     assert clients.events("workspace") == [key[0], "quay"]
 
 
+def test_it_is_called_with_named_parameters_and_raises_by_one_unless_told_otherwise(
+    clients: Clients,
+) -> None:
+    clients.sql(
+        "SELECT increment_metric(p_workspace_name => 'Quay', p_metric_name => 'interested_mtd')"
+    )
+    clients.sql(
+        "SELECT increment_metric(p_metric_name => 'replies_mtd', p_increment_by => 2, "
+        "p_workspace_name => 'Harbor Analytics')"
+    )
+    clients.sql("SELECT increment_metric('Quay', 'bounces_mtd')")
+    assert clients.events("workspace", "metric") == [
+        ("quay", "interested"),
+        ("harbor-analytics", "replied"),
+        ("harbor-analytics", "replied"),
+        ("quay", "bounced"),
+    ]
+
+
+def test_a_call_with_the_same_arguments_and_key_counts_once(clients: Clients) -> None:
+    call = "SELECT increment_metric(:name, 'interested_mtd', 3, :key)"
+    for name, key in [("Quay", "lead 7"), (" QUAY", "lead 7"), ("quay", " lead 7 ")]:
+        clients.sql(call, name=name, key=key)
+    assert clients.events("metric") == ["interested"] * 3
+    # Another client, key, metric or number is another call.
+    clients.sql(call, name="Harbor Analytics", key="lead 7")
+    clients.sql(call, name="Quay", key="lead 8")
+    clients.sql("SELECT increment_metric('Quay', 'replies_mtd', 3, 'lead 7')")
+    clients.sql("SELECT increment_metric('Quay', 'interested_mtd', 2, 'lead 7')")
+    assert len(clients.events("id")) == 3 * 4 + 2
+
+
+def test_a_key_that_was_applied_counts_no_second_time(clients: Clients) -> None:
+    call = "SELECT increment_metric('Quay', 'interested_mtd', 1, 'lead 7')"
+    clients.sql(call)
+    assert replay(clients.inbox()).applied == 1
+    clients.sql(call)
+    replay(clients.inbox())
+    [row] = clients.rows().values()
+    assert row["positive_replies_today"] == 1
+
+
+@pytest.mark.parametrize("key", [None, "", "  "])
+def test_calls_without_a_key_each_count(clients: Clients, key: str | None) -> None:
+    for _ in range(2):
+        clients.sql("SELECT increment_metric('Quay', 'interested_mtd', 1, :key)", key=key)
+    assert len(clients.events("id")) == 2
+
+
+def test_a_key_may_be_of_any_length(clients: Clients) -> None:
+    for _ in range(2):
+        clients.sql("SELECT increment_metric('Quay', 'replies_mtd', 1, repeat('\u00e9x', 50000))")
+    assert len(clients.events("id")) == 1
+
+
+def test_two_callers_with_the_same_key_at_once_count_once(
+    clients: Clients, other_engine: Engine
+) -> None:
+    call = text("SELECT increment_metric('Quay', 'interested_mtd', 2, 'lead 7')")
+
+    def other() -> None:
+        with other_engine.begin() as connection:
+            connection.execute(call)
+
+    with ThreadPoolExecutor(1) as thread:
+        with clients.engine.begin() as connection:
+            connection.execute(call)
+            second = thread.submit(other)
+            wait_until(lambda: waits_for_a_lock(clients), "the second call to wait")
+        second.result(timeout=60)
+    assert len(clients.events("id")) == 2
+
+
+def waits_for_a_lock(clients: Clients) -> bool:
+    """Whether a connection to the database waits for another one's transaction."""
+    [row] = clients.sql(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return bool(row[0])
+
+
 def test_an_unknown_metric_is_refused_with_those_there_are(clients: Clients) -> None:
     for name in ("opens", "", None, "positive_replies_last_7_days", "mtd"):
         message = error_of(clients, "Quay", name)
@@ -140,7 +230,7 @@ def test_a_number_that_is_no_increment_is_refused(clients: Clients) -> None:
 
 @pytest.fixture
 def stranger(engine: Engine, administer: Callable[[str], None]) -> Iterator[str]:
-    """A role that may read the tables, and was given nothing else."""
+    """A role without any right, apart from those of everybody."""
     name = f"stranger_{uuid.uuid4().hex}"
     administer(f"CREATE ROLE {name}")
     yield name
@@ -149,17 +239,64 @@ def stranger(engine: Engine, administer: Callable[[str], None]) -> Iterator[str]
     administer(f"DROP ROLE {name}")
 
 
-def test_a_role_without_the_right_may_not_call_it(clients: Clients, stranger: str) -> None:
-    def as_stranger() -> Any:
-        with clients.engine.begin() as connection:
-            connection.execute(text(f"SET LOCAL ROLE {stranger}"))
-            connection.execute(text("SELECT increment_metric('Quay', 'bounced', 1)"))
+def as_role(clients: Clients, role: str, *statements: str) -> None:
+    """Execute the statements in one transaction, with the rights of the role."""
+    with clients.engine.begin() as connection:
+        connection.execute(text(f"SET LOCAL ROLE {role}"))
+        for statement in statements:
+            connection.execute(text(statement))
 
-    tables = "clients, webhook_events"
-    clients.sql(f"GRANT SELECT, INSERT ON {tables} TO {stranger}")
+
+CALL = "SELECT increment_metric('Quay', 'bounces_mtd')"
+
+
+def test_a_role_without_the_right_may_not_call_it(clients: Clients, stranger: str) -> None:
+    clients.sql(f"GRANT SELECT, INSERT ON clients, webhook_events TO {stranger}")
     with pytest.raises(DBAPIError, match="permission denied for function increment_metric"):
-        as_stranger()
+        as_role(clients, stranger, CALL)
     assert clients.events("id") == []
+
+
+def test_the_right_to_execute_it_is_enough_for_a_role_that_may_do_nothing_else(
+    clients: Clients, stranger: str
+) -> None:
     clients.sql(f"GRANT EXECUTE ON FUNCTION increment_metric TO {stranger}")
-    as_stranger()
+    as_role(clients, stranger, CALL, CALL)
+    assert clients.events("workspace") == ["quay", "quay"]
+    for statement in ("SELECT FROM clients", "SELECT FROM webhook_events"):
+        with pytest.raises(DBAPIError, match="permission denied for table"):
+            as_role(clients, stranger, statement)
+
+
+def test_a_caller_can_not_change_what_the_function_does(clients: Clients, stranger: str) -> None:
+    """It runs with the rights of its owner, so names in it must not mean the caller's things."""
+    clients.sql(f"GRANT EXECUTE ON FUNCTION increment_metric TO {stranger}")
+    clients.sql(f"CREATE SCHEMA traps AUTHORIZATION {stranger}")
+    clients.sql("CREATE TABLE public.called (by text)")
+    as_role(
+        clients,
+        stranger,
+        "CREATE FUNCTION traps.btrim(text) RETURNS text LANGUAGE sql AS "
+        "'INSERT INTO public.called VALUES (current_user); SELECT $1'",
+        "CREATE TABLE traps.webhook_events (instance text)",
+        "SET LOCAL search_path = traps, pg_catalog, public",
+        "SELECT public.increment_metric('Quay', 'bounces_mtd')",
+    )
     assert clients.events("workspace") == ["quay"]
+    assert clients.sql("SELECT * FROM called") == []
+
+
+def test_a_role_that_could_call_the_function_before_can_after_an_upgrade_and_back(
+    clients: Clients, stranger: str
+) -> None:
+    clients.sql(f"GRANT EXECUTE ON FUNCTION increment_metric TO {stranger}")
+    with clients.engine.begin() as connection:
+        command.downgrade(alembic_config(connection), "0012")
+    clients.sql(f"GRANT ALL ON clients, webhook_events TO {stranger}")
+    as_role(clients, stranger, "SELECT increment_metric('Quay', 'bounced', 1)")
+    clients.sql(f"REVOKE ALL ON clients, webhook_events FROM {stranger}")
+    upgrade(clients.engine)
+    as_role(clients, stranger, CALL)
+    assert clients.events("workspace") == ["quay", "quay"]
+    [row] = clients.sql("SELECT count(*) FROM pg_proc WHERE proname = 'increment_metric'")
+    assert row[0] == 1

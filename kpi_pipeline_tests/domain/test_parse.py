@@ -73,6 +73,12 @@ def test_a_type_in_capitals_is_the_same_event_as_in_small_letters(event_type: st
         ("lead_interested", ["lead"], "reply.id=3"),
         ("email_bounced", ["scheduled_email"], "reply.id=3"),
         ("lead_unsubscribed", ["campaign_event"], "scheduled_email.id=4"),
+        ("lead_unsubscribed", ["campaign_event", "scheduled_email"], "lead.id=1 campaign.id=2"),
+        (
+            "lead_unsubscribed",
+            ["campaign_event", "scheduled_email", "campaign", "reply"],
+            "lead.id=1",
+        ),
     ],
 )
 def test_an_event_that_lacks_its_first_ids_is_identified_by_the_next(
@@ -89,7 +95,7 @@ def test_an_event_that_lacks_its_first_ids_is_identified_by_the_next(
         ("lead_replied", ["reply"]),
         ("lead_interested", ["lead", "reply"]),
         ("email_bounced", ["scheduled_email", "reply"]),
-        ("lead_unsubscribed", ["campaign_event", "scheduled_email"]),
+        ("lead_unsubscribed", ["campaign_event", "scheduled_email", "lead"]),
     ],
 )
 def test_an_event_without_an_identity_is_invalid_and_says_what_it_lacks(
@@ -159,6 +165,14 @@ def test_a_type_that_is_not_counted_is_kept_and_identified_by_its_whole_body() -
         assert event.idempotency_key == again.idempotency_key != other.idempotency_key
         assert "sha256=" in event.idempotency_key
     assert "not known to this version" in str(parsed(content("lead_teleported")).reason)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_body_with_a_byte_order_mark_or_in_utf_16_is_read(encoding: str) -> None:
+    text = json.dumps(content("lead_replied", {"reply": {"id": 3}}), ensure_ascii=False)
+    event = parsed(text.encode(encoding))
+    assert (event.status, event.metric) == (EventStatus.RECEIVED, "replied")
+    assert event.idempotency_key == parsed(text.encode()).idempotency_key
 
 
 def test_control_characters_in_a_reply_are_accepted() -> None:

@@ -1,4 +1,4 @@
-"""Any body is answered with 200 or 400 and stored, and none breaks the gateway."""
+"""Any body is answered with 200 and stored, and none breaks the gateway."""
 
 import asyncio
 import json
@@ -143,7 +143,7 @@ def test_no_body_breaks_the_gateway_or_is_lost(process: GatewayProcess, engine: 
         taken = []
         for body, answer in zip(sent, answers(process.url, sent), strict=True):
             found = answer.json()
-            assert answer.status_code == (400 if found["status"] == "invalid" else 200), body[:200]
+            assert answer.status_code == 200, body[:200]
             assert answer.text.isprintable(), answer.text
             statuses[answer.status_code, found["status"]] += 1
             taken.append((found, body))

@@ -45,12 +45,13 @@ _LEADS = text("""
     ORDER BY c.workspace, day
 """).bindparams(bindparam("instances", type_=ARRAY(Text)))
 
+# A test event shows that the address is right, and not that a workspace sends its events there.
 _FIRST_EVENTS = text("""
     SELECT i.instance, e.arrived_at
     FROM unnest(:instances) AS i(instance)
     CROSS JOIN LATERAL (
         SELECT arrived_at FROM webhook_events
-        WHERE instance = i.instance AND source = 'webhook'
+        WHERE instance = i.instance AND source = 'webhook' AND status <> 'test'
         ORDER BY arrived_at
         LIMIT 1
     ) e
@@ -66,6 +67,6 @@ def read_leads(
 
 
 def first_webhooks(connection: Connection, instances: Collection[str]) -> dict[str, datetime]:
-    """When the first webhook of each instance arrived, for those that received one."""
+    """When the first event of each instance arrived by a webhook, apart from test events."""
     rows = connection.execute(_FIRST_EVENTS, {"instances": list(instances)})
     return {row.instance: row.arrived_at for row in rows}

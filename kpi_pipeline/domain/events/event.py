@@ -14,6 +14,8 @@ class EventStatus(StrEnum):
     """The rows of its client include it."""
     IGNORED = "ignored"
     """Of a type that is not counted."""
+    TEST = "test"
+    """Sent to try the webhook, by Email Bison's button or by `kpi webhooks test`."""
     UNMATCHED = "unmatched"
     """Of a workspace that belongs to no active client; counted once it does."""
     INVALID = "invalid"
@@ -37,10 +39,10 @@ class EventSource(StrEnum):
 class Event:
     """One event of an instance, parsed as far as its body allows.
 
-    `status` is RECEIVED, IGNORED or INVALID, the last two with a `reason`; the client is not known
-    yet. `metric` names the daily count that the event raises by one. `happened_at` is the time in
-    the body, or None; `business_date` is the day on which the event counts. A row of the feed has a
-    `feed_uuid`, and `recorded_at`, the time at which Email Bison recorded the event.
+    `status` is RECEIVED, IGNORED, TEST or INVALID, the last three with a `reason`; the client is
+    not known yet. `metric` names the daily count that the event raises by one. `happened_at` is the
+    time in the body, or None; `business_date` is the day on which the event counts. A row of the
+    feed has a `feed_uuid`, and `recorded_at`, the time at which Email Bison recorded the event.
     """
 
     instance: str

@@ -42,9 +42,10 @@ COUNTED = {
         frozenset({"bounce", "bounced"}),
         "reply.date_received",
     ),
+    # Some come with the lead alone.
     "lead_unsubscribed": Kind(
         "unsubscribed",
-        (("campaign_event.id",), ("scheduled_email.id",)),
+        (("campaign_event.id",), ("scheduled_email.id",), ("lead.id", "campaign.id"), ("lead.id",)),
         frozenset({"unsubscribe", "unsubscribed"}),
     ),
 }
@@ -64,5 +65,28 @@ NOT_COUNTED = frozenset(
         "tag_removed",
         "warmup_disabled_receiving_bounces",
         "warmup_disabled_causing_bounces",
+        "email_send_failed",
+        "manual_email_send_failed",
+        "blacklisted_email_added",
+        "blacklisted_email_removed",
+        "blacklisted_domain_added",
+        "blacklisted_domain_removed",
     }
 )
+
+# Email Bison's test events and samples are of this workspace, in whatever workspace they are sent.
+# An instance can have a real workspace with that id, too.
+SAMPLE_WORKSPACE = 1
+# The leads, campaigns and mails of its samples have ids of one digit.
+LARGEST_SAMPLE_ID = 9
+
+TEST_MARKER = "kpi_test"
+"""The parameter in a webhook's URL that makes what arrives there a test event: `…?kpi_test=NAME`.
+
+NAME has 1 to 64 letters, digits, `-` and `_`. `key_of_test` finds the event.
+"""
+
+
+def key_of_test(instance: str, name: str) -> str:
+    """The idempotency key of the test event with this NAME in its URL."""
+    return f"{instance} test {name}"

@@ -10,13 +10,25 @@ from zoneinfo import ZoneInfo
 
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.domain.events.event import Event, EventSource, EventStatus
-from kpi_pipeline.domain.events.kinds import COUNTED, NOT_COUNTED, Kind
+from kpi_pipeline.domain.events.kinds import (
+    COUNTED,
+    LARGEST_SAMPLE_ID,
+    NOT_COUNTED,
+    SAMPLE_WORKSPACE,
+    TEST_MARKER,
+    Kind,
+    key_of_test,
+)
 
 _LARGEST_ID = 2**63 - 1
 # Clocks differ by some seconds; a time further ahead of the arrival is not believed.
 _CLOCKS_DIFFER = timedelta(minutes=5)
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _LONGEST_URL = 200
+_TIMES = ("campaign_event.created_at", "scheduled_email.sent_at", "reply.date_received")
+_SAMPLE_IDS = ("lead.id", "campaign.id", "scheduled_email.id", "sender_email.id")
+# Deliveries are repeated for 24 hours, and the feed lists events of ten days.
+_LONGEST_ON_ITS_WAY = timedelta(days=10)
 
 
 class _MalformedError(ValueError):
@@ -24,13 +36,20 @@ class _MalformedError(ValueError):
 
 
 def parse_event(
-    body: bytes, *, instance: str, source: EventSource, arrived_at: datetime, tz: ZoneInfo
+    body: bytes,
+    *,
+    instance: str,
+    source: EventSource,
+    arrived_at: datetime,
+    tz: ZoneInfo,
+    test_name: str | None = None,
 ) -> Event:
     """Parse a body that arrived for `instance` at the aware instant `arrived_at`.
 
     The business date, in `tz`, the zone of Email Bison's days, is that of the time of the event, if
     the body has one that fits the type, else that of the arrival. A malformed body gives an INVALID
-    event with the reason, and a type that is not counted an IGNORED one.
+    event with the reason, a type that is not counted an IGNORED one, and a test event a TEST: one
+    whose URL had a `test_name` (see `TEST_MARKER`), or that shows to be a sample of Email Bison's.
     """
     digest = f"sha256={sha256(body).hexdigest()}"
     event_type: str | None = None
@@ -45,7 +64,15 @@ def parse_event(
         if workspace_id is None:
             raise _MalformedError("event.workspace_id is no id of a workspace")
         kind = COUNTED.get(event_type)
-        identity = digest if kind is None else _identity(kind, data)
+        happened_at = feed.recorded_at
+        if kind is not None and happened_at is None:
+            happened_at = _happened_at(event_type, kind, data, arrived_at)
+        reason = None
+        if test_name is not None:
+            reason = f"A test event: the URL of its webhook has {TEST_MARKER}."
+        elif workspace_id == SAMPLE_WORKSPACE and _is_sample(data, source, happened_at, arrived_at):
+            reason = "A test event: its ids or times are those of Email Bison's samples."
+        identity = digest if kind is None or reason is not None else _identity(kind, data)
     except _MalformedError as error:
         return Event(
             instance=instance,
@@ -62,18 +89,25 @@ def parse_event(
             feed_uuid=feed.uuid,
             recorded_at=feed.recorded_at,
         )
-    happened_at = None
-    if kind is not None:
-        happened_at = feed.recorded_at or _happened_at(event_type, kind, data, arrived_at)
+    status = EventStatus.RECEIVED
+    key = f"{instance} {workspace_id} {event_type} {identity}"
+    if reason is not None:
+        named = re.fullmatch(r"[A-Za-z0-9_-]{1,64}", test_name or "")
+        key = key_of_test(instance, named[0] if named else digest)
+        status, kind = EventStatus.TEST, None
+    elif kind is None:
+        status, reason = EventStatus.IGNORED, _why_ignored(event_type)
+    if kind is None:
+        happened_at = None
     return Event(
         instance=instance,
         source=source,
         arrived_at=arrived_at,
         body=body,
-        idempotency_key=f"{instance} {workspace_id} {event_type} {identity}",
-        status=EventStatus.IGNORED if kind is None else EventStatus.RECEIVED,
+        idempotency_key=key,
+        status=status,
         business_date=business_date(happened_at or arrived_at, tz),
-        reason=_why_ignored(event_type) if kind is None else None,
+        reason=reason,
         event_type=event_type,
         bison_workspace_id=workspace_id,
         metric=None if kind is None else kind.metric,
@@ -104,8 +138,9 @@ def _parse_body(
     `GET /api/events` wraps the body of the webhook as `payload`.
     """
     try:
-        # Replies hold raw control characters, which strict JSON forbids.
-        content = json.loads(body.decode(), strict=False)
+        # Replies hold raw control characters, which strict JSON forbids. Some senders begin with a
+        # byte order mark, and some encode in UTF-16.
+        content = json.loads(body.decode(json.detect_encoding(body)), strict=False)
     except (ValueError, RecursionError):
         raise _MalformedError("it is no JSON in UTF-8") from None
     if not isinstance(content, dict):
@@ -169,6 +204,29 @@ def _happened_at(
         if (moment := _past(value, arrived_at)) is not None:
             return moment
     return None
+
+
+def _is_sample(
+    data: Mapping[str, object],
+    source: EventSource,
+    happened_at: datetime | None,
+    arrived_at: datetime,
+) -> bool:
+    """Whether an event of workspace 1 is a sample, and not of a real workspace with that id.
+
+    Samples have ids of one digit and times that are years old. A real event arrives within days, so
+    one with a recent time is real, whatever its ids. Without one, small ids make it a sample; so
+    does an old time of the event itself in a webhook, as files may hold events of any age. The time
+    of the reply proves nothing: somebody may mark a reply of last month as interested.
+    """
+    recent = arrived_at - _LONGEST_ON_ITS_WAY
+    times = [happened_at, *(_past(_at(data, path), arrived_at) for path in _TIMES)]
+    if any(it is not None and it >= recent for it in times):
+        return False
+    if happened_at is not None and source is EventSource.WEBHOOK:
+        return True
+    ids = [number for path in _SAMPLE_IDS if (number := _parse_id(data, path)) is not None]
+    return bool(ids) and max(ids) <= LARGEST_SAMPLE_ID
 
 
 def _past(value: object, arrived_at: datetime) -> datetime | None:

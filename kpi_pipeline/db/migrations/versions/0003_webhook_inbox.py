@@ -8,7 +8,7 @@ down_revision = "0002"
 
 # Callers of the old function, which incremented a stored number, call this one. It stores events,
 # from which the numbers are computed; without a date, as the business time zone is not known here.
-_INCREMENT_METRIC = """
+INCREMENT_METRIC = """
 CREATE FUNCTION increment_metric(workspace_name text, metric_name text, by integer)
 RETURNS void LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -147,7 +147,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_webhook_events_arrived_at", "webhook_events", ["arrived_at"])
     op.create_index("ix_webhook_events_applied_at", "webhook_events", ["applied_at"])
-    op.execute(_INCREMENT_METRIC)
+    op.execute(INCREMENT_METRIC)
     # Anyone with a public key could once call the counter: only whom the owner names may.
     op.execute("REVOKE EXECUTE ON FUNCTION increment_metric(text, text, integer) FROM PUBLIC")
 
