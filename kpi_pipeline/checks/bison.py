@@ -87,6 +87,10 @@ _WHAT_TO_DO = {
     "vanished": "import a client that left with active = no",
     "unchecked_keys": "their keys are checked again within the hour",
     "unknown": "import new workspaces that are clients (`kpi clients import`), with their target",
+    "webhooks": "`kpi webhooks register` creates missing ones, deletes doubled ones and removes "
+    "foreign events, `--delete-dead` also deletes dead ones; until then some events are missed or "
+    "arrive in vain, and the numbers follow with the next sync",
+    "unchecked_webhooks": "their webhooks are read again within the hour",
     "renamed": "new names are adopted; set display_name in the CSV for a label of your own",
 }
 _ERRORS = ("unserved", "bad_keys", "unread", "unanswered")
@@ -95,7 +99,7 @@ _ERRORS = ("unserved", "bad_keys", "unread", "unanswered")
 def registry_matches_bison(
     findings: Mapping[str, Sequence[str]], clients: Collection[str], listed_workspaces: int
 ) -> Outcome:
-    """The registered clients and their keys are what Email Bison says; `findings` by kind.
+    """The registered clients, their keys and webhooks are as in Email Bison; `findings` by kind.
 
     A line that concerns one of `clients` begins with its workspace and a colon.
     """

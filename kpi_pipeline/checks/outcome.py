@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 UNANSWERED = "unanswered"
-# How `registry_matches_bison` names keys whose workspace could not be read.
-_UNCHECKED_KEYS = "unchecked keys"
+# How `registry_matches_bison` names clients whose key or webhooks could not be read.
+_UNCHECKED = {"unchecked keys", "unchecked webhooks"}
 
 # How many rows Dagster's table, a message and the stored outcome show; the rest is counted.
 MAX_PROBLEMS = 50
@@ -110,4 +110,4 @@ def all_unanswered(problems: Sequence[Mapping[str, object]]) -> bool:
 
 
 def _is_unanswered(row: Mapping[str, object]) -> bool:
-    return bool({UNANSWERED, _UNCHECKED_KEYS} & {row.get("kind"), row.get("count")})
+    return bool(({UNANSWERED} | _UNCHECKED) & {row.get("kind"), row.get("count")})

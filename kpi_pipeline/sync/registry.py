@@ -1,7 +1,8 @@
-"""Compares the client registry with Bison's list of workspaces, and verifies every API key."""
+"""Compares the client registry with Bison's list of workspaces; verifies API keys and webhooks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import (
@@ -16,8 +17,11 @@ from kpi_pipeline.bison import (
 )
 from kpi_pipeline.db.clients import Client, active_clients, all_clients, relabel
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.settings.webhooks import has_webhooks, webhook_url
 from kpi_pipeline.sync.fetch import report_unknown_fields
 from kpi_pipeline.sync.identity import confirm_key, own_key
+from kpi_pipeline.sync.run import for_each_client
+from kpi_pipeline.sync.webhooks import WebhooksOutcome, verify_client
 
 
 @dataclass
@@ -26,8 +30,8 @@ class RegistryReport:
 
     `active` holds workspaces, `listed` the number of workspaces that Bison lists. `unknown` are
     workspaces without a client, `vanished` clients without a workspace. `unserved` are clients that
-    no configured instance or API key covers. `unread` and `unanswered` name the instances whose
-    list is invalid or did not come.
+    no configured instance or API key covers. `webhooks` says what is wrong with those of a client.
+    `unread` and `unanswered` name the instances whose list is invalid or did not come.
     """
 
     active: list[str] = field(default_factory=list)
@@ -39,12 +43,14 @@ class RegistryReport:
     unchecked_keys: list[str] = field(default_factory=list)
     not_listed: list[str] = field(default_factory=list)
     unserved: list[str] = field(default_factory=list)
+    webhooks: list[str] = field(default_factory=list)
+    unchecked_webhooks: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
 
 
 async def refresh_registry(app: AppContext) -> RegistryReport:
-    """Read each instance's workspaces, adopt their names, and verify every client's own API key.
+    """Read each instance's workspaces, adopt their names, and verify clients' keys and webhooks.
 
     An unregistered workspace is reported, not added: the agency decides whether it is a client, and
     with which target. A client that Bison no longer lists stays, and is reported. If an instance's
@@ -97,6 +103,8 @@ async def _refresh(
     else:
         _compare(app, known, await bison.list_workspaces(), instance.name, report)
     await _check_keys(app, bison, known, report)
+    if has_webhooks(app.settings, instance.name):
+        await _check_webhooks(app, bison, known, report)
 
 
 def _compare(
@@ -142,3 +150,23 @@ async def _check_keys(
             report.bad_keys.append(str(error))
         except BisonError as error:
             report.unchecked_keys.append(str(error))
+
+
+async def _check_webhooks(
+    app: AppContext, bison: BisonClient, known: Sequence[Client], report: RegistryReport
+) -> None:
+    """Find what is wrong with the webhooks of the clients that have no other problem."""
+    lines = (report.vanished, report.unserved, report.bad_keys, report.unchecked_keys)
+    reported = {line.partition(":")[0] for line in chain.from_iterable(lines)}
+
+    async def verify(client: Client) -> WebhooksOutcome:
+        return await verify_client(app, bison, client, webhook_url(app.settings, client.instance))
+
+    clients = [it for it in known if it.active and it.workspace not in reported]
+    outcomes = await for_each_client(clients, verify, app.settings.bison_concurrency)
+    for outcome in sorted(outcomes, key=lambda it: it.client.workspace):
+        workspace = outcome.client.workspace
+        report.webhooks += [f"{workspace}: {problem}" for problem in outcome.problems]
+        if outcome.error is not None:
+            error = outcome.error.removeprefix(f"{workspace}: ")
+            report.unchecked_webhooks.append(f"{workspace}: {error}")

@@ -32,6 +32,8 @@ def test_without_a_finding_it_passes_with_both_numbers() -> None:
         ("vanished", Severity.WARN, "Vanished: import a client that left with active = no."),
         ("unchecked_keys", Severity.WARN, "Unchecked keys: their keys are checked again"),
         ("unknown", Severity.WARN, "Unknown: import new workspaces that are clients"),
+        ("webhooks", Severity.WARN, "Webhooks: `kpi webhooks register` creates missing ones"),
+        ("unchecked_webhooks", Severity.WARN, "Unchecked webhooks: their webhooks are read again"),
         ("renamed", Severity.WARN, "Renamed: new names are adopted"),
     ],
 )
@@ -103,6 +105,7 @@ def test_unknown_kinds_of_findings_are_ignored() -> None:
 def test_a_list_or_key_without_an_answer_is_unanswered_and_a_rejected_one_is_not() -> None:
     silent = checked(unanswered=["main does not answer."], unchecked_keys=["acme: timed out."])
     assert all_unanswered(silent.problems)
+    assert all_unanswered(checked(unchecked_webhooks=["acme: timed out."]).problems)
     assert not has_unanswered(checked(unread=["main rejects its key."]).problems)
     mixed = checked(unanswered=["main does not answer."], bad_keys=["acme: rejected."])
     assert has_unanswered(mixed.problems)

@@ -58,6 +58,8 @@ def _findings(report: "RegistryReport") -> dict[str, list[str]]:
         "unanswered": report.unanswered,
         "vanished": report.vanished,
         "unchecked_keys": report.unchecked_keys,
+        "webhooks": report.webhooks,
+        "unchecked_webhooks": report.unchecked_webhooks,
         "unknown": report.unknown,
         "renamed": report.renamed,
     }
