@@ -139,6 +139,7 @@ def test_an_instance_that_never_sent_a_webhook_is_a_warning(stock: Stock) -> Non
     stock.facts("late", MONDAY, YESTERDAY, interested=2)
     stock.facts("later", TODAY, interested=1, as_of=AN_HOUR_AGO)
     stock.events("late", YESTERDAY, instance="third", source="file")
+    stock.events("late", MONDAY, instance="third", status="test", metric=None)
     found = checked(stock, ("main", "third"))
     assert found.severity is Severity.WARN
     assert found.problems == [

@@ -58,6 +58,12 @@ def test_its_own_time_makes_it_a_sample_whatever_its_ids(event_type: str) -> Non
     assert parsed(content(event_type, data, 1)).status is EventStatus.TEST
 
 
+def test_nothing_but_times_of_years_ago_makes_it_a_sample() -> None:
+    """Under `lead_interested`, the record may be that of the reply."""
+    data = about(YEARS_AGO, first_id=632_586, recorded_as="replied")
+    assert parsed(content("lead_interested", data, 1)).status is EventStatus.TEST
+
+
 @pytest.mark.parametrize("event_type", COUNTED)
 def test_small_ids_without_a_recent_time_make_it_a_sample(event_type: str) -> None:
     assert parsed(content(event_type, about(None), 1)).status is EventStatus.TEST

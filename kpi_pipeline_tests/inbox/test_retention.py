@@ -103,6 +103,7 @@ def test_facts_of_the_future_hold_no_event(stocked: Clients) -> None:
     [
         ("applied", True),
         ("ignored", True),
+        ("test", True),
         ("invalid", True),
         ("unmatched", True),
         ("set_aside", True),

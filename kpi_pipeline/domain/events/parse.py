@@ -29,6 +29,8 @@ _TIMES = ("campaign_event.created_at", "scheduled_email.sent_at", "reply.date_re
 _SAMPLE_IDS = ("lead.id", "campaign.id", "scheduled_email.id", "sender_email.id")
 # Deliveries are repeated for 24 hours, and the feed lists events of ten days.
 _LONGEST_ON_ITS_WAY = timedelta(days=10)
+# Nobody marks a reply as interested that is older.
+_LONGEST_UNMARKED = timedelta(days=180)
 
 
 class _MalformedError(ValueError):
@@ -216,15 +218,19 @@ def _is_sample(
 
     Samples have ids of one digit and times that are years old. A real event arrives within days, so
     one with a recent time is real, whatever its ids. Without one, small ids make it a sample; so
-    does an old time of the event itself in a webhook, as files may hold events of any age. The time
-    of the reply proves nothing: somebody may mark a reply of last month as interested.
+    does, in a webhook, an old time of the event itself, or nothing but times of half a year ago. A
+    file may hold events of any age. And the time of the reply alone may well be that of last month:
+    a person can mark an old reply as interested.
     """
-    recent = arrived_at - _LONGEST_ON_ITS_WAY
-    times = [happened_at, *(_past(_at(data, path), arrived_at) for path in _TIMES)]
-    if any(it is not None and it >= recent for it in times):
-        return False
-    if happened_at is not None and source is EventSource.WEBHOOK:
-        return True
+    named = (_past(_at(data, path), arrived_at) for path in _TIMES)
+    latest = max((it for it in (happened_at, *named) if it is not None), default=None)
+    if latest is not None:
+        age = arrived_at - latest
+        if age <= _LONGEST_ON_ITS_WAY:
+            return False
+        longest = _LONGEST_UNMARKED if happened_at is None else _LONGEST_ON_ITS_WAY
+        if source is EventSource.WEBHOOK and age > longest:
+            return True
     ids = [number for path in _SAMPLE_IDS if (number := _parse_id(data, path)) is not None]
     return bool(ids) and max(ids) <= LARGEST_SAMPLE_ID
 
