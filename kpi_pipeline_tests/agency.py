@@ -64,6 +64,8 @@ def variables_of(bison: Bison, zone: ZoneInfo) -> dict[str, str]:
         "KPI_BISON_INSTANCES": format_instances([instance_of(bison)]),
         "KPI_BISON_CALLS_PER_SECOND": "0",
         "KPI_BISON_TIMEZONE": zone.key,
+        # Tests of the event feed switch it on.
+        "KPI_EVENT_FEED_MINUTES": "off",
         "KPI_TIMEZONE": zone.key,
     }
 

@@ -19,7 +19,7 @@ from kpi_pipeline.errors import KpiError
 from kpi_pipeline.inbox.ingest import inbox_of
 
 commands = typer.Typer(
-    help="Events of Email Bison: list them, replay them, ingest them from files.",
+    help="Events of Email Bison: list, replay and recover them, ingest them from files.",
     no_args_is_help=True,
 )
 
@@ -114,6 +114,36 @@ def ingest(
     out.print(f"{events} events are stored, {len(rejected)} records rejected.")
     if rejected:
         raise KpiError("Rejected:\n" + "\n".join(rejected))
+
+
+@commands.command("recover")
+def recover_events(
+    since: Annotated[
+        datetime,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"],
+            metavar="DATE[THH:MM]",
+            help="Those recorded then or later, in KPI_TIMEZONE; the feed has ten days.",
+        ),
+    ],
+    workspace: Workspaces = None,
+) -> None:
+    """Read Email Bison's event feed from a time on, for what webhooks did not deliver.
+
+    Events that are stored already count once. Fails if a client's feed can't be read.
+    """
+    from kpi_pipeline.sync.feed import recover
+
+    with opened_app() as app:
+        start = since.replace(tzinfo=app.timezone).astimezone(UTC)
+        report = recover(app, start, _known(app, workspace))
+    out.print(
+        f"The feeds of {len(report.clients)} clients were read: {report.new} events are new, and "
+        f"{report.moved} got another time."
+    )
+    problems = [f"Instance {name} has no event feed." for name in report.without]
+    if problems := [*problems, *report.problems]:
+        raise KpiError("\n".join(problems))
 
 
 @commands.command("purge")

@@ -47,7 +47,7 @@ def read_feed_states(connection: Connection) -> dict[tuple[str, str], FeedState]
 
 
 def store_feed_states(connection: Connection, states: Collection[FeedState]) -> None:
-    """Store the results of readings. A failed one keeps how far the last one that succeeded came."""
+    """Store the results of readings. A failed one keeps how far the feed was read before."""
     rows = [vars(it) for it in sorted(states, key=lambda it: (it.workspace, it.event_type))]
     if not rows:
         return

@@ -1,6 +1,8 @@
 """The tags of runs, Dagster's and ours, and the states of a run."""
 
-from dagster import DagsterRunStatus
+from dagster import AssetKey, DagsterInstance, DagsterRunStatus, RunsFilter
+
+from kpi_pipeline.sync.scope import KpiAsset
 
 # Dagster's own, as its documentation and its page show them.
 BACKFILL = "dagster/backfill"
@@ -17,6 +19,8 @@ WILL_RETRY = "dagster/will_retry"
 
 # On a run that applies stored events.
 EVENTS_TAG = "kpi/events"
+# On a run that polls the event feed.
+FEED_TAG = "kpi/feed"
 # On a run that retries what a failed one left undone; its value is the id of that run.
 RETRY_OF = "kpi/retry_of"
 # On a run that sends the daily summary; its value is the date.
@@ -24,3 +28,11 @@ SUMMARY_OF = "kpi/summary_of"
 
 FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 NOT_FINISHED = [status for status in DagsterRunStatus if status not in FINISHED]
+
+_FACTS = AssetKey(KpiAsset.FACTS.value)
+
+
+def is_syncing(dagster_instance: DagsterInstance) -> bool:
+    """Whether runs fetch facts, other than those of a backfill, which may take hours."""
+    runs = dagster_instance.get_runs(filters=RunsFilter(statuses=NOT_FINISHED), limit=50)
+    return any(_FACTS in (run.asset_selection or ()) and BACKFILL not in run.tags for run in runs)

@@ -28,7 +28,7 @@ from kpi_pipeline.db.event_feed import (
     store_feed_states,
 )
 from kpi_pipeline.db.retry import retry_on_disconnect
-from kpi_pipeline.domain.events.event import Event, EventSource
+from kpi_pipeline.domain.events.event import Event, EventSource, EventStatus
 from kpi_pipeline.domain.events.parse import parse_event
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.inbox.feed import FeedIngested, ingest_feed
@@ -65,8 +65,8 @@ class FeedReport:
     """Result of one poll.
 
     `clients` were read, of which `left` were not, as syncs are in progress. `new` and `moved` are
-    numbers of events, see `FeedIngested`. `problems` are sentences; `missing` names the instances
-    of which this poll found out that they have no feed.
+    numbers of events, see `FeedIngested`. `problems` are sentences. `without` names the instances
+    that have no feed, and `missing` those of which only this poll found it out.
     """
 
     clients: list[str] = field(default_factory=list)
@@ -74,11 +74,12 @@ class FeedReport:
     new: int = 0
     moved: int = 0
     problems: list[str] = field(default_factory=list)
+    without: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
 
 def feed_is_due(app: AppContext, *, syncing: Callable[[], bool]) -> bool:
-    """Whether the leads of some client are to be read now; they wait while syncs are in progress."""
+    """Whether the leads of some client are to be read now; while `syncing`, they wait."""
     interval = _interval(app.settings)
     if interval is None:
         return False
@@ -168,7 +169,8 @@ class _Poll:
         self._inbox = inbox_of(app, realtime=app.settings.realtime)
         self._bison: dict[str, BisonClient] = {}
         self._answered: set[str] = set()
-        self._without: defaultdict[str, list[tuple[_Reading, BisonError]]] = defaultdict(list)
+        # Instance → client → the error, where the answer was 404.
+        self._without: defaultdict[str, dict[str, str]] = defaultdict(dict)
         self._report = FeedReport()
 
     async def all(self, readings: Mapping[str, _Reading]) -> FeedReport:
@@ -196,7 +198,7 @@ class _Poll:
             found = await read_client(self._app, self._bison[client.instance], client, read)
         except BisonError as error:
             if error.status == 404 and EVENTS_PATH in error.call:
-                self._without[client.instance].append((reading, error))
+                self._without[client.instance][client.workspace] = str(error)
                 return
             found = _Found(errors=dict.fromkeys(reading.since, str(error)))
         except KpiError as error:
@@ -244,29 +246,31 @@ class _Poll:
 
     def _note_instances(self) -> None:
         """Note which instances have a feed, and which were found to have none."""
+        now = self._app.now()
         with self._app.engine.begin() as connection:
             for name in self._answered:
                 forget_missing_feed(connection, name)
             for name, failed in self._without.items():
-                known = any(
-                    state.read_at
-                    for state in self._states.values()
-                    if state.workspace in {it.client.workspace for it, _ in failed}
-                )
-                if name in self._answered or known:
+                if name in self._answered or any(map(self._was_read, failed)):
                     # Others of this instance have a feed: it is the client that lacks it.
-                    self._report.problems += [str(error) for _, error in failed]
-                    now = self._app.now()
-                    store_feed_states(
-                        connection,
-                        [
-                            FeedState(it.client.workspace, kind, now, problem=str(error))
-                            for it, error in failed
-                            for kind in it.since
-                        ],
-                    )
-                elif note_missing_feed(connection, name, self._app.now()):
+                    self._report.problems += failed.values()
+                    store_feed_states(connection, self._failed_states(failed, now))
+                    continue
+                self._report.without.append(name)
+                if note_missing_feed(connection, name, now):
                     self._report.missing.append(name)
+
+    def _was_read(self, workspace: str) -> bool:
+        state = self._states.get((workspace, LEADS))
+        return state is not None and state.read_at is not None
+
+    @staticmethod
+    def _failed_states(failed: Mapping[str, str], now: datetime) -> list[FeedState]:
+        return [
+            FeedState(workspace, kind, now, problem=error)
+            for workspace, error in failed.items()
+            for kind in FEED_TYPES
+        ]
 
 
 def _store(
@@ -291,6 +295,8 @@ def _store(
                 arrived_at=now,
                 tz=inbox.day_zone,
             )
+            if event.status is EventStatus.TEST:
+                continue
             if event.recorded_at is None:
                 undated += 1
             elif event.bison_workspace_id not in (client.bison_workspace_id, None):

@@ -114,10 +114,10 @@ def webhook_events_spec() -> dg.AssetSpec:
         group_name="bison",
         kinds={"webhook", "postgres"},
         owners=OWNERS,
-        description="The webhook inbox: every event that Email Bison sent or that a file brought, "
-        "and its status. Events count on top of the facts until a later fetch includes them: the "
-        "numbers are computed from both. Applied events are reported here once a minute at most; "
-        "materializing the asset ingests dropped files, and matches events whose workspace has "
-        "become a client's.",
+        description="The webhook inbox: every event that Email Bison sent, that its event feed "
+        "has, or that a file brought, and its status. Events count on top of the facts until a "
+        "later fetch includes them: the numbers are computed from both. Applied events are "
+        "reported here once a minute at most; materializing the asset reads the event feed, "
+        "ingests dropped files, and matches events whose workspace has become a client's.",
         metadata=table_metadata(webhook_events),
     )

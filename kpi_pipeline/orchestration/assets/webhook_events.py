@@ -11,8 +11,10 @@ from kpi_pipeline.orchestration.asset_checks.specs import specs_of
 from kpi_pipeline.orchestration.assets.heartbeat import heartbeat
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.assets.specs import WEBHOOK_EVENTS, webhook_events_spec
+from kpi_pipeline.orchestration.runs import FEED_TAG, is_syncing
 
 if TYPE_CHECKING:
+    from kpi_pipeline.app import AppContext
     from kpi_pipeline.db.check_queries.events import EventCount
 
 # Dagster's page shows the metadata of a materialization in full.
@@ -25,13 +27,19 @@ Metadata = dict[str, int | dg.TableMetadataValue]
 def webhook_events(
     context: dg.AssetExecutionContext, app: AppResource
 ) -> dg.MaterializeResult[None]:
-    """Ingest dropped files, match events whose workspace has become a client's, and count all."""
+    """Read the event feed, ingest dropped files, match events of new clients, and count all.
+
+    A run that polls the feed does nothing else.
+    """
     from kpi_pipeline.db.check_queries.events import count_events
     from kpi_pipeline.inbox.files import ingest_files
     from kpi_pipeline.inbox.ingest import inbox_of
     from kpi_pipeline.inbox.replay import match_and_date
 
     with app.opened() as opened:
+        feed = _poll_feed(context, opened)
+        if FEED_TAG in context.run.tags:
+            return dg.MaterializeResult(asset_key=WEBHOOK_EVENTS, metadata=feed)
         inbox = inbox_of(opened, realtime=opened.settings.realtime)
         report = ingest_files(inbox, opened.settings.drop_dir, list(inbox.instance_urls))
         matched = match_and_date(inbox)
@@ -41,7 +49,31 @@ def webhook_events(
         f"{report.events} events ingested from {report.files} files, {report.rejected} rejected; "
         f"{matched} stored events got a client or a date."
     )
-    return dg.MaterializeResult(asset_key=WEBHOOK_EVENTS, metadata=_totals(counts))
+    return dg.MaterializeResult(asset_key=WEBHOOK_EVENTS, metadata={**_totals(counts), **feed})
+
+
+def _poll_feed(context: dg.AssetExecutionContext, app: "AppContext") -> Metadata:
+    """Poll the event feed, unless it is off; what to show of it."""
+    from kpi_pipeline.sync.feed import poll_feed
+
+    if app.settings.event_feed_minutes is None:
+        return {}
+    report = poll_feed(app, syncing=lambda: is_syncing(context.instance))
+    for problem in report.problems:
+        context.log.warning(problem)
+    for instance in report.missing:
+        context.log.warning(
+            f"Instance {instance} has no event feed (GET /api/events answers 404). Its webhooks "
+            "and the syncs work as before; it is asked again once a day."
+        )
+    if report.left:
+        context.log.info(f"Left until syncs have ended: {', '.join(report.left)}.")
+    return {
+        "feed_clients": len(report.clients),
+        "feed_new_events": report.new,
+        "feed_corrected_events": report.moved,
+        "feed_problems": len(report.problems),
+    }
 
 
 @dg.multi_asset_check(specs=specs_of(WEBHOOK_EVENTS), can_subset=True, name="check_webhook_events")

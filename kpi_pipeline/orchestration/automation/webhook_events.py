@@ -21,7 +21,9 @@ from kpi_pipeline.db.overlay import affected_dates, pending_events
 from kpi_pipeline.db.retry import retry_on_disconnect
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.assets.resources import AppResource
+from kpi_pipeline.orchestration.assets.specs import WEBHOOK_EVENTS
 from kpi_pipeline.orchestration.assets.webhook_events import applied_report
+from kpi_pipeline.orchestration.automation.event_feed import feed_runs
 from kpi_pipeline.orchestration.automation.event_runs import (
     EVENT_ASSETS,
     event_runs,
@@ -48,12 +50,12 @@ def build_webhook_event_sensor() -> dg.SensorDefinition:
 
     @dg.sensor(
         name="webhook_event_sensor",
-        target=EVENT_ASSETS,
+        target=[*EVENT_ASSETS, WEBHOOK_EVENTS],
         minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Ingests dropped files of events, requests runs over the rows that stored "
-        "events change and that are not recomputed yet, and reports applied events as "
-        "materializations, once a minute at most.",
+        description="Ingests dropped files of events, requests a run that polls the event feed "
+        "where that is due, requests runs over the rows that stored events change and that are not "
+        "recomputed yet, and reports applied events as materializations, once a minute at most.",
     )
     def webhook_event_sensor(context: SensorEvaluationContext, app: AppResource) -> dg.SensorResult:
         with app.opened() as opened:
@@ -78,6 +80,7 @@ def evaluate_events(context: SensorEvaluationContext, app: "AppContext") -> dg.S
     files_note = _ingest_files(inbox, app)
     match_and_date(inbox)
     requests, grid_note = _requests(context, app)
+    requests += feed_runs(context.instance, app)
     reports, cursor = _report(app, context.cursor)
     notes = [note for note in (files_note, grid_note) if note]
     if requests:
