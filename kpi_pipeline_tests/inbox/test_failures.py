@@ -1,6 +1,7 @@
 """What can't be applied is kept with its reason, stops nothing else, and is applied later."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -15,6 +16,7 @@ from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.inbox import ingest
 from kpi_pipeline.inbox.apply import apply_pending
 from kpi_pipeline.inbox.replay import match_and_date, replay
+from kpi_pipeline_tests.cli.running import wait_until
 from kpi_pipeline_tests.db.stocked import TODAY, imported, record
 from kpi_pipeline_tests.domain.bodies import CHICAGO, email_sent, lead
 from kpi_pipeline_tests.inbox.support import (
@@ -103,6 +105,26 @@ def test_while_another_session_holds_the_rows_events_are_stored_and_applied_afte
     assert apply_all(stocked, "harbor") == 1
     for workspace, leads in (("harbor", 1), ("quay", 2)):
         assert stocked.number("positive_replies_mtd", workspace) == MONTH_SO_FAR + leads
+
+
+def test_files_and_commands_wait_until_a_busy_client_is_free(
+    stocked: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "_WAIT_SECONDS", 60.0)
+    stocked.ingest(lead(1, 101, LATER))
+    with ThreadPoolExecutor(1) as pool:
+        with held(stocked.engine, "harbor"):
+            events = lead(1, 101, LATER), lead(2, 101, LATER), lead(2, 102, LATER)
+            waiting = pool.submit(stocked.ingest, *events)
+            wait_until(lambda: len(stocked.events("id")) == 3, "the storing of the events")
+            assert stocked.events("status") == ["applied", "received", "applied"]
+            assert not waiting.done()
+        receipts = waiting.result(60)
+    assert [(it.status, it.is_new) for it in receipts] == [
+        *((EventStatus.APPLIED, is_new) for is_new in (False, True, True))
+    ]
+    assert stocked.events("deliveries") == [2, 1, 1]
+    assert stocked.number("positive_replies_mtd") == MONTH_SO_FAR + 2
 
 
 def test_an_event_with_which_the_rows_fail_is_stored_with_the_reason_and_stops_no_other(
