@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from kpi_pipeline.domain.events.event import Event, EventSource, EventStatus
-from kpi_pipeline.domain.events.parse import parse_event
+from kpi_pipeline.domain.events.parse import load_json, parse_event
 from kpi_pipeline.inbox.ingest import Inbox, ingest, instances_at
 
 LARGEST_RECORD = 1024 * 1024
@@ -144,7 +144,7 @@ def _json(path: Path, *, young: bool) -> list[_Record]:
         return [_Record("the file", b"", problem)]
     body = path.read_bytes()
     try:
-        content = json.loads(body.decode(), strict=False)
+        content = load_json(body)
     except (ValueError, RecursionError):
         if young:
             raise UnfinishedFileError from None
@@ -159,7 +159,7 @@ def _json(path: Path, *, young: bool) -> list[_Record]:
 
 def _is_json(line: bytes) -> bool:
     try:
-        json.loads(line.decode(), strict=False)
+        load_json(line)
     except (ValueError, RecursionError):
         return False
     return True

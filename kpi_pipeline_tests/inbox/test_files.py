@@ -81,6 +81,9 @@ def stored_leads(clients: Clients) -> list[str]:
         ("windows.ndjson", lines(event(1), event(2)).replace("\n", "\r\n"), [1, 2]),
         ("open-end.jsonl", lines(event(1), event(2)).rstrip("\n"), [1, 2]),
         ("nothing.jsonl", "", []),
+        ("mark.json", "\ufeff" + json.dumps([event(1), event(2)]), [1, 2]),
+        ("mark.jsonl", "\ufeff" + lines(event(1), event(2)), [1, 2]),
+        ("feed.json", json.dumps([{"id": 7, "uuid": "x", "payload": event(1)}, event(2)]), [1, 2]),
     ],
 )
 def test_a_file_of_one_event_a_list_or_one_per_line_is_ingested_and_moved(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from kpi_pipeline.domain.calendar import business_date
@@ -120,6 +121,17 @@ def parse_event(
     )
 
 
+def load_json(body: bytes) -> Any:
+    """The content of a body in JSON, in UTF-8 or what a byte order mark says.
+
+    Raises:
+        ValueError: if it is not JSON.
+        RecursionError: if it is nested too deeply.
+    """
+    # Replies hold raw control characters, which strict JSON forbids.
+    return json.loads(body.decode(json.detect_encoding(body)), strict=False)
+
+
 @dataclass(frozen=True)
 class _FeedRow:
     """What a row of the feed says of its event; nothing in any other body.
@@ -140,9 +152,7 @@ def _parse_body(
     `GET /api/events` wraps the body of the webhook as `payload`.
     """
     try:
-        # Replies hold raw control characters, which strict JSON forbids. Some senders begin with a
-        # byte order mark, and some encode in UTF-16.
-        content = json.loads(body.decode(json.detect_encoding(body)), strict=False)
+        content = load_json(body)
     except (ValueError, RecursionError):
         raise _MalformedError("it is no JSON in UTF-8") from None
     if not isinstance(content, dict):
