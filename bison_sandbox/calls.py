@@ -71,7 +71,6 @@ def without_secrets(text: str) -> str:
     return _KEY_LIKE.sub(r"\1\2…", text)
 
 
-LONGEST_WAIT = 10.0
 SLOW_ONE_IN = 4
 SLOW_TIMES = (4.0, 8.0)
 _SPREAD = 0.5
@@ -89,22 +88,28 @@ class Bottleneck:
     """The rate limit that all calls of the instance share, spread evenly.
 
     Observed live: a sync of many clients never ran faster than about 9.5 calls a second, however
-    many calls it made concurrently. `calls_per_second` 0 is no limit; `clock` counts seconds.
+    many calls it made concurrently, and calls waited up to half a minute. One that would wait more
+    than `longest_wait` seconds is refused. `calls_per_second` 0 is no limit; `clock` counts
+    seconds.
     """
 
     def __init__(
-        self, calls_per_second: float, clock: Callable[[], float] = time.monotonic
+        self,
+        calls_per_second: float,
+        longest_wait: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._longest_wait = longest_wait
         self._interval = 1 / calls_per_second if calls_per_second else 0.0
         self._clock = clock
         self._next_free = -math.inf
 
     def reserve_slot(self) -> float:
-        """Reserve the next slot; return the seconds until it. Raises QueueTooLongError above 10."""
+        """Reserve the next slot; return the seconds until it. Raises QueueTooLongError."""
         now = self._clock()
         slot = max(now, self._next_free)
         wait = slot - now
-        if wait > LONGEST_WAIT:
+        if wait > self._longest_wait:
             raise QueueTooLongError(math.ceil(wait))
         self._next_free = slot + self._interval
         return wait

@@ -7,7 +7,7 @@ import ssl
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
 from random import Random
@@ -19,74 +19,9 @@ import httpx
 from bison_sandbox.variants import Variants
 from bison_sandbox.world.clock import utc_now
 
-EVENT_TYPES = (
-    "email_sent",
-    "manual_email_sent",
-    "lead_first_contacted",
-    "lead_replied",
-    "lead_interested",
-    "lead_unsubscribed",
-    "untracked_reply_received",
-    "email_opened",
-    "email_bounced",
-    "email_account_added",
-    "email_account_removed",
-    "email_account_disconnected",
-    "email_account_reconnected",
-    "tag_attached",
-    "tag_removed",
-    "warmup_disabled_receiving_bounces",
-    "warmup_disabled_causing_bounces",
-)
-
-
-@dataclass
-class WebhookUrl:
-    """A workspace's webhook: an address, and the types of event that it subscribes to."""
-
-    id: int
-    workspace_id: int
-    name: str
-    url: str
-    events: list[str]
-    created_at: datetime
-    updated_at: datetime
-
-
-class WebhookUrls:
-    """The webhooks of all workspaces, in order of creation."""
-
-    def __init__(self) -> None:
-        self._last_id = 0
-        self._all: dict[int, WebhookUrl] = {}
-
-    def add(
-        self, workspace_id: int, name: str, url: str, events: list[str], now: datetime
-    ) -> WebhookUrl:
-        """Register a webhook; ids are never reused."""
-        self._last_id += 1
-        hook = WebhookUrl(self._last_id, workspace_id, name, url, events, now, now)
-        self._all[hook.id] = hook
-        return hook
-
-    def of(self, workspace_id: int) -> list[WebhookUrl]:
-        """The webhooks of one workspace."""
-        return [hook for hook in self._all.values() if hook.workspace_id == workspace_id]
-
-    def subscribed(self, workspace_id: int, event: str) -> list[str]:
-        """The addresses of one workspace that subscribe to a type of event."""
-        return [hook.url for hook in self.of(workspace_id) if event in hook.events]
-
-    def get(self, hook_id: int) -> WebhookUrl | None:
-        """The webhook with this id, in any workspace."""
-        return self._all.get(hook_id)
-
-    def remove(self, hook_id: int) -> None:
-        """Remove a webhook."""
-        del self._all[hook_id]
-
-
 _KEPT = 50_000
+_KEPT_BODIES = 2_000
+"""How many ended deliveries can be sent again."""
 
 
 @dataclass
@@ -98,12 +33,14 @@ class Delivery:
     traffic. `last_status` is None if the last try got no answer.
     """
 
+    id: int
     url: str = field(repr=False)
     content: bytes = field(repr=False)
     delay: float
     event_type: str
     workspace_id: int
-    lead_id: int
+    sent_by: int
+    lead_id: int | None
     marked_at: datetime
     first_sent_at: datetime | None = None
     delivered_at: datetime | None = None
@@ -123,17 +60,24 @@ class DeliveryLog:
     def __init__(self) -> None:
         self.pending = self.delivered = self.given_up = 0
         self._deliveries: deque[Delivery] = deque(maxlen=_KEPT)
+        self._with_body: dict[int, Delivery] = {}
 
     def add(self, delivery: Delivery) -> None:
         """Add a new delivery."""
         self.pending += 1
         self._deliveries.append(delivery)
 
+    def ended(self, delivery_id: int) -> Delivery | None:
+        """One of the last 2,000 deliveries that arrived or were given up, with its body."""
+        return self._with_body.get(delivery_id)
+
     def end(self, delivery: Delivery, delivered_at: datetime | None) -> None:
         """Record that a delivery arrived, or, without a time, that it is given up."""
         delivery.delivered_at = delivered_at
         delivery.given_up = delivered_at is None
-        delivery.content = b""
+        self._with_body[delivery.id] = delivery
+        if len(self._with_body) > _KEPT_BODIES:
+            self._with_body.pop(next(iter(self._with_body))).content = b""
         self.pending -= 1
         self.delivered += delivered_at is not None
         self.given_up += delivered_at is None
@@ -161,7 +105,6 @@ def shown_url(url: str) -> str:
 
 
 MOST_RETRIES = 5
-_TIMEOUT_SECONDS = 10.0
 _KEEP_ALIVE_SECONDS = 2.0
 """Shorter than servers keep a connection open: reusing one that they close costs a try."""
 
@@ -185,45 +128,78 @@ _FILTER = _NoDeliveries()
 class Deliveries:
     """Sends events, each one separately, and logs the results.
 
-    An answer 2xx ends a delivery; after any other answer, or none, it is sent again, up to five
-    times, each wait twice as long as the one before. `variants` returns the current ones.
+    An answer 200 ends a delivery; after any other answer, or none in time, it is sent again, up to
+    five times, each wait twice as long as the one before. `variants` returns the current ones.
     """
 
     def __init__(self, seed: int, variants: Callable[[], Variants]) -> None:
         self.log = DeliveryLog()
+        self._last_id = 0
         self._variants = variants
         self._chance = Random(f"{seed} deliveries")  # noqa: S311 - delays, not secrets
         self._waiting: asyncio.Queue[Delivery] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         self._lanes = _Lanes()
 
-    def send(self, url: str, event: Mapping[str, Any]) -> None:
-        """Queue an event for an address, once or twice as the variants say; does not wait.
+    def send(self, url: str, event: Mapping[str, Any], *, sent_by: int | None = None) -> None:
+        """Queue a payload or feed row for an address, once or twice as the variants say.
 
-        Must be called from within the event loop.
+        `sent_by` is the workspace that sends it, None for the event's own. Must be called from
+        within the event loop.
         """
         variants, chance = self._variants(), self._chance
         # Draw all in any case: changing a variant must not change the draws of later deliveries.
         draws = [(chance.random(), chance.expovariate(1.0)) for _ in range(2)]
         twice = chance.random() < variants.delivery_repeats
+        lost = chance.random() < variants.delivery_losses
         for draw, lateness in draws if twice else draws[:1]:
             lower = variants.event_casing == "lower" or (
                 variants.event_casing == "mixed" and draw < 0.5
             )
-            head = dict(event["event"])
+            payload = event.get("payload", event)
+            head = dict(payload["event"])
             head["type"] = head["type"].lower() if lower else head["type"].upper()
-            body = json.dumps({**event, "event": head}, ensure_ascii=False, separators=(",", ":"))
-            delivery = Delivery(
-                url=url,
-                content=body.encode(),
-                delay=variants.delivery_seconds * lateness,
-                event_type=head["type"],
-                workspace_id=head["workspace_id"],
-                lead_id=event["data"]["lead"]["id"],
-                marked_at=utc_now(),
+            payload = {**payload, "event": head}
+            body = {**event, "payload": payload} if "payload" in event else payload
+            self._queue(
+                Delivery(
+                    id=self._next_id(),
+                    url=url,
+                    content=json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(),
+                    delay=variants.delivery_seconds * lateness,
+                    event_type=head["type"],
+                    workspace_id=head["workspace_id"],
+                    sent_by=head["workspace_id"] if sent_by is None else sent_by,
+                    lead_id=payload["data"].get("lead", {}).get("id"),
+                    marked_at=utc_now(),
+                ),
+                lost=lost,
             )
-            self.log.add(delivery)
-            self._waiting.put_nowait(delivery)
+
+    def retry(self, delivery: Delivery) -> None:
+        """Send an ended delivery once more, as a delivery of its own."""
+        again = replace(
+            delivery,
+            id=self._next_id(),
+            delay=0.0,
+            first_sent_at=None,
+            delivered_at=None,
+            tries=0,
+            last_status=None,
+            given_up=False,
+        )
+        self._queue(again, lost=False)
+
+    def _next_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    def _queue(self, delivery: Delivery, *, lost: bool) -> None:
+        self.log.add(delivery)
+        if lost:
+            self.log.end(delivery, None)
+            return
+        self._waiting.put_nowait(delivery)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work())
 
@@ -240,7 +216,10 @@ class Deliveries:
         limits = httpx.Limits(max_connections=None, keepalive_expiry=_KEEP_ALIVE_SECONDS)
         async with (
             httpx.AsyncClient(
-                timeout=_TIMEOUT_SECONDS, limits=limits, trust_env=False, verify=_tls()
+                timeout=None,  # noqa: S113 - `_status_of` has one for the whole answer
+                limits=limits,
+                trust_env=False,
+                verify=_tls(),
             ) as client,
             asyncio.TaskGroup() as under_way,
         ):
@@ -257,8 +236,10 @@ class Deliveries:
             ):
                 delivery.first_sent_at = delivery.first_sent_at or utc_now()
                 delivery.tries += 1
-                delivery.last_status = await _status_of(client, delivery)
-            if delivery.last_status is not None and 200 <= delivery.last_status < 300:
+                delivery.last_status = await _status_of(
+                    client, delivery, self._variants().delivery_timeout_seconds
+                )
+            if delivery.last_status == 200:
                 self.log.end(delivery, utc_now())
                 return
             if delivery.tries > MOST_RETRIES:
@@ -285,12 +266,14 @@ class _Lanes:
         )
 
 
-async def _status_of(client: httpx.AsyncClient, delivery: Delivery) -> int | None:
+async def _status_of(
+    client: httpx.AsyncClient, delivery: Delivery, timeout_seconds: float
+) -> int | None:
     """Send once; return the status, or None without an answer in time."""
     headers = {"Content-Type": "application/json"}
     try:
         # httpx's time-out is for each read: an answer that trickles in never exceeds it.
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
+        async with asyncio.timeout(timeout_seconds):
             answer = await client.post(delivery.url, content=delivery.content, headers=headers)
     except (httpx.HTTPError, OSError, ValueError):
         # TimeoutError is an OSError. A ValueError comes from an invalid host name.

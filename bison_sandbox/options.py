@@ -27,6 +27,8 @@ class SandboxOptions:
     - `port`: 0 takes any free one.
     - `clients`: the number of workspaces at the start; with `seed` it determines all data.
     - `calls_per_second`: the limit that all calls of the instance share; 0 for no limit.
+    - `longest_queue`: how many seconds a call waits for that limit at most; one that would have to
+      wait longer is answered 429. The real one lets calls wait for as long as half a minute.
     - `latency`: mean duration of a call in seconds, besides that limit; 0 for none.
     - `today`: the sandbox's date when it starts, at the real time of day; None for the real date.
     - `timezone`: where a day begins and ends.
@@ -43,6 +45,7 @@ class SandboxOptions:
     clients: int = 26
     seed: int = 7
     calls_per_second: float = 9.5
+    longest_queue: float = 35.0
     latency: float = 0.25
     today: date | None = None
     timezone: str = "America/Chicago"
@@ -66,6 +69,8 @@ class SandboxOptions:
             )
         if self.calls_per_second < 0:
             raise SandboxError("The calls per second must be 0 (no limit) or more.")
+        if not self.longest_queue >= 0:
+            raise SandboxError("The longest queue must be 0 (none) or more seconds.")
         if self.latency < 0:
             raise SandboxError("The latency must be 0 (none) or more seconds.")
         if not 0 < self.live_pace <= HIGHEST_PACE:
@@ -138,9 +143,9 @@ def _like(default: object, text: str) -> object:
     """A text converted to the type of a variant's default; the text itself if that fails."""
     if isinstance(default, bool):
         return {"true": True, "false": False}.get(text, text)
-    if isinstance(default, float):
+    if isinstance(default, int | float):
         try:
-            return float(text)
+            return type(default)(text)
         except ValueError:
             return text
     return text

@@ -212,6 +212,16 @@ def period(request: Request) -> tuple[date, date]:
     return first, last
 
 
+def date_field(request: Request, field: str) -> date | None:
+    """A date of the query; None without one. Raises InvalidError."""
+    text = request.query_params.get(field)
+    day = _date(text) if text else None
+    if text and day is None:
+        label = field.replace("_", " ")
+        raise InvalidError({field: [f"The {label} field must match the format Y-m-d."]})
+    return day
+
+
 def _date(text: str) -> date | None:
     if not _DATE.fullmatch(text):
         return None

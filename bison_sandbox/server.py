@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from bison_sandbox import api, control
 from bison_sandbox.api.faulty import Faulty
 from bison_sandbox.api.gate import Gate
+from bison_sandbox.control.guide import guide
 from bison_sandbox.options import SandboxError, SandboxOptions
 from bison_sandbox.requests import ApiError, answer_api_error, answer_http_error
 from bison_sandbox.state import Sandbox
@@ -25,7 +26,8 @@ from bison_sandbox.state import Sandbox
 def create_app(options: SandboxOptions) -> Starlette:
     """A local Email Bison as an ASGI application, with a fresh agency of its own.
 
-    During its lifespan a live sandbox marks leads; deliveries that are pending at the end are lost.
+    During its lifespan a live sandbox lets things happen; deliveries that are pending at its end
+    are lost.
 
     Raises SandboxError for a fault that names a workspace that does not exist.
     """
@@ -55,7 +57,7 @@ def create_app(options: SandboxOptions) -> Starlette:
 
 
 def serve(options: SandboxOptions) -> None:
-    """Serve until SIGINT or SIGTERM; print one line with the address once it listens.
+    """Serve until SIGINT or SIGTERM; print the address and how to use it once it listens.
 
     Raises SandboxError if the address can't be used, or for a fault without a workspace.
     """
@@ -72,20 +74,21 @@ def serve(options: SandboxOptions) -> None:
             access_log=False,
             timeout_graceful_shutdown=1,
         )
-        line = f"Sandbox Email Bison at http://{host}:{port} ({options.clients} workspaces)"
-        server = _Server(config, line)
+        url = app.state.sandbox.url
+        line = f"Sandbox Email Bison at {url} ({options.clients} workspaces)"
+        server = _Server(config, f"{line}\n\n{guide(app.state.sandbox, url)}")
         with _stopping_on_signals(server):
             server.run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, line: str) -> None:
+    def __init__(self, config: uvicorn.Config, text: str) -> None:
         super().__init__(config)
-        self._line = line
+        self._text = text
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        print(self._line, flush=True)
+        print(self._text, end="", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Calls that still wait are cut off, and uvicorn would log an error for each of them.

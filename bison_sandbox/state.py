@@ -1,5 +1,6 @@
 """All state of one sandbox, and what changes it."""
 
+from datetime import date, datetime
 from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -7,18 +8,21 @@ from zoneinfo import ZoneInfo
 from starlette.requests import Request
 
 from bison_sandbox.calls import Bottleneck, CallLog, Latency
-from bison_sandbox.deliveries import Deliveries, WebhookUrls
-from bison_sandbox.event_bodies import interested_event
+from bison_sandbox.deliveries import Deliveries
+from bison_sandbox.event_bodies import event_body, feed_row
 from bison_sandbox.faults import ActiveFault, Fault, Faults, MoveUser
 from bison_sandbox.options import SandboxError, SandboxOptions
 from bison_sandbox.requests import InvalidError
+from bison_sandbox.webhooks import WebhookUrls
 from bison_sandbox.world.agency import Profile, build_agency
 from bison_sandbox.world.clock import Clock, Days
+from bison_sandbox.world.events import Event, Events
 from bison_sandbox.world.keys import AgencyUser, KeyRing
 from bison_sandbox.world.live import Live
-from bison_sandbox.world.numbers import Numbers
-from bison_sandbox.world.replies import Marks, Replies
-from bison_sandbox.world.workspaces import Workspace, Workspaces, campaigns_of
+from bison_sandbox.world.made import MadeEvents
+from bison_sandbox.world.numbers import Day, Numbers, Rules
+from bison_sandbox.world.replies import Replies
+from bison_sandbox.world.workspaces import Campaign, Workspace, Workspaces, campaigns_of
 
 
 class Sandbox:
@@ -37,12 +41,11 @@ class Sandbox:
         self.variants = options.variants
         self.workspaces = Workspaces(agency)
         self.user = AgencyUser(agency[0].profile.workspace_id)
-        self.numbers = Numbers(options.seed, self.days_of)
-        self.marks = Marks(options.seed, self.days_of)
-        self.replies = Replies(options.seed, self.numbers, self.marks, self.days_of)
+        self.numbers = Numbers(options.seed, self.days_of, self.rules)
+        self.made = MadeEvents(options.seed, self.days_of, self.rules)
+        self.replies = Replies(options.seed, self.numbers, self.made, self.days_of)
+        self.events = Events(options.seed, self.numbers, self.made, self.replies, self.days_of)
         self.webhook_urls = WebhookUrls()
-        # Addresses that get the events of all workspaces; a dict keeps each once, in order.
-        self.parent_hooks: dict[str, None] = {}
         self.deliveries = Deliveries(options.seed, lambda: self.variants)
         # The address at which callers reached the sandbox, for events that no call caused.
         self.url: str | None = None
@@ -53,11 +56,12 @@ class Sandbox:
                 self.clock,
                 self.workspaces.present,
                 self.mark_interested,
+                self.deliver_recorded,
             )
             if options.live
             else None
         )
-        self.bottleneck = Bottleneck(options.calls_per_second)
+        self.bottleneck = Bottleneck(options.calls_per_second, options.longest_queue)
         self.latency = Latency(options.latency, options.seed)
         self.calls = CallLog()
         self.keys = KeyRing(options.seed)
@@ -97,25 +101,70 @@ class Sandbox:
             raise InvalidError({"to": [f"The selected to is invalid: no workspace is {fault.to}."]})
         return self.faults.add(fault)
 
-    def mark_interested(self, workspace: Workspace, *, deliver: bool = True) -> dict[str, Any]:
-        """Mark one more lead of a workspace interested now; return the event's body.
+    def rules(self) -> Rules:
+        """The rules by which the instance counts."""
+        return Rules(self.variants.leads_count_by, self.variants.revised_days)
 
-        With `deliver`, it is sent to each of the workspace's webhooks that subscribe to it, and to
-        the parent hooks. Must be called from within the event loop.
-        """
-        event = interested_event(
+    def series(self, workspace: Workspace, first: date, last: date) -> list[Day]:
+        """The counts of each day of a period, as known now."""
+        now = self.clock.now()
+        drawn = self.numbers.series(workspace.profile, first, last, now)
+        return self.made.added_to(drawn, workspace.profile, first, now)
+
+    def campaigns_of(self, workspace: Workspace) -> list[Campaign]:
+        """The campaigns of a workspace, the largest first."""
+        sizes = self.variants.campaigns
+        if sizes == "mixed":
+            sizes = "many" if workspace.id == self.workspaces.largest_id else "few"
+        return campaigns_of(self.seed, workspace.id, sizes)
+
+    def body_of(self, workspace: Workspace, event: Event) -> dict[str, Any]:
+        """The payload of an event, its type in upper case."""
+        return event_body(
             self.seed,
-            self.marks.add(workspace.id, self.clock.now()),
+            event,
             workspace.name,
-            campaigns_of(self.seed, workspace.id),
+            self.campaigns_of(workspace),
             self.days_of(workspace.profile).zone,
-            self.url if self.variants.event_instance_url else None,
+            self.variants,
+            self.url,
         )
-        if deliver:
-            own = self.webhook_urls.subscribed(workspace.id, "lead_interested")
-            for url in [*own, *self.parent_hooks]:
-                self.deliveries.send(url, event)
-        return event
+
+    def mark_interested(self, workspace: Workspace, *, deliver: bool = True) -> dict[str, Any]:
+        """Mark one more lead of a workspace interested now; return the body of that event.
+
+        The reply, of hours before, is an event of its own. With `deliver`, both are sent to the
+        addresses that subscribe to them. Must be called from within the event loop.
+        """
+        *_, marking = (
+            self._deliver(workspace, self.events.from_made(made), really=deliver)
+            for made in self.made.mark(workspace.id, self.clock.now())
+        )
+        return marking
+
+    def make_event(
+        self, workspace: Workspace, event_type: str, *, deliver: bool = True
+    ) -> dict[str, Any]:
+        """Let an event of a counted type happen now; return its body."""
+        if event_type == "lead_interested":
+            return self.mark_interested(workspace, deliver=deliver)
+        made = self.made.add(workspace.id, event_type, self.clock.now())
+        return self._deliver(workspace, self.events.from_made(made), really=deliver)
+
+    def deliver_recorded(self, since: datetime, until: datetime) -> None:
+        """Deliver the events of the series that were recorded after `since` until `until`."""
+        for workspace in self.workspaces.present():
+            types = self.webhook_urls.types_of(workspace.id)
+            found = self.events.newest_of_series(workspace.profile, types, since, until)
+            for build in reversed(list(found)):
+                self._deliver(workspace, build(), really=True)
+
+    def _deliver(self, workspace: Workspace, event: Event, *, really: bool) -> dict[str, Any]:
+        body = self.body_of(workspace, event)
+        posted = feed_row(event, body) if self.variants.webhook_body == "row" else body
+        for url in self.webhook_urls.subscribed(workspace.id, event.type) if really else ():
+            self.deliveries.send(url, posted)
+        return body
 
     def leave(self, workspace_id: int) -> None:
         """Move the user out of a deleted workspace, into the first existing one."""

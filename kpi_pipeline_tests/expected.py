@@ -1,7 +1,8 @@
 """What `client_metrics` must hold, worked out another way than the pipeline does.
 
 Every window is asked of Email Bison's own totals (`stats`), never added up from daily facts, and
-the rest is written out by hand: nothing is imported from the pipeline.
+the rest is written out by hand: nothing is imported from the pipeline. Those totals count people
+who replied; the number of their mails is what the sandbox itself knows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,6 @@ _DAY = timedelta(days=1)
 _STATS = {
     "emails_sent": "emails_sent",
     "positive_replies": "interested",
-    "all_replies": "unique_replies_per_contact",
     "bounced": "bounced",
     "unsubscribed": "unsubscribed",
 }
@@ -51,7 +51,7 @@ def expected_rows(
     rows = {}
     with httpx.Client(base_url=base_url, timeout=30, transport=transport) as http:
         for slug, (bison_id, key, target) in workspaces.items():
-            bison = _Workspace(http, key or _new_key(http, master_key, bison_id))
+            bison = _Workspace(http, bison_id, key or _new_key(http, master_key, bison_id))
             asked_at = (as_of or {}).get(slug, now)
             for day in dates:
                 row = _numbers(bison, day, target, _days_elapsed(day, asked_at, tz))
@@ -64,8 +64,9 @@ def expected_rows(
 class _Workspace:
     """One workspace's totals, as Bison itself adds them up; each window is asked for once."""
 
-    def __init__(self, http: httpx.Client, key: str) -> None:
+    def __init__(self, http: httpx.Client, bison_id: int, key: str) -> None:
         self._http = http
+        self._id = bison_id
         self._headers = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
         self.total = cache(self._total)
         self.planned = cache(self._planned)
@@ -73,13 +74,25 @@ class _Workspace:
     def _total(self, first: date, last: date) -> dict[str, int]:
         params = {"start_date": first.isoformat(), "end_date": last.isoformat()}
         answer = self._get("/api/workspaces/v1.1/stats", params).raise_for_status()
-        return {name: int(answer.json()["data"][field]) for name, field in _STATS.items()}
+        totals = {name: int(answer.json()["data"][field]) for name, field in _STATS.items()}
+        known = self._get("/sandbox/counts", params | {"workspace_id": str(self._id)})
+        return totals | {"all_replies": known.raise_for_status().json()["replied"]}
 
     def _planned(self, day: str) -> int:
-        answer = self._get("/api/campaigns/sending-schedules", {"day": day})
-        if answer.status_code == 400 and "No emails scheduled" in answer.text:
-            return 0
-        return sum(row["emails_being_sent"] for row in answer.raise_for_status().json()["data"])
+        planned, params = 0, {"day": day}
+        while True:
+            answer = self._get("/api/campaigns/sending-schedules", params)
+            if answer.status_code == 400 and "No emails scheduled" in answer.text:
+                return 0
+            body = answer.raise_for_status().json()
+            planned += sum(row["emails_being_sent"] for row in body["data"])
+            meta = body.get("meta", {})
+            if cursor := meta.get("next_cursor"):
+                params["cursor"] = cursor
+            elif meta.get("current_page", 1) < meta.get("last_page", 1):
+                params["page"] = str(meta["current_page"] + 1)
+            else:
+                return planned
 
     def _get(self, path: str, params: dict[str, str]) -> httpx.Response:
         return self._http.get(path, params=params, headers=self._headers)

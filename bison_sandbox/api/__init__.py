@@ -2,7 +2,7 @@
 
 from starlette.routing import BaseRoute
 
-from bison_sandbox.api import campaigns, statistics, webhooks, workspaces
+from bison_sandbox.api import campaigns, events, statistics, webhooks, workspaces
 
 
 def routes() -> list[BaseRoute]:
@@ -12,4 +12,5 @@ def routes() -> list[BaseRoute]:
         *statistics.routes(),
         *campaigns.routes(),
         *webhooks.routes(),
+        *events.routes(),
     ]

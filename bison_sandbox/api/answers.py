@@ -4,7 +4,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -127,25 +127,40 @@ def _by_page(request: Request, total: int, rows: Rows) -> Response:
 
 
 def _by_cursor(request: Request, total: int, rows: Rows) -> Response:
-    """The rows from a cursor on. The links drop the caller's filters: observed live."""
+    """The rows from a cursor on."""
     cursor = request.query_params.get("cursor")
-    start = _start_of(cursor, request.url.path) if cursor else 0
+    start = cursor_parts(request, cursor, 1)[0] if cursor else 0
     stop = min(start + PER_PAGE, total)
+    return cursor_answer(
+        request,
+        rows(start, stop),
+        following=(stop,) if stop < total else None,
+        preceding=(max(0, start - PER_PAGE),) if start else None,
+    )
+
+
+def cursor_answer(
+    request: Request,
+    rows: Sequence[object],
+    following: tuple[int, ...] | None,
+    preceding: tuple[int, ...] | None,
+) -> Response:
+    """Rows with cursors to the following and the preceding ones.
+
+    The links drop the caller's filters: observed live.
+    """
     path = _path(request)
-    following = _cursor(request.url.path, stop) if stop < total else None
-    preceding = _cursor(request.url.path, max(0, start - PER_PAGE)) if start else None
+    after, before = (
+        None if parts is None else _cursor(request.url.path, parts)
+        for parts in (following, preceding)
+    )
 
     def link(cursor: str | None) -> str | None:
         return None if cursor is None else f"{path}?{urlencode({'cursor': cursor})}"
 
-    links = {"first": None, "last": None, "prev": link(preceding), "next": link(following)}
-    meta = {
-        "path": path,
-        "per_page": PER_PAGE,
-        "next_cursor": following,
-        "prev_cursor": preceding,
-    }
-    return whole_answer(request, {"data": rows(start, stop), "links": links, "meta": meta})
+    links = {"first": None, "last": None, "prev": link(before), "next": link(after)}
+    meta = {"path": path, "per_page": PER_PAGE, "next_cursor": after, "prev_cursor": before}
+    return whole_answer(request, {"data": rows, "links": links, "meta": meta})
 
 
 def _path(request: Request) -> str:
@@ -158,18 +173,20 @@ def _page_number(request: Request) -> int:
     return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 10 else 1
 
 
-def _cursor(path: str, start: int) -> str:
+def _cursor(path: str, parts: tuple[int, ...]) -> str:
     """An opaque text for a position in the list at this path."""
-    return base64.urlsafe_b64encode(f"{path} {start}".encode()).decode().rstrip("=")
+    text = " ".join([path, *map(str, parts)])
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _start_of(cursor: str, path: str) -> int:
-    """The position of a cursor. Raises InvalidError for another list's cursor, or no cursor."""
+def cursor_parts(request: Request, cursor: str, count: int) -> list[int]:
+    """The numbers in a cursor. Raises InvalidError for another list's cursor, or no cursor."""
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (binascii.Error, ValueError):
         text = ""
-    of, _, start = text.rpartition(" ")
-    if of != path or not (start.isascii() and start.isdigit() and len(start) < 10):
+    of, *parts = text.split(" ")
+    numbers = [int(part) for part in parts if part.isascii() and part.isdigit() and len(part) < 19]
+    if of != request.url.path or not len(parts) == len(numbers) == count:
         raise InvalidError({"cursor": ["The selected cursor is invalid."]})
-    return int(start)
+    return numbers

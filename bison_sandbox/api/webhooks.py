@@ -1,4 +1,4 @@
-"""Endpoints of webhooks and event types."""
+"""Endpoints of webhooks."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -6,7 +6,6 @@ from starlette.routing import BaseRoute, Route
 
 from bison_sandbox.api.answers import answer, list_answer
 from bison_sandbox.api.gate import acting_workspace
-from bison_sandbox.deliveries import EVENT_TYPES, WebhookUrl
 from bison_sandbox.requests import (
     ForbiddenError,
     InvalidError,
@@ -16,6 +15,7 @@ from bison_sandbox.requests import (
     json_body,
 )
 from bison_sandbox.state import sandbox_of
+from bison_sandbox.webhooks import WebhookUrl, are_types
 from bison_sandbox.world.clock import timestamp
 
 
@@ -28,7 +28,6 @@ def routes() -> list[BaseRoute]:
         Route(one, show_webhook, methods=["GET"]),
         Route(one, replace_webhook, methods=["PUT"]),
         Route(one, delete_webhook, methods=["DELETE"]),
-        Route("/api/webhook-events/event-types", list_event_types, methods=["GET"]),
     ]
 
 
@@ -72,15 +71,6 @@ async def delete_webhook(request: Request) -> Response:
     return answer(request, {"success": True, "message": "Webhook URL deleted."})
 
 
-async def list_event_types(request: Request) -> Response:
-    """All event types, with the ids to subscribe with."""
-    acting_workspace(request)
-    return answer(
-        request,
-        [{"id": each, "name": each.replace("_", " ").capitalize()} for each in EVENT_TYPES],
-    )
-
-
 def _own(request: Request) -> WebhookUrl:
     workspace = acting_workspace(request)
     hook = sandbox_of(request).webhook_urls.get(request.path_params["hook_id"])
@@ -103,13 +93,11 @@ async def _fields(request: Request) -> tuple[str, str, list[str]]:
         errors["name"] = ["The name field must be a string."]
     if "url" not in errors and not is_url(str(url)):
         errors["url"] = ["The url field must be a valid URL."]
-    if "events" not in errors and not (
-        isinstance(events, list) and all(event in EVENT_TYPES for event in events)
-    ):
+    if "events" not in errors and not are_types(events):
         errors["events"] = ["The selected events are invalid."]
-    if errors or not isinstance(events, list):
+    if errors or not are_types(events):
         raise InvalidError(errors)
-    return str(name), str(url), [str(event) for event in events]
+    return str(name), str(url), events
 
 
 def _row(hook: WebhookUrl) -> dict[str, object]:

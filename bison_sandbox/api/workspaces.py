@@ -23,11 +23,39 @@ def routes() -> list[BaseRoute]:
 
 
 async def show_user(request: Request) -> Response:
-    """The user, with the workspace that the API key acts in as `team`."""
-    user = sandbox_of(request).user
-    team = workspace_row(request, acting_workspace(request))
-    name = text(request, user.name, user.id)
-    return answer(request, {"id": user.id, "name": name, "email": user.email, "team": team})
+    """The user, with the workspace that the API key acts in, and with its secret, as live.
+
+    How that member is called is a variant.
+    """
+    sandbox = sandbox_of(request)
+    user, workspace = sandbox.user, acting_workspace(request)
+    acting = workspace_row(request, workspace) | {
+        "warmup_filter_phrase": f"quill-{workspace.id}",
+        "webhooks_secret_key": sandbox.keys.webhook_secret(workspace.id),
+    }
+    # Another answer shows the next workspace, or one that does not exist in an agency of one.
+    others = [each for each in sandbox.workspaces.present() if each is not workspace]
+    other = workspace_row(request, others[0]) if others else acting | {"id": workspace.id + 1}
+    members = {
+        "workspace": {"workspace": acting},
+        "team": {"team": acting},
+        "both": {"workspace": acting, "team": acting},
+        "different": {"workspace": acting, "team": other},
+    }
+    created_at = timestamp(workspace.created_at)
+    return answer(
+        request,
+        {
+            "id": user.id,
+            "name": text(request, user.name, user.id),
+            "email": user.email,
+            **members[sandbox.variants.user_member],
+            "profile_photo_path": None,
+            "profile_photo_url": "https://photos.example/avery",
+            "created_at": created_at,
+            "updated_at": created_at,
+        },
+    )
 
 
 _BASE = "/api/workspaces/v1.1"

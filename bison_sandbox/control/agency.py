@@ -23,7 +23,7 @@ from bison_sandbox.world.workspaces import Workspace
 
 
 class LoopbackOnly:
-    """Middleware that answers /sandbox only to this machine, since it hands out API keys."""
+    """Middleware that answers all but the API only to this machine, since it hands out keys."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -32,7 +32,7 @@ class LoopbackOnly:
         """Serve one request."""
         outside = (
             scope["type"] == "http"
-            and scope["path"].startswith("/sandbox")
+            and not scope["path"].startswith("/api/")
             and not is_loopback(scope["client"][0] if scope.get("client") else "")
         )
         if outside:

@@ -1,6 +1,7 @@
 """Business dates, and the clock of the sandbox."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -15,11 +16,11 @@ def timestamp(instant: datetime) -> str:
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
 
 
+@dataclass(frozen=True)
 class Days:
     """Business dates of one time zone."""
 
-    def __init__(self, zone: ZoneInfo) -> None:
-        self.zone = zone
+    zone: ZoneInfo
 
     def date_of(self, instant: datetime) -> date:
         """The business date of an instant."""

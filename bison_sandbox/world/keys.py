@@ -90,6 +90,10 @@ class KeyRing:
         key = self._by_token.get(token)
         return None if key is None or key.revoked else key
 
+    def webhook_secret(self, workspace_id: int) -> str:
+        """The secret that the user's answer shows of a workspace."""
+        return _secret(self._seed, f"webhooks {workspace_id}")
+
     def set_revoked(self, workspace_id: int, revoked: bool) -> int:
         """Revoke or restore all API keys of a workspace; return how many it has."""
         keys = [key for key in self._keys if key.workspace_id == workspace_id]
@@ -98,7 +102,7 @@ class KeyRing:
         return len(keys)
 
 
-def _secret(seed: int, key_id: int) -> str:
+def _secret(seed: int, key_id: int | str) -> str:
     """Alphanumerics from a hash; bytes that would make some of them likelier are skipped."""
     fair = 256 - 256 % len(_ALPHABET)
     secret = ""

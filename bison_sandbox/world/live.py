@@ -1,11 +1,11 @@
-"""Leads that turn interested while the sandbox runs, as in a real agency.
+"""What happens while the sandbox runs: leads turn interested, and the day's events are delivered.
 
 One agency reports about 31 a day from some 12 of its 26 clients, mostly in business hours.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from random import Random
 
 from bison_sandbox.world.agency import AGENCY, uniforms
@@ -17,6 +17,8 @@ LEADS_A_WEEKDAY = 31.0
 
 _IN_LUCK = 0.55
 _LONGEST_NAP = 60.0
+_DELIVERY_SECONDS = 1.0
+_LONGEST_CATCH_UP = timedelta(hours=1)
 _DAY_SECONDS = 86_400.0
 _BUSINESS_HOURS = range(8, 18)
 _IN_BUSINESS_HOURS = 0.9
@@ -26,6 +28,7 @@ _WEEKEND = 0.05
 class Live:
     """Marks leads at random moments (a Poisson process) of real time, not of a frozen clock.
 
+    Once a second it also has the events of the series `delivered that were recorded since.
     `pace` multiplies the rate of a real agency. Above 1, time of day and weekday play no role: a
     demo shows leads at any hour.
     """
@@ -37,24 +40,37 @@ class Live:
         clock: Clock,
         present: Callable[[], Sequence[Workspace]],
         mark: Callable[[Workspace], object],
+        deliver: Callable[[datetime, datetime], None],
     ) -> None:
         self._seed = seed
         self._pace = pace
         self._clock = clock
         self._present = present
         self._mark = mark
+        self._deliver = deliver
         self._chance = Random(f"{seed} live")  # noqa: S311 - moments, not secrets
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Start marking; must be called from within the event loop."""
-        self._task = asyncio.create_task(self._work())
+        """Start; must be called from within the event loop."""
+        self._tasks = [asyncio.create_task(work) for work in (self._work(), self._deliver_all())]
 
     async def stop(self) -> None:
-        """Stop marking."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        """Stop."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _deliver_all(self) -> None:
+        since = self._clock.now()
+        while True:
+            await asyncio.sleep(_DELIVERY_SECONDS)
+            until = self._clock.now()
+            # Nothing of the time that a clock is set over: that may be weeks.
+            if timedelta() < until - since < _LONGEST_CATCH_UP:
+                self._deliver(since, until)
+            since = until
 
     async def _work(self) -> None:
         while True:

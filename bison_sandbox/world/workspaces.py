@@ -3,10 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
+from itertools import islice
+from typing import Literal
 
 from bison_sandbox.world.agency import Client, Profile, newcomer, number
 from bison_sandbox.world.keys import Key
 
+CampaignSizes = Literal["few", "many"]
+_MOST_CAMPAIGNS = 40
+_WAVES = range(1, 10)
 _NAMES = ("Founders", "Operations leads", "Finance heads", "Owners, second wave", "Event follow-up")
 
 
@@ -18,10 +23,23 @@ class Campaign:
     name: str
 
 
-def campaigns_of(seed: int, workspace_id: int) -> list[Campaign]:
-    """The campaigns of a workspace, two to five, the largest first."""
-    count = number(2, len(_NAMES), seed, "campaigns", workspace_id)
-    return [Campaign(workspace_id * 10 + place, _NAMES[place]) for place in range(count)]
+def campaigns_of(seed: int, workspace_id: int, sizes: CampaignSizes) -> list[Campaign]:
+    """The campaigns of a workspace, the largest first; how many depends on `sizes`."""
+    if sizes == "few":
+        count = number(2, len(_NAMES), seed, "campaigns", workspace_id)
+    else:
+        count = number(20, _MOST_CAMPAIGNS, seed, "many campaigns", workspace_id)
+    waves = (f"{name}{f', wave {wave}' if wave > 1 else ''}" for wave in _WAVES for name in _NAMES)
+    first_id = workspace_id * 100
+    return [Campaign(first_id + place, name) for place, name in enumerate(islice(waves, count))]
+
+
+def split(count: int, parts: int) -> list[int]:
+    """A count spread over campaigns, each with a smaller share than the one before."""
+    weights = range(parts, 0, -1)
+    shares = [count * weight // sum(weights) for weight in weights]
+    shares[0] += count - sum(shares)
+    return shares
 
 
 @dataclass

@@ -12,21 +12,30 @@ from kpi_pipeline.settings import load_settings
 _VARIANTS = """How it answers; may be repeated. The default comes first.
 counts: documented, text, integers;
 empty_days: zeros, omitted, omitted_by_label;
-labels: vendor_order, shuffled, one_missing, one_unknown;
+labels: vendor_order, shuffled, one_missing, no_opens, one_unknown;
 day_zone: nothing for the sandbox's own, a zone as Area/City, workspace;
+leads_count_by: marking, reply, mail;
+revised_days: 7, 0 to 7;
+user_member: workspace, team, both, different;
 wrapped_401: true, false;
 retry_after: true, false;
-empty_plan: 400, list;
+empty_plan: 400, list, 404, 422, success_false;
+campaigns: mixed, few, many;
 paging: page, offer_cursor, cursor, whole, changing;
 switch_seconds: 0 or more;
 restless_user: 0 to 1;
 control_characters: false, true;
 extra_fields: false, true;
+event_feed: filtered, unfiltered, missing;
 event_casing: upper, lower, mixed;
 event_instance_url: true, false;
+lead_campaign_event: interested, replied;
+webhook_body: payload, row;
 delivery_seconds: 0 or more;
 delivery_repeats: 0 to 1;
-delivery_retry_seconds: 5, 0 or more."""
+delivery_losses: 0 to 1;
+delivery_timeout_seconds: 15, above 0;
+delivery_retry_seconds: 2787, 0 or more."""
 _FAULTS = """What goes wrong with certain calls, as 'KIND name=value …'; may be repeated. Kinds:
 status (status, message, html, retry_after), success_false (value, message), empty, html, cut,
 slow (seconds), stall (seconds), reset, edit (pointer, and value, remove or repeat),
@@ -40,6 +49,10 @@ def run(
     calls_per_second: Annotated[
         float, typer.Option(min=0, help="Shared by all calls; 0: no limit.")
     ] = 9.5,
+    longest_queue: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds that a call waits for that limit; beyond: 429."),
+    ] = 35.0,
     latency: Annotated[
         float, typer.Option(min=0, help="Mean seconds that a call takes on top of that.")
     ] = 0.25,
@@ -55,7 +68,10 @@ def run(
     variant: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=_VARIANTS)] = None,
     fault: Annotated[list[str] | None, typer.Option(metavar="FAULT", help=_FAULTS)] = None,
     live: Annotated[
-        bool, typer.Option("--live", help="Let leads turn interested while it runs.")
+        bool,
+        typer.Option(
+            "--live", help="Let leads turn interested while it runs, and deliver the day's events."
+        ),
     ] = False,
     live_pace: Annotated[
         float,
@@ -65,7 +81,10 @@ def run(
         ),
     ] = 1.0,
 ) -> None:
-    """Run a local Email Bison with invented clients, over real HTTP."""
+    """Run a local Email Bison with invented clients, over real HTTP.
+
+    At its start it shows its address, its master key, and how to break it; so does its page /.
+    """
     from bison_sandbox import (
         SandboxError,
         SandboxOptions,
@@ -80,6 +99,7 @@ def run(
             clients=clients,
             seed=seed,
             calls_per_second=calls_per_second,
+            longest_queue=longest_queue,
             latency=latency,
             today=today.date() if today else None,
             timezone=load_settings().day_zone.key,

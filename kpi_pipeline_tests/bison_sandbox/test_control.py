@@ -55,7 +55,7 @@ def test_the_csv_lists_every_client_with_keys_that_work(bison: Bison) -> None:
     keyed = bison.with_key()
     assert len(keyed) == 23
     for row in keyed:
-        team = bison.data("/api/users", key=row["api_key"])["team"]
+        team = bison.data("/api/users", key=row["api_key"])["workspace"]
         assert team["id"] == int(row["bison_workspace_id"])
 
 
@@ -100,11 +100,11 @@ def test_a_deleted_workspace_is_gone_until_it_is_restored(bison: Bison) -> None:
     assert bison.switch(workspace_id).status_code == 404
     assert workspace_id not in listed(bison)
     assert len(bison.clients()) == 25
-    assert bison.data("/api/users")["team"]["id"] != workspace_id
+    assert bison.data("/api/users")["workspace"]["id"] != workspace_id
 
     assert bison.http.delete(f"/sandbox/workspaces/{workspace_id}").status_code == 404
     assert bison.http.post(f"/sandbox/workspaces/{workspace_id}/restore").status_code == 200
-    assert bison.data("/api/users", key=mine["api_key"])["team"]["id"] == workspace_id
+    assert bison.data("/api/users", key=mine["api_key"])["workspace"]["id"] == workspace_id
     assert workspace_id in listed(bison)
     assert bison.http.post(f"/sandbox/workspaces/{workspace_id}/restore").status_code == 404
 
@@ -124,7 +124,7 @@ def test_a_renamed_workspace_keeps_its_id_and_its_numbers(bison: Bison) -> None:
     path = f"/sandbox/workspaces/{workspace_id}/rename"
     assert bison.http.post(path, json={"name": " Ninth Wave "}).status_code == 200
     assert listed(bison)[workspace_id] == " Ninth Wave "
-    assert bison.data("/api/users", key=key)["team"]["name"] == " Ninth Wave "
+    assert bison.data("/api/users", key=key)["workspace"]["name"] == " Ninth Wave "
     assert bison.series(TODAY, TODAY, key=key) == before
 
 

@@ -123,10 +123,10 @@ def test_a_call_that_a_fault_answers_does_nothing_and_one_that_is_cut_does(bison
     bison.switch(here)
     bison.fault("status", status=500, path="switch", times=1)
     assert bison.switch(there).status_code == 500
-    assert bison.data(USERS)["team"]["id"] == here
+    assert bison.data(USERS)["workspace"]["id"] == here
     bison.fault("cut", path="switch")
     assert bison.switch(there).status_code == 200
-    assert bison.data(USERS)["team"]["id"] == there
+    assert bison.data(USERS)["workspace"]["id"] == there
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
+from bison_sandbox import SandboxError, SandboxOptions
 from bison_sandbox.calls import Bottleneck, Latency, QueueTooLongError
 from kpi_pipeline_tests.bison_sandbox.running import WORKSPACES, Bison, Stage, bison_on, options
 
@@ -29,7 +30,7 @@ async def burst(bison: Bison, calls: int) -> list[httpx.Response]:
 
 def test_calls_wait_in_line_for_the_next_free_moment() -> None:
     clock = HandClock()
-    bottleneck = Bottleneck(4, clock)
+    bottleneck = Bottleneck(4, 10, clock)
     assert [bottleneck.reserve_slot() for _ in range(3)] == [0.0, 0.25, 0.5]
     clock.seconds += 0.5
     assert bottleneck.reserve_slot() == 0.25
@@ -37,9 +38,9 @@ def test_calls_wait_in_line_for_the_next_free_moment() -> None:
     assert bottleneck.reserve_slot() == 0.0
 
 
-def test_a_queue_of_more_than_ten_seconds_is_refused_and_grows_no_further() -> None:
+def test_a_queue_beyond_the_longest_is_refused_and_grows_no_further() -> None:
     clock = HandClock()
-    bottleneck = Bottleneck(2, clock)
+    bottleneck = Bottleneck(2, 10, clock)
     for _ in range(21):
         bottleneck.reserve_slot()
     for _ in range(3):
@@ -51,7 +52,7 @@ def test_a_queue_of_more_than_ten_seconds_is_refused_and_grows_no_further() -> N
 
 
 def test_no_limit_lets_everything_through() -> None:
-    bottleneck = Bottleneck(0, HandClock())
+    bottleneck = Bottleneck(0, 0, HandClock())
     assert {bottleneck.reserve_slot() for _ in range(1_000)} == {0.0}
 
 
@@ -91,6 +92,16 @@ def test_a_queue_that_is_too_long_answers_429_with_retry_after(stage: Stage) -> 
         assert bison.http.get("/api/users").status_code == 429
         assert bison.http.get("/sandbox/setup").status_code == 200
         assert [call["status"] for call in bison.calls()] == [200, 429, 429]
+
+
+def test_a_queue_of_half_a_minute_is_served_and_the_bound_is_a_setting(stage: Stage) -> None:
+    shown = SandboxOptions().longest_queue
+    bottleneck = Bottleneck(1, shown, HandClock())
+    assert [bottleneck.reserve_slot() for _ in range(31)][-1] == 30.0
+    with bison_on(stage, options(calls_per_second=5, longest_queue=0)) as bison:
+        assert [bison.get("/api/users").status_code for _ in range(2)] == [200, 429]
+    with pytest.raises(SandboxError, match="longest queue must be 0"):
+        SandboxOptions(longest_queue=-1)
 
 
 def test_a_call_takes_its_latency(stage: Stage) -> None:

@@ -25,7 +25,7 @@ def ids(bison: Bison) -> list[int]:
 
 
 def here(bison: Bison) -> int:
-    workspace_id: int = bison.data(USERS)["team"]["id"]
+    workspace_id: int = bison.data(USERS)["workspace"]["id"]
     return workspace_id
 
 
@@ -144,7 +144,7 @@ def test_a_restless_user_walks_about_before_calls_with_the_master_key(bison: Bis
     assert set(found) <= set(ids(bison))
     before = bison.http.get(UI_USER).json()
     for _ in range(5):
-        team = bison.data(USERS, key=own["api_key"])["team"]
+        team = bison.data(USERS, key=own["api_key"])["workspace"]
         assert team["id"] == int(own["bison_workspace_id"])
     assert bison.http.get(UI_USER).json() == before
 
@@ -177,7 +177,7 @@ def test_a_key_that_was_copied_from_another_client_acts_there(bison: Bison) -> N
 
     body = {"workspace_id": workspace_id, "to": to}
     assert bison.http.post("/sandbox/keys/move", json=body).json() == body
-    assert bison.data(USERS, key=mine["api_key"])["team"]["id"] == to
+    assert bison.data(USERS, key=mine["api_key"])["workspace"]["id"] == to
     assert bison.series(*days, key=mine["api_key"]) == others
     assert bison.with_key()[0] == mine
 

@@ -7,13 +7,13 @@ import pytest
 
 from bison_sandbox.world.agency import Profile, build_agency
 from bison_sandbox.world.clock import Clock, Days
-from bison_sandbox.world.numbers import NOTHING, Day, Numbers, total
+from bison_sandbox.world.numbers import NOTHING, Day, Numbers, Rules, total
 from kpi_pipeline_tests.bison_sandbox.running import TODAY
 
 CHICAGO = ZoneInfo("America/Chicago")
 PROFILES = [client.profile for client in build_agency(7, 26, TODAY)]
 NOON = datetime(2026, 3, 18, 12, tzinfo=CHICAGO)
-REVISED = ("replied", "interested", "bounced")
+REVISED = ("replied", "bounced")
 
 
 @pytest.fixture
@@ -57,7 +57,9 @@ def test_weekends_are_near_zero_and_some_are_zero(numbers: Numbers) -> None:
     assert any(day.sent == 0 for day in sundays)
 
 
-def test_a_count_is_never_more_than_what_it_is_part_of(numbers: Numbers) -> None:
+def test_a_count_is_never_more_than_what_it_is_part_of() -> None:
+    # A lead that counts on the day of its marking may have replied the day before.
+    numbers = Numbers(7, lambda _: Days(CHICAGO), lambda: Rules("reply"))
     for profile in PROFILES:
         for day in numbers.series(profile, date(2025, 1, 1), TODAY, NOON):
             assert 0 <= day.interested <= day.replied <= day.sent

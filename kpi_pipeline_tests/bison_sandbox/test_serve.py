@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from bison_sandbox import SandboxError, SandboxOptions, serve
+from bison_sandbox.faults import KINDS
+from bison_sandbox.variants import names
 
 PROGRAM = """
 import sys
@@ -37,17 +39,25 @@ def served(calls_per_second: float = 0) -> Iterator[tuple[subprocess.Popen[str],
 
 @pytest.mark.server
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_says_where_it_listens_and_ends_quietly_on_a_signal(number: signal.Signals) -> None:
+def test_it_says_how_to_use_it_and_ends_quietly_on_a_signal(number: signal.Signals) -> None:
     with served() as (process, line):
         found = re.fullmatch(
             r"Sandbox Email Bison at (http://127\.0\.0\.1:\d+) \(26 workspaces\)\n", line
         )
         assert found, line
         with httpx.Client(base_url=found[1]) as http:
-            assert http.get("/sandbox/setup").json()["instance_url"] == found[1]
+            setup = http.get("/sandbox/setup").json()
+            assert setup["instance_url"] == found[1]
+            shown = http.get("/").text
+            words = [found[1], setup["master_key"], f"{found[1]}/sandbox/clients.csv"]
             process.send_signal(number)
-            rest, errors = process.communicate(timeout=60)
-    assert (process.returncode, rest, errors) == (0, "", "")
+            assert process.stdout is not None
+            guide = process.stdout.read()
+            _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    assert guide == f"\n{shown}"
+    assert set(words) <= set(guide.split())
+    assert all(each in guide for each in (*KINDS, *names()))
 
 
 @pytest.mark.server
@@ -62,8 +72,8 @@ def test_calls_that_wait_for_their_turn_do_not_keep_it_alive() -> None:
             waiting.sendall(b"GET /api/users HTTP/1.1\r\nHost: x\r\n\r\n")
             _wait_for_calls(url, 3)
             process.send_signal(signal.SIGTERM)
-            rest, errors = process.communicate(timeout=60)
-    assert (process.returncode, rest, errors) == (0, "", "")
+            _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
 
 
 def _wait_for_calls(url: str, calls: int) -> None:

@@ -25,7 +25,6 @@ SUM_OF = {
     "emails_sent": "Sent",
     "opened": "Total Opens",
     "unique_opens_per_contact": "Unique Opens",
-    "unique_replies_per_contact": "Replied",
     "bounced": "Bounced",
     "unsubscribed": "Unsubscribed",
     "interested": "Interested",
@@ -61,6 +60,63 @@ def test_stats_are_the_sums_of_the_series(bison: Bison, first: date, last: date)
         assert {name: stats[name] for name in SUM_OF} == {
             name: str(sum(series[label])) for name, label in SUM_OF.items()
         }
+
+
+def test_replies_are_mails_in_the_series_and_people_in_the_totals(bison: Bison) -> None:
+    first, last = date(2026, 2, 1), date(2026, 2, 28)
+    fewer = overlapping = 0
+    for row in bison.with_key()[:6]:
+        key = row["api_key"]
+        mails = sum(bison.series(first, last, key=key)["Replied"])
+
+        def people(start: date, end: date, key: str = key) -> int:
+            period = {"start_date": str(start), "end_date": str(end)}
+            return int(bison.data(STATS, key=key, **period)["unique_replies_per_contact"])
+
+        by_day = [people(first + timedelta(n), first + timedelta(n)) for n in range(28)]
+        assert people(first, last) <= sum(by_day) <= mails
+        fewer += mails - people(first, last)
+        overlapping += sum(by_day) - people(first, last)
+        shown = bison.control(
+            "GET",
+            "counts",
+            workspace_id=row["bison_workspace_id"],
+            start_date=str(first),
+            end_date=str(last),
+        )
+        assert (shown["replied"], shown["people_replied"]) == (mails, people(first, last))
+    assert fewer > overlapping > 0
+
+
+def test_a_persons_two_mails_are_of_one_lead(bison: Bison) -> None:
+    bison.variants(paging="whole")
+    row = bison.with_key()[0]
+    replies = bison.data("/api/replies", key=row["api_key"])
+    senders = {reply["id"]: reply["from_email_address"] for reply in replies}
+    again = [it for it in replies if it["id"] * 2 + 1 != it["lead_id"]]
+    firsts = [(it["lead_id"] - 1) // 2 for it in again]
+    assert len(again) > 2
+    assert all(
+        senders[it["id"]] == senders.get(n, senders[it["id"]])
+        for it, n in zip(again, firsts, strict=True)
+    )
+
+
+def test_campaigns_and_mailboxes_have_their_share_of_the_series(bison: Bison) -> None:
+    path, period = (
+        "/api/campaign-events/stats",
+        {"start_date": "2026-03-09", "end_date": "2026-03-12"},
+    )
+    whole = bison.data(SERIES, **period)
+    assert bison.data(path, **period) == whole
+    ids = [campaign["id"] for campaign in bison.data("/api/campaigns")]
+    parts = [bison.data(path, campaign_ids=str(each), **period) for each in ids]
+    for place, line in enumerate(whole):
+        for day, (_, count) in enumerate(line["dates"]):
+            assert count == sum(part[place]["dates"][day][1] for part in parts)
+    assert bison.data(path, **{"campaign_ids[]": ids}, **period) == whole
+    assert bison.data(path, sender_email_ids="1", **period)[2]["dates"][0][1] == 0
+    assert bison.get(path, campaign_ids="x", **period).status_code == 422
 
 
 def test_stats_hold_texts_with_percentages_that_fit(bison: Bison) -> None:

@@ -9,27 +9,27 @@ from kpi_pipeline_tests.bison_sandbox.running import WORKSPACES, Bison
 def test_a_master_key_acts_where_its_user_was_switched_to(bison: Bison) -> None:
     target = bison.clients()[4]
     workspace_id = int(target["bison_workspace_id"])
-    assert bison.data("/api/users")["team"]["id"] != workspace_id
+    assert bison.data("/api/users")["workspace"]["id"] != workspace_id
     switched = bison.switch(workspace_id)
     assert switched.status_code == 200
     assert switched.json() == {"data": {"name": target["name"]}}
     user = bison.data("/api/users")
-    assert user["team"]["id"] == workspace_id
-    assert user["team"]["name"] == target["name"]
+    assert user["workspace"]["id"] == workspace_id
+    assert user["workspace"]["name"] == target["name"]
     assert {"id", "name", "email"} <= set(user)
 
 
 def test_a_workspace_key_stays_in_its_workspace_whatever_the_user_does(bison: Bison) -> None:
     mine, other = bison.with_key()[:2]
     bison.switch(int(other["bison_workspace_id"]))
-    team = bison.data("/api/users", key=mine["api_key"])["team"]
+    team = bison.data("/api/users", key=mine["api_key"])["workspace"]
     assert team["id"] == int(mine["bison_workspace_id"])
 
 
 def test_a_stray_workspace_id_is_ignored(bison: Bison) -> None:
     mine, other = bison.with_key()[:2]
     stray = int(other["bison_workspace_id"])
-    team = bison.data("/api/users", key=mine["api_key"], workspace_id=stray)["team"]
+    team = bison.data("/api/users", key=mine["api_key"], workspace_id=stray)["workspace"]
     assert team["id"] == int(mine["bison_workspace_id"])
 
 
@@ -83,7 +83,7 @@ def test_a_new_key_works_at_once_and_where_it_was_made(bison: Bison) -> None:
     assert re.fullmatch(rf"{token['id']}\|[0-9A-Za-z]{{48}}", key)
     assert token["token_hash"] == sha256(key.split("|")[1].encode()).hexdigest()
     assert {"abilities", "created_at", "updated_at"} <= set(token)
-    assert bison.data("/api/users", key=key)["team"]["id"] == workspace_id
+    assert bison.data("/api/users", key=key)["workspace"]["id"] == workspace_id
 
 
 @pytest.mark.parametrize("path", ["switch-workspace", "14/api-tokens"])
@@ -122,11 +122,11 @@ def test_a_switch_asks_for_a_whole_number(bison: Bison, team_id: object) -> None
 
 
 def test_a_switch_to_a_workspace_that_is_not_there_is_not_found(bison: Bison) -> None:
-    before = bison.data("/api/users")["team"]["id"]
+    before = bison.data("/api/users")["workspace"]["id"]
     missing = bison.switch(999_999)
     assert missing.status_code == 404
     assert missing.json()["data"] == {"success": False, "message": "record_not_found"}
-    assert bison.data("/api/users")["team"]["id"] == before
+    assert bison.data("/api/users")["workspace"]["id"] == before
 
 
 def test_an_unknown_path_and_a_wrong_method_answer_in_json(bison: Bison) -> None:

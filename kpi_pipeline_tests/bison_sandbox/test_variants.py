@@ -11,19 +11,28 @@ DEFAULTS = {
     "empty_days": "zeros",
     "labels": "vendor_order",
     "day_zone": "",
+    "leads_count_by": "marking",
+    "revised_days": 7,
+    "user_member": "workspace",
     "wrapped_401": True,
     "retry_after": True,
     "empty_plan": "400",
+    "campaigns": "mixed",
     "paging": "page",
     "switch_seconds": 0,
     "restless_user": 0,
     "control_characters": False,
     "extra_fields": False,
+    "event_feed": "filtered",
     "event_casing": "upper",
     "event_instance_url": True,
+    "lead_campaign_event": "interested",
+    "webhook_body": "payload",
     "delivery_seconds": 0,
     "delivery_repeats": 0,
-    "delivery_retry_seconds": 5,
+    "delivery_losses": 0,
+    "delivery_timeout_seconds": 15,
+    "delivery_retry_seconds": 2787,
 }
 PERIOD = {"start_date": "2026-03-16", "end_date": "2026-03-17"}
 
@@ -42,7 +51,7 @@ def test_variants_are_shown_changed_and_reset(bison: Bison) -> None:
     ("name", "value", "shown"),
     [
         ("counts", "many", "'documented', 'text' or 'integers'"),
-        ("empty_plan", 400, "'400' or 'list'"),
+        ("empty_plan", 400, "'400', 'list', '404', '422' or 'success_false'"),
         ("day_zone", "Mars/Olympus", "Area/City"),
         ("wrapped_401", "no", "boolean"),
         ("switch_seconds", -1, "greater than or equal to 0"),
@@ -51,8 +60,11 @@ def test_variants_are_shown_changed_and_reset(bison: Bison) -> None:
         ("event_instance_url", "true", "boolean"),
         ("delivery_seconds", -0.1, "greater than or equal to 0"),
         ("delivery_repeats", 2, "less than or equal to 1"),
+        ("delivery_timeout_seconds", 0, "greater than 0"),
+        ("revised_days", 8, "less than or equal to 7"),
+        ("leads_count_by", "hour", "'marking', 'reply' or 'mail'"),
         ("delivery_retry_seconds", -1, "greater than or equal to 0"),
-        ("sparkle", True, "Known are control_characters, counts,"),
+        ("sparkle", True, "Known are campaigns, control_characters,"),
     ],
 )
 def test_a_wrong_variant_is_refused_with_what_is_allowed_and_nothing_is_changed(
@@ -96,13 +108,20 @@ def test_a_429_of_the_bottleneck_may_come_without_retry_after(stage: Stage, show
     assert ("Retry-After" in answers[1].headers) == shown
 
 
-def test_nothing_planned_is_an_error_or_an_empty_list(bison: Bison) -> None:
+def test_nothing_planned_is_an_empty_list_or_one_of_four_failures(bison: Bison) -> None:
     bison.freeze("2026-03-21T12:00:00-05:00")
     path = "/api/campaigns/sending-schedules"
     assert bison.get(path, day="today").status_code == 400
+    for variant, status in (("404", 404), ("422", 422), ("success_false", 200)):
+        bison.variants(empty_plan=variant)
+        nothing = bison.get(path, day="today")
+        assert nothing.status_code == status
+        data = nothing.json()["data"]
+        assert (data["success"], data["message"]) == (False, "No emails scheduled for this period")
     bison.variants(empty_plan="list")
     nothing = bison.get(path, day="today")
-    assert (nothing.status_code, nothing.json()) == (200, {"data": []})
+    assert (nothing.status_code, nothing.json()["data"]) == (200, [])
+    assert nothing.json()["meta"]["total"] == 0
 
 
 def ask(bison: Bison, path: str) -> httpx.Response:
@@ -150,6 +169,8 @@ def objects(content: object) -> list[dict[str, object]]:
         "/api/campaigns/sending-schedules",
         "/api/replies",
         "/api/webhook-url",
+        "/api/campaigns",
+        "/api/events",
         f"{WORKSPACES}/switch-workspace",
     ],
 )
