@@ -17,7 +17,15 @@ from kpi_pipeline.checks.outcome import (
     Severity,
     outcome,
 )
-from kpi_pipeline.db.check_queries.delivery import DailyLeads, first_webhooks, read_leads
+from kpi_pipeline.db.check_queries.delivery import (
+    DailyLeads,
+    DroppedLeads,
+    FeedReading,
+    first_webhooks,
+    read_dropped_leads,
+    read_feed_readings,
+    read_leads,
+)
 from kpi_pipeline.db.check_queries.events import EventProblem, ProblemEvents
 from kpi_pipeline.domain.calendar import business_date, day_start
 from kpi_pipeline.domain.formatting import counted, listed
@@ -68,6 +76,10 @@ _ONE_DAY = timedelta(days=1)
 _CLOSED_DAYS = 7
 # A webhook may arrive this long after the lead; until then it does not count as dropped.
 _DELIVERY_TIME = timedelta(minutes=15)
+# The feed is tried every hour at the longest; one that was not read for longer has a problem.
+_FEED_TRIED = timedelta(hours=2)
+_FEED_LATE = timedelta(hours=1, minutes=15)
+_IDS_SHOWN = 20
 # Fewer leads of one day may be those that Email Bison counts on the adjacent day.
 _CERTAINLY_SILENT = 3
 
@@ -82,13 +94,17 @@ def webhooks_delivered(
     timezone: ZoneInfo,
     until: date,
 ) -> Outcome:
-    """Events report the leads that Email Bison counts, by client and day, for seven closed days.
+    """Webhooks deliver the leads that Email Bison has, for seven closed days and today.
 
-    `instances` are those whose webhooks have a secret, `until` is the last closed day. The
-    comparison begins on the day after an instance's first webhook. An instance whose webhooks are
-    all silent today, while leads are counted, is an ERROR.
+    `instances` are those whose webhooks have a secret, `until` is the last closed day. Where a
+    client's event feed is read, its leads are compared one by one with what was delivered; else the
+    leads that Email Bison counts are compared by closed day, beginning on the day after an
+    instance's first webhook. An instance whose webhooks are all silent today, while leads are
+    counted, is an ERROR.
     """
     today = business_date(now, timezone)
+    readings = read_feed_readings(connection, now - _FEED_TRIED)
+    with_feed = {it.workspace for it in readings if not _is_unread(it, now)}
     since = until - (_CLOSED_DAYS - 1) * _ONE_DAY
     first = first_webhooks(connection, instances)
     # With the day before and the days after: one side may date a lead there.
@@ -96,26 +112,29 @@ def webhooks_delivered(
     begins = {name: business_date(at, timezone) + _ONE_DAY for name, at in first.items()}
     silent = list(_silent(leads, begins, now=now, today=today))
     named = {(row["workspace"], row["day"]) for _, row in silent}
+    counted_only = [it for it in leads if it.workspace not in with_feed]
+    dropped = read_dropped_leads(connection, first, since, today, now - _DELIVERY_TIME)
+    unread = [it for it in readings if _is_unread(it, now)]
     found = [
         *silent,
         *_never_received(leads, set(instances) - begins.keys(), today),
         *(
             (severity, row)
-            for severity, row in _differing(leads, begins, timezone, since, until)
+            for severity, row in (
+                *_differing(counted_only, begins, timezone, since, until),
+                *((Severity.WARN, _dropped(it)) for it in dropped if it.workspace in with_feed),
+            )
             if (row["workspace"], row["day"]) not in named
         ),
     ]
     names = list(dict.fromkeys(str(row["workspace"] or row["instance"]) for _, row in found))
+    found += [(Severity.WARN, _unread(it)) for it in unread]
     silent_instances = sorted({str(row["instance"]) for _, row in silent})
     return outcome(
         Check.WEBHOOKS_DELIVERED,
         [row for _, row in found],
-        if_passed="Webhooks delivered every lead that Email Bison counted."
-        if instances
-        else "No instance has a KPI_WEBHOOK_SECRET, so no webhooks are set up.",
-        if_failed=_SILENT.format(instances=" and ".join(silent_instances))
-        if silent
-        else f"Webhooks and Email Bison differ for {listed(names)}. {_ADVICE}",
+        if_passed=_passed(instances, with_feed),
+        if_failed=" ".join(_failed(silent_instances, names, [it.workspace for it in unread])),
         severity=Severity.ERROR if silent else Severity.WARN,
         numbers={"differing": len(found)},
     )
@@ -131,6 +150,56 @@ _ADVICE = (
     "The numbers are right, as the facts hold every lead: check the webhooks of these workspaces "
     "in Email Bison, and `kpi events list` for events that do not count."
 )
+_UNREAD = (
+    "The event feed of {names} was not read for an hour: leads that no webhook delivers arrive "
+    "with the hourly refresh. The table says why; KPI_EVENT_FEED_MINUTES=off leaves the feed alone."
+)
+
+
+def _passed(instances: Collection[str], with_feed: Collection[str]) -> str:
+    if instances:
+        return "Webhooks delivered every lead that Email Bison counted."
+    none = "No instance has a KPI_WEBHOOK_SECRET, so no webhooks are set up."
+    return f"{none} The event feed brings the leads." if with_feed else none
+
+
+def _failed(silent: Sequence[str], names: Sequence[str], unread: Sequence[str]) -> Iterator[str]:
+    if silent:
+        yield _SILENT.format(instances=" and ".join(silent))
+    elif names:
+        yield f"Webhooks and Email Bison differ for {listed(names)}. {_ADVICE}"
+    if unread:
+        yield _UNREAD.format(names=listed(unread))
+
+
+def _is_unread(reading: FeedReading, now: datetime) -> bool:
+    return reading.read_at is None or now - reading.read_at > _FEED_LATE
+
+
+def _unread(reading: FeedReading) -> ProblemRow:
+    return {
+        "workspace": reading.workspace,
+        "instance": reading.instance,
+        "day": None,
+        "counted": None,
+        "delivered": None,
+        "problem": reading.problem or "its event feed was not read",
+    }
+
+
+def _dropped(leads: DroppedLeads) -> ProblemRow:
+    ids = ", ".join(map(str, leads.events[:_IDS_SHOWN]))
+    more = len(leads.events) - _IDS_SHOWN
+    named = f"{'event' if len(leads.events) == 1 else 'events'} {ids}"
+    named += f" and {more} more" if more > 0 else ""
+    return {
+        "workspace": leads.workspace,
+        "instance": leads.instance,
+        "day": leads.day.isoformat(),
+        "counted": leads.listed,
+        "delivered": leads.delivered,
+        "problem": f"{counted(len(leads.events), 'lead')} not delivered: {named}",
+    }
 
 
 def _silent(
