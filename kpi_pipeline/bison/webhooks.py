@@ -1,6 +1,6 @@
 """The calls that change the webhooks of a workspace, or send a test event to an address."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from pydantic import SecretStr
 
@@ -45,7 +45,7 @@ class WebhookCalls:
         method: str,
         path: str,
         url: SecretStr,
-        body: dict[str, object] | None = None,
+        body: Mapping[str, object] | None = None,
         *,
         repeatable: bool = True,
     ) -> None:

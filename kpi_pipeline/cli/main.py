@@ -26,6 +26,7 @@ from kpi_pipeline.cli import (
     status,
     sync,
     up,
+    webhooks,
 )
 from kpi_pipeline.cli.common import err, out
 from kpi_pipeline.errors import KpiError
@@ -43,6 +44,7 @@ commands.add_typer(clients.commands, name="clients")
 commands.add_typer(keys.commands, name="keys")
 commands.add_typer(keys.secret_key_commands, name="secret-key")
 commands.add_typer(events.commands, name="events")
+commands.add_typer(webhooks.commands, name="webhooks")
 commands.add_typer(up.database_commands, name="db")
 commands.command("demo")(demo.run)
 commands.command("up")(up.run)

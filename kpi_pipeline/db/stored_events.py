@@ -45,29 +45,6 @@ class Chosen:
     business_date: date | None
 
 
-@dataclass(frozen=True)
-class Delivered:
-    """What of a webhook's event says how it was received."""
-
-    event_type: str | None
-    status: EventStatus
-    reason: str | None
-
-
-def delivered_since(connection: Connection, instance: str, since: datetime) -> list[Delivered]:
-    """The instance's events that webhooks delivered at `since` or later, again or for the first
-    time; the last one comes last.
-    """
-    columns = (webhook_events.c[it.name] for it in fields(Delivered))
-    statement = select(*columns).where(
-        webhook_events.c.instance == instance,
-        webhook_events.c.source == EventSource.WEBHOOK,
-        webhook_events.c.last_delivered_at >= since,
-    )
-    rows = connection.execute(statement.order_by(webhook_events.c.last_delivered_at))
-    return [Delivered(row.event_type, EventStatus(row.status), row.reason) for row in rows]
-
-
 def choose_events(
     connection: Connection,
     *,

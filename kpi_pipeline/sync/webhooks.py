@@ -182,12 +182,15 @@ async def apply_plans(
     """
 
     async def one(bison: BisonClient, client: Client, url: SecretStr) -> WebhooksOutcome:
-        changes: list[Change] = []
-        work = partial(_change, client, url, plan, changes, dry_run=dry_run)
+        made: list[Change] = []
+        left: Sequence[Change] = ()
+        work = partial(_change, client, url, plan, made, dry_run=dry_run)
         try:
-            problem = await read_client(app, bison, client, work)
+            left, problem = await read_client(app, bison, client, work)
         except (BisonError, KpiError) as error:
             problem = error
+        # What was done again was planned again.
+        changes = [change for change in dict.fromkeys(made) if change not in left]
         return WebhooksOutcome(client, changes, error=str(problem) if problem else None)
 
     return await _for_each(app, clients, one)
@@ -243,8 +246,8 @@ async def _change(
     reader: WorkspaceReader,
     *,
     dry_run: bool,
-) -> BisonError | KpiError | None:
-    """Make the changes of the plan, and add them to `made`; return why some are left, if any are.
+) -> tuple[Sequence[Change], BisonError | KpiError | None]:
+    """Make the changes of the plan, and add them to `made`; return those that are left, and why.
 
     Email Bison's list decides whether a change is made: a call that got no answer, or an odd one,
     may have made it all the same.
@@ -252,7 +255,7 @@ async def _change(
     planned = plan(await reader.webhooks(), url)
     if dry_run:
         made[:] = planned
-        return None
+        return (), None
     calls = WebhookCalls(reader)
     failure: BisonError | None = None
     for change in planned:
@@ -263,9 +266,8 @@ async def _change(
         made.append(change)
     left = plan(await reader.webhooks(), url) if planned else []
     if not left:
-        return None
-    made[:] = [change for change in made if change not in left]
-    return failure or KpiError(
+        return (), None
+    return left, failure or KpiError(
         f"{client.workspace}: Email Bison accepted the changes, but its list shows others. Run it "
         "again, and report it if it stays."
     )

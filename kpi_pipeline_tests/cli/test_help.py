@@ -49,6 +49,11 @@ OPTIONS = {
     "sync": ["--date", "--workspace", "-w"],
     "up": [],
     "webhook-secret": [],
+    "webhooks": [],
+    "webhooks register": ["--workspace", "-w", "--dry-run", "--delete-dead"],
+    "webhooks test": ["--workspace", "-w"],
+    "webhooks unregister": ["--workspace", "-w", "--dry-run"],
+    "webhooks verify": ["--workspace", "-w"],
 }
 
 

@@ -157,6 +157,30 @@ def test_the_clients_of_the_master_key_come_one_after_the_other_in_their_own_wor
     assert order[-1]["path"] == WHO_AM_I
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_master_key_that_is_switched_meanwhile_leaves_no_workspace_without_its_webhook(
+    agency: Agency, when: str
+) -> None:
+    first, second = agency.keyless[:2]
+    agency.bison.fault(
+        "move_user",
+        path=HOOKS,
+        method="POST",
+        key="master",
+        when=when,
+        to=agency.ids[second],
+        times=1,
+    )
+
+    outcomes = changed(agency, [first, second])
+
+    assert agency.bison.struck() == [1]
+    assert (outcomes[first].error, len(outcomes[first].changes)) == (None, 1)
+    # Before the call: it went to the other workspace, where a webhook was not missing any more.
+    assert [len(hooks(agency, name)) for name in (first, second)] == [1, 1]
+    assert problems(agency, [first, second]) == {first: [], second: []}
+
+
 def test_a_client_that_fails_stops_no_other(agency: Agency) -> None:
     bad, *good = agency.keyed[:3]
     agency.revoke(bad)
