@@ -202,7 +202,9 @@ class Everything(RuleBasedStateMachine):
                     period = fetch_period(*nightly_dates(self.at.today))
                     assert self.at.untrue_facts(slug, *period) == []
                     dates = list(self.at.numbers("source", slug))
-                    assert dates == days_between(dates[0], self.at.today), f"{slug} lacks days"
+                    # A zone that was ahead may have left a row of tomorrow.
+                    lacking = {*days_between(dates[0], self.at.today)} - {*dates}
+                    assert not lacking, f"{slug} lacks days"
         finally:
             event.remove(self.engine, "before_cursor_execute", self._count_statement)
 
