@@ -14,11 +14,14 @@ _KEY = re.compile(r"(?<!\d)\d+(?:\||%7[Cc])\w{20,}")
 _RANDOM = re.compile(r"\b(?=\w*\d)(?=\w*[A-Za-z])\w{32,}")
 # Names of secrets, such as webhooks_secret_key, and what stands after them.
 _NAMED_SECRET = re.compile(
-    r"""((?:secret|token|passw|authorization|api[_-]?key|\bbearer\b)[\w-]*)  # the name
+    r"""((?:secret|token|passw|authorization|api[_-]?key|\bbearer\b)[\w-]*+)  # the name
         (\\?["']?\s*[:=]>?\s*\\?["']?(?:bearer\s+)?|\s+(?<=bearer\s))   # what joins them
-        [^\s"'\\,;&<>()\[\]{}]+""",
+        (?:(?<=")[^"\\]+|(?<=')[^'\\]+|[^\s"'\\,;&<>()\[\]{}]+)""",
     re.IGNORECASE | re.VERBOSE,
 )
+# Longer texts are cut before they are searched; what the cut leaves of a word is left out.
+_MOST_SEARCHED = 2000
+_BROKEN_WORD = re.compile(r"(?<=[^\w|%])[\w|%]+\Z")
 _USER_OF_URL = re.compile(r"(?<=://)[^\s/@]+@")
 _NOT_TEXT = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff]+")
 
@@ -28,7 +31,7 @@ def excerpt(text: str, *secrets: SecretStr) -> str:
 
     Masked are the `secrets`, and what has the form of an API key or of another token.
     """
-    line = _NOT_TEXT.sub(" ", text).strip()
+    line = _bounded(_NOT_TEXT.sub(" ", text).strip())
     for secret in secrets:
         whole = secret.get_secret_value()
         for part in (whole, whole.partition("|")[2]):
@@ -41,7 +44,13 @@ def excerpt(text: str, *secrets: SecretStr) -> str:
 
 def without_secrets(text: str) -> str:
     """A server's text with every value masked that stands after the name of a secret."""
-    return _USER_OF_URL.sub("***@", _NAMED_SECRET.sub(r"\1\2***", text))
+    return _USER_OF_URL.sub("***@", _NAMED_SECRET.sub(r"\1\2***", _bounded(text)))
+
+
+def _bounded(text: str) -> str:
+    if len(text) <= _MOST_SEARCHED:
+        return text
+    return _BROKEN_WORD.sub("", text[:_MOST_SEARCHED])
 
 
 # The names say what happened; all of them are errors, so "Error" would only lengthen them.
