@@ -53,6 +53,7 @@ async def list_events(request: Request) -> Response:
     sandbox, workspace = sandbox_of(request), acting_workspace(request)
     if sandbox.variants.event_feed == "missing":
         raise NotFoundError
+    sandbox.url = base_url(request)
     now, start = sandbox.clock.now(), 0
     if cursor := request.query_params.get("cursor"):
         instant, place = cursor_parts(request, cursor, 2)

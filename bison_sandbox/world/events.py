@@ -61,10 +61,13 @@ class Event:
 
     @property
     def id(self) -> int:
-        """Its id in the feed, which grows with the time of recording."""
+        """Its id in the feed, which grows with the time of recording.
+
+        Numbers of one second and type differ by less than the eight days that they can belong to.
+        """
         seconds = (self.recorded_at - _SINCE) // timedelta(seconds=1)
-        place = self.workspace_id % 1_000 * 5 + _TYPES.index(self.type)
-        return (seconds * 5_000 + place) * 2_000 + self.number % 2_000
+        place = self.workspace_id % 600 * len(_TYPES) + _TYPES.index(self.type)
+        return (seconds * 600 * len(_TYPES) + place) * 8_000 + self.number % 8_000
 
     @property
     def uuid(self) -> UUID:
