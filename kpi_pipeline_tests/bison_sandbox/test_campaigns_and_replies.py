@@ -42,6 +42,39 @@ def test_what_was_planned_for_a_day_is_what_it_sends(bison: Bison) -> None:
     assert [planned(today), planned(tomorrow)] == sent
 
 
+def test_the_plan_of_many_campaigns_comes_in_pages_of_fifteen(bison: Bison) -> None:
+    counts = []
+    for row in bison.with_key():
+        first = bison.get(SCHEDULES, key=row["api_key"], day="tomorrow").json()
+        counts.append(first["meta"]["total"])
+        assert len(first["data"]) == min(15, counts[-1])
+    assert sorted(counts)[-2] <= 5
+    assert max(counts) >= 20
+    row = bison.with_key()[counts.index(max(counts))]
+    pages = [
+        bison.data(SCHEDULES, key=row["api_key"], day="tomorrow", page=page) for page in (1, 2, 3)
+    ]
+    campaigns = [each["campaign_id"] for page in pages for each in page]
+    assert len(set(campaigns)) == len(campaigns) == max(counts)
+    bison.freeze("2026-03-20T12:00:00-05:00")
+    tomorrow = TODAY + timedelta(days=1)
+    assert (
+        sum(map(planned, pages)) == bison.series(tomorrow, tomorrow, key=row["api_key"])["Sent"][0]
+    )
+    listed = [bison.data("/api/campaigns", key=row["api_key"], page=page) for page in (1, 2, 3)]
+    assert [each["id"] for page in listed for each in page] == campaigns
+
+
+@pytest.mark.parametrize(("campaigns", "fewest", "most"), [("few", 2, 5), ("many", 20, 40)])
+def test_all_workspaces_may_have_few_campaigns_or_many(
+    bison: Bison, campaigns: str, fewest: int, most: int
+) -> None:
+    bison.variants(campaigns=campaigns)
+    for row in bison.with_key()[:8]:
+        listed = bison.get("/api/campaigns", key=row["api_key"]).json()
+        assert fewest <= listed["meta"]["total"] <= most
+
+
 def test_a_weekend_has_no_plan(bison: Bison) -> None:
     bison.freeze("2026-03-19T12:00:00-05:00")
     refused = bison.get(SCHEDULES, day="day_after_tomorrow")

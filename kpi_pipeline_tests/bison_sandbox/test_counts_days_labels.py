@@ -89,6 +89,13 @@ def test_the_line_of_the_interested_may_be_missing(bison: Bison) -> None:
     assert lines(bison) == [line for line in usual if line["label"] != "Interested"]
 
 
+def test_the_lines_of_opens_may_be_missing(bison: Bison) -> None:
+    usual = lines(bison)
+    bison.variants(labels="no_opens")
+    assert lines(bison) == [line for line in usual if "Opens" not in line["label"]]
+    assert len(lines(bison)) == 5
+
+
 @pytest.mark.parametrize("empty_days", ["zeros", "omitted_by_label"])
 def test_an_unknown_line_may_come_first_with_other_numbers(bison: Bison, empty_days: str) -> None:
     bison.variants(empty_days=empty_days)

@@ -19,6 +19,33 @@ def test_a_master_key_acts_where_its_user_was_switched_to(bison: Bison) -> None:
     assert {"id", "name", "email"} <= set(user)
 
 
+def test_the_user_shows_the_members_that_a_live_instance_showed(bison: Bison) -> None:
+    user = bison.data("/api/users")
+    assert "team" not in user
+    assert {"personal_team", "main", "parent_id", "webhooks_secret_key"} <= set(user["workspace"])
+    secrets = {
+        bison.data("/api/users", key=row["api_key"])["workspace"]["webhooks_secret_key"]
+        for row in bison.with_key()[:3]
+    }
+    assert len(secrets) == 3
+    assert min(map(len, secrets)) == 48
+    assert "webhooks_secret_key" not in bison.data(WORKSPACES)[0]
+
+
+def test_the_workspace_of_a_user_may_be_called_team_or_both_or_be_two(bison: Bison) -> None:
+    key = bison.with_key()[0]["api_key"]
+    acting = bison.data("/api/users", key=key)["workspace"]
+    shown = {}
+    for variant in ("team", "both", "different"):
+        bison.variants(user_member=variant)
+        user = bison.data("/api/users", key=key)
+        shown[variant] = [user.get("workspace"), user.get("team")]
+    assert shown["team"] == [None, acting]
+    assert shown["both"] == [acting, acting]
+    assert shown["different"][0] == acting
+    assert shown["different"][1]["id"] != acting["id"]
+
+
 def test_a_workspace_key_stays_in_its_workspace_whatever_the_user_does(bison: Bison) -> None:
     mine, other = bison.with_key()[:2]
     bison.switch(int(other["bison_workspace_id"]))
