@@ -1,9 +1,9 @@
 """Has Email Bison send a test event, and waits for it in the inbox: the whole way of a webhook."""
 
 import asyncio
-import time
 from datetime import datetime
 from secrets import token_hex
+from time import monotonic, sleep
 
 import httpx
 from pydantic import SecretStr
@@ -41,17 +41,17 @@ def send_test_event(app: AppContext, client: Client) -> float:
     """
     url, name = webhook_url(app.settings, client.instance), token_hex(8)
     key = key_of_test(client.instance, name)
-    since, started = app.now(), time.monotonic()
+    since, started = app.now(), monotonic()
     asyncio.run(_send(app, client, SecretStr(f"{url.get_secret_value()}?{TEST_MARKER}={name}")))
     while True:
         with app.engine.connect() as connection:
             arrived = key in read_receipts(connection, [key])
-        seconds = time.monotonic() - started
+        seconds = monotonic() - started
         if arrived:
             return seconds
         if seconds > WAIT_SECONDS:
             raise KpiError(_why_not(app, client.instance, since))
-        time.sleep(_PAUSE_SECONDS)
+        sleep(_PAUSE_SECONDS)
 
 
 async def _send(app: AppContext, client: Client, url: SecretStr) -> None:

@@ -1,24 +1,20 @@
 """`kpi webhooks`, against a local Email Bison and a gateway, both over HTTP."""
 
-import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from secrets import token_urlsafe
 
-import httpx
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kpi_pipeline.db.tables import client_metrics, clients, webhook_events
+from kpi_pipeline.db.clients import Client, all_clients
+from kpi_pipeline.db.tables import client_metrics, webhook_events
 from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.gateway.app import create_app
 from kpi_pipeline.inbox.ingest import Inbox
-from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage
+from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.cli.running import Kpi, Result, calm_zone, closed_port, rows_of
 from kpi_pipeline_tests.gateway.support import serving
 
@@ -68,33 +64,46 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(
     assert secret not in shown(result)
 
 
-def test_all_workspaces_are_registered_verified_and_unregistered(
-    kpi: Kpi, live_bison: Bison, secret: str
+@pytest.fixture
+def pair(engine: Engine) -> list[Client]:
+    """A client with a key of its own, and one without."""
+    with engine.connect() as connection:
+        known = all_clients(connection)
+    return [next(it for it in known if it.has_key is has_key) for has_key in (True, False)]
+
+
+def naming(clients: Iterable[Client]) -> list[str]:
+    """The words that restrict a command to these clients."""
+    return [word for client in clients for word in ("-w", client.workspace)]
+
+
+def test_webhooks_are_registered_once_verified_and_unregistered(
+    kpi: Kpi, live_bison: Bison, secret: str, pair: list[Client]
 ) -> None:
-    made = kpi("webhooks", "register")
-    assert made.answer().endswith("26 of 26 clients changed.\n")
-    assert writes(live_bison) == ["POST"] * 26
-    again = kpi("webhooks", "register")
-    assert again.answer().endswith("0 of 26 clients changed.\n")
-    good = kpi("webhooks", "verify")
-    assert good.answer() == "26 of 26 clients have the webhook that they should.\n"
-    assert writes(live_bison) == ["POST"] * 26
+    made = kpi("webhooks", "register", *naming(pair))
+    assert made.answer().endswith("2 of 2 clients changed.\n")
+    assert writes(live_bison) == ["POST"] * 2
+    again = kpi("webhooks", "register", *naming(pair))
+    assert again.answer().endswith("0 of 2 clients changed.\n")
+    good = kpi("webhooks", "verify", *naming(pair))
+    assert good.answer() == "2 of 2 clients have the webhook that they should.\n"
+    assert writes(live_bison) == ["POST"] * 2
 
-    removed = kpi("webhooks", "unregister")
-    assert removed.answer().endswith("26 of 26 clients changed.\n")
-    assert writes(live_bison) == ["POST"] * 26 + ["DELETE"] * 26
-    assert secret not in shown(made, again, good, removed)
+    removed = kpi("webhooks", "unregister", *naming(pair))
+    assert removed.answer().count("✓ ") == 2
+    assert writes(live_bison) == ["POST"] * 2 + ["DELETE"] * 2
+    bad = kpi("webhooks", "verify", *naming(pair))
+    assert bad.code == 1
+    for client in pair:
+        assert f"✗ {client.workspace}: missing: no webhook has the gateway's address." in bad.out
+    assert secret not in shown(made, again, good, removed, bad)
 
 
-def test_named_clients_alone_are_changed(
-    kpi: Kpi, live_bison: Bison, secret: str, engine: Engine
+def test_foreign_events_are_named_and_removed(
+    kpi: Kpi, live_bison: Bison, secret: str, pair: list[Client]
 ) -> None:
-    row = live_bison.with_key()[0]
-    (slug,) = [
-        it["workspace"]
-        for it in rows_of(engine, clients)["clients"]
-        if it["bison_workspace_id"] == int(row["bison_workspace_id"])
-    ]
+    slug, number = pair[0].workspace, pair[0].bison_workspace_id
+    (row,) = [it for it in live_bison.clients() if int(it["bison_workspace_id"]) == number]
     url = f"https://kpi.agency.example/webhooks/bison/{secret}"
     live_bison.hook(row, url, "lead_interested", "email_opened")
 
@@ -136,42 +145,9 @@ def test_a_setting_that_is_missing_is_named(
     assert words in kpi("webhooks", command).error()
 
 
-class Vendor:
-    """Answers the call for a test event in place of a sandbox, and sends it, or loses it."""
-
-    def __init__(self, app: ASGIApp, send: Callable[[str], None]) -> None:
-        self._app = app
-        self._send = send
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get("path") != TEST_EVENT:
-            await self._app(scope, receive, send)
-            return
-        body = await Request(scope, receive).json()
-        assert body["event_type"] == "lead_interested"
-        threading.Thread(target=self._send, args=(body["url"],)).start()
-        await JSONResponse({"data": {"success": True}})(scope, receive, send)
-
-
-SAMPLE = {
-    "event": {"type": "LEAD_INTERESTED", "name": "Contact Interested", "workspace_id": 1},
-    "data": {"lead": {"id": 1}, "campaign": {"id": 2}, "reply": {"id": 3}},
-}
-
-
-def deliver(url: str) -> None:
-    """Send the vendor's sample to the address."""
-    httpx.post(url, content=json.dumps(SAMPLE), trust_env=False).raise_for_status()
-
-
-def lose(_url: str) -> None:
-    """Send nothing."""
-
-
 def test_a_test_event_arrives_and_counts_nothing(
-    kpi: Kpi, stage: Stage, engine: Engine, gateway: str, secret: str
+    kpi: Kpi, live_bison: Bison, engine: Engine, gateway: str, secret: str
 ) -> None:
-    stage.app = Vendor(stage.app, deliver)
     before = rows_of(engine, client_metrics)
 
     results = [kpi("webhooks", "test") for _ in range(2)]
@@ -184,7 +160,19 @@ def test_a_test_event_arrives_and_counts_nothing(
         ("test", None, None)
     ] * 2
     assert rows_of(engine, client_metrics) == before
+    assert [it["last_status"] for it in live_bison.delivered()] == [200, 200]
     assert secret not in shown(*results)
+
+
+@pytest.mark.usefixtures("gateway")
+def test_a_test_of_a_named_client_is_sent_with_its_own_key_or_the_master_key(
+    kpi: Kpi, live_bison: Bison, pair: list[Client]
+) -> None:
+    assert kpi("webhooks", "test", *naming(pair)).answer().count("✓ main: it was stored") == 2
+
+    sent = [it for it in live_bison.calls() if it["path"] == TEST_EVENT]
+    assert [it["workspace_id"] for it in sent] == [it.bison_workspace_id for it in pair]
+    assert [it["key"] for it in sent] == ["workspace", "master"]
 
 
 @pytest.fixture
@@ -194,10 +182,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient", "gateway")
-def test_a_test_event_that_is_lost_on_the_way_to_a_good_gateway_says_what_to_check(
-    kpi: Kpi, stage: Stage, secret: str
+def test_a_gateway_that_has_another_secret_is_told_from_one_that_is_down(
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage.app = Vendor(stage.app, lose)
+    secret = token_urlsafe(32)
+    monkeypatch.setenv("KPI_WEBHOOK_SECRET_MAIN", secret)
     result = kpi("webhooks", "test")
     assert result.code == 1
     assert "within 0.2 s nothing arrived in this database. A gateway answers at" in result.out
@@ -206,10 +195,7 @@ def test_a_test_event_that_is_lost_on_the_way_to_a_good_gateway_says_what_to_che
 
 
 @pytest.mark.usefixtures("impatient", "secret")
-def test_a_gateway_that_is_down_is_named(
-    kpi: Kpi, stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage.app = Vendor(stage.app, lose)
+def test_a_gateway_that_is_down_is_named(kpi: Kpi, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"http://127.0.0.1:{closed_port()}"
     monkeypatch.setenv("KPI_GATEWAY_URL", address)
     result = kpi("webhooks", "test")
@@ -227,15 +213,16 @@ def test_a_gateway_that_is_down_is_named(
     ],
 )
 def test_another_server_at_the_gateways_address_is_told_from_it(
-    kpi: Kpi, stage: Stage, monkeypatch: pytest.MonkeyPatch, status: int, words: str
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch, status: int, words: str
 ) -> None:
-    stage.app = Vendor(stage.app, lose)
-
     class Proxy(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
             self.send_header("Location", "https://elsewhere.example/")
             self.end_headers()
+
+        def do_POST(self) -> None:
+            self.do_GET()
 
         def log_message(self, *_: object) -> None:
             pass
@@ -251,9 +238,16 @@ def test_another_server_at_the_gateways_address_is_told_from_it(
     assert words in result.out
 
 
-@pytest.mark.usefixtures("impatient", "gateway")
-def test_an_event_that_arrives_without_its_mark_is_named(kpi: Kpi, stage: Stage) -> None:
-    stage.app = Vendor(stage.app, lambda url: deliver(url.partition("?")[0]))
+@pytest.mark.usefixtures("gateway")
+def test_an_event_that_arrives_without_its_mark_is_named(
+    kpi: Kpi, live_bison: Bison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_longer_than_the_delivery(_seconds: float) -> None:
+        assert [it["last_status"] for it in live_bison.delivered()] == [200]
+        monkeypatch.setattr("kpi_pipeline.sync.webhook_probe.WAIT_SECONDS", 0)
+
+    monkeypatch.setattr("kpi_pipeline.sync.webhook_probe.sleep", no_longer_than_the_delivery)
+    monkeypatch.setattr("kpi_pipeline.sync.webhook_probe.TEST_MARKER", "another_mark")
     result = kpi("webhooks", "test")
     assert result.code == 1
     assert "no event with the mark of this test arrived, but one with the status test" in result.out
