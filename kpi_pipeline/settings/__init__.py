@@ -178,8 +178,8 @@ class Settings(BaseSettings):
     event_retention_days: int = Field(
         default=30,
         ge=1,
-        description="For how many days the bodies of events are kept; the columns from which the "
-        "numbers are computed stay.",
+        description="For how many days the bodies of events and ingested files are kept; the "
+        "columns from which the numbers are computed stay.",
     )
 
     fresh_by: Annotated[time, NoDecode] = Field(
