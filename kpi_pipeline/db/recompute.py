@@ -1,8 +1,8 @@
 """The one way in which stored rows follow their inputs.
 
 All code that changes an input of a client calls this in the same transaction, under the client's
-lock. An input of day d (a fact, an event) shows in the rows from d to the end of the month after d's
-month; a target in the rows from its month on; a label in all rows.
+lock. An input of day d (a fact, an event) shows in the rows from d to the end of the next month; a
+target in the rows from its month on; a label in all rows.
 """
 
 from collections import defaultdict

@@ -101,7 +101,7 @@ def test_a_row_that_cannot_be_stored_leaves_all_days_as_they_were(engine: Engine
         store_facts(connection, "harbor", {MONDAY: day(sent=1)}, AS_OF)
     days = {MONDAY: day(sent=2), TUESDAY: {**day(), "replied": None}}
     with pytest.raises(IntegrityError), engine.begin() as connection:
-        store_facts(connection, "harbor", days, LATER)  # type: ignore[arg-type]
+        store_facts(connection, "harbor", days, LATER)
     assert sent(engine) == {("harbor", MONDAY): (1, AS_OF)}
 
 

@@ -153,13 +153,15 @@ def test_a_gap_in_the_rows_splits_the_dates_and_the_event_is_applied(
 ) -> None:
     workspace = stocked.workspaces[0]
     three, two, one, zero = stocked.days_ago(3, 2, 1, 0)
-    for table, date in (
+    for table, column in (
         ("raw_bison_stats", "date"),
         ("kpi_projections", "metric_date"),
         ("client_metrics", "metric_date"),
     ):
         stocked.agency.sql(
-            f"DELETE FROM {table} WHERE workspace = :key AND {date} = :day", key=workspace, day=two
+            f"DELETE FROM {table} WHERE workspace = :key AND {column} = :day",
+            key=workspace,
+            day=two,
         )
     store_leads(stocked, workspace, three)
 
