@@ -5,10 +5,13 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
+from kpi_pipeline.checks.outcome import Check
+from kpi_pipeline.db.check_results import read_outcomes
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.orchestration.partitions import WORKSPACE
+from kpi_pipeline_tests.agency import write
 from kpi_pipeline_tests.conftest import instance_of
-from kpi_pipeline_tests.db.stocked import api_key, imported, record
+from kpi_pipeline_tests.db.stocked import api_key, record
 from kpi_pipeline_tests.orchestration.installation import Installation
 
 pytestmark = pytest.mark.runs
@@ -30,7 +33,7 @@ def test_the_grid_follows_the_active_clients(installation: Installation) -> None
     first, *others = installation.workspaces
     retired = record(agency.ids[first], "Former Client", active=False)
     newcomer = record(4, "Newcomer Ltd")
-    assert imported(app.engine, app.vault, retired, newcomer)[1] == "newcomer-ltd"
+    assert write(app, [retired, newcomer])[1] == "newcomer-ltd"
     installation.instance.add_dynamic_partitions(WORKSPACE, ["left-over"])
 
     assert installation.run(assets=REGISTRY).success
@@ -64,12 +67,34 @@ def test_the_findings_of_the_comparison_are_in_the_metadata(installation: Instal
         "unchecked_keys_count": 0,
         "not_listed_count": 0,
         "unserved_count": 0,
+        "webhooks_count": 0,
+        "unchecked_webhooks_count": 0,
     }
     assert "Newcomer Ltd" in str(metadata["unknown"])
     assert "Quite Another Name" in str(metadata["renamed"])
     assert gone in str(metadata["vanished"])
     assert rejected in str(metadata["bad_keys"])
     assert str(agency.key(rejected)).split("|")[1] not in str(metadata)
+
+
+def test_the_webhooks_that_are_missing_are_in_the_metadata_and_in_the_check(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "invented-secret-of-the-instance-main"
+    monkeypatch.setenv("KPI_GATEWAY_URL", "https://kpi.agency.example")
+    monkeypatch.setenv("KPI_WEBHOOK_SECRET_MAIN", secret)
+
+    assert installation.run(assets=REGISTRY).success
+
+    metadata = metadata_of(installation)
+    assert metadata["webhooks_count"] == 26
+    keyless = installation.agency.keyless[0]
+    line = f"- {keyless}: missing: no webhook has the gateway's address"
+    assert line in str(metadata["webhooks"]).splitlines()
+    with installation.agency.app.engine.connect() as connection:
+        (outcome,) = read_outcomes(connection, [Check.REGISTRY_MATCHES_BISON])
+    assert "Webhooks: `kpi webhooks register` creates missing ones" in outcome.description
+    assert secret not in f"{metadata}{outcome}"
 
 
 def test_a_list_that_cannot_be_read_fails_the_run_and_leaves_the_grid(

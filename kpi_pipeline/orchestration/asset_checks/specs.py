@@ -45,8 +45,9 @@ _MEANINGS = {
     "seven closed days, and still arrive.",
     Check.EVENTS_APPLIED: "No event is set aside, invalid or without a client, and none has waited "
     "longer than 15 minutes to be applied.",
-    Check.REGISTRY_MATCHES_BISON: "Each client is a workspace that Email Bison lists, and its API "
-    "key is valid. Calls Email Bison: with each refresh of the registry.",
+    Check.REGISTRY_MATCHES_BISON: "Each client is a workspace that Email Bison lists, its API key "
+    "is valid, and, with KPI_GATEWAY_URL, it has the webhook that it should. Calls Email Bison: "
+    "with each refresh of the registry.",
 }
 
 
