@@ -139,7 +139,7 @@ def recover_events(
         report = recover(app, start, _known(app, workspace))
     out.print(
         f"The feeds of {len(report.clients)} clients were read: {report.new} events are new, and "
-        f"{report.moved} got another time."
+        f"the times of {report.moved} were corrected."
     )
     problems = [f"Instance {name} has no event feed." for name in report.without]
     if problems := [*problems, *report.problems]:

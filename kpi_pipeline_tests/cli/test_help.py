@@ -27,6 +27,7 @@ OPTIONS = {
     "events ingest": ["FILE", "--instance"],
     "events list": ["--status", "--workspace", "-w", "--since", "--limit"],
     "events purge": ["--older-than-days"],
+    "events recover": ["--since", "--workspace", "-w"],
     "events replay": ["--since", "--workspace", "-w", "--status"],
     "export": ["--from", "--to", "--workspace", "-w", "--out", "--format", "--force"],
     "gateway": ["--host", "--port"],
