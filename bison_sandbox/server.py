@@ -2,12 +2,16 @@
 
 import errno
 import logging
+import os
 import signal
 import socket
+import stat
+import sys
 import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
+from typing import TextIO
 
 import uvicorn
 from starlette.applications import Starlette
@@ -76,9 +80,19 @@ def serve(options: SandboxOptions) -> None:
         )
         url = app.state.sandbox.url
         line = f"Sandbox Email Bison at {url} ({options.clients} workspaces)"
-        server = _Server(config, f"{line}\n\n{guide(app.state.sandbox, url)}")
+        # A file is a log, and no log holds a key.
+        text = guide(app.state.sandbox, url, with_key=not _is_file(sys.stdout))
+        server = _Server(config, f"{line}\n\n{text}")
         with _stopping_on_signals(server):
             server.run(sockets=[listener])
+
+
+def _is_file(stream: TextIO) -> bool:
+    """Whether what is written goes to a regular file, not to a screen or another program."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 class _Server(uvicorn.Server):

@@ -198,17 +198,20 @@ def test_the_log_never_holds_a_secret(bison: Bison) -> None:
     assert len(bison.calls()) == 2
 
 
+@pytest.mark.parametrize("path", ["/sandbox/setup", "/"])
 @pytest.mark.parametrize(("caller", "status"), [("127.0.0.1", 200), ("192.0.2.4", 403)])
-def test_the_setup_is_shown_on_this_machine_alone(caller: str, status: int) -> None:
+def test_the_master_key_is_shown_on_this_machine_alone(caller: str, status: int, path: str) -> None:
+    app = create_app(options())
+
     async def ask() -> httpx.Response:
         # No other machine is at hand: the caller's address is given to the application directly.
-        transport = httpx.ASGITransport(create_app(options()), client=(caller, 40_000))
+        transport = httpx.ASGITransport(app, client=(caller, 40_000))
         async with httpx.AsyncClient(transport=transport, base_url="http://sandbox") as http:
-            return await http.get("/sandbox/setup")
+            return await http.get(path)
 
     answer = asyncio.run(ask())
     assert answer.status_code == status
-    assert ("master_key" in answer.text) == (status == 200)
+    assert (app.state.sandbox.master_key.token in answer.text) == (status == 200)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "::ffff:127.0.0.1"])

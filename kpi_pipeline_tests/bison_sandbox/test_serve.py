@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from bison_sandbox import SandboxError, SandboxOptions, serve
 from bison_sandbox.faults import KINDS
 from bison_sandbox.variants import names
+from kpi_pipeline_tests.bison_sandbox.receiver import wait_until
 
 PROGRAM = """
 import sys
@@ -58,6 +60,23 @@ def test_it_says_how_to_use_it_and_ends_quietly_on_a_signal(number: signal.Signa
     assert guide == f"\n{shown}"
     assert set(words) <= set(guide.split())
     assert all(each in guide for each in (*KINDS, *names()))
+
+
+@pytest.mark.server
+def test_a_log_file_gets_no_key_and_says_where_it_is_shown(tmp_path: Path) -> None:
+    log = tmp_path / "sandbox.log"
+    with (
+        log.open("w") as file,
+        subprocess.Popen([sys.executable, "-c", PROGRAM, "0"], stdout=file) as process,
+    ):
+        try:
+            wait_until(lambda: "explains them" in log.read_text(), log.read_text)
+            url = log.read_text().split()[4]
+            key = httpx.get(f"{url}/sandbox/setup").json()["master_key"]
+        finally:
+            process.terminate()
+    assert key not in log.read_text()
+    assert f"Master key:   (see {url}/)" in log.read_text()
 
 
 @pytest.mark.server

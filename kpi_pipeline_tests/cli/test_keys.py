@@ -183,7 +183,7 @@ def test_a_new_key_that_acts_elsewhere_is_forgotten_and_the_master_key_serves_on
 ) -> None:
     slug, number = next(iter(keyless.items()))
     where = {"path": "/api/users", "workspace_id": number}
-    fault(live_bison, kind="edit", pointer="/data/team/id", value=999, **where)
+    fault(live_bison, kind="edit", pointer="/data/workspace/id", value=999, **where)
 
     result = kpi("keys", "create-missing", "-w", slug)
 

@@ -72,8 +72,13 @@ def test_killed_gateways_and_databases_lose_no_event_and_count_none_twice(
     today = agency.today
     agency.synced([today])
     base = positive_replies(agency)
+    # The sandbox's clock stands still in March: no time in a body may date an event of today.
     bison.variants(
-        event_casing="mixed", delivery_seconds=4, delivery_repeats=0.2, delivery_retry_seconds=1.5
+        event_casing="mixed",
+        lead_campaign_event="replied",
+        delivery_seconds=4,
+        delivery_repeats=0.2,
+        delivery_retry_seconds=1.5,
     )
     rows = bison.with_key()[:10]
     slugs = {number: slug for slug, number in agency.ids.items()}

@@ -176,7 +176,7 @@ THROUGH_THE_MASTER_KEY = (
     ),
     _master(
         "the second check shows another workspace once",
-        edited_to_other_id(WHO_AM_I, "/data/team/id", after=1, times=1),
+        edited_to_other_id(WHO_AM_I, "/data/workspace/id", after=1, times=1),
         calls=2 * _ONE_READING,
     ),
     _master(

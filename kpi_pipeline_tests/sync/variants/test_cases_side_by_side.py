@@ -256,14 +256,14 @@ PLAN_CALLS = (
 KEY_CHECKS = (
     _user(
         "a new key shows another workspace",
-        edited_to_other_id(WHO_AM_I, "/data/team/id"),
+        edited_to_other_id(WHO_AM_I, "/data/workspace/id"),
         "shows that the key belongs to workspace {other}",
         "not to {own}",
         _CORRECT_THE_CSV,
     ),
     _user(
         "a new key shows no workspace",
-        fault("edit", WHO_AM_I, pointer="/data/team", remove=True),
+        fault("edit", WHO_AM_I, pointer="/data/workspace", remove=True),
         "answered with neither a `workspace` nor a `team`",
         NOT_BELIEVED,
     ),
@@ -273,7 +273,7 @@ KEY_CHECKS = (
             "edit",
             path=WHO_AM_I,
             workspace_id=scene.own_id,
-            pointer="/data/team/id",
+            pointer="/data/workspace/id",
             value=str(scene.own_id),
         ),
     ),

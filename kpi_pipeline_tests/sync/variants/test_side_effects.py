@@ -76,7 +76,7 @@ def test_unknown_fields_change_no_number_and_are_reported_once(
     counted = agency.table(bison_unknown_fields)
     fields = {(row["call"], row["field"]) for row in counted}
     assert {
-        (f"GET {WHO_AM_I}", "data.team.undocumented_flag"),
+        (f"GET {WHO_AM_I}", "data.workspace.undocumented_flag"),
         (f"POST {SWITCH}", "data.undocumented_flag"),
         (f"GET {SERIES}", "data[].label 'Auto Replies'"),
         (f"GET {SERIES}", "data[].undocumented"),
