@@ -292,10 +292,11 @@ _OTHER_LINES = tuple(
 )
 _PLANS = st.builds(plan, st.lists(_NUMBERS, min_size=1, max_size=4), _WRITES)
 _STATS = st.builds(stats, st.builds(PeriodStats, *[_NUMBERS] * 5), _WRITES)
+_NAMES = st.sampled_from([["team"], ["workspace"], ["team", "workspace"]])
 _USERS = st.builds(
-    lambda ids, names: user(*ids, names),
+    lambda ids, names: user(ids[0], ids[1], ids[2], names),
     st.lists(_NUMBERS, min_size=3, max_size=3, unique=True),
-    st.sampled_from([["team"], ["workspace"], ["team", "workspace"]]),
+    _NAMES,
 )
 
 KINDS = {

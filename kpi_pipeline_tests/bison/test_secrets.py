@@ -5,7 +5,6 @@ import logging
 import pickle
 import time
 import traceback
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -52,9 +51,7 @@ class Everything:
 
 
 @pytest.fixture
-def everything(
-    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Everything]:
+def everything(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Everything:
     return Everything(caplog, capfd)
 
 

@@ -263,7 +263,7 @@ def test_webhooks_are_read_without_showing_their_addresses() -> None:
     }
     found, fields = reads(lambda reader: reader.webhooks(), answer([row]))
     assert [(hook.id, hook.name, hook.events) for hook in found] == [
-        (2, "KPIs", {"lead_interested", "email_sent"})
+        (2, "KPIs", frozenset({"lead_interested", "email_sent"}))
     ]
     assert (type(found[0]), fields) == (Webhook, {})
     assert SECRET not in repr(found)
