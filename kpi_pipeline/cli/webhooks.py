@@ -50,16 +50,15 @@ def register(
         bool,
         typer.Option(
             "--delete-dead",
-            help="Also delete webhooks that lead to the gateway with another secret, which it "
-            "rejects.",
+            help="Also delete dead webhooks: they lead to the gateway, but not to the address of "
+            "their instance, as after a change of its secret.",
         ),
     ] = False,
 ) -> None:
-    """See to it that each client's workspace has exactly one webhook to the gateway.
+    """Give each client's workspace exactly one webhook to the gateway.
 
-    Its address is KPI_GATEWAY_URL with the secret of the instance; it sends the types of event that
-    are counted. Webhooks with another address are not changed. Run it again at any time: what is
-    right is left alone.
+    Its address is KPI_GATEWAY_URL with the secret of the instance, and it sends the types of event
+    that are counted. Webhooks with another address are not changed. A second run changes nothing.
     """
     _apply(workspace, partial(plan_registration, delete_dead=delete_dead), dry_run=dry_run)
 

@@ -63,8 +63,8 @@ def plan_registration(
 ) -> list[Change]:
     """The changes after which exactly one of `hooks` has the address `url`, with our events.
 
-    Webhooks with another address are not changed, except that those that lead to our gateway in
-    vain are deleted with `delete_dead`. What is created comes first: no event is missed meanwhile.
+    Webhooks with another address are not changed; but with `delete_dead`, those that lead to the
+    gateway and not to this address are deleted. What is created comes first, so no event is missed.
     """
     own = _own(hooks, url)
     changes = []
@@ -81,7 +81,7 @@ def plan_registration(
         changes.append(Change(Verb.CREATE, f"a webhook for {_all(EVENTS)}"))
     if delete_dead:
         changes += [
-            Change(Verb.DELETE, f"webhook {hook.id}, whose events the gateway rejects", hook)
+            Change(Verb.DELETE, f"webhook {hook.id}, which is dead", hook)
             for hook in _dead(hooks, url)
         ]
     return changes
@@ -276,7 +276,7 @@ async def _change(
 async def _make(calls: WebhookCalls, change: Change, url: SecretStr) -> None:
     match change:
         case Change(verb=Verb.CHANGE, hook=Webhook() as hook):
-            await calls.replace(hook.id, hook.name, url, EVENTS)
+            await calls.replace(hook.id, hook.name or NAME, url, EVENTS)
         case Change(verb=Verb.DELETE, hook=Webhook() as hook):
             await calls.delete(hook.id, hook.url)
         case _:

@@ -182,7 +182,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient", "gateway")
-def test_a_gateway_that_has_another_secret_is_told_from_one_that_is_down(
+def test_a_gateway_that_has_another_secret_is_said_to_answer(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = token_urlsafe(32)
@@ -212,7 +212,7 @@ def test_a_gateway_that_is_down_is_named(kpi: Kpi, monkeypatch: pytest.MonkeyPat
         (502, "is not the gateway (status 502). Check that the proxy forwards /webhooks/bison/"),
     ],
 )
-def test_another_server_at_the_gateways_address_is_told_from_it(
+def test_another_server_at_the_gateways_address_is_not_taken_for_it(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch, status: int, words: str
 ) -> None:
     class Proxy(BaseHTTPRequestHandler):

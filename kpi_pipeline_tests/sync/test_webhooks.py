@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from kpi_pipeline.db.clients import Client, active_clients
+from kpi_pipeline.db.tables import metadata
 from kpi_pipeline.sync.registry import refresh_registry
 from kpi_pipeline.sync.webhooks import (
     EVENTS,
@@ -300,3 +301,20 @@ def test_webhooks_that_could_not_be_read_are_not_called_missing(
     (line,) = report.unchecked_webhooks
     assert line.startswith(f"{slug}: GET {HOOKS} answered 503")
     assert report.webhooks == []
+
+
+def test_no_log_and_no_table_holds_an_address(
+    agency: Agency, stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    add(agency, agency.keyed[0], OURS, EVENTS[:2])
+    stage.app = Deaf(stage, "POST", 503, OURS.encode())
+
+    changed(agency, agency.some)
+    asyncio.run(refresh_registry(agency.app))
+    changed(agency, agency.some, plan_removal)
+
+    assert "POST" in caplog.text
+    assert SECRET not in caplog.text
+    for table in metadata.tables.values():
+        assert SECRET not in repr(agency.table(table))
