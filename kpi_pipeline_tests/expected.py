@@ -79,7 +79,8 @@ class _Workspace:
         return totals | {"all_replies": known.raise_for_status().json()["replied"]}
 
     def _planned(self, day: str) -> int:
-        planned, params = 0, {"day": day}
+        planned: int = 0
+        params = {"day": day}
         while True:
             answer = self._get("/api/campaigns/sending-schedules", params)
             if answer.status_code == 400 and "No emails scheduled" in answer.text:

@@ -28,7 +28,12 @@ from kpi_pipeline.settings import Settings
 
 _INSTANCE = "main"
 # As hostile as the real webhooks: late, out of order, in either case, sometimes twice.
-_VARIANTS = {"event_casing": "mixed", "delivery_seconds": 0.5, "delivery_repeats": 0.1}
+_VARIANTS = {
+    "event_casing": "mixed",
+    "delivery_seconds": 0.5,
+    "delivery_repeats": 0.1,
+    "delivery_retry_seconds": 5,
+}
 _EVENTS = ["lead_interested"]
 _REGISTRATIONS_AT_ONCE = 8
 _TIMEOUT_SECONDS = 60
