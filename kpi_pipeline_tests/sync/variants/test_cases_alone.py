@@ -6,8 +6,11 @@ error.
 
 import pytest
 
+from kpi_pipeline.db.tables import raw_bison_stats
 from kpi_pipeline_tests.agency import PLANS, SERIES, SWITCH, WHO_AM_I, Agency
+from kpi_pipeline_tests.expected import Row
 from kpi_pipeline_tests.sync.variants.cases import (
+    DATES,
     GIVE_A_KEY,
     GIVE_A_MASTER_KEY,
     IS_IT_UP,
@@ -17,14 +20,17 @@ from kpi_pipeline_tests.sync.variants.cases import (
     Scene,
     StruckSync,
     Switch,
+    assert_right,
     delete_workspace,
     edited_to_other_id,
     fault,
     fault_of_all,
     of_each,
     right_rows,
+    right_rows_later,
     three_clients,
     variant,
+    without_plan,
 )
 
 _SHORT_TIMEOUT = {"bison_timeout_seconds": 0.5}
@@ -109,6 +115,10 @@ VARIANTS = (
         struck=1,
     ),
     _right("names hold raw control characters", variant(control_characters=True)),
+    _right("plans have pages", variant(campaigns="many")),
+    _right("plans have pages by cursor", variant(campaigns="many", paging="cursor")),
+    _right("plans change their way of paging", variant(campaigns="many", paging="changing")),
+    _right("plans come whole", variant(campaigns="many", paging="whole")),
     _right("every object holds fields that nobody knows", variant(extra_fields=True)),
 )
 
@@ -123,6 +133,12 @@ def move_user(when: str, path: str, *, to_other: bool = True, **options: object)
     return switch
 
 
+def import_keys_again(scene: Scene) -> None:
+    """Import the API keys of both clients again, so no key is verified yet."""
+    for slug in (scene.victim, scene.other):
+        scene.agency.give_key(slug, str(scene.agency.key(slug)))
+
+
 _LEAVE_IT = "Do not switch workspaces in Email Bison's own pages"
 # The switch, a check, the series, two plans, and another check.
 _ONE_READING = 6
@@ -135,6 +151,14 @@ def _master(
 
 
 THROUGH_THE_MASTER_KEY = (
+    Case("a user has a team", (variant(user_member="team"),), whose="keyless"),
+    Case("a user has a workspace and a team", (variant(user_member="both"),), whose="keyless"),
+    Case(
+        "a user has a workspace and another team",
+        (variant(user_member="different"), import_keys_again),
+        (f"{WHO_AM_I} answered with workspace ", " and with team ", NOT_BELIEVED),
+        whose="all",
+    ),
     Case("a switch takes two seconds", (variant(switch_seconds=2),), whose="keyless", slow=True),
     _master(
         "the user moves once, before the series",
@@ -240,6 +264,34 @@ def test_alone_a_failure_in_a_first_sync_leaves_no_row_and_no_zero(
     case: Case, before_any_sync: Agency
 ) -> None:
     assert_holds_alone(case, before_any_sync)
+
+
+def test_a_series_without_lines_of_opens_has_all_numbers_and_no_opens(
+    an_hour_later: Agency,
+) -> None:
+    agency, clients = an_hour_later, three_clients(an_hour_later)
+    right = right_rows_later(agency, clients)
+    opens: Row = {"total_opens": None, "unique_opens": None}
+    facts = {key: row | opens for key, row in right[raw_bison_stats.name].items()}
+    agency.bison.variants(labels="no_opens")
+
+    agency.synced(DATES, clients)
+
+    assert_right(agency, {**right, raw_bison_stats.name: facts}, clients)
+
+
+@pytest.mark.parametrize("page", [1, 2])
+def test_a_plan_whose_page_fails_is_no_plan_and_no_part_of_one(
+    an_hour_later: Agency, page: int
+) -> None:
+    agency, clients = an_hour_later, three_clients(an_hour_later)
+    victim, *_ = clients
+    agency.bison.variants(campaigns="many")
+    fault("status", PLANS, status=500, after=page - 1)(Scene(agency, *clients[:2]))
+
+    agency.synced(DATES, clients)
+
+    assert_right(agency, without_plan(right_rows_later(agency, clients), victim), clients)
 
 
 def assert_holds_alone(case: Case, agency: Agency) -> None:

@@ -18,7 +18,7 @@ _CHICAGO = ZoneInfo("America/Chicago")
 _TODAY, _TOMORROW = "emails_scheduled_today", "emails_scheduled_tomorrow"
 
 
-@pytest.mark.parametrize("empty_plan", ["400", "list"])
+@pytest.mark.parametrize("empty_plan", ["400", "list", "404", "422", "success_false"])
 @pytest.mark.parametrize(
     ("day", "without_plan"),
     [
@@ -26,7 +26,7 @@ _TODAY, _TOMORROW = "emails_scheduled_today", "emails_scheduled_tomorrow"
         pytest.param(21, [_TODAY, _TOMORROW], id="a Saturday"),
     ],
 )
-def test_a_day_without_a_plan_is_a_zero_in_either_form_of_the_answer(
+def test_a_day_without_a_plan_is_a_zero_in_each_form_of_the_answer(
     before_any_sync: Agency, empty_plan: str, day: int, without_plan: list[str]
 ) -> None:
     now = datetime(2026, 3, day, 15, tzinfo=_CHICAGO)
