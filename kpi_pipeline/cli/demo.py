@@ -21,7 +21,7 @@ from kpi_pipeline.instances import format_instances
 from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline.services.playground import Playground, playground, register_webhooks
 from kpi_pipeline.services.processes import require_free_port
-from kpi_pipeline.settings import Settings, load_settings
+from kpi_pipeline.settings import load_settings
 from kpi_pipeline.settings.webhooks import secret_setting
 from kpi_pipeline.sync.scope import KpiAsset
 
@@ -43,6 +43,7 @@ _REAL = (
     "BISON_TIMEZONE",
     "FIRST_DATE",
     "GATEWAY_HOST",
+    "GATEWAY_URL",
     "EVENT_DROP_DIR",
     # An invented agency must send no alert and no heartbeat.
     "ALERT_URLS",
@@ -76,7 +77,7 @@ def run(
     today = business_date(utc_now(), settings.day_zone)
     targets_from = first_of_previous_month(today - timedelta(days=days))
     with playground(settings, _SANDBOX, targets_from, takes_webhooks=True, say=err.print) as play:
-        _write_environment_file(play.app.settings)
+        _write_environment_file(play)
         register_webhooks(play)
         report = _fill(play, days)
         print_report(report, out)
@@ -107,13 +108,15 @@ def _environment_file(state: Path) -> Path:
     return state / "demo.env"
 
 
-def _write_environment_file(settings: Settings) -> None:
-    """Write the file for `kpi --demo`: the sandbox, its zone and its invented secrets."""
+def _write_environment_file(play: Playground) -> None:
+    """Write the file for `kpi --demo`: the sandbox, its zone, the gateway and invented secrets."""
+    settings = play.app.settings
     file = _environment_file(settings.state_dir)
     file.touch(mode=0o600)
     file.write_text(
         f"KPI_BISON_INSTANCES={format_instances(settings.bison_instances)}\n"
         f"KPI_BISON_TIMEZONE={settings.bison_timezone or ''}\n"
+        f"KPI_GATEWAY_URL={play.gateway or ''}\n"
         + "".join(
             f"{secret_setting(name)}={secret.get_secret_value()}\n"
             for name, secret in settings.webhook_secret.items()

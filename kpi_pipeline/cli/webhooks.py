@@ -82,7 +82,7 @@ def verify(workspace: Workspaces = None) -> None:
             _print(outcome, f"{problem}.", good=False)
         _print_error(outcome)
     good = sum(not it.problems and it.error is None for it in outcomes)
-    out.print(f"{good} of {counted(len(outcomes), 'client')} have the webhook that they should.")
+    out.print(f"Webhooks are right in {good} of {counted(len(outcomes), 'workspace')}.")
     exit_unless(good == len(outcomes))
 
 

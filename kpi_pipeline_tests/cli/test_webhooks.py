@@ -86,7 +86,7 @@ def test_webhooks_are_registered_once_verified_and_unregistered(
     again = kpi("webhooks", "register", *naming(pair))
     assert again.answer().endswith("0 of 2 clients changed.\n")
     good = kpi("webhooks", "verify", *naming(pair))
-    assert good.answer() == "2 of 2 clients have the webhook that they should.\n"
+    assert good.answer() == "Webhooks are right in 2 of 2 workspaces.\n"
     assert writes(live_bison) == ["POST"] * 2
 
     removed = kpi("webhooks", "unregister", *naming(pair))

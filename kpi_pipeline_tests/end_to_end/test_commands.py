@@ -63,6 +63,7 @@ def test_the_demo_fills_35_days_and_today_of_26_clients_receives_leads_and_leave
     environment["KPI_DATABASE_URL"] = "postgresql://nobody:wrong-password@127.0.0.1:1/none"
     real = secrets.token_urlsafe(32)
     environment |= {"KPI_WEBHOOK_SECRET_MAIN": real, "KPI_GATEWAY_PORT": "0"}
+    environment["KPI_GATEWAY_URL"] = "https://kpi.agency.example"
 
     done = subprocess.run(
         [*KPI, "demo", "--once", "--port", "0"],
@@ -94,6 +95,7 @@ def test_the_demo_fills_35_days_and_today_of_26_clients_receives_leads_and_leave
         assert max(event.deliveries for event in events) > 1
         kept = (state / "demo/demo.env").read_text()
         assert "KPI_WEBHOOK_SECRET_MAIN=" in kept
+        assert "KPI_GATEWAY_URL=http://127.0.0.1:" in kept
         assert real not in kept
         assert _printed(environment, days[-2]) == 26
 
