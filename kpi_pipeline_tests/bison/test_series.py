@@ -1,6 +1,7 @@
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from kpi_pipeline_tests.bison.support import (
     DAY,
     HARBOR,
     NOON,
+    SERIES,
     WORKSPACE_KEY,
     Handler,
     Script,
@@ -61,6 +63,19 @@ def read_series(
     return run(work())
 
 
+def with_unknown_fields(handler: Handler) -> tuple[DailySeries, Mapping[tuple[str, str], int]]:
+    """The series from DAY to LAST, and which fields of it nobody knows."""
+
+    async def work() -> tuple[DailySeries, Mapping[tuple[str, str], int]]:
+        async with client_for(handler) as client:
+            reading = await client.read_as(
+                HARBOR, WORKSPACE_KEY, lambda reader: reader.daily_series(DAY, LAST)
+            )
+            return reading.value, dict(client.unknown_fields)
+
+    return run(work())
+
+
 def test_each_day_of_the_period_has_the_seven_counts_of_its_labels() -> None:
     found = read_series(Script(answer(series(DAY, LAST))))
     assert found.days == {DAY + timedelta(days=n): AS_BUILT for n in range(3)}
@@ -94,6 +109,62 @@ def test_a_day_that_no_label_lists_is_a_zero() -> None:
     found = read_series(Script(answer(series(DAY, DAY))))
     assert found.days[DAY] == AS_BUILT
     assert found.days[LAST] == DayCounts(0, 0, 0, 0, 0, 0, 0)
+
+
+def without_opens(*labels: str) -> Lines:
+    return [line for line in series(DAY, LAST) if line["label"] not in labels]
+
+
+def test_lines_of_opens_feed_no_number_and_may_be_missing() -> None:
+    found = read_series(Script(answer(without_opens("Total Opens", "Unique Opens"))))
+    assert set(found.days.values()) == {replace(AS_BUILT, total_opens=None, unique_opens=None)}
+    found = read_series(Script(answer(without_opens("Unique Opens"))))
+    assert set(found.days.values()) == {replace(AS_BUILT, unique_opens=None)}
+
+
+def test_a_line_of_opens_may_leave_out_days_or_all_of_them() -> None:
+    lines = series(DAY, LAST)
+    lines[1]["dates"].pop(0)
+    lines[6]["dates"] = []
+    found = read_series(Script(answer(lines)))
+    assert found.days[DAY] == replace(AS_BUILT, total_opens=None, unique_opens=None)
+    assert found.days[LAST] == replace(AS_BUILT, unique_opens=None)
+
+
+@pytest.mark.parametrize("dates", [None, {}, [["2026-03-04", None]], [["2026-03-04", "9.5"]]])
+def test_a_line_of_opens_that_cannot_be_read_is_left_out_and_reported(dates: object) -> None:
+    lines = series(DAY, LAST)
+    lines[1]["dates"] = dates
+    found, fields = with_unknown_fields(Script(answer(lines)))
+    assert set(found.days.values()) == {replace(AS_BUILT, total_opens=None)}
+    assert fields == {(f"GET {SERIES}", "data[].dates of 'Total Opens' in another shape"): 1}
+
+
+def test_a_day_that_lines_of_opens_alone_list_is_an_error() -> None:
+    lines = series(DAY, LAST)
+    for line in lines:
+        if "Opens" not in line["label"]:
+            line["dates"].pop()
+    with pytest.raises(MalformedAnswer, match="2026-03-06 under some of the labels only"):
+        read_series(Script(answer(lines)))
+
+
+def test_the_day_before_the_period_is_left_out_and_reported() -> None:
+    found, fields = with_unknown_fields(Script(answer(series(DAY - timedelta(days=1), LAST))))
+    assert found.days == {DAY + timedelta(days=n): AS_BUILT for n in range(3)}
+    assert fields == {(f"GET {SERIES}", "data[].dates of the day before start_date"): 1}
+
+
+def test_days_that_are_shifted_by_one_are_an_error_and_no_zero_on_the_last() -> None:
+    shifted = series(DAY - timedelta(days=1), LAST - timedelta(days=1))
+    with pytest.raises(MalformedAnswer, match="2026-03-03 under 'Replied', outside"):
+        read_series(Script(answer(shifted)))
+
+
+@pytest.mark.parametrize("days", [2, 30])
+def test_more_days_before_the_period_are_an_error(days: int) -> None:
+    with pytest.raises(MalformedAnswer, match="under 'Replied', outside"):
+        read_series(Script(answer(series(DAY - timedelta(days=days), LAST))))
 
 
 def test_raw_control_characters_in_text_do_not_break_the_answer() -> None:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
-from kpi_pipeline.db.facts import SendingPlan, read_facts, store_facts, store_plan
+from kpi_pipeline.db.facts import SendingPlan, delete_plan, read_facts, store_facts, store_plan
 from kpi_pipeline.db.tables import raw_bison_stats, sending_plans
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline_tests.db.stocked import AS_OF, day, imported, record, rows_of
@@ -149,3 +149,22 @@ def test_an_older_sending_plan_never_overwrites_a_younger_one(engine: Engine) ->
     with engine.begin() as connection:
         store_plan(connection, "harbor", SendingPlan(MONDAY, 3, 4, LATER))
     assert plans(engine) == [(MONDAY, 3, 4, LATER)]
+
+
+@pytest.mark.parametrize(("as_of", "left"), [(EARLIER, 2), (AS_OF, 1), (LATER, 1)])
+def test_only_that_days_plan_is_deleted_and_none_that_was_asked_for_later(
+    engine: Engine, as_of: datetime, left: int
+) -> None:
+    with engine.begin() as connection:
+        store_plan(connection, "harbor", SendingPlan(MONDAY, 100, 200, EARLIER))
+        store_plan(connection, "harbor", SendingPlan(TUESDAY, 300, 400, AS_OF))
+        delete_plan(connection, "harbor", TUESDAY, as_of)
+    assert [day for day, *_ in plans(engine)] == [MONDAY, TUESDAY][:left]
+
+
+def test_opens_may_be_unknown(engine: Engine) -> None:
+    counts = {**day(), "total_opens": None, "unique_opens": None}
+    with engine.begin() as connection:
+        store_facts(connection, "harbor", {MONDAY: counts}, AS_OF)
+        [row] = rows_of(connection, raw_bison_stats)
+    assert (row["sent"], row["total_opens"], row["unique_opens"]) == (100, None, None)

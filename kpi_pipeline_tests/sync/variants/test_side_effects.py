@@ -1,11 +1,13 @@
 """What a sync leaves behind beside the clients' rows: pauses, and fields that nobody knows."""
 
+import asyncio
 import logging
 
 import pytest
 from sqlalchemy import func, update
 
-from kpi_pipeline.db.tables import bison_pacing, bison_unknown_fields
+from kpi_pipeline.db.tables import bison_pacing, bison_unknown_fields, metadata
+from kpi_pipeline.sync.registry import refresh_registry
 from kpi_pipeline_tests.agency import PLANS, SERIES, SWITCH, WHO_AM_I, Agency, errors, of_clients
 from kpi_pipeline_tests.sync.variants.cases import (
     DATES,
@@ -13,6 +15,7 @@ from kpi_pipeline_tests.sync.variants.cases import (
     Scene,
     Switch,
     assert_right,
+    edited_to_other_id,
     fault,
     fault_of_all,
     import_key_again,
@@ -96,3 +99,35 @@ def test_unknown_fields_change_no_number_and_are_reported_once(
     assert {(row["call"], row["field"]) for row in again} == fields
     of_series = {row["answers"] for row in again if row["call"] == f"GET {SERIES}"}
     assert of_series == {2 * len(clients)}
+
+
+def test_no_secret_of_a_workspace_is_in_any_log_or_table(
+    an_hour_later: Agency, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    agency, clients = an_hour_later, three_clients(an_hour_later)
+    secrets = [_webhooks_secret(agency, slug) for slug in clients]
+    scene = Scene(agency, *clients[:2])
+    import_key_again(scene)
+    agency.bison.variants(extra_fields=True)
+    edited_to_other_id(WHO_AM_I, "/data/workspace/id")(scene)
+    fault("status", PLANS, status=422, message=f"webhooks_secret_key: {secrets[1]}")(
+        Scene(agency, clients[1], clients[0])
+    )
+
+    with caplog.at_level(logging.DEBUG):
+        outcomes = agency.sync(DATES, clients)
+        report = asyncio.run(refresh_registry(agency.app))
+
+    assert errors(outcomes).keys() == {clients[0]}
+    assert "webhooks_secret_key: ***" in caplog.text
+    tables = [agency.table(table) for table in metadata.sorted_tables]
+    shown = [repr(outcomes), repr(report), repr(tables), caplog.text, *capfd.readouterr()]
+    for secret in secrets:
+        assert all(secret not in text for text in shown)
+
+
+def _webhooks_secret(agency: Agency, slug: str) -> str:
+    if not agency.key(slug):
+        agency.bison.switch(agency.ids[slug])
+    user = agency.bison.data(WHO_AM_I, key=agency.key(slug))
+    return str(user["workspace"]["webhooks_secret_key"])
