@@ -131,6 +131,7 @@ class Numbers:
         self._draft = lru_cache(maxsize=65_536)(self._draw)
         self._mood = lru_cache(maxsize=4_096)(self._draw_mood)
         self._leads_of = lru_cache(maxsize=65_536)(self._draw_leads)
+        self._recorded_at = lru_cache(maxsize=131_072)(self._draw_recorded_at)
 
     def series(self, profile: Profile, first: date, last: date, now: datetime) -> list[Day]:
         """One Day for each date from `first` to `last`, both included, as known at `now`."""
@@ -200,12 +201,24 @@ class Numbers:
 
     def recorded_at(self, profile: Profile, day: date, count: CountName, index: int) -> datetime:
         """When Email Bison recorded it, and so counts it: late ones some midnights later."""
-        draft, revised_days = self._draft(profile, day), self._rules().revised_days
+        bounds, revised_days = self._days_of(profile), self._rules().revised_days
+        return self._recorded_at(profile, day, count, index, bounds, revised_days)
+
+    def _draw_recorded_at(
+        self,
+        profile: Profile,
+        day: date,
+        count: CountName,
+        index: int,
+        bounds: Days,
+        revised_days: int,
+    ) -> datetime:
+        draft = self._draft(profile, day)
         if index < getattr(draft.aged(0, revised_days), count):
             return self.happened_at(profile, day, count, index)
         ages = range(1, LONGEST_REVISION + 1)
         age = next(age for age in ages if getattr(draft.aged(age, revised_days), count) > index)
-        return self._days_of(profile).moment(day + timedelta(days=age), 0)
+        return bounds.moment(day + timedelta(days=age), 0)
 
     def _draw_leads(
         self, profile: Profile, day: date, bounds: Days, revised_days: int
