@@ -1,5 +1,6 @@
 """`GET /api/events`: the events of ten days, as many as the series counts."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -273,7 +274,7 @@ def test_a_made_event_of_each_type_is_in_the_feed_and_in_the_series(bison: Bison
 def test_a_live_sandbox_delivers_the_events_of_the_day_as_they_are_recorded(
     stage: Stage, receiver: Receiver
 ) -> None:
-    with bison_on(stage, options(live=True, live_pace=0.001)) as bison:
+    with bison_on(stage, options(clients=4, live=True, live_pace=0.001)) as bison:
         row = bison.with_key()[0]
         workspace_id = int(row["bison_workspace_id"])
         body = {"url": f"{receiver.url}/in", "events": ["email_sent", *LABELS]}
@@ -281,14 +282,19 @@ def test_a_live_sandbox_delivers_the_events_of_the_day_as_they_are_recorded(
         clock = (NOW + timedelta(seconds=20 * n) for n in count(1))
 
         def delivered() -> list[Row]:
-            bison.freeze(next(clock).isoformat())
-            time.sleep(0.05)
-            posted = [each.body for each in list(receiver.received)]
-            return [it for it in posted if it["event"]["workspace_id"] == workspace_id]
+            texts = [
+                it.text for it in receiver.received if f'"workspace_id":{workspace_id}' in it.text
+            ]
+            return [json.loads(text) for text in texts]
 
-        wait_until(lambda: len(delivered()) > 3, lambda: receiver.received)
-        posted = delivered()
+        def some_came() -> bool:
+            bison.freeze(next(clock).isoformat())
+            time.sleep(0.1)
+            return len(delivered()) > 3
+
+        wait_until(some_came, lambda: receiver.received)
         bison.delivered()
+        posted = delivered()
         listed = [it["payload"] for it in feed(bison, row["api_key"], pages=8)]
         assert all(body in listed for body in posted)
         times = [datetime.fromisoformat(happened({"payload": body})) for body in posted]
