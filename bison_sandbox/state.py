@@ -145,7 +145,7 @@ class Sandbox:
     def make_event(
         self, workspace: Workspace, event_type: str, *, deliver: bool = True
     ) -> dict[str, Any]:
-        """Let an event of a counted type happen now; return its body."""
+        """Make an event of a counted type happen now; return its body."""
         if event_type == "lead_interested":
             return self.mark_interested(workspace, deliver=deliver)
         made = self.made.add(workspace.id, event_type, self.clock.now())

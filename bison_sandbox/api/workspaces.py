@@ -33,7 +33,7 @@ async def show_user(request: Request) -> Response:
         "warmup_filter_phrase": f"quill-{workspace.id}",
         "webhooks_secret_key": sandbox.keys.webhook_secret(workspace.id),
     }
-    # Another answer shows the next workspace, or one that does not exist in an agency of one.
+    # In an agency of one workspace, the other one has an id that does not exist.
     others = [each for each in sandbox.workspaces.present() if each is not workspace]
     other = workspace_row(request, others[0]) if others else acting | {"id": workspace.id + 1}
     members = {

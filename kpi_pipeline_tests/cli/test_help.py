@@ -39,7 +39,15 @@ OPTIONS = {
     "metrics": ["--date", "--workspace", "-w", "--format"],
     "recompute": ["--from", "--to", "--workspace", "-w", "--adopt-timezone"],
     "sandbox": [
-        *("--port", "--clients", "--seed", "--calls-per-second", "--latency", "--today"),
+        *(
+            "--port",
+            "--clients",
+            "--seed",
+            "--calls-per-second",
+            "--longest-queue",
+            "--latency",
+            "--today",
+        ),
         *("--first-workspace-id", "--variant", "--fault", "--live", "--live-pace"),
     ],
     "secret-key": [],
