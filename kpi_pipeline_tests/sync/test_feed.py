@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs
@@ -293,3 +294,55 @@ def test_recovering_by_hand_reads_from_the_given_time_whatever_was_read_before(
 
 def recorded(agency: Agency) -> list[datetime]:
     return [row["recorded_at"] for row in agency.table(webhook_events)]
+
+
+def read_up_to_now(agency: Agency) -> None:
+    """Let all 26 clients be active, and the feed of each be read up to now."""
+    agency.sql("UPDATE clients SET active = true")
+    agency.sql(
+        "INSERT INTO event_feed (workspace, event_type, tried_at, read_at, recorded_until) "
+        "SELECT workspace, kind, :now, :now, :now "
+        "FROM clients, unnest(CAST(:kinds AS text[])) AS k(kind)",
+        now=agency.app.now(),
+        kinds=list(FEED_TYPES),
+    )
+
+
+def test_a_poll_that_a_sync_overtakes_ends_with_the_calls_that_are_under_way(
+    agency: Agency, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kpi_pipeline.sync.feed._ASK_SECONDS", 0)
+    read_up_to_now(agency)
+    asked = 0
+
+    def syncing() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 5
+
+    report = poll_feed(agency.moved_to(at(5)).app, syncing=syncing)
+
+    assert len(report.clients) == 5
+    assert len(report.left) == 21
+    assert sum(map(len, feed_calls(agency).values())) == 5
+    assert len(poll_feed(agency.moved_to(at(6)).app).clients) == 21, "the next poll reads the rest"
+
+
+@pytest.mark.long
+def test_two_syncs_and_a_poll_together_keep_to_the_rate_of_calls(agency: Agency) -> None:
+    rate = 10
+    agency = agency.with_settings(bison_calls_per_second=float(rate))
+    agency.forget_calls()
+    work = [
+        lambda: agency.synced([TODAY], agency.workspaces),
+        lambda: agency.synced([TODAY], agency.workspaces),
+        lambda: poll_feed(agency.app),
+    ]
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(it) for it in work]:
+            done.result()
+
+    times = sorted(datetime.fromisoformat(it["at"]) for it in agency.bison.calls())
+    assert len(times) > 3 * rate
+    second = timedelta(seconds=1)
+    assert max(sum(it <= other < it + second for other in times) for it in times) <= rate
