@@ -20,19 +20,28 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class FailedPlan:
+    """The sending plan of a day that could not be read. `problem` is a sentence.
+
+    An older plan of that day holds no more.
+    """
+
+    date: date
+    problem: str
+
+
+@dataclass(frozen=True)
 class FetchedFacts:
     """One client's daily counts, and its sending plan if today is among the requested dates.
 
     `as_of` is the moment at which the request for the daily series was sent. `unlisted` are the
-    parts of the period for which the answer listed no day at all. `plan_failed_on` is the day whose
-    plan was asked for in vain: it is not known, and an older one holds no more.
+    parts of the period for which the answer listed no day at all.
     """
 
     as_of: datetime
     days: Mapping[date, Mapping[str, int | None]]
     unlisted: Sequence[tuple[date, date]]
-    plan: SendingPlan | None = None
-    plan_failed_on: date | None = None
+    plan: SendingPlan | FailedPlan | None
 
 
 def facts_period(dates: Sequence[date], backfill: BackfillScope | None) -> tuple[date, date]:
@@ -51,7 +60,7 @@ async def fetch_facts(
 ) -> FetchedFacts:
     """Fetch all facts that the rows of `dates`, or of all dates of `backfill`, are computed from.
 
-    A sending plan that fails is logged as a warning and left out: the facts hold without it.
+    A sending plan that fails costs no other number: the facts hold without it.
 
     Raises:
         KpiError: if the client's API key can't be decrypted.
@@ -62,40 +71,38 @@ async def fetch_facts(
 
     async def read(reader: WorkspaceReader) -> FetchedFacts:
         series = await reader.daily_series(first, last)
-        plan, failed_on = None, None
+        plan: SendingPlan | FailedPlan | None = None
         # A sending plan carries no date, so "today" must be the same day in Email Bison.
         if today in dates and app.bison_agrees_on(today):
             plan = await _sending_plan(reader, client, today, series.as_of)
             if app.today() != today or not app.bison_agrees_on(today):
                 # Midnight passed between the calls: the plan may be of either day.
                 plan = None
-            elif plan is None:
-                failed_on = today
         days = {day: asdict(counts) for day, counts in series.days.items()}
-        return FetchedFacts(series.as_of, days, series.unlisted, plan, failed_on)
+        return FetchedFacts(series.as_of, days, series.unlisted, plan)
 
     return await read_client(app, bison, client, read)
 
 
 async def _sending_plan(
     reader: WorkspaceReader, client: Client, today: date, as_of: datetime
-) -> SendingPlan | None:
-    """The client's sending plan, or None and a warning that says why there is none."""
+) -> SendingPlan | FailedPlan:
     try:
-        planned_today = await reader.sending_plan("today")
-        planned_tomorrow = await reader.sending_plan("tomorrow")
-    except BisonError as error:
-        _log.warning(
-            "%s: the sending plan of %s is not known: %s %s. Its two columns are NULL, and all "
-            "other numbers are stored. %s.",
-            client.workspace,
-            today,
-            error.call,
-            error.what,
-            error.remedy,
+        return SendingPlan(
+            date=today,
+            today=await reader.sending_plan("today"),
+            tomorrow=await reader.sending_plan("tomorrow"),
+            as_of=as_of,
         )
-        return None
-    return SendingPlan(today, planned_today, planned_tomorrow, as_of)
+    except BisonError as error:
+        # The facts were just read, so it is not the workspace that is gone.
+        not_offered = error.status == 404
+        remedy = "This instance may not offer sending plans" if not_offered else error.remedy
+        return FailedPlan(
+            today,
+            f"{client.workspace}: the sending plan of {today} is not known: {error.call} "
+            f"{error.what}. Its two columns are NULL, and all other numbers are stored. {remedy}.",
+        )
 
 
 def report_unknown_fields(

@@ -29,7 +29,13 @@ from kpi_pipeline.db.retry import DatabaseAway, retry_on_disconnect
 from kpi_pipeline.db.sync_log import SyncEntry, store_entry
 from kpi_pipeline.domain.calendar import LONGEST_LOOK_BACK_DAYS, days_between
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.sync.fetch import FetchedFacts, facts_period, fetch_facts, report_unknown_fields
+from kpi_pipeline.sync.fetch import (
+    FailedPlan,
+    FetchedFacts,
+    facts_period,
+    fetch_facts,
+    report_unknown_fields,
+)
 from kpi_pipeline.sync.scope import KpiAsset, PartitionBlock
 from kpi_pipeline.sync.store import RowsFailedError, count_failed_try, store_client
 
@@ -73,12 +79,15 @@ _log = logging.getLogger(__name__)
 class ClientOutcome:
     """Result of one client's sync. `error` is a sentence, or None on success.
 
+    `warning` is a sentence about a sending plan that could not be read, which is no error.
+
     `seconds` is the duration in all; `waiting_seconds` of it passed waiting for a call slot, and
     `calling_seconds` within calls.
     """
 
     workspace: str
     error: str | None = None
+    warning: str | None = None
     key_used: str | None = None
     api_calls: int = 0
     seconds: float = 0.0
@@ -214,6 +223,7 @@ class _SyncRun:
         outcome = ClientOutcome(
             workspace=client.workspace,
             error=error,
+            warning=facts.plan.problem if facts and isinstance(facts.plan, FailedPlan) else None,
             key_used=_key_use(client) if calls.made else None,
             api_calls=calls.made,
             seconds=round(time.monotonic() - started, 3),

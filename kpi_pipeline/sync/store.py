@@ -21,7 +21,7 @@ from kpi_pipeline.db.overlay import mark_applied
 from kpi_pipeline.db.recompute import update_rows
 from kpi_pipeline.db.retry import is_away
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.sync.fetch import FetchedFacts
+from kpi_pipeline.sync.fetch import FailedPlan, FetchedFacts
 from kpi_pipeline.sync.scope import KpiAsset
 
 
@@ -75,10 +75,10 @@ def _store_facts(
             )
     delete_future_facts(connection, workspace, now)
     store_facts(connection, workspace, facts.days, facts.as_of)
-    if facts.plan is not None:
+    if isinstance(facts.plan, FailedPlan):
+        delete_plan(connection, workspace, facts.plan.date, facts.as_of)
+    elif facts.plan is not None:
         store_plan(connection, workspace, facts.plan)
-    elif facts.plan_failed_on is not None:
-        delete_plan(connection, workspace, facts.plan_failed_on, facts.as_of)
 
 
 def count_failed_try(app: AppContext, workspace: str, kind: str) -> None:

@@ -71,6 +71,8 @@ def _fill(context: dg.AssetExecutionContext, app: "AppContext") -> dg.Failure | 
             context.log.info(_log_line(outcome))
         else:
             context.log.error(outcome.error)
+        if outcome.warning is not None:
+            context.log.warning(outcome.warning)
 
     outcomes = run_sync(app, block, assets, run_id=context.run.run_id, on_done=report)
     # Dagster logs materializations when a step ends, and those of a failed step not at all; and

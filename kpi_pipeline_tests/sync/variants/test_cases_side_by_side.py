@@ -212,7 +212,7 @@ PLAN_CALLS = (
     ),
     _refused_plan(401, "Unauthenticated)", GIVE_A_KEY),
     _refused_plan(403, "This action is unauthorized", GIVE_A_KEY),
-    _refused_plan(404, "record_not_found)", SET_INACTIVE),
+    _refused_plan(404, "record_not_found)", "This instance may not offer sending plans"),
     _refused_plan(422, "The given data was invalid", _REPORT_IT),
     _refused_plan(503, "Service Unavailable) at try 2 of 2", IS_IT_UP, struck=2),
     _plan(
