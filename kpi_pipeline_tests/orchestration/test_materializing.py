@@ -1,5 +1,6 @@
 """Runs of the real definitions: the partitions that they fill, and how they fail."""
 
+import logging
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,7 @@ from kpi_pipeline.db.tables import kpi_projections
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.orchestration.runs import RANGE_END, RANGE_START
 from kpi_pipeline.sync.scope import KpiAsset
-from kpi_pipeline_tests.agency import ASSETS, differences
+from kpi_pipeline_tests.agency import ASSETS, PLANS, differences
 from kpi_pipeline_tests.orchestration.installation import Installation, cells
 
 pytestmark = pytest.mark.runs
@@ -80,6 +81,24 @@ def test_today_can_be_materialized_while_it_is_open(installation: Installation) 
     rows = installation.agency.rows()
     assert rows.keys() == {(slug, installation.today) for slug in workspaces}
     assert all(row["emails_scheduled_today"] is not None for row in rows.values())
+
+
+def test_a_sending_plan_that_fails_is_a_warning_in_the_runs_log_and_fails_nothing(
+    installation: Installation,
+) -> None:
+    workspaces, agency = installation.workspaces[:2], installation.agency
+    agency.bison.fault("status", path=PLANS, workspace_id=agency.ids[workspaces[0]], status=403)
+
+    result = installation.run(block_tags(workspaces, [installation.today]))
+
+    assert result.success
+    rows = agency.rows()
+    plans = [rows[slug, installation.today]["emails_scheduled_today"] for slug in workspaces]
+    assert [plan is None for plan in plans] == [True, False]
+    logs = installation.instance.all_logs(result.run_id)
+    (warning,) = [entry.user_message for entry in logs if entry.level == logging.WARNING]
+    assert f"{workspaces[0]}: the sending plan of {installation.today} is not known" in warning
+    assert "answered 403" in warning
 
 
 def test_one_rejected_key_turns_its_own_partitions_red_and_the_others_green(
