@@ -134,15 +134,14 @@ def _picked(app: AppContext, workspaces: Sequence[str] | None) -> list[Client]:
     """The named clients, or all active ones of instances that have webhooks.
 
     Raises:
-        KpiError: naming the setting that is missing, if no client could have webhooks.
+        KpiError: naming the setting that is missing, if a named client, or every one, has no URL.
     """
     with app.engine.connect() as connection:
-        if workspaces:
-            return pick_clients(connection, dict.fromkeys(workspaces))
-        clients = active_clients(connection)
+        named = pick_clients(connection, dict.fromkeys(workspaces or ()))
+        clients = named or active_clients(connection)
     instances = dict.fromkeys(client.instance for client in clients)
     without = [name for name in instances if not has_webhooks(app.settings, name)]
-    if without and len(without) == len(instances):
+    if without and (named or len(without) == len(instances)):
         # Raises, and names the setting that is missing.
         webhook_url(app.settings, without[0])
     for name in without:

@@ -1,8 +1,10 @@
 """`kpi webhooks`, against a local Email Bison and a gateway, both over HTTP."""
 
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from secrets import token_urlsafe
 
 import pytest
@@ -15,7 +17,7 @@ from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.gateway.app import create_app
 from kpi_pipeline.inbox.ingest import Inbox
 from kpi_pipeline_tests.bison_sandbox.running import Bison
-from kpi_pipeline_tests.cli.running import Kpi, Result, calm_zone, closed_port, rows_of
+from kpi_pipeline_tests.cli.running import Kpi, Result, calm_zone, closed_port, rows_of, written
 from kpi_pipeline_tests.gateway.support import serving
 
 pytestmark = pytest.mark.usefixtures("imported")
@@ -139,10 +141,33 @@ def test_a_client_that_fails_is_named_and_the_exit_code_is_1(
 )
 @pytest.mark.parametrize("command", ["register", "verify", "unregister", "test"])
 def test_a_setting_that_is_missing_is_named(
-    kpi: Kpi, secret: str, monkeypatch: pytest.MonkeyPatch, command: str, missing: str, words: str
+    kpi: Kpi,
+    secret: str,
+    pair: list[Client],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    missing: str,
+    words: str,
 ) -> None:
     monkeypatch.delenv(missing)
-    assert words in kpi("webhooks", command).error()
+    for named in ([], naming(pair)):
+        assert words in kpi("webhooks", command, *named).error()
+
+
+def test_the_clients_of_an_instance_without_a_secret_are_left_out_with_a_warning(
+    kpi: Kpi, secret: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = f"{os.environ['KPI_BISON_INSTANCES']}, emea https://emea.bison.example"
+    monkeypatch.setenv("KPI_BISON_INSTANCES", both)
+    rows = ("instance,bison_workspace_id,name", "emea,900,Emea Trading")
+    kpi("clients", "import", written(tmp_path / "emea.csv", *rows)).answer()
+
+    result = kpi("webhooks", "register", "--dry-run")
+
+    assert "emea has no webhook secret, so its clients are left out." in result.err
+    assert result.answer().endswith("26 of 26 clients would change; nothing was done.\n")
+    error = kpi("webhooks", "register", "-w", "emea-trading").error()
+    assert "set KPI_WEBHOOK_SECRET_EMEA to the output of" in error
 
 
 def test_a_test_event_arrives_and_counts_nothing(
