@@ -32,11 +32,33 @@ def stored_day_zone(connection: Connection) -> str | None:
     return connection.scalar(select(day_zone.c.zone))
 
 
-def store_day_zone(connection: Connection, zone: ZoneInfo) -> None:
-    """Remember that all stored dates are days of this zone."""
-    statement = insert(day_zone).values(id=1, zone=zone.key)
-    changed = {"zone": statement.excluded.zone, "since": text("now()")}
+def store_day_zone(connection: Connection, zone: ZoneInfo, *, measured: bool = False) -> None:
+    """Remember that all stored dates are days of this zone, and whether it was `measured`."""
+    statement = insert(day_zone).values(id=1, zone=zone.key, measured=measured)
+    new = statement.excluded
+    changed = {"zone": new.zone, "measured": new.measured, "since": text("now()")}
     connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changed))
+
+
+def with_measured_zone(engine: Engine, settings: Settings) -> Settings:
+    """The settings, with the zone that was measured and adopted if KPI_BISON_TIMEZONE is unset."""
+    if settings.bison_timezone is not None:
+        return settings
+    with engine.connect() as connection:
+        zone = connection.scalar(select(day_zone.c.zone).where(day_zone.c.measured))
+    return settings.model_copy(update={"bison_timezone": ZoneInfo(zone)}) if zone else settings
+
+
+def adopt_measured_zone(engine: Engine, zone: ZoneInfo) -> bool:
+    """Make the measured zone that of the dates if none is stored yet; whether that was so."""
+    with engine.begin() as connection:
+        # No client is imported and no event is stored meanwhile.
+        connection.execute(text("LOCK TABLE clients IN SHARE MODE"))
+        connection.execute(text("LOCK TABLE webhook_events IN SHARE ROW EXCLUSIVE MODE"))
+        if connection.execute(_HAS_DATA).scalar_one():
+            return False
+        store_day_zone(connection, zone, measured=True)
+        return True
 
 
 def require_day_zone(connection: Connection, zone: ZoneInfo) -> None:
@@ -70,7 +92,9 @@ def ensure_day_zone(engine: Engine, settings: Settings) -> None:
         if stored is None and has_data:
             stored = settings.timezone.key
             store_day_zone(connection, settings.timezone)
-        if not has_data:
+        measured = connection.scalar(select(day_zone.c.measured))
+        # A process that does not get the measured zone must not set it back unnoticed.
+        if not has_data and not (measured and settings.bison_timezone is None):
             store_day_zone(connection, settings.day_zone)
             return
         if stored == settings.day_zone.key:

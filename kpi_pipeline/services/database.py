@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pydantic import SecretStr
 from sqlalchemy import URL
 
+from kpi_pipeline.db.day_zone import with_measured_zone
 from kpi_pipeline.db.embedded import embedded_server
 from kpi_pipeline.db.engine import ensure_database, open_engine, require_reachable
 from kpi_pipeline.db.migrate import require_current, upgrade
@@ -16,7 +17,9 @@ from kpi_pipeline.settings import Settings
 
 @contextmanager
 def ready_databases(settings: Settings, *, dagster_too: bool = True) -> Iterator[Settings]:
-    """The settings with both database addresses, valid while the block runs.
+    """The settings with both database addresses, valid while the block runs, and the day zone.
+
+    That is the measured zone where one was adopted and KPI_BISON_TIMEZONE is unset.
 
     Without a configured address, the embedded server is started and its tables are upgraded. A
     configured server is upgraded by its operator. With `dagster_too=False`, Dagster's database
@@ -37,7 +40,7 @@ def ready_databases(settings: Settings, *, dagster_too: bool = True) -> Iterator
             require_current(engine)
             if dagster_too:
                 _require_dagster(dagster)
-        yield _with_addresses(settings, kpi, dagster)
+        yield _with_measured_zone(_with_addresses(settings, kpi, dagster), kpi)
 
 
 @contextmanager
@@ -61,6 +64,14 @@ def upgrade_databases(kpi: URL, dagster: URL) -> None:
     try:
         require_reachable(engine, "KPI_DATABASE_URL")
         upgrade(engine)
+    finally:
+        engine.dispose()
+
+
+def _with_measured_zone(settings: Settings, kpi: URL) -> Settings:
+    engine = open_engine(kpi)
+    try:
+        return with_measured_zone(engine, settings)
     finally:
         engine.dispose()
 

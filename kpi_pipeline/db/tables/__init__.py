@@ -16,6 +16,7 @@ from kpi_pipeline.db.tables.calls import (
 )
 from kpi_pipeline.db.tables.clients import client_api_keys, client_targets, clients
 from kpi_pipeline.db.tables.events import event_feed, event_feed_missing, webhook_events
+from kpi_pipeline.db.tables.measured import bison_findings, bison_series_readings
 from kpi_pipeline.db.tables.numbers import (
     client_metrics,
     day_zone,
@@ -31,8 +32,10 @@ __all__ = [
     "alert_state",
     "backfill_fetch_leases",
     "bison_call_slots",
+    "bison_findings",
     "bison_master_key_leases",
     "bison_pacing",
+    "bison_series_readings",
     "bison_unknown_fields",
     "check_outcomes",
     "client_api_keys",

@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Date,
@@ -103,6 +104,13 @@ day_zone = Table(
     Column("id", SmallInteger, primary_key=True, server_default="1"),
     Column("zone", Text, nullable=False),
     Column("since", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column(
+        "measured",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="whether it was adopted from a measurement, and is in no setting",
+    ),
     CheckConstraint("id = 1", name="one_row"),
 )
 
