@@ -1,6 +1,7 @@
 """Reads the event feed: the last ten days' events of a workspace, as its webhooks carry them."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -65,70 +66,96 @@ class ListedEvents(Listed[FeedRow]):
 
 @dataclass(frozen=True)
 class FeedEvent:
-    """One event of the feed: when Email Bison recorded it, and its row as JSON."""
+    """One event of the feed: its type, when Email Bison recorded it, and its row as JSON."""
 
+    event_type: str
     recorded_at: datetime
     body: bytes
 
 
 @dataclass(frozen=True)
 class FeedPart:
-    """The events of one type that were read, in the order of the feed.
+    """The events that were read, in the order of the feed.
 
-    `complete` is False if the feed has more than was read. `undated` counts the rows that have no
-    valid time; they are left out.
+    `latest` is the latest recorded time of any row, also of another type. `complete` is False if
+    the feed has more than was read, and `filtered` if it has rows of another type than was asked
+    for. `undated` counts the rows that have no valid time; they are left out.
     """
 
-    events: list[FeedEvent]
+    events: Sequence[FeedEvent]
+    latest: datetime | None
     complete: bool
+    filtered: bool
     undated: int
 
 
 async def read_events(
     session: Session,
-    event_type: str,
+    event_types: Sequence[str],
     first: date,
     last: date,
     *,
     since: datetime,
     most_rows: int,
 ) -> FeedPart:
-    """The events of one type that Email Bison recorded at `since` or later.
+    """The events of these types that Email Bison recorded at `since` or later.
 
-    The days `first` to `last`, both included, are what is asked for. An instance may ignore any of
-    these filters in silence, so each row is checked. The walk ends after `most_rows` rows, or at
-    the rows before `since` if the list begins with the newest.
+    Asked for are the days `first` to `last`, both included, and the first of the types: more of
+    them make sense where an instance is known to ignore the filter by type. It may ignore any
+    filter in silence, so each row is checked. The walk ends after `most_rows` rows, or at the rows
+    before `since` if the list begins with the newest.
 
     Raises:
         MalformedAnswer: if the pages make no list.
         BisonError: if a call fails; its status is 404 where an instance has no feed.
     """
     params: dict[str, str | int] = {
-        "type": event_type,
+        "type": event_types[0],
         "start_date": first.isoformat(),
         "end_date": last.isoformat(),
     }
     listing = Call("GET", EVENTS_PATH, params=params)
-    events: list[FeedEvent] = []
-    rows = undated = old = 0
-    newest_first = True
-    before: datetime | None = None
+    walk = _Walk(event_types, since)
+    complete = True
     try:
         async for row in every_row(session.call, listing, ListedEvents, first=_FIRST_PAGE):
-            if rows >= most_rows:
-                return FeedPart(events, False, undated)
-            rows += 1
-            at = row.recorded_at
-            if at is None:
-                undated += 1
-                continue
-            newest_first = newest_first and (before is None or at <= before)
-            before = at
-            old = old + 1 if at < since else 0
-            if at >= since and row.event_type in (event_type, None):
-                events.append(FeedEvent(at, row.body()))
-            if newest_first and old >= _OLD_ROWS:
+            if walk.rows >= most_rows:
+                complete = False
+                break
+            walk.add(row)
+            if walk.newest_first and walk.old >= _OLD_ROWS:
                 break
     except AnswerError as problem:
         raise session.malformed(listing, problem) from None
-    return FeedPart(events, True, undated)
+    return FeedPart(walk.events, walk.latest, complete, walk.filtered, walk.undated)
+
+
+class _Walk:
+    """What a walk along the rows has found so far; `old` rows in a row are before `since`."""
+
+    def __init__(self, event_types: Sequence[str], since: datetime) -> None:
+        self._event_types = event_types
+        self._since = since
+        self._before: datetime | None = None
+        self.events: list[FeedEvent] = []
+        self.latest: datetime | None = None
+        self.newest_first = self.filtered = True
+        self.rows = self.undated = self.old = 0
+
+    def add(self, row: FeedRow) -> None:
+        """Take the next row of the list."""
+        self.rows += 1
+        # A row without a type is asked for, as far as can be known.
+        kind = row.event_type or self._event_types[0]
+        if kind != self._event_types[0]:
+            self.filtered = False
+        at = row.recorded_at
+        if at is None:
+            self.undated += 1
+            return
+        self.latest = at if self.latest is None else max(at, self.latest)
+        self.newest_first &= self._before is None or at <= self._before
+        self._before = at
+        self.old = self.old + 1 if at < self._since else 0
+        if at >= self._since and kind in self._event_types:
+            self.events.append(FeedEvent(kind, at, row.body()))

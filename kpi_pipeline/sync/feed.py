@@ -225,13 +225,16 @@ class _Poll:
         # The zone of the feed's days is not known, so a day more is asked for on each side.
         now = self._app.now()
         last = max(now.date(), self._app.today())
-        for event_type, since in reading.since.items():
-            if found.parts and await self._leaves(reading):
-                break
+        left = list(reading.since)
+        filtered = True
+        while left and not (found.parts and await self._leaves(reading)):
+            # One walk serves all types where the instance ignores the filter by type.
+            kinds = left[:1] if filtered else left
+            since = min(reading.since[it] for it in kinds)
             try:
-                found.parts[event_type] = await read_events(
+                part = await read_events(
                     reader.session,
-                    event_type,
+                    kinds,
                     since.date() - timedelta(days=1),
                     last,
                     since=since,
@@ -241,7 +244,11 @@ class _Poll:
                 if not found.parts:
                     raise
                 # What was read before counts all the same.
-                found.errors[event_type] = str(error)
+                found.errors |= dict.fromkeys(kinds, str(error))
+            else:
+                found.parts |= dict.fromkeys(kinds, part)
+                filtered = filtered and part.filtered
+            left = left[len(kinds) :]
         return found
 
     def _note_instances(self) -> None:
@@ -288,6 +295,8 @@ def _store(
     for kind, part in found.parts.items():
         undated += part.undated
         for it in part.events:
+            if it.event_type != kind:
+                continue
             event = parse_event(
                 it.body,
                 instance=client.instance,
@@ -310,7 +319,7 @@ def _store(
                 f"{reading.since[kind]:%Y-%m-%d %H:%M} UTC: `kpi events recover` reads more of them"
             )
             problems.append(problem)
-        latest = max((it.recorded_at for it in part.events if it.recorded_at <= now), default=None)
+        latest = min(part.latest, now) if part.latest else None
         states.append(FeedState(client.workspace, kind, now, now, latest, problem))
     if foreign:
         problems.append(f"{client.workspace}: {foreign} rows of its feed name another workspace")

@@ -53,11 +53,13 @@ class Feed:
         return answer(self.rows[start : start + 15], meta=meta)
 
 
-def read(handler: Handler, most_rows: int = 600) -> FeedPart:
+def read(
+    handler: Handler, most_rows: int = 600, types: Sequence[str] = ("lead_interested",)
+) -> FeedPart:
     async def work(reader: WorkspaceReader) -> FeedPart:
         return await read_events(
             reader.session,
-            "lead_interested",
+            types,
             date(2026, 3, 17),
             date(2026, 3, 18),
             since=SINCE,
@@ -81,7 +83,8 @@ def test_every_page_is_read_by_its_cursor_with_the_filters_on_each() -> None:
     part = read(feed)
 
     assert ids(part) == list(range(1, 41))
-    assert (part.complete, part.undated) == (True, 0)
+    assert (part.complete, part.filtered, part.undated) == (True, True, 0)
+    assert part.latest == NOON - timedelta(minutes=1)
     filters = {"type": "lead_interested", "start_date": "2026-03-17", "end_date": "2026-03-18"}
     assert [{name: it[name] for name in filters} for it in feed.asked] == [filters] * 3
     assert [it.get("cursor") for it in feed.asked] == [None, "15", "30"]
@@ -97,7 +100,20 @@ def test_rows_of_another_type_or_an_earlier_time_are_left_out_where_filters_are_
             row(5, 200),
         ]
     )
-    assert ids(read(feed)) == [1, 3]
+    part = read(feed)
+    assert ids(part) == [1, 3]
+    assert not part.filtered
+    assert [(it.event_type, it.recorded_at.minute) for it in part.events] == [
+        ("lead_interested", 59),
+        ("lead_interested", 57),
+    ]
+
+
+def test_one_walk_serves_several_types_where_filters_are_ignored() -> None:
+    feed = Feed([row(1, 1), row(2, 2, "EMAIL_SENT"), row(4, 4, "LEAD_REPLIED")])
+    part = read(feed, types=["lead_replied", "lead_interested"])
+    assert [it.event_type for it in part.events] == ["lead_interested", "lead_replied"]
+    assert len(feed.asked) == 1
 
 
 def test_a_list_that_begins_with_the_newest_ends_where_old_rows_begin() -> None:
