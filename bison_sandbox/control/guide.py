@@ -33,7 +33,9 @@ Let something happen, and see what came of it:
   curl {url}/sandbox/events -d '{{"workspace_id": {workspace_id}, "type": "email_bounced"}}'
   curl {url}/sandbox/parent-hook -d '{{"url": "http://127.0.0.1:8080/in"}}'
   curl {url}/sandbox/clock -d '{{"now": "2026-03-18T15:00:00-05:00"}}'
-  curl {url}/sandbox/deliveries    curl {url}/sandbox/calls
+  curl {url}/sandbox/deliveries
+  curl {url}/sandbox/calls
+  curl '{url}/sandbox/counts?workspace_id={workspace_id}&start_date={today}&end_date={today}'
 
 Faults:   {faults}
 Variants: {variants}
@@ -58,6 +60,7 @@ def guide(sandbox: Sandbox, url: str, *, with_key: bool = True) -> str:
         url=url,
         master_key=sandbox.master_key.token if with_key else f"(see {url}/)",
         workspace_id=sandbox.workspaces.largest_id,
+        today=sandbox.clock.today(),
         faults=_listed(KINDS),
         variants=_listed(names()),
     )
