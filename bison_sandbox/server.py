@@ -81,8 +81,9 @@ def serve(options: SandboxOptions) -> None:
         url = app.state.sandbox.url
         line = f"Sandbox Email Bison at {url} ({options.clients} workspaces)"
         # A file is a log, and no log holds a key.
-        text = guide(app.state.sandbox, url, with_key=not _is_file(sys.stdout))
-        server = _Server(config, f"{line}\n\n{text}")
+        is_log = _is_file(sys.stdout)
+        text = f"{url}/ says how to use it." if is_log else f"\n{guide(app.state.sandbox, url)}"
+        server = _Server(config, f"{line}\n{text}")
         with _stopping_on_signals(server):
             server.run(sockets=[listener])
 

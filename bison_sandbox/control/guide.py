@@ -54,11 +54,11 @@ async def show_guide(request: Request) -> Response:
     return PlainTextResponse(guide(sandbox_of(request), base_url(request)))
 
 
-def guide(sandbox: Sandbox, url: str, *, with_key: bool = True) -> str:
-    """The guide to a sandbox at this address; without the key, it says where that is shown."""
+def guide(sandbox: Sandbox, url: str) -> str:
+    """The guide to a sandbox at this address; it holds the sandbox's master key."""
     return _GUIDE.format(
         url=url,
-        master_key=sandbox.master_key.token if with_key else f"(see {url}/)",
+        master_key=sandbox.master_key.token,
         workspace_id=sandbox.workspaces.largest_id,
         today=sandbox.clock.today(),
         faults=_listed(KINDS),
