@@ -31,6 +31,7 @@ class Check(StrEnum):
     TOTALS_MATCH_BISON = "totals_match_bison"
     WEBHOOKS_DELIVERED = "webhooks_delivered"
     EVENTS_APPLIED = "events_applied"
+    BISON_DAYS_MEASURED = "bison_days_measured"
     REGISTRY_MATCHES_BISON = "registry_matches_bison"
 
 

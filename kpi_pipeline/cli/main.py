@@ -14,6 +14,7 @@ from kpi_pipeline.cli import (
     accuracy,
     alerts,
     backfill,
+    bison,
     clients,
     demo,
     events,
@@ -40,6 +41,7 @@ commands = typer.Typer(
     rich_markup_mode="rich",
 )
 commands.add_typer(alerts.commands, name="alerts")
+commands.add_typer(bison.commands, name="bison")
 commands.add_typer(clients.commands, name="clients")
 commands.add_typer(keys.commands, name="keys")
 commands.add_typer(keys.secret_key_commands, name="secret-key")

@@ -92,13 +92,14 @@ class Answer:
 
     `agreeing` has the number of days, of `days`, that each candidate explains, and `untested` the
     candidates that could not be tried. `possible` are those that may be right: one if the question
-    is decided, none if no candidate explains the series.
+    is decided, none if no candidate explains the series. `note` says why nothing could be compared.
     """
 
     days: int
     agreeing: Mapping[str, int]
     possible: tuple[str, ...]
     untested: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def value(self) -> str | None:
@@ -113,9 +114,7 @@ class Answer:
             for n, (name, number) in enumerate(ranked)
         ]
         texts += [f"{name}: not tested, as too few events have this time" for name in self.untested]
-        if self.days < _FEWEST_DAYS:
-            texts.append(f"fewer than {_FEWEST_DAYS} days decide nothing")
-        return "; ".join(texts)
+        return "; ".join([*texts, self.note] if self.note else texts)
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,8 @@ class Comparison:
         and moment explain are left out: an instance may count what it lists no event of.
         """
         if not self.events:
-            return Answer(0, {}, tuple(zone.key for zone in self.zones))
+            zones = tuple(zone.key for zone in self.zones)
+            return Answer(len(self.days), {}, zones, note="the feed has no events to compare")
         tried = {
             (zone.key, count): self._best(count, zone)
             for zone, count in product(self.zones, self._counts())
@@ -249,11 +249,8 @@ def quiet_days(series: Series, listed: Iterable[date]) -> Answer:
     first = min(active, default=date.max)
     quiet = {day for day in series if day > first and day not in active}
     agreeing = {"listed": len(quiet & set(listed)), "left out": len(quiet - set(listed))}
-    return Answer(
-        len(quiet),
-        agreeing,
-        tuple(name for name, number in agreeing.items() if number == len(quiet)),
-    )
+    possible = tuple(name for name, number in agreeing.items() if number == len(quiet))
+    return Answer(len(quiet), agreeing, possible, note="" if quiet else "there were no such days")
 
 
 def revised_since(before: Series, now: Series, last_read_on: date) -> int | None:
@@ -318,7 +315,8 @@ def timed_event(body: bytes, event_type: str, recorded_at: datetime) -> TimedEve
 def _answer(days: int, agreeing: Mapping[str, int], untested: tuple[str, ...] = ()) -> Answer:
     best = max(agreeing.values(), default=0)
     if days < _FEWEST_DAYS:
-        return Answer(days, agreeing, (*agreeing, *untested), untested)
+        note = f"fewer than {_FEWEST_DAYS} days decide nothing"
+        return Answer(days, agreeing, (*agreeing, *untested), untested, note)
     possible: tuple[str, ...] = ()
     if best >= _AGREEING * days:
         possible = tuple(name for name, number in agreeing.items() if number > best - _MARGIN)

@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from sqlalchemy import Connection
+
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import BisonClient, BisonError, WorkspaceReader
 from kpi_pipeline.bison.calls import Call
@@ -16,6 +18,7 @@ from kpi_pipeline.bison.events import EVENTS_PATH, read_events
 from kpi_pipeline.bison.series import SeriesDays, days_of
 from kpi_pipeline.db.clients import Client, active_clients, pick_clients
 from kpi_pipeline.db.day_zone import adopt_measured_zone
+from kpi_pipeline.db.event_feed import instances_without_feed
 from kpi_pipeline.db.findings import (
     Finding,
     activity,
@@ -49,6 +52,8 @@ from kpi_pipeline.sync.identity import read_client
 # Of one type: 200 pages. The largest client has fewer in ten days.
 _MOST_ROWS = 3_000
 _SERIES_DAYS = 60
+# The nightly run is repeated after an error.
+_MEASURED_FOR = timedelta(hours=20)
 _SERIES_PATH = "/api/workspaces/v1.1/line-area-chart-stats"
 _COUNTS = ("sent", "replied", "interested", "bounced", "unsubscribed")
 
@@ -70,6 +75,24 @@ class Measured:
     problem: str | None = None
 
 
+def measure_if_due(app: AppContext) -> list[Measured]:
+    """Measure those instances that have a feed and were not measured within the last 20 hours.
+
+    None is if the event feed is off.
+    """
+    if app.settings.event_feed_minutes is None:
+        return []
+    with app.engine.connect() as connection:
+        now = app.now()
+        done = instances_without_feed(connection, now) | {
+            it.instance
+            for it in read_findings(connection)
+            if now - _MEASURED_FOR <= it.measured_at <= now
+        }
+        clients = [it for it in _busiest(app, connection) if it.instance not in done]
+    return asyncio.run(_measure_all(app, clients))
+
+
 def measure_bison(app: AppContext, workspaces: Sequence[str] = ()) -> list[Measured]:
     """Measure each instance with one client's feed and series, and store what was found.
 
@@ -81,16 +104,7 @@ def measure_bison(app: AppContext, workspaces: Sequence[str] = ()) -> list[Measu
             active client's instance is configured.
     """
     with app.engine.connect() as connection:
-        if workspaces:
-            clients = pick_clients(connection, workspaces)
-        else:
-            busy = activity(connection, app.today() - timedelta(days=FEED_DAYS))
-            known = [it for it in active_clients(connection) if it.instance in app.instances()]
-            known.sort(key=lambda it: (it.has_key, busy.get(it.workspace, (0, 0))), reverse=True)
-            clients = [
-                next(it for it in known if it.instance == name)
-                for name in dict.fromkeys(it.instance for it in known)
-            ]
+        clients = pick_clients(connection, workspaces) if workspaces else _busiest(app, connection)
     if not clients:
         raise KpiError("There is no active client of a configured instance to measure with.")
     if len({it.instance for it in clients}) < len(clients):
@@ -113,6 +127,20 @@ def adopt_if_empty(app: AppContext) -> ZoneInfo | None:
     name = zones.pop() if len(zones) == 1 else None
     zone = None if name is None else ZoneInfo(name)
     return zone if zone is not None and adopt_measured_zone(app.engine, zone) else None
+
+
+def _busiest(app: AppContext, connection: Connection) -> list[Client]:
+    """One active client of each configured instance that an API key covers."""
+    busy = activity(connection, app.today() - timedelta(days=FEED_DAYS))
+    has_master = {it.name: it.master_key is not None for it in app.instances().values()}
+    served = [
+        it
+        for it in active_clients(connection)
+        if it.instance in has_master and (it.has_key or has_master[it.instance])
+    ]
+    # Calls with the master key would keep the clients without a key waiting.
+    served.sort(key=lambda it: (it.has_key, busy.get(it.workspace, (0, 0))))
+    return list({it.instance: it for it in served}.values())
 
 
 @dataclass(frozen=True)
@@ -187,7 +215,7 @@ async def _read(app: AppContext, client: Client, reader: WorkspaceReader) -> _Re
     for event_type in FEED_TYPES:
         part = await read_events(
             reader.session,
-            event_type,
+            (event_type,),
             since.date() - timedelta(days=1),
             max(now.date(), last),
             since=since,
@@ -196,8 +224,11 @@ async def _read(app: AppContext, client: Client, reader: WorkspaceReader) -> _Re
         if not part.complete:
             notes.append(
                 f"Events of the type {event_type} are left out: the feed has more than "
-                f"{_MOST_ROWS:,} rows."
+                f"{_MOST_ROWS:,} rows{'' if part.filtered else ', as it ignores the type'}."
             )
+            if not part.filtered:
+                # Each walk would pass the same rows.
+                break
             continue
         events += _timed(app, client, event_type, [it.body for it in part.events])
     return _Read(

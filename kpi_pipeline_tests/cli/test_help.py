@@ -16,6 +16,8 @@ OPTIONS = {
     "alerts test": [],
     "alerts unmute": ["CLIENT|CHECK"],
     "backfill": ["--from", "--to", "--workspace", "-w", "--only", "--follow"],
+    "bison": [],
+    "bison measure": ["--workspace", "-w"],
     "clients": [],
     "clients import": ["FILE.csv", "--targets-from", "--dry-run", "--yes"],
     "clients list": [],

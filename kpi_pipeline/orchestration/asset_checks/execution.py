@@ -11,10 +11,12 @@ from sqlalchemy import Connection
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.checks import automation, bison, coverage, freshness, plausible, webhook_events
+from kpi_pipeline.checks.measured import bison_days_measured
 from kpi_pipeline.checks.outcome import ASKING_BISON, Check, Outcome, ProblemRow, Severity
 from kpi_pipeline.checks.rows_match_inputs import rows_match_inputs
 from kpi_pipeline.db.check_queries.events import read_problem_events
 from kpi_pipeline.db.check_results import StoredOutcome, read_outcomes, store_outcomes
+from kpi_pipeline.db.findings import read_findings
 from kpi_pipeline.db.retry import retry_on_disconnect
 from kpi_pipeline.orchestration.asset_checks.specs import ASSET_OF
 from kpi_pipeline.settings.webhooks import secrets_of_instances
@@ -129,6 +131,8 @@ def _outcome(
             return webhook_events.webhooks_delivered(
                 connection, names, now=now, timezone=app.day_zone, until=until
             )
+        case Check.BISON_DAYS_MEASURED:
+            return bison_days_measured(read_findings(connection), app.day_zone, now)
         case Check.EVENTS_APPLIED:
             return webhook_events.events_applied(
                 read_problem_events(connection, now, webhook_events.MAX_PER_KIND)

@@ -22,6 +22,7 @@ ASSET_OF: Mapping[Check, dg.AssetKey] = {
     Check.AUTOMATION_ALIVE: _METRICS,
     Check.NO_MISSING_DAYS: _FACTS,
     Check.TOTALS_MATCH_BISON: _FACTS,
+    Check.BISON_DAYS_MEASURED: _FACTS,
     Check.WEBHOOKS_DELIVERED: WEBHOOK_EVENTS,
     Check.EVENTS_APPLIED: WEBHOOK_EVENTS,
     Check.REGISTRY_MATCHES_BISON: REGISTRY,
@@ -41,6 +42,8 @@ _MEANINGS = {
     "yesterday.",
     Check.TOTALS_MATCH_BISON: "The month's sums equal Email Bison's own totals. Calls Email Bison: "
     "once a day, or by hand.",
+    Check.BISON_DAYS_MEASURED: "The zone of all dates is that of Email Bison's days, as far as "
+    "`kpi bison measure` could find out, and no finding has changed within seven days.",
     Check.WEBHOOKS_DELIVERED: "Webhooks reported each lead that Email Bison counted in the last "
     "seven closed days, and still arrive.",
     Check.EVENTS_APPLIED: "No event is set aside, invalid or without a client, and none has waited "

@@ -1,6 +1,7 @@
 """The asset `client_registry`, and its check."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -13,6 +14,10 @@ from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.assets.specs import REGISTRY, registry_spec
 from kpi_pipeline.orchestration.failures import failure
 from kpi_pipeline.orchestration.partitions import sync_workspace_partitions
+from kpi_pipeline.orchestration.runs import is_syncing
+
+# Measuring takes a minute of calls, which must not delay a sync.
+_LONGEST_WAIT_SECONDS = 600
 
 if TYPE_CHECKING:
     from kpi_pipeline.sync.registry import RegistryReport
@@ -29,7 +34,8 @@ def client_registry(
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """Compare the registry with Email Bison, and update the partitions of the grid.
 
-    A run of the check alone does the same: the check reports what the comparison found.
+    A run of the check alone does the same: the check reports what the comparison found. The nightly
+    run then measures how each instance counts.
     """
     from kpi_pipeline.orchestration.asset_checks.execution import store_results
     from kpi_pipeline.sync.registry import refresh_registry
@@ -47,6 +53,27 @@ def client_registry(
         context.log.warning(line)
     if REGISTRY in context.selected_asset_keys:
         yield dg.MaterializeResult(asset_key=REGISTRY, metadata=_metadata(report))
+        _measure(context, app)
+
+
+def _measure(context: dg.AssetExecutionContext, app: AppResource) -> None:
+    """Once a day, measure how each instance counts, after the nightly sync."""
+    from kpi_pipeline.sync.measure import measure_if_due
+
+    give_up = time.monotonic() + _LONGEST_WAIT_SECONDS
+    while is_syncing(context.instance):
+        if time.monotonic() > give_up:
+            context.log.info("Syncs are in progress: the instances are measured another night.")
+            return
+        time.sleep(1)
+    with app.opened() as opened:
+        results = measure_if_due(opened)
+    for result in results:
+        if result.problem is not None:
+            context.log.warning(f"Not measured: {result.problem}")
+        for finding in result.findings:
+            answer = finding.value or "undecided"
+            context.log.info(f"{result.instance}: {finding.subject} {answer} ({finding.evidence})")
 
 
 def _findings(report: "RegistryReport") -> dict[str, list[str]]:
