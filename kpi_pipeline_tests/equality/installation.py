@@ -15,7 +15,10 @@ from kpi_pipeline.db.locks import lock_clients
 from kpi_pipeline.db.overlay import pending_events
 from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.domain.calendar import days_between, nightly_dates
+from kpi_pipeline.domain.events.event import EventSource
+from kpi_pipeline.domain.events.parse import parse_event
 from kpi_pipeline.inbox.apply import apply_pending
+from kpi_pipeline.inbox.feed import ingest_feed
 from kpi_pipeline.inbox.ingest import inbox_of, ingest
 from kpi_pipeline.inbox.replay import match_and_date
 from kpi_pipeline.instances import InstanceSetting
@@ -105,6 +108,18 @@ class Installation:
         """Webhooks arrive together; without `realtime` they are only stored."""
         events = [parsed(body, self.truth.now, tz=self.truth.zone) for body in bodies]
         ingest(inbox_of(self.app, realtime=realtime), events)
+
+    def read_feed(self, slug: str, body: bytes, recorded_at: datetime) -> None:
+        """The feed of a client has the event of this webhook."""
+        row = {"payload": json.loads(body), "created_at": recorded_at.isoformat()}
+        event = parse_event(
+            json.dumps(row).encode(),
+            instance="main",
+            source=EventSource.FEED,
+            arrived_at=self.truth.now,
+            tz=self.truth.zone,
+        )
+        ingest_feed(inbox_of(self.app, realtime=True), slug, [event])
 
     def call_function(self) -> None:
         """Somebody calls `increment_metric`."""

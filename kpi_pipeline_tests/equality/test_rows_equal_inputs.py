@@ -111,6 +111,22 @@ class Everything(RuleBasedStateMachine):
         body = self.at.bodies(slug, metric, late=timedelta(hours=late))
         self.at.deliver(*[body] * times, realtime=realtime)
 
+    @rule(
+        slug=client,
+        metric=metrics,
+        late=st.sampled_from([0, 1, 30]),
+        webhook=st.sampled_from([None, "before", "after"]),
+    )
+    def the_feed_is_read(self, slug: str, metric: str, late: int, webhook: str | None) -> None:
+        """An event is in the feed, whether or not a webhook brings it, too."""
+        recorded_at = self.at.truth.now - timedelta(hours=late)
+        body = self.at.bodies(slug, metric, late=timedelta(hours=late))
+        if webhook == "before":
+            self.at.deliver(body)
+        self.at.read_feed(slug, body, recorded_at)
+        if webhook == "after":
+            self.at.deliver(body)
+
     @rule()
     def somebody_calls_the_function(self) -> None:
         self.at.call_function()
