@@ -196,6 +196,8 @@ def running_agency(
             "web_port": 0,
             "gateway_port": 0,
             "bison_attempts": 2,
+            # A poll of the feed would bring the sandbox's own events of today into the counts.
+            "event_feed_minutes": None,
             **(settings or {}),
         }
         described = load_settings().model_copy(update=changed)
