@@ -104,7 +104,7 @@ def webhooks_delivered(
     """
     today = business_date(now, timezone)
     readings = read_feed_readings(connection, now - _FEED_TRIED)
-    with_feed = {it.workspace for it in readings if not _is_unread(it, now)}
+    with_feed = {it.workspace for it in readings if not _is_unread(it)}
     since = until - (_CLOSED_DAYS - 1) * _ONE_DAY
     first = first_webhooks(connection, instances)
     # With the day before and the days after: one side may date a lead there.
@@ -114,7 +114,7 @@ def webhooks_delivered(
     named = {(row["workspace"], row["day"]) for _, row in silent}
     counted_only = [it for it in leads if it.workspace not in with_feed]
     dropped = read_dropped_leads(connection, first, since, today, now - _DELIVERY_TIME)
-    unread = [it for it in readings if _is_unread(it, now)]
+    unread = [it for it in readings if _is_unread(it)]
     found = [
         *silent,
         *_never_received(leads, set(instances) - begins.keys(), today),
@@ -172,8 +172,9 @@ def _failed(silent: Sequence[str], names: Sequence[str], unread: Sequence[str]) 
         yield _UNREAD.format(names=listed(unread))
 
 
-def _is_unread(reading: FeedReading, now: datetime) -> bool:
-    return reading.read_at is None or now - reading.read_at > _FEED_LATE
+def _is_unread(reading: FeedReading) -> bool:
+    """Whether the feed is tried, and fails for an hour: one that is switched off is not."""
+    return reading.read_at is None or reading.tried_at - reading.read_at > _FEED_LATE
 
 
 def _unread(reading: FeedReading) -> ProblemRow:

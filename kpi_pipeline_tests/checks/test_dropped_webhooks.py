@@ -116,9 +116,15 @@ def test_a_feed_that_was_not_read_for_an_hour_is_named_with_the_reason(stock: St
 
 
 def test_a_feed_that_is_not_polled_any_more_is_no_problem(stock: Stock) -> None:
-    statement = "UPDATE event_feed SET tried_at = :at, read_at = NULL"
-    with stock.engine.begin() as connection:
-        connection.execute(text(statement), {"at": NOW - timedelta(days=1)})
+    for ago in (timedelta(minutes=90), timedelta(days=1)):
+        with stock.engine.begin() as connection:
+            statement = "UPDATE event_feed SET tried_at = :at, read_at = :at"
+            connection.execute(text(statement), {"at": NOW - ago})
+        assert checked(stock).passed
+
+
+def test_a_feed_that_failed_for_less_than_an_hour_is_no_problem(stock: Stock) -> None:
+    feed_was_read(stock, "birch", NOW - timedelta(minutes=50), problem="birch: a time-out.")
     assert checked(stock).passed
 
 

@@ -130,10 +130,11 @@ def read_dropped_leads(
 
 @dataclass(frozen=True)
 class FeedReading:
-    """When leads of a client were last read in its event feed; None if never. And the problem."""
+    """When leads were last to be read in a client's event feed, and last were; and the problem."""
 
     workspace: str
     instance: str
+    tried_at: datetime
     read_at: datetime | None
     problem: str | None
 
@@ -141,7 +142,7 @@ class FeedReading:
 def read_feed_readings(connection: Connection, since: datetime) -> list[FeedReading]:
     """The reading of each active client whose feed was tried at `since` or later."""
     statement = text("""
-        SELECT f.workspace, c.instance, f.read_at, f.problem
+        SELECT f.workspace, c.instance, f.tried_at, f.read_at, f.problem
         FROM event_feed f
         JOIN clients c USING (workspace)
         WHERE c.active AND f.event_type = 'lead_interested' AND f.tried_at >= :since
