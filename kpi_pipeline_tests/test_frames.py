@@ -17,6 +17,7 @@ import kpi_pipeline
 from kpi_pipeline import frames
 from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.domain.columns import PERCENTAGES
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.frames import projection_accuracy, read_accuracy, read_metrics
 from kpi_pipeline.settings import Settings
@@ -95,7 +96,7 @@ def test_the_types_of_the_columns_are_the_same_with_and_without_rows(
         elif name == "metric_date":
             expected = "datetime64[s]"
         else:
-            expected = "float64" if str(name).endswith("_progress") else "Int64"
+            expected = "float64" if name in PERCENTAGES else "Int64"
         assert str(kind) == expected, name
 
 
