@@ -6,7 +6,7 @@ belongs to another day; `inbox.rezone` moves all of them at once.
 
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy import Connection, Engine, and_, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from kpi_pipeline.db.tables import day_zone
@@ -36,7 +36,9 @@ def store_day_zone(connection: Connection, zone: ZoneInfo, *, measured: bool = F
     """Remember that all stored dates are days of this zone, and whether it was `measured`."""
     statement = insert(day_zone).values(id=1, zone=zone.key, measured=measured)
     new = statement.excluded
-    changed = {"zone": new.zone, "measured": new.measured, "since": text("now()")}
+    # Storing the same zone once more does not put it into a setting.
+    still = and_(day_zone.c.measured, day_zone.c.zone == new.zone)
+    changed = {"zone": new.zone, "measured": or_(new.measured, still), "since": text("now()")}
     connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changed))
 
 

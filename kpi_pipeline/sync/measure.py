@@ -1,6 +1,7 @@
 """Measures how each Email Bison instance counts, with the events and the series of one client."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
@@ -55,6 +56,7 @@ _SERIES_DAYS = 60
 # The nightly run is repeated after an error.
 _MEASURED_FOR = timedelta(hours=20)
 _SERIES_PATH = "/api/workspaces/v1.1/line-area-chart-stats"
+_log = logging.getLogger(__name__)
 _COUNTS = ("sent", "replied", "interested", "bounced", "unsubscribed")
 
 
@@ -175,6 +177,10 @@ async def _measure_all(app: AppContext, clients: Sequence[Client]) -> list[Measu
                 results.append(Measured(client.instance, client.workspace, problem=problem))
             except KpiError as error:
                 results.append(Measured(client.instance, client.workspace, problem=str(error)))
+            except Exception as error:  # noqa: BLE001 - no instance may stop the others
+                _log.exception("%s could not be measured", client.instance)
+                problem = f"{client.instance}: {type(error).__name__}; see the log"
+                results.append(Measured(client.instance, client.workspace, problem=problem))
     return results
 
 
@@ -185,13 +191,19 @@ async def _measure(app: AppContext, bison: BisonClient, client: Client) -> Measu
     comparison = compare(read.events, read.series, since=read.since, until=read.as_of, zones=zones)
     store = partial(_store, app, client, read, comparison)
     findings = await asyncio.to_thread(retry_on_disconnect, store)
+    notes = list(read.notes)
+    if comparison.day_zone().value in named:
+        notes.append(
+            "This client's events name that zone as local. If other clients' name another, measure "
+            "with one of them, too (-w): each workspace may have its own."
+        )
     return Measured(
         client.instance,
         client.workspace,
         len(comparison.days),
         len(comparison.events),
         findings,
-        list(read.notes),
+        notes,
     )
 
 
@@ -230,7 +242,8 @@ async def _read(app: AppContext, client: Client, reader: WorkspaceReader) -> _Re
                 # Each walk would pass the same rows.
                 break
             continue
-        events += _timed(app, client, event_type, [it.body for it in part.events])
+        bodies = [it.body for it in part.events]
+        events += _timed(client, event_type, bodies, now, app.day_zone)
     return _Read(
         since,
         answered.sent_at,
@@ -242,7 +255,7 @@ async def _read(app: AppContext, client: Client, reader: WorkspaceReader) -> _Re
 
 
 def _timed(
-    app: AppContext, client: Client, event_type: str, bodies: Sequence[bytes]
+    client: Client, event_type: str, bodies: Sequence[bytes], now: datetime, zone: ZoneInfo
 ) -> list[TimedEvent]:
     """The events of the client, each once, as it was first recorded."""
     earliest: dict[str, tuple[datetime, bytes]] = {}
@@ -251,8 +264,8 @@ def _timed(
             body,
             instance=client.instance,
             source=EventSource.FEED,
-            arrived_at=app.now(),
-            tz=app.day_zone,
+            arrived_at=now,
+            tz=zone,
         )
         if event.bison_workspace_id != client.bison_workspace_id or event.metric is None:
             continue

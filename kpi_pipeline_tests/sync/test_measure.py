@@ -11,6 +11,7 @@ from kpi_pipeline.db.day_zone import ensure_day_zone, stored_day_zone, with_meas
 from kpi_pipeline.db.findings import Finding, read_findings
 from kpi_pipeline.domain.measure import Subject
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.inbox.rezone import adopt_day_zone
 from kpi_pipeline.sync.measure import Measured, adopt_if_empty, measure_bison, measure_if_due
 from kpi_pipeline_tests.agency import Agency
 from kpi_pipeline_tests.bison_sandbox.running import TODAY
@@ -148,6 +149,9 @@ def test_an_installation_without_data_adopts_the_zone_and_one_with_data_does_not
     with pytest.raises(KpiError, match="KPI_BISON_TIMEZONE=America/New_York"):
         ensure_day_zone(app.engine, app.settings)
 
+    # Nor does `kpi recompute --adopt-timezone` that adopts the same zone again.
+    adopt_day_zone(app.engine, ZoneInfo("America/New_York"))
+    assert with_measured_zone(app.engine, app.settings).day_zone.key == "America/New_York"
     adopted = agency.with_settings(bison_timezone=ZoneInfo("America/New_York"))
     adopted.synced([TODAY], agency.some)
     agency.bison.variants(day_zone="UTC")
