@@ -114,8 +114,9 @@ class Settings(BaseSettings):
     )
     bison_timezone: Annotated[ZoneInfo | None, NoDecode] = Field(
         default=None,
-        description="Time zone of Email Bison's days, and so of every date; unset: KPI_TIMEZONE, "
-        "and sending plans are fetched only while it is the same date in UTC and US Eastern, too.",
+        description="Time zone of Email Bison's days, and so of every date; unset: what `kpi bison "
+        "measure` found before anything was stored, else KPI_TIMEZONE, and then sending plans are "
+        "fetched only while it is the same date in UTC and US Eastern, too.",
     )
     series_max_days: int = Field(
         default=400, ge=61, description="How many days of the daily series one call covers at most."

@@ -101,8 +101,9 @@ def registry_spec() -> dg.AssetSpec:
         kinds={"api", "postgres"},
         owners=OWNERS,
         description="The clients. Compares the registry with Email Bison's own list of workspaces, "
-        "adopts their names, checks the workspace that each API key belongs to, and keeps the "
-        "`workspace` partitions equal to the active clients.",
+        "adopts their names, checks the workspace that each API key belongs to, keeps the "
+        "`workspace` partitions equal to the active clients, and each night measures how Email "
+        "Bison counts.",
         metadata=table_metadata(clients),
     )
 
