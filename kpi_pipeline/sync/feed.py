@@ -55,7 +55,7 @@ _MOST_ROWS, _MOST_ROWS_BY_HAND = 600, 15_000
 _SIDE_BY_SIDE = 2
 # A poll waits for syncs for so long, and asks whether there is one so often.
 _LONGEST_WAIT = timedelta(minutes=10)
-_ASK_SECONDS = 1.0
+_ASK_SECONDS = 0.25
 
 _log = logging.getLogger(__name__)
 
@@ -373,7 +373,7 @@ def _begin(state: FeedState | None, event_type: str, now: datetime) -> datetime:
 
 
 def _remembered(ask: Callable[[], bool]) -> Callable[[], bool]:
-    """`ask`, once a second at most."""
+    """`ask`, four times a second at most."""
     asked_at, answer = float("-inf"), False
 
     def remembered() -> bool:
