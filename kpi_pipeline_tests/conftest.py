@@ -85,6 +85,9 @@ class ByWhatTheyShare(LoadFileScheduling):  # type: ignore[misc]
     """Has the tests of a file, and those that share an agency, run in one process."""
 
     def _split_scope(self, nodeid: str) -> str:
+        if "[part " in nodeid:
+            # One of several equal parts of a long test.
+            return nodeid
         return _ONE_AGENCY if _ONE_AGENCY in nodeid else str(super()._split_scope(nodeid))
 
 

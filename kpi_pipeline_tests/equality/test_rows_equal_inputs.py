@@ -1,5 +1,6 @@
 """A stored row equals its inputs after every step, whatever happens, and in whatever order."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -225,15 +226,23 @@ class Everything(RuleBasedStateMachine):
             event.remove(self.engine, "before_cursor_execute", self._count_statement)
 
 
+# Three processes share the runs: 7 for each, and 67 in `make test-long`.
 @pytest.mark.thorough
+@pytest.mark.runs
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("part", ["part 1", "part 2", "part 3"])
 def test_every_stored_row_equals_its_inputs_after_every_step(
     engine: Engine,
     vault: Vault,
     _kept_database: KeptDatabase,  # noqa: PT019 - emptied for each run
+    part: str,
 ) -> None:
+    del part  # A name for the process.
+
     def installed() -> Everything:
         _kept_database.reset()
         return Everything(engine, vault)
 
-    sixty_steps = settings(stateful_step_count=60, deadline=None)
+    runs = math.ceil(settings().max_examples / 3)
+    sixty_steps = settings(max_examples=runs, stateful_step_count=60, deadline=None)
     run_state_machine_as_test(installed, settings=sixty_steps)  # type: ignore[arg-type]
