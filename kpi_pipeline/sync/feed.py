@@ -9,20 +9,19 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import BisonClient, BisonError, WorkspaceReader
 from kpi_pipeline.bison.events import EVENTS_PATH, FeedPart, read_events
-from kpi_pipeline.db.clients import Client, active_clients, pick_clients
+from kpi_pipeline.db.clients import active_clients, pick_clients
 from kpi_pipeline.db.event_feed import (
     FeedState,
     forget_missing_feed,
-    instances_without_feed,
     note_missing_feed,
     read_feed_states,
     store_feed_states,
@@ -33,28 +32,23 @@ from kpi_pipeline.domain.events.parse import parse_event
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.inbox.feed import FeedIngested, ingest_feed
 from kpi_pipeline.inbox.ingest import Inbox, inbox_of
-from kpi_pipeline.settings import Settings
+from kpi_pipeline.sync.feed_due import (
+    FEED_TYPES,
+    LEADS,
+    FeedStates,
+    Reading,
+    readings_due,
+    served,
+)
 from kpi_pipeline.sync.fetch import report_unknown_fields
 from kpi_pipeline.sync.identity import read_client
 from kpi_pipeline.sync.run import for_each_client
 
-LEADS = "lead_interested"
-OTHERS = ("lead_replied", "lead_unsubscribed", "email_bounced")
-FEED_TYPES = (LEADS, *OTHERS)
-FEED_DAYS = 10
-
-_ONE_HOUR = timedelta(hours=1)
-# An event may be recorded a while before the feed has it.
-_OVERLAP = timedelta(minutes=15)
-# A first reading goes back so far: all leads of the feed, and of the rest what today's facts may
-# lack.
-_FIRST_LEADS, _FIRST_OTHERS = timedelta(days=FEED_DAYS), timedelta(days=1)
 # 40 pages, and 1,000.
 _MOST_ROWS, _MOST_ROWS_BY_HAND = 600, 15_000
 # Few enough that a sync which begins meanwhile is not delayed.
 _SIDE_BY_SIDE = 2
-# A poll waits for syncs for so long, and asks whether there is one so often.
-_LONGEST_WAIT = timedelta(minutes=10)
+# A poll asks so often whether syncs are in progress.
 _ASK_SECONDS = 0.25
 
 _log = logging.getLogger(__name__)
@@ -78,42 +72,13 @@ class FeedReport:
     missing: list[str] = field(default_factory=list)
 
 
-def feed_is_due(app: AppContext, *, syncing: Callable[[], bool]) -> bool:
-    """Whether the leads of some client are to be read now; while `syncing`, they wait."""
-    interval = _interval(app.settings)
-    if interval is None:
-        return False
-    with app.engine.connect() as connection:
-        states, now = read_feed_states(connection), app.now()
-        clients = _served(app, active_clients(connection), instances_without_feed(connection, now))
-    leads = [states.get((it.workspace, LEADS)) for it in clients]
-    if not any(_age(it, now) >= interval for it in leads):
-        return False
-    return any(_has_waited(it, now, interval) for it in leads) or not syncing()
-
-
 def poll_feed(app: AppContext, *, syncing: Callable[[], bool] = lambda: False) -> FeedReport:
     """Read what is due in the feed of each client, from the last event that was read on.
 
     A client that fails stops no other. While `syncing` says that syncs are in progress, the
     remaining clients are left to the next poll, unless they have waited for long.
     """
-    interval = _interval(app.settings)
-    if interval is None:
-        return FeedReport()
-    with app.engine.connect() as connection:
-        states, now = read_feed_states(connection), app.now()
-        clients = _served(app, active_clients(connection), instances_without_feed(connection, now))
-    readings: dict[str, _Reading] = {}
-    for client in clients:
-        # A poll that was interrupted goes on where it stopped.
-        ages = {it: _age(states.get((client.workspace, it)), now) for it in FEED_TYPES}
-        due = [LEADS] if ages[LEADS] >= interval / 2 else []
-        due += [it for it in OTHERS if ages[it] >= _ONE_HOUR - interval / 2]
-        if due:
-            since = {it: _begin(states.get((client.workspace, it)), it, now) for it in due}
-            waited = _has_waited(states.get((client.workspace, LEADS)), now, interval)
-            readings[client.workspace] = _Reading(client, since, waits=not waited)
+    readings, states = readings_due(app)
     return asyncio.run(_Poll(app, states, _remembered(syncing), _MOST_ROWS).all(readings))
 
 
@@ -126,24 +91,15 @@ def recover(app: AppContext, since: datetime, workspaces: Sequence[str] = ()) ->
     with app.engine.connect() as connection:
         states = read_feed_states(connection)
         chosen = pick_clients(connection, workspaces) if workspaces else active_clients(connection)
-    clients = _served(app, chosen, set())
+    clients = served(app, chosen, set())
     if not clients:
         raise KpiError(
             "No client's feed can be read: `kpi clients list` shows which clients are active and "
             "have an API key, and KPI_BISON_INSTANCES names the instances."
         )
-    readings = {it.workspace: _Reading(it, dict.fromkeys(FEED_TYPES, since)) for it in clients}
+    readings = {it.workspace: Reading(it, dict.fromkeys(FEED_TYPES, since)) for it in clients}
     poll = _Poll(app, states, lambda: False, _MOST_ROWS_BY_HAND)
     return asyncio.run(poll.all(readings))
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """What is to be read of one client: the types, each with the time to read from."""
-
-    client: Client
-    since: Mapping[str, datetime]
-    waits: bool = False
 
 
 @dataclass
@@ -158,7 +114,7 @@ class _Poll:
     def __init__(
         self,
         app: AppContext,
-        states: Mapping[tuple[str, str], FeedState],
+        states: FeedStates,
         syncing: Callable[[], bool],
         most_rows: int,
     ) -> None:
@@ -173,7 +129,7 @@ class _Poll:
         self._without: defaultdict[str, dict[str, str]] = defaultdict(dict)
         self._report = FeedReport()
 
-    async def all(self, readings: Mapping[str, _Reading]) -> FeedReport:
+    async def all(self, readings: Mapping[str, Reading]) -> FeedReport:
         """Read all of it; return the report."""
         clients = [it.client for it in readings.values()]
         async with AsyncExitStack() as stack:
@@ -188,7 +144,7 @@ class _Poll:
         self._note_instances()
         return self._report
 
-    async def _one(self, reading: _Reading) -> None:
+    async def _one(self, reading: Reading) -> None:
         client = reading.client
         if await self._leaves(reading):
             self._report.left.append(client.workspace)
@@ -217,10 +173,10 @@ class _Poll:
         self._report.clients.append(client.workspace)
         self._report.problems += problems
 
-    async def _leaves(self, reading: _Reading) -> bool:
+    async def _leaves(self, reading: Reading) -> bool:
         return reading.waits and await asyncio.to_thread(self._syncing)
 
-    async def _read(self, reading: _Reading, reader: WorkspaceReader) -> _Found:
+    async def _read(self, reading: Reading, reader: WorkspaceReader) -> _Found:
         found = _Found()
         # The zone of the feed's days is not known, so a day more is asked for on each side.
         now = self._app.now()
@@ -281,7 +237,7 @@ class _Poll:
 
 
 def _store(
-    app: AppContext, inbox: Inbox, reading: _Reading, found: _Found, most_rows: int
+    app: AppContext, inbox: Inbox, reading: Reading, found: _Found, most_rows: int
 ) -> tuple[FeedIngested, list[str]]:
     """Ingest what was read of one client, and store how far that was; its problems, too."""
     client, now = reading.client, app.now()
@@ -330,46 +286,6 @@ def _store(
     with app.engine.begin() as connection:
         store_feed_states(connection, states)
     return ingested, problems
-
-
-def _served(app: AppContext, clients: Sequence[Client], without: Collection[str]) -> list[Client]:
-    """The clients whose feed can be read: the instance has one, and an API key covers them."""
-    instances = {
-        name: it.master_key is not None
-        for name, it in app.instances().items()
-        if name not in without
-    }
-    return [
-        it for it in clients if it.instance in instances and (it.has_key or instances[it.instance])
-    ]
-
-
-def _interval(settings: Settings) -> timedelta | None:
-    minutes = settings.event_feed_minutes
-    return None if minutes is None else timedelta(minutes=minutes)
-
-
-def _age(state: FeedState | None, now: datetime) -> timedelta:
-    """The time since the last try; the longest one if there was none, or a clock ran ahead."""
-    if state is None or state.tried_at > now:
-        return timedelta.max
-    return now - state.tried_at
-
-
-def _has_waited(state: FeedState | None, now: datetime, interval: timedelta) -> bool:
-    """Whether a client's feed is overdue for so long that no sync is waited for any more."""
-    return state is not None and now - state.tried_at >= interval + _LONGEST_WAIT
-
-
-def _begin(state: FeedState | None, event_type: str, now: datetime) -> datetime:
-    """The time from which on the feed is read."""
-    earliest = now.astimezone(UTC) - timedelta(days=FEED_DAYS)
-    if state is not None and state.recorded_until is not None:
-        return max(state.recorded_until - _OVERLAP, earliest)
-    if state is not None and state.read_at is not None:
-        # It had no event so far.
-        return max(state.read_at - _FIRST_OTHERS, earliest)
-    return now.astimezone(UTC) - (_FIRST_LEADS if event_type == LEADS else _FIRST_OTHERS)
 
 
 def _remembered(ask: Callable[[], bool]) -> Callable[[], bool]:

@@ -46,7 +46,7 @@ from kpi_pipeline.domain.measure import (
     timed_event,
 )
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.sync.feed import FEED_DAYS, FEED_TYPES
+from kpi_pipeline.sync.feed_due import FEED_DAYS, FEED_TYPES
 from kpi_pipeline.sync.fetch import report_unknown_fields
 from kpi_pipeline.sync.identity import read_client
 

@@ -11,7 +11,7 @@ from dagster._core.test_utils import create_run_for_test
 from kpi_pipeline.orchestration.assets.specs import WEBHOOK_EVENTS
 from kpi_pipeline.orchestration.automation.webhook_events import evaluate_events
 from kpi_pipeline.orchestration.runs import FEED_TAG
-from kpi_pipeline.sync.feed import FEED_TYPES
+from kpi_pipeline.sync.feed_due import FEED_TYPES
 from kpi_pipeline_tests.orchestration.installation import Installation
 
 pytestmark = pytest.mark.runs

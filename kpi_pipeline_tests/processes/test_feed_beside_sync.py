@@ -10,7 +10,8 @@ import pytest
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.db.event_feed import FeedState, store_feed_states
 from kpi_pipeline.domain.calendar import days_between, nightly_dates
-from kpi_pipeline.sync.feed import FEED_TYPES, LEADS, FeedReport, poll_feed
+from kpi_pipeline.sync.feed import FeedReport, poll_feed
+from kpi_pipeline.sync.feed_due import FEED_TYPES, LEADS
 from kpi_pipeline_tests.agency import Agency, open_agency
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, Stage, bison_on, options
 from kpi_pipeline_tests.conftest import instance_of

@@ -16,7 +16,8 @@ from kpi_pipeline.domain.events.event import EventSource
 from kpi_pipeline.domain.events.parse import parse_event
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.inbox.ingest import inbox_of, ingest
-from kpi_pipeline.sync.feed import FEED_TYPES, FeedReport, feed_is_due, poll_feed, recover
+from kpi_pipeline.sync.feed import FeedReport, poll_feed, recover
+from kpi_pipeline.sync.feed_due import FEED_TYPES, feed_is_due
 from kpi_pipeline_tests.agency import Agency
 from kpi_pipeline_tests.bison_sandbox.running import TODAY
 from kpi_pipeline_tests.conftest import NOW

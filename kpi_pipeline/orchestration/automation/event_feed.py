@@ -16,7 +16,7 @@ _POLL = "poll"
 
 def feed_runs(dagster_instance: DagsterInstance, app: "AppContext") -> list[RunRequest]:
     """The run that polls the event feed if it is due, unless one does so already."""
-    from kpi_pipeline.sync.feed import feed_is_due
+    from kpi_pipeline.sync.feed_due import feed_is_due
 
     if not feed_is_due(app, syncing=lambda: is_syncing(dagster_instance)):
         return []
