@@ -7,6 +7,7 @@ from rich.console import Console
 from benchmarks.backfills import a_run_for_each_partition, growth, year_of_every_client
 from benchmarks.checks import round_of_checks
 from benchmarks.daily_sync import daily_sync
+from benchmarks.event_feed import sync_beside_feed
 from benchmarks.thousand_clients import night_of_a_thousand_clients
 from benchmarks.webhooks import webhooks
 
@@ -18,6 +19,7 @@ _ALL = {
     "thousand": night_of_a_thousand_clients,
     "webhooks": webhooks,
     "checks": round_of_checks,
+    "feed": sync_beside_feed,
 }
 
 

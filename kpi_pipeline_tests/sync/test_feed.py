@@ -333,14 +333,21 @@ def test_a_poll_that_a_sync_overtakes_ends_with_the_calls_that_are_under_way(
 
 
 @pytest.mark.long
-def test_two_syncs_and_a_poll_together_keep_to_the_rate_of_calls(agency: Agency) -> None:
-    rate = 10
+def test_two_syncs_a_poll_and_a_hundred_webhooks_keep_to_the_rate_of_calls(agency: Agency) -> None:
+    rate = 5
     agency = agency.with_settings(bison_calls_per_second=float(rate))
     agency.forget_calls()
+    bodies = [body for slug in agency.workspaces for body in mark(agency, slug, leads=13)]
+
+    def webhooks() -> None:
+        for body in bodies:
+            deliver(agency, [body])
+
     work = [
         lambda: agency.synced([TODAY], agency.workspaces),
         lambda: agency.synced([TODAY], agency.workspaces),
         lambda: poll_feed(agency.app),
+        webhooks,
     ]
     with ThreadPoolExecutor() as pool:
         for done in [pool.submit(it) for it in work]:
@@ -350,3 +357,4 @@ def test_two_syncs_and_a_poll_together_keep_to_the_rate_of_calls(agency: Agency)
     assert len(times) > 3 * rate
     second = timedelta(seconds=1)
     assert max(sum(it <= other < it + second for other in times) for it in times) <= rate
+    assert shown(agency) == truth(agency)
