@@ -48,9 +48,13 @@ test-fast: $(READY)
 	@$(BIN)/pytest -n 2 --no-loadscope-reorder \
 		-m "not (server or runs or browser or waits or alone or long)"
 
+# How many runs of 60 steps the state machine of all rows makes: half an hour of processor time.
+RUNS := 200
+
 test-long: $(READY)
 	@$(BIN)/pytest -m alone kpi_pipeline_tests/processes
-	@$(BIN)/pytest $(SIDE_BY_SIDE) --hypothesis-profile long -m "(long or thorough) and not alone"
+	@PYTEST_RUNS=$(RUNS) $(BIN)/pytest $(SIDE_BY_SIDE) --hypothesis-profile long \
+		-m "(long or thorough) and not alone"
 
 # Its own environment: the exact versions of constraints.txt, but for Dagster's.
 test-newest:
