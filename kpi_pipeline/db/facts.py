@@ -71,13 +71,22 @@ def delete_plan(connection: Connection, workspace: str, day: date, as_of: dateti
     )
 
 
-def delete_future_facts(connection: Connection, workspace: str, now: datetime) -> None:
-    """Delete a client's facts and plans that claim to be asked for after `now`: a clock ran ahead.
+def delete_future_facts(
+    connection: Connection, workspace: str, first: date, last: date, now: datetime
+) -> None:
+    """Delete facts and plans of these days that claim to be asked for after `now`.
 
-    Newer ones replace older ones, so these would keep out all others until that instant.
+    A clock ran ahead. Newer ones replace older ones, so these would keep out all others until that
+    instant.
     """
     for table in (raw_bison_stats, sending_plans):
-        connection.execute(delete(table).where(table.c.workspace == workspace, table.c.as_of > now))
+        connection.execute(
+            delete(table).where(
+                table.c.workspace == workspace,
+                table.c.date.between(first, last),
+                table.c.as_of > now,
+            )
+        )
 
 
 def has_counts(connection: Connection, workspace: str, first: date, last: date) -> bool:

@@ -73,7 +73,8 @@ def _store_facts(
                 "any day, and counts are stored for this period. The answer is not believed, and "
                 "nothing changes. If Email Bison's own page shows these days, try again later."
             )
-    delete_future_facts(connection, workspace, now)
+    # Those of other days stay: their rows are not computed again now.
+    delete_future_facts(connection, workspace, min(facts.days), max(facts.days), now)
     store_facts(connection, workspace, facts.days, facts.as_of)
     if isinstance(facts.plan, FailedPlan):
         delete_plan(connection, workspace, facts.plan.date, facts.as_of)
