@@ -36,7 +36,7 @@ _GUARD = pytest.StashKey[Guard]()
 
 # How many examples a property is tried with: `make test-long` names the second profile.
 settings.register_profile("usual", max_examples=20)
-settings.register_profile("long", max_examples=150)
+settings.register_profile("long", max_examples=200)
 settings.load_profile("usual")
 
 
