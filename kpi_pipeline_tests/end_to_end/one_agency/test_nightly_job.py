@@ -79,7 +79,9 @@ def test_a_backfill_of_three_clients_and_five_days_fills_exactly_these_rows(
     dates = days_between(agency.today - timedelta(days=64), agency.today - timedelta(days=60))
     # Once a client has an older row, the next sync fills what is missing since.
     agency.sql(
-        "DELETE FROM client_metrics WHERE metric_date BETWEEN :first AND :last",
+        "DELETE FROM client_metrics "
+        "WHERE workspace = ANY(:some) AND metric_date BETWEEN :first AND :last",
+        some=workspaces,
         first=dates[0],
         last=dates[-1],
     )
