@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from decimal import Decimal
+from functools import cache
 from operator import attrgetter
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -15,8 +16,8 @@ from sqlalchemy import (
     Subquery,
     Table,
     Text,
+    bindparam,
     case,
-    cast,
     column,
     func,
     join,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.sql.dml import ReturningInsert
 
 from kpi_pipeline.db.facts import read_facts, read_targets
 from kpi_pipeline.db.overlay import read_counted_events
@@ -122,9 +124,24 @@ def publish_metrics(connection: Connection, dates: DatesOf, source: Source) -> N
     rows = {(workspace, day) for workspace, days in dates.items() for day in days}
     if not rows:
         return
-    workspaces, days = zip(*sorted(rows), strict=True)
+    ordered = sorted(rows)
+    chosen = {"workspaces": [it for it, _ in ordered], "days": [day for _, day in ordered]}
+    written = connection.execute(_publishing(source), chosen)
+    if missing := _missing(rows - {(workspace, day) for workspace, day in written}):
+        raise KpiError(
+            f"{missing[0]} has no projections of {missing[1]}. "
+            "Materialize kpi_projections for these dates, or all three assets together."
+        )
+
+
+# Building the statement takes longer than executing it for one row.
+@cache
+def _publishing(source: Source) -> ReturningInsert[tuple[str, date]]:
+    """The statement that publishes the rows of `workspaces` × `days`, pair by pair."""
     chosen = (
-        func.unnest(cast(workspaces, ARRAY(Text)), cast(days, ARRAY(Date)))
+        func.unnest(
+            bindparam("workspaces", type_=ARRAY(Text)), bindparam("days", type_=ARRAY(Date))
+        )
         .table_valued(column("workspace", Text), column("day", Date))
         .render_derived(name="chosen")
     )
@@ -158,17 +175,10 @@ def publish_metrics(connection: Connection, dates: DatesOf, source: Source) -> N
     statement = insert(client_metrics).from_select([*columns, *numbers, *plans, "source"], selected)
     primary = {column.name for column in client_metrics.primary_key}
     updated = [name for name in (*columns, *numbers, *plans, "source") if name not in primary]
-    written = connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=list(client_metrics.primary_key),
-            set_={name: statement.excluded[name] for name in updated} | {"updated_at": func.now()},
-        ).returning(client_metrics.c.workspace, client_metrics.c.metric_date)
-    )
-    if missing := _missing(rows - {(workspace, day) for workspace, day in written}):
-        raise KpiError(
-            f"{missing[0]} has no projections of {missing[1]}. "
-            "Materialize kpi_projections for these dates, or all three assets together."
-        )
+    return statement.on_conflict_do_update(
+        index_elements=list(client_metrics.primary_key),
+        set_={name: statement.excluded[name] for name in updated} | {"updated_at": func.now()},
+    ).returning(client_metrics.c.workspace, client_metrics.c.metric_date)
 
 
 def publish_labels(connection: Connection, workspaces: Collection[str]) -> int:
