@@ -6,7 +6,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
 from operator import attrgetter
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
@@ -136,7 +136,7 @@ def publish_metrics(connection: Connection, dates: DatesOf, source: Source) -> N
 
 # Building the statement takes longer than executing it for one row.
 @cache
-def _publishing(source: Source) -> ReturningInsert[tuple[str, date]]:
+def _publishing(source: Source) -> ReturningInsert[Any]:
     """The statement that publishes the rows of `workspaces` × `days`, pair by pair."""
     chosen = (
         func.unnest(
