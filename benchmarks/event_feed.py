@@ -25,7 +25,7 @@ _LAUNCH_SECONDS = 1.0
 
 
 def sync_beside_feed() -> Table:
-    """Measure some rounds of both; the poll has begun when it is told of the sync."""
+    """Measure some rounds of both; in the second, the sync begins while the poll runs."""
     with installation(_SANDBOX) as play:
         settings = play.app.settings.model_copy(update={"bison_calls_per_second": _RATE})
         app = AppContext(settings, play.app.engine, play.app.vault, play.app.now)

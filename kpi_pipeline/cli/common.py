@@ -25,6 +25,12 @@ Day = Annotated[
     datetime | None,
     typer.Option("--date", formats=["%Y-%m-%d"], metavar="DATE", help="One date, as YYYY-MM-DD."),
 ]
+FromDate = Annotated[
+    datetime | None,
+    typer.Option(
+        "--from", formats=["%Y-%m-%d"], metavar="DATE", help="The first date; unset: all."
+    ),
+]
 Workspaces = Annotated[
     list[str] | None,
     typer.Option(

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import typer
 
-from kpi_pipeline.cli.common import Workspaces, date_of, err, opened_app
+from kpi_pipeline.cli.common import FromDate, Workspaces, date_of, err, opened_app
 from kpi_pipeline.domain.formatting import counted, period
 from kpi_pipeline.errors import KpiError
 
@@ -37,12 +37,7 @@ _NOT_IN_XML = r"[\x00-\x08\x0b\x0c\x0e-\x1f]"
 
 
 def run(
-    first: Annotated[
-        datetime | None,
-        typer.Option(
-            "--from", formats=["%Y-%m-%d"], metavar="DATE", help="The first date; unset: all."
-        ),
-    ] = None,
+    first: FromDate = None,
     last: Annotated[
         datetime | None,
         typer.Option(

@@ -8,7 +8,7 @@ import typer
 from rich.progress import Progress, track
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.cli.common import Workspaces, date_of, err, opened_app, out
+from kpi_pipeline.cli.common import FromDate, Workspaces, date_of, err, opened_app, out
 from kpi_pipeline.db.clients import all_clients
 from kpi_pipeline.db.repair import Repaired, repair_rows
 from kpi_pipeline.db.retry import retry_on_disconnect
@@ -18,12 +18,7 @@ from kpi_pipeline.inbox.rezone import adopt_day_zone
 
 
 def run(
-    first: Annotated[
-        datetime | None,
-        typer.Option(
-            "--from", formats=["%Y-%m-%d"], metavar="DATE", help="The first date; unset: all."
-        ),
-    ] = None,
+    first: FromDate = None,
     last: Annotated[
         datetime | None,
         typer.Option(

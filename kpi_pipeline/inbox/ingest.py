@@ -177,7 +177,7 @@ def _store_new(
 ) -> tuple[list[Receipt], Mapping[str, Sequence[OwnedEvent]]]:
     """Store the events, apart from further deliveries for busy clients, which are returned.
 
-    Whoever is busy with a client may have locked its stored events.
+    The work that holds a client's lock may have locked its stored events, too.
     """
     of_busy = [event.idempotency_key for event, owner in owned if owner and owner.workspace in busy]
     known = read_receipts(connection, of_busy) if of_busy else {}

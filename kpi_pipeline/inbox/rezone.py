@@ -36,9 +36,9 @@ def adopt_day_zone(
 ) -> Adopted:
     """Move every event to its day in `zone`, and recompute all rows, in one transaction.
 
-    Daily facts keep their dates, which are Email Bison's. Whoever still works with another zone
-    waits for the end, and then fails without having written anything. `on_progress` gets the number
-    of clients that are done, and of all.
+    Daily facts keep their dates, which are Email Bison's. A process that still works with another
+    zone waits for the end, and then fails and writes nothing. `on_progress` gets the number of
+    clients that are done, and of all.
     """
     with engine.begin() as connection:
         # In this order: no client is added, no row is computed, and no event is stored meanwhile.
