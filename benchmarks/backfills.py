@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from benchmarks.installation import installation, peak_memory, run_ended
 from kpi_pipeline.cli.common import err
-from kpi_pipeline.db.clients import all_clients
+from kpi_pipeline.db.registry.clients import all_clients
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.services.backfills import BackfillTarget, launch_backfill, read_status

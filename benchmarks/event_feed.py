@@ -9,8 +9,8 @@ from rich.table import Table
 
 from benchmarks.installation import installation
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.db.clients import active_clients
-from kpi_pipeline.db.event_feed import FeedState, store_feed_states
+from kpi_pipeline.db.events.feed import FeedState, store_feed_states
+from kpi_pipeline.db.registry.clients import active_clients
 from kpi_pipeline.domain.calendar import days_between, nightly_dates
 from kpi_pipeline.sync.feed import poll_feed
 from kpi_pipeline.sync.feed_due import FEED_TYPES, LEADS

@@ -18,7 +18,7 @@ from rich.table import Table
 from sqlalchemy import text
 
 from benchmarks.installation import installation, run_ended
-from kpi_pipeline.db.clients import active_clients
+from kpi_pipeline.db.registry.clients import active_clients
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.services.dagster_home import child_environment

@@ -10,15 +10,15 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Engine
 
 from kpi_pipeline.bison import BisonClient, BisonInstance, ClientOptions
-from kpi_pipeline.db.clock import DatabaseClock
+from kpi_pipeline.db.coordination.lease import MasterKeyLease
+from kpi_pipeline.db.coordination.rate_limiter import InstancePacing
 from kpi_pipeline.db.day_zone import ensure_day_zone
-from kpi_pipeline.db.engine import open_engine, require_reachable
-from kpi_pipeline.db.lease import MasterKeyLease
 from kpi_pipeline.db.migrate import require_current
-from kpi_pipeline.db.rate_limiter import InstancePacing
-from kpi_pipeline.db.retry import retry_on_disconnect
-from kpi_pipeline.db.urls import parse_url
-from kpi_pipeline.db.vault import Vault, open_vault
+from kpi_pipeline.db.registry.vault import Vault, open_vault
+from kpi_pipeline.db.server.clock import DatabaseClock
+from kpi_pipeline.db.server.engine import open_engine, require_reachable
+from kpi_pipeline.db.server.retry import retry_on_disconnect
+from kpi_pipeline.db.server.urls import parse_url
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import NO_INSTANCE

@@ -28,12 +28,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from kpi_pipeline.db.clients import Client, all_clients
-from kpi_pipeline.db.embedded import embedded_server
-from kpi_pipeline.db.engine import open_engine, require_reachable
 from kpi_pipeline.db.migrate import require_current
+from kpi_pipeline.db.registry.clients import Client, all_clients
+from kpi_pipeline.db.server.embedded import embedded_server
+from kpi_pipeline.db.server.engine import open_engine, require_reachable
+from kpi_pipeline.db.server.urls import parse_url
 from kpi_pipeline.db.tables import client_metrics, clients
-from kpi_pipeline.db.urls import parse_url
 from kpi_pipeline.domain.calendar import days_in_month, first_of_previous_month
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings, load_settings

@@ -1,7 +1,7 @@
 """The one retry policy: the pauses between tries, and when to give up.
 
 Built on tenacity. The caller says which errors are transient: `bison/calls.py` for HTTP calls,
-`db/retry.py` for PostgreSQL. No setting here belongs to the whole process.
+`db/server/retry.py` for PostgreSQL. No setting here belongs to the whole process.
 """
 
 import asyncio

@@ -20,16 +20,16 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kpi_pipeline.app import AppContext, open_app
-from kpi_pipeline.db.client_import import ClientRecord, import_clients
-from kpi_pipeline.db.clients import all_clients
-from kpi_pipeline.db.clients_csv import parse
+from kpi_pipeline.db.registry.client_import import ClientRecord, import_clients
+from kpi_pipeline.db.registry.clients import all_clients
+from kpi_pipeline.db.registry.clients_csv import parse
+from kpi_pipeline.db.registry.vault import new_secret_key
 from kpi_pipeline.db.tables import (
     client_api_keys,
     client_metrics,
     kpi_projections,
     raw_bison_stats,
 )
-from kpi_pipeline.db.vault import new_secret_key
 from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import load_settings

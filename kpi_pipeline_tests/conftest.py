@@ -13,8 +13,8 @@ from sqlalchemy import URL, Engine
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.db.engine import open_engine
-from kpi_pipeline.db.vault import Vault, new_secret_key
+from kpi_pipeline.db.registry.vault import Vault, new_secret_key
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline.settings import Settings
 from kpi_pipeline_tests import databases

@@ -96,9 +96,9 @@ def main() -> None:
 def _serve(folder: Path) -> None:
     """Run the server, with the KPI tables in the template database, until the pipe closes."""
     # Imported only in a run that needs a database.
-    from kpi_pipeline.db.embedded import embedded_server
-    from kpi_pipeline.db.engine import ensure_database, open_engine
     from kpi_pipeline.db.migrate import upgrade
+    from kpi_pipeline.db.server.embedded import embedded_server
+    from kpi_pipeline.db.server.engine import ensure_database, open_engine
 
     prepare_server(folder)
     with embedded_server(folder, TEMPLATE) as url:

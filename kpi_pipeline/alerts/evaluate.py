@@ -27,7 +27,7 @@ from kpi_pipeline.db.alerts import (
     store_failing,
     store_states,
 )
-from kpi_pipeline.db.engine import session_lock
+from kpi_pipeline.db.server.engine import session_lock
 
 _FIRST_PAUSE = timedelta(seconds=30)
 _LONGEST_PAUSE = timedelta(minutes=5)

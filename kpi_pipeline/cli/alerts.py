@@ -17,7 +17,7 @@ from kpi_pipeline.checks.outcome import Check
 from kpi_pipeline.cli.common import Day, date_of, local_time, opened_app, out, print_whole
 from kpi_pipeline.db import alerts as stored_alerts
 from kpi_pipeline.db.alerts import AlertState, FailingReceiver
-from kpi_pipeline.db.clients import all_clients
+from kpi_pipeline.db.registry.clients import all_clients
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import load_settings
 

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from kpi_pipeline.app import open_app
 from kpi_pipeline.cli.common import cell, local_time, opened_app, out, print_whole
-from kpi_pipeline.db.client_import import plan_import, write_import
-from kpi_pipeline.db.clients import all_clients
-from kpi_pipeline.db.clients_csv import TEMPLATE, read_file, shown_lines
+from kpi_pipeline.db.registry.client_import import plan_import, write_import
+from kpi_pipeline.db.registry.clients import all_clients
+from kpi_pipeline.db.registry.clients_csv import TEMPLATE, read_file, shown_lines
 from kpi_pipeline.domain.calendar import first_of_month
 from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.errors import KpiError

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.cli.common import Workspaces, cell, local_time, opened_app, out, print_whole
-from kpi_pipeline.db.clients import pick_clients
-from kpi_pipeline.db.stored_events import StoredEvent, read_newest
+from kpi_pipeline.db.events.stored import StoredEvent, read_newest
+from kpi_pipeline.db.registry.clients import pick_clients
 from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.inbox.ingest import inbox_of

@@ -13,10 +13,10 @@ from rich.table import Table
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.cli.common import Workspaces, cell, local_time, opened_app, out, print_whole
-from kpi_pipeline.db.api_keys import StoredKey, rotate_secret_key
-from kpi_pipeline.db.clients import Client, active_clients, pick_clients
-from kpi_pipeline.db.engine import session_lock
-from kpi_pipeline.db.vault import key_file, new_secret_key
+from kpi_pipeline.db.registry.api_keys import StoredKey, rotate_secret_key
+from kpi_pipeline.db.registry.clients import Client, active_clients, pick_clients
+from kpi_pipeline.db.registry.vault import key_file, new_secret_key
+from kpi_pipeline.db.server.engine import session_lock
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.identity import own_key
 from kpi_pipeline.sync.keys import (

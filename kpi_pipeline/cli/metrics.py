@@ -24,8 +24,8 @@ from kpi_pipeline.cli.common import (
     out,
     print_whole,
 )
-from kpi_pipeline.db.clients import pick_clients
 from kpi_pipeline.db.metrics import MetricRow, read_metrics
+from kpi_pipeline.db.registry.clients import pick_clients
 from kpi_pipeline.domain.formatting import whose_day
 
 

@@ -9,9 +9,9 @@ from rich.progress import Progress, track
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.cli.common import FromDate, Workspaces, date_of, err, opened_app, out
-from kpi_pipeline.db.clients import all_clients
+from kpi_pipeline.db.registry.clients import all_clients
 from kpi_pipeline.db.repair import Repaired, repair_rows
-from kpi_pipeline.db.retry import retry_on_disconnect
+from kpi_pipeline.db.server.retry import retry_on_disconnect
 from kpi_pipeline.domain.formatting import counted, listed
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.inbox.rezone import adopt_day_zone

@@ -9,8 +9,8 @@ from kpi_pipeline.app import AppContext, open_app
 from kpi_pipeline.cli.common import Day, Workspaces, date_of, err, exit_unless, out
 from kpi_pipeline.cli.progress import watching_run
 from kpi_pipeline.cli.report import SyncReport, print_report
-from kpi_pipeline.db.clients import Client, active_clients, pick_clients
 from kpi_pipeline.db.metrics import read_metrics
+from kpi_pipeline.db.registry.clients import Client, active_clients, pick_clients
 from kpi_pipeline.db.sync_log import read_entries
 from kpi_pipeline.domain.calendar import days_between, nightly_dates
 from kpi_pipeline.domain.formatting import whose_day

@@ -9,7 +9,7 @@ import typer
 
 from kpi_pipeline.app import AppContext, open_app
 from kpi_pipeline.cli.common import out, print_warning
-from kpi_pipeline.db.clients import active_clients
+from kpi_pipeline.db.registry.clients import active_clients
 from kpi_pipeline.domain.formatting import listed
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import NO_INSTANCE

@@ -14,8 +14,8 @@ from rich.markup import escape
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import BisonError
 from kpi_pipeline.cli.common import Workspaces, exit_unless, opened_app, out, print_warning
-from kpi_pipeline.db.clients import Client, active_clients, pick_clients
-from kpi_pipeline.db.engine import session_lock
+from kpi_pipeline.db.registry.clients import Client, active_clients, pick_clients
+from kpi_pipeline.db.server.engine import session_lock
 from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings.webhooks import has_webhooks, shown_url, webhook_url

@@ -29,8 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.sql.dml import ReturningInsert
 
+from kpi_pipeline.db.events.overlay import read_counted_events
 from kpi_pipeline.db.facts import read_facts, read_targets
-from kpi_pipeline.db.overlay import read_counted_events
 from kpi_pipeline.db.tables import (
     client_metrics,
     clients,

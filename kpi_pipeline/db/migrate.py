@@ -10,7 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 
-from kpi_pipeline.db.engine import session_lock
+from kpi_pipeline.db.server.engine import session_lock
 from kpi_pipeline.errors import KpiError
 
 

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, text
 
-from kpi_pipeline.db.locks import lock_client
+from kpi_pipeline.db.coordination.locks import lock_client
 from kpi_pipeline.db.recompute import update_rows
 
 # Days without a row, in a table with rows of earlier and of later days: somebody deleted it.

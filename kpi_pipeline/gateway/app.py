@@ -10,8 +10,8 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from kpi_pipeline.checks.freshness import Deadlines
-from kpi_pipeline.db.inbox import Receipt
-from kpi_pipeline.db.retry import is_away, retry_while_disconnected
+from kpi_pipeline.db.events.inbox import Receipt
+from kpi_pipeline.db.server.retry import is_away, retry_while_disconnected
 from kpi_pipeline.domain.events.event import EventSource
 from kpi_pipeline.domain.events.parse import parse_event
 from kpi_pipeline.gateway.batches import Arrival, Batches

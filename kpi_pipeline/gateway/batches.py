@@ -14,8 +14,8 @@ from datetime import datetime
 
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from kpi_pipeline.db.inbox import Receipt
-from kpi_pipeline.db.retry import is_away
+from kpi_pipeline.db.events.inbox import Receipt
+from kpi_pipeline.db.server.retry import is_away
 
 MAX_BATCH = 50
 MAX_WAITING = 2_000

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from kpi_pipeline.db.retry import is_away
+from kpi_pipeline.db.server.retry import is_away
 from kpi_pipeline.inbox.ingest import Inbox, OwnedEvent, apply_if_free
 
 # Longer than a sync of a client takes. The sensor applies what is left after that.

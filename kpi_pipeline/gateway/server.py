@@ -14,10 +14,10 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kpi_pipeline.checks.freshness import Deadlines
-from kpi_pipeline.db.clock import DatabaseClock
 from kpi_pipeline.db.day_zone import ensure_day_zone
-from kpi_pipeline.db.engine import open_engine
-from kpi_pipeline.db.urls import parse_url
+from kpi_pipeline.db.server.clock import DatabaseClock
+from kpi_pipeline.db.server.engine import open_engine
+from kpi_pipeline.db.server.urls import parse_url
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.gateway.app import create_app
 from kpi_pipeline.inbox.ingest import Inbox

@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from kpi_pipeline.db.inbox import note_failure
-from kpi_pipeline.db.overlay import mark_applied
+from kpi_pipeline.db.events.inbox import note_failure
+from kpi_pipeline.db.events.overlay import mark_applied
 from kpi_pipeline.db.recompute import update_rows
-from kpi_pipeline.db.retry import is_away
+from kpi_pipeline.db.server.retry import is_away
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.errors import KpiError
 

@@ -12,13 +12,13 @@ from datetime import datetime
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
+from kpi_pipeline.db.coordination.locks import lock_client
 from kpi_pipeline.db.day_zone import require_day_zone
-from kpi_pipeline.db.event_feed import record_times
-from kpi_pipeline.db.inbox import find_owners, read_receipts, store_events
-from kpi_pipeline.db.locks import lock_client
-from kpi_pipeline.db.overlay import in_backoff
+from kpi_pipeline.db.events.feed import record_times
+from kpi_pipeline.db.events.inbox import find_owners, read_receipts, store_events
+from kpi_pipeline.db.events.overlay import in_backoff
 from kpi_pipeline.db.recompute import update_rows
-from kpi_pipeline.db.retry import is_away
+from kpi_pipeline.db.server.retry import is_away
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.domain.events.event import Event
 from kpi_pipeline.errors import KpiError

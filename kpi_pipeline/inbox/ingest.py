@@ -12,8 +12,9 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from kpi_pipeline.db.coordination.locks import lock_client, try_lock_clients
 from kpi_pipeline.db.day_zone import require_day_zone
-from kpi_pipeline.db.inbox import (
+from kpi_pipeline.db.events.inbox import (
     Owner,
     Receipt,
     find_owners,
@@ -21,8 +22,7 @@ from kpi_pipeline.db.inbox import (
     read_statuses,
     store_events,
 )
-from kpi_pipeline.db.locks import lock_client, try_lock_clients
-from kpi_pipeline.db.overlay import in_backoff
+from kpi_pipeline.db.events.overlay import in_backoff
 from kpi_pipeline.domain.events.event import Event, EventStatus
 from kpi_pipeline.inbox.apply import apply_pending
 

@@ -10,12 +10,10 @@ from functools import partial
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
+from kpi_pipeline.db.coordination.locks import lock_client
 from kpi_pipeline.db.day_zone import require_day_zone
-from kpi_pipeline.db.inbox import date_events, find_owners, match_events
-from kpi_pipeline.db.locks import lock_client
-from kpi_pipeline.db.recompute import update_rows
-from kpi_pipeline.db.retry import is_away
-from kpi_pipeline.db.stored_events import (
+from kpi_pipeline.db.events.inbox import date_events, find_owners, match_events
+from kpi_pipeline.db.events.stored import (
     Chosen,
     StoredEvent,
     choose_events,
@@ -26,6 +24,8 @@ from kpi_pipeline.db.stored_events import (
     rewrite_event,
     workspaces_with_pending,
 )
+from kpi_pipeline.db.recompute import update_rows
+from kpi_pipeline.db.server.retry import is_away
 from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.domain.events.parse import parse_event
 from kpi_pipeline.errors import KpiError

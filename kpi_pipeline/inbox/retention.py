@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from kpi_pipeline.db.stored_events import delete_finished, drop_bodies, end_of_page
+from kpi_pipeline.db.events.stored import delete_finished, drop_bodies, end_of_page
 from kpi_pipeline.domain.calendar import business_date, first_of_previous_month
 from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.inbox.files import delete_old_files

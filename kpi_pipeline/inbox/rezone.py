@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine, select, text
 
+from kpi_pipeline.db.coordination.locks import lock_clients
 from kpi_pipeline.db.day_zone import store_day_zone, stored_day_zone
-from kpi_pipeline.db.locks import lock_clients
 from kpi_pipeline.db.recompute import update_rows
 from kpi_pipeline.db.tables import clients
 

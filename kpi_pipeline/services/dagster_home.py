@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.db.clients import active_clients
+from kpi_pipeline.db.registry.clients import active_clients
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import Settings

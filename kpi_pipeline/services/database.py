@@ -7,10 +7,10 @@ from pydantic import SecretStr
 from sqlalchemy import URL
 
 from kpi_pipeline.db.day_zone import with_measured_zone
-from kpi_pipeline.db.embedded import embedded_server
-from kpi_pipeline.db.engine import ensure_database, open_engine, require_reachable
 from kpi_pipeline.db.migrate import require_current, upgrade
-from kpi_pipeline.db.urls import dagster_url, parse_url
+from kpi_pipeline.db.server.embedded import embedded_server
+from kpi_pipeline.db.server.engine import ensure_database, open_engine, require_reachable
+from kpi_pipeline.db.server.urls import dagster_url, parse_url
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings
 

@@ -8,7 +8,7 @@ from datetime import date
 import dagster as dg
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.db.clients import active_clients
+from kpi_pipeline.db.registry.clients import active_clients
 from kpi_pipeline.definitions import build_definitions
 from kpi_pipeline.orchestration.partitions import (
     WORKSPACE,

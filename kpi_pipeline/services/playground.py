@@ -16,8 +16,8 @@ import httpx
 from pydantic import SecretStr
 
 from kpi_pipeline.app import AppContext, open_app
-from kpi_pipeline.db.client_import import import_clients
-from kpi_pipeline.db.clients_csv import parse
+from kpi_pipeline.db.registry.client_import import import_clients
+from kpi_pipeline.db.registry.clients_csv import parse
 from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline.services.dagster_home import child_environment, update_grid
 from kpi_pipeline.services.dagster_page import DagsterPage

@@ -18,15 +18,15 @@ from functools import partial
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import BisonClient, BisonError, WorkspaceReader
 from kpi_pipeline.bison.events import EVENTS_PATH, FeedPart, read_events
-from kpi_pipeline.db.clients import active_clients, pick_clients
-from kpi_pipeline.db.event_feed import (
+from kpi_pipeline.db.events.feed import (
     FeedState,
     forget_missing_feed,
     note_missing_feed,
     read_feed_states,
     store_feed_states,
 )
-from kpi_pipeline.db.retry import retry_on_disconnect
+from kpi_pipeline.db.registry.clients import active_clients, pick_clients
+from kpi_pipeline.db.server.retry import retry_on_disconnect
 from kpi_pipeline.domain.events.event import Event, EventSource, EventStatus
 from kpi_pipeline.domain.events.parse import parse_event
 from kpi_pipeline.errors import KpiError

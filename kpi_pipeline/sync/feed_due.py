@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.db.clients import Client, active_clients
-from kpi_pipeline.db.event_feed import FeedState, instances_without_feed, read_feed_states
+from kpi_pipeline.db.events.feed import FeedState, instances_without_feed, read_feed_states
+from kpi_pipeline.db.registry.clients import Client, active_clients
 
 LEADS = "lead_interested"
 OTHERS = ("lead_replied", "lead_unsubscribed", "email_bounced")

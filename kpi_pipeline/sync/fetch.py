@@ -9,8 +9,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import BisonClient, BisonError, WorkspaceReader
-from kpi_pipeline.db.clients import Client
 from kpi_pipeline.db.facts import SendingPlan
+from kpi_pipeline.db.registry.clients import Client
 from kpi_pipeline.db.sync_log import note_unknown_fields
 from kpi_pipeline.domain.calendar import fetch_period
 from kpi_pipeline.sync.identity import read_client

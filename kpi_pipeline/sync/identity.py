@@ -15,9 +15,9 @@ from kpi_pipeline.bison import (
     WorkspaceRef,
     WrongWorkspace,
 )
-from kpi_pipeline.db.api_keys import StoredKey, mark_key, stored_keys
-from kpi_pipeline.db.clients import Client
-from kpi_pipeline.db.retry import retry_on_disconnect
+from kpi_pipeline.db.registry.api_keys import StoredKey, mark_key, stored_keys
+from kpi_pipeline.db.registry.clients import Client
+from kpi_pipeline.db.server.retry import retry_on_disconnect
 
 T = TypeVar("T")
 

@@ -15,9 +15,9 @@ from kpi_pipeline.bison import (
     WorkspaceGone,
     WrongWorkspace,
 )
-from kpi_pipeline.db.api_keys import StoredKey, drop_key, key_number, store_keys
-from kpi_pipeline.db.clients import Client
-from kpi_pipeline.db.locks import lock_client
+from kpi_pipeline.db.coordination.locks import lock_client
+from kpi_pipeline.db.registry.api_keys import StoredKey, drop_key, key_number, store_keys
+from kpi_pipeline.db.registry.clients import Client
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.identity import confirm_key, own_key, workspace_ref
 

@@ -17,9 +17,8 @@ from kpi_pipeline.bison import BisonClient, BisonError, WorkspaceReader
 from kpi_pipeline.bison.calls import Call
 from kpi_pipeline.bison.events import EVENTS_PATH, read_events
 from kpi_pipeline.bison.series import SeriesDays, days_of
-from kpi_pipeline.db.clients import Client, active_clients, pick_clients
 from kpi_pipeline.db.day_zone import adopt_measured_zone
-from kpi_pipeline.db.event_feed import instances_without_feed
+from kpi_pipeline.db.events.feed import instances_without_feed
 from kpi_pipeline.db.findings import (
     Finding,
     activity,
@@ -28,7 +27,8 @@ from kpi_pipeline.db.findings import (
     store_findings,
     store_series,
 )
-from kpi_pipeline.db.retry import retry_on_disconnect
+from kpi_pipeline.db.registry.clients import Client, active_clients, pick_clients
+from kpi_pipeline.db.server.retry import retry_on_disconnect
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.domain.events.event import EventSource
 from kpi_pipeline.domain.events.parse import parse_event

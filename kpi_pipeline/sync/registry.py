@@ -15,7 +15,7 @@ from kpi_pipeline.bison import (
     WorkspaceGone,
     WrongWorkspace,
 )
-from kpi_pipeline.db.clients import Client, active_clients, all_clients, relabel
+from kpi_pipeline.db.registry.clients import Client, active_clients, all_clients, relabel
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings.webhooks import has_webhooks, webhook_url
 from kpi_pipeline.sync.fetch import report_unknown_fields

@@ -21,11 +21,11 @@ from kpi_pipeline.bison import (
     KeyUse,
     counting_calls,
 )
-from kpi_pipeline.db.clients import Client, pick_each
+from kpi_pipeline.db.coordination.lease import backfill_fetch_lock
 from kpi_pipeline.db.facts import are_known_since, oldest_open_days
-from kpi_pipeline.db.lease import backfill_fetch_lock
 from kpi_pipeline.db.metrics import DayNumbers
-from kpi_pipeline.db.retry import DatabaseAway, retry_on_disconnect
+from kpi_pipeline.db.registry.clients import Client, pick_each
+from kpi_pipeline.db.server.retry import DatabaseAway, retry_on_disconnect
 from kpi_pipeline.db.sync_log import SyncEntry, store_entry
 from kpi_pipeline.domain.calendar import LONGEST_LOOK_BACK_DAYS, days_between
 from kpi_pipeline.errors import KpiError

@@ -7,6 +7,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from kpi_pipeline.app import AppContext
+from kpi_pipeline.db.coordination.locks import lock_client
+from kpi_pipeline.db.events.inbox import note_failure
+from kpi_pipeline.db.events.overlay import mark_applied
 from kpi_pipeline.db.facts import (
     delete_future_facts,
     delete_plan,
@@ -14,12 +17,9 @@ from kpi_pipeline.db.facts import (
     store_facts,
     store_plan,
 )
-from kpi_pipeline.db.inbox import note_failure
-from kpi_pipeline.db.locks import lock_client
 from kpi_pipeline.db.metrics import DayNumbers, read_day_numbers
-from kpi_pipeline.db.overlay import mark_applied
 from kpi_pipeline.db.recompute import update_rows
-from kpi_pipeline.db.retry import is_away
+from kpi_pipeline.db.server.retry import is_away
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.fetch import FailedPlan, FetchedFacts
 from kpi_pipeline.sync.scope import KpiAsset

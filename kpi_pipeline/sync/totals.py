@@ -7,7 +7,7 @@ from datetime import date
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import BisonClient, BisonError, PeriodStats, Unavailable, WorkspaceReader
-from kpi_pipeline.db.clients import Client, active_clients
+from kpi_pipeline.db.registry.clients import Client, active_clients
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.identity import read_client
 from kpi_pipeline.sync.run import for_each_client

@@ -11,9 +11,9 @@ from pydantic import SecretStr
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import WorkspaceReader
 from kpi_pipeline.bison.webhooks import WebhookCalls
-from kpi_pipeline.db.clients import Client
-from kpi_pipeline.db.inbox import read_receipts
-from kpi_pipeline.db.stored_events import StoredEvent, read_newest
+from kpi_pipeline.db.events.inbox import read_receipts
+from kpi_pipeline.db.events.stored import StoredEvent, read_newest
+from kpi_pipeline.db.registry.clients import Client
 from kpi_pipeline.domain.events.event import EventSource, EventStatus
 from kpi_pipeline.domain.events.kinds import TEST_MARKER, key_of_test
 from kpi_pipeline.errors import KpiError

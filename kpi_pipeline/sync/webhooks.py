@@ -20,7 +20,7 @@ from kpi_pipeline.bison import (
     WorkspaceReader,
 )
 from kpi_pipeline.bison.webhooks import WebhookCalls
-from kpi_pipeline.db.clients import Client
+from kpi_pipeline.db.registry.clients import Client
 from kpi_pipeline.domain.events.kinds import COUNTED
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings.webhooks import WEBHOOK_PATH, webhook_url

@@ -1,7 +1,7 @@
 import pytest
 from sqlalchemy import Engine
 
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline_tests.alerts.support import Office, json_url
 from kpi_pipeline_tests.bison_sandbox.receiver import Receiver
 from kpi_pipeline_tests.db.stocked import imported, record

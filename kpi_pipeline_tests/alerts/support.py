@@ -13,10 +13,10 @@ from kpi_pipeline.alerts.evaluate import Evaluation, evaluate
 from kpi_pipeline.alerts.problem import Problem
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.checks.outcome import Severity
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.sync_log import SyncEntry, store_entry
 from kpi_pipeline.db.tables import check_outcomes
 from kpi_pipeline.db.upsert import upsert
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.settings import Settings
 from kpi_pipeline_tests.bison_sandbox.receiver import Received
 from kpi_pipeline_tests.db.stocked import TODAY

@@ -8,8 +8,8 @@ from sqlalchemy import Engine, delete
 
 from kpi_pipeline.alerts.summary import read_summary, summary_text
 from kpi_pipeline.db.metrics import publish_metrics, recompute_projections
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import raw_bison_stats
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline_tests.db.stocked import imported, record, stock_facts
 

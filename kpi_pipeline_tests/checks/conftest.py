@@ -1,7 +1,7 @@
 import pytest
 from sqlalchemy import Engine
 
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline_tests.checks.support import Stock
 
 

@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Engine, Table, insert
 
 from kpi_pipeline.checks.outcome import Outcome
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import client_metrics, raw_bison_stats, webhook_events
 from kpi_pipeline.db.upsert import upsert
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.domain.calendar import day_start, days_between
 from kpi_pipeline_tests.db.stocked import DAY_COUNTS, imported, record
 

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from kpi_pipeline.checks.outcome import Outcome, Severity
 from kpi_pipeline.checks.webhook_events import webhooks_delivered
-from kpi_pipeline.db.event_feed import FeedState, store_feed_states
+from kpi_pipeline.db.events.feed import FeedState, store_feed_states
 from kpi_pipeline_tests.checks.support import CHICAGO, TODAY, YESTERDAY, Stock, local, problems
 from kpi_pipeline_tests.checks.test_webhooks_delivered import MONDAY
 

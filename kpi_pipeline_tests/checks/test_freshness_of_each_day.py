@@ -14,8 +14,8 @@ from kpi_pipeline.checks.freshness import (
     freshness_statuses,
 )
 from kpi_pipeline.checks.outcome import Severity
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import client_metrics
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.domain.calendar import day_start
 from kpi_pipeline.orchestration.automation import build_automation
 from kpi_pipeline.settings import Settings

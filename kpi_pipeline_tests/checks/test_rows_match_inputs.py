@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import URL, DateTime, Engine, Table, Text, func, literal, text, update
 
 from kpi_pipeline.checks.outcome import MAX_PROBLEMS, Outcome, Severity
+from kpi_pipeline.db.registry.vault import new_secret_key
 from kpi_pipeline.db.tables import client_metrics, kpi_projections
-from kpi_pipeline.db.vault import new_secret_key
 from kpi_pipeline.domain.columns import FACT_COUNTS
 from kpi_pipeline_tests.checks import rows
 from kpi_pipeline_tests.cli.running import Kpi, address

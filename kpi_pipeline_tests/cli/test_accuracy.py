@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, Engine
 
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.domain.calendar import days_in_month, first_of_previous_month
 from kpi_pipeline_tests.cli.running import Kpi, address, calm_zone, cells, days_ago
 from kpi_pipeline_tests.db.stocked import imported, record, stock_metrics

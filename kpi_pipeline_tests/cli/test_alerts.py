@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from kpi_pipeline.db.alerts import read_mutes
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline_tests.alerts.support import Office, json_url
 from kpi_pipeline_tests.bison_sandbox.receiver import Receiver
 from kpi_pipeline_tests.cli.running import Kpi, address, cells, closed_port

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.db.tables import clients
 from kpi_pipeline_tests.cli.running import (
     PASSWORD,

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import URL, Engine
 
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline_tests.cli.running import Kpi
 from kpi_pipeline_tests.db.stocked import imported, record, stock_facts

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, Engine
 
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.domain.events.event import Event
 from kpi_pipeline_tests.cli.running import Kpi, address, calm_zone, cells, days_ago, written

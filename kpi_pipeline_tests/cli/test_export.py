@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from kpi_pipeline.cli import export
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline_tests.cli.running import Kpi, address
 from kpi_pipeline_tests.db.stocked import AS_OF, imported, record, stock_metrics
 

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import URL, Engine, update
 
-from kpi_pipeline.db.api_keys import StoredKey, stored_keys
-from kpi_pipeline.db.clients import all_clients
+from kpi_pipeline.db.registry.api_keys import StoredKey, stored_keys
+from kpi_pipeline.db.registry.clients import all_clients
+from kpi_pipeline.db.registry.vault import open_vault
 from kpi_pipeline.db.tables import client_api_keys
-from kpi_pipeline.db.vault import open_vault
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.bison_sandbox.running import WORKSPACES, Bison

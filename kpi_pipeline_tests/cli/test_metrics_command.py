@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from kpi_pipeline.cli import common
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import client_metrics
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline_tests.cli.running import Kpi, address, cells, days_ago, rows_of
 from kpi_pipeline_tests.db.stocked import AS_OF, imported, record, stock_metrics
 

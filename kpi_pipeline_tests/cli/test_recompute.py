@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, Engine, text
 
+from kpi_pipeline.db.registry.vault import new_secret_key
 from kpi_pipeline.db.tables import client_metrics, kpi_projections
-from kpi_pipeline.db.vault import new_secret_key
 from kpi_pipeline_tests.checks import rows
 from kpi_pipeline_tests.cli.running import Kpi, address, rows_of
 

@@ -8,8 +8,8 @@ from sqlalchemy import URL, Engine
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.cli.status import print_status
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.sync_log import SyncEntry, store_entry
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.orchestration.runtime import storage
 from kpi_pipeline.services.database import ready_databases
 from kpi_pipeline.settings import load_settings

@@ -8,7 +8,7 @@ from sqlalchemy import URL, Engine
 
 from kpi_pipeline.alerts.summary import read_summary, summary_text
 from kpi_pipeline.db.metrics import publish_metrics, recompute_projections
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline_tests.cli.running import Kpi, address, calm_zone, days_ago
 from kpi_pipeline_tests.db.stocked import imported, record, stock_facts
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, Engine
 
-from kpi_pipeline.db.clients import all_clients
+from kpi_pipeline.db.registry.clients import all_clients
 from kpi_pipeline.db.tables import (
     client_metrics,
     kpi_projections,

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from kpi_pipeline.db.clients import Client, all_clients
+from kpi_pipeline.db.registry.clients import Client, all_clients
 from kpi_pipeline.db.tables import client_metrics, webhook_events
 from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.gateway.app import create_app

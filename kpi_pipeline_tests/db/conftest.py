@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
-from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline.db.server.engine import open_engine
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from zoneinfo import ZoneInfo
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, Table, insert, select
 
-from kpi_pipeline.db.client_import import ClientRecord, import_clients
 from kpi_pipeline.db.facts import store_facts
+from kpi_pipeline.db.registry.client_import import ClientRecord, import_clients
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import client_metrics
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.domain.calendar import days_between
 
 CHICAGO = ZoneInfo("America/Chicago")

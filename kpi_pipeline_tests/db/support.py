@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Engine, text
 
-from kpi_pipeline.db.lease import MasterKeyLease
-from kpi_pipeline.db.rate_limiter import InstancePacing
+from kpi_pipeline.db.coordination.lease import MasterKeyLease
+from kpi_pipeline.db.coordination.rate_limiter import InstancePacing
 
 T = TypeVar("T")
 

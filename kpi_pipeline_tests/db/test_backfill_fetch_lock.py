@@ -9,16 +9,16 @@ from subprocess import PIPE, Popen
 import pytest
 from sqlalchemy import URL, Engine, text
 
-from kpi_pipeline.db.engine import open_engine
-from kpi_pipeline.db.lease import backfill_fetch_lock
+from kpi_pipeline.db.coordination.lease import backfill_fetch_lock
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline_tests.db.support import run
 
 # Takes the lock, says so, and hangs.
 HOLDER = """
 import asyncio, sys
 from sqlalchemy import make_url
-from kpi_pipeline.db.engine import open_engine
-from kpi_pipeline.db.lease import backfill_fetch_lock
+from kpi_pipeline.db.server.engine import open_engine
+from kpi_pipeline.db.coordination.lease import backfill_fetch_lock
 
 async def hold():
     async with backfill_fetch_lock(open_engine(make_url(sys.argv[1])), "harbor", ttl_seconds=3):

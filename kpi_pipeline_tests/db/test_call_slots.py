@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from sqlalchemy import Engine, text
 
-from kpi_pipeline.db.rate_limiter import InstancePacing
+from kpi_pipeline.db.coordination.rate_limiter import InstancePacing
 from kpi_pipeline_tests.db.support import (
     Sleeper,
     note_slots,

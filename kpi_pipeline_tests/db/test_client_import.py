@@ -8,15 +8,15 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine
 
-from kpi_pipeline.db.api_keys import mark_key, stored_keys
-from kpi_pipeline.db.client_import import ImportPlan, plan_import, write_import
-from kpi_pipeline.db.clients_csv import parse
+from kpi_pipeline.db.registry.api_keys import mark_key, stored_keys
+from kpi_pipeline.db.registry.client_import import ImportPlan, plan_import, write_import
+from kpi_pipeline.db.registry.clients_csv import parse
+from kpi_pipeline.db.registry.vault import Vault, new_secret_key
 from kpi_pipeline.db.tables import (
     client_api_keys,
     client_targets,
     clients,
 )
-from kpi_pipeline.db.vault import Vault, new_secret_key
 from kpi_pipeline_tests.db.stocked import (
     CHICAGO,
     MARCH,

@@ -4,16 +4,16 @@ import pytest
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import IntegrityError
 
-from kpi_pipeline.db.api_keys import drop_key, mark_key, stored_keys
-from kpi_pipeline.db.clients import (
+from kpi_pipeline.db.registry.api_keys import drop_key, mark_key, stored_keys
+from kpi_pipeline.db.registry.clients import (
     Client,
     active_clients,
     all_clients,
     pick_clients,
     relabel,
 )
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import clients
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline_tests.db.stocked import api_key, imported, record, rows_of
 

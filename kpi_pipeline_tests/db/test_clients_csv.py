@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from kpi_pipeline.db.client_import import KEEP, ClientRecord
-from kpi_pipeline.db.clients_csv import COLUMNS, TEMPLATE, parse, read_file
+from kpi_pipeline.db.registry.client_import import KEEP, ClientRecord
+from kpi_pipeline.db.registry.clients_csv import COLUMNS, TEMPLATE, parse, read_file
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import clients
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline_tests.db.stocked import api_key, imported, record, rows_of
 

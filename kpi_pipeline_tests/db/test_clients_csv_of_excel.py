@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kpi_pipeline.db.client_import import KEEP, ClientRecord
-from kpi_pipeline.db.clients_csv import parse, read_file
+from kpi_pipeline.db.registry.client_import import KEEP, ClientRecord
+from kpi_pipeline.db.registry.clients_csv import parse, read_file
 from kpi_pipeline.errors import KpiError
 
 HEADER = (

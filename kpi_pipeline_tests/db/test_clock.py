@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
 
-from kpi_pipeline.db.clock import INTERVAL_SECONDS, DatabaseClock
+from kpi_pipeline.db.server.clock import INTERVAL_SECONDS, DatabaseClock
 
 _A_MOMENT = timedelta(seconds=20)
 _WRONG = timedelta(hours=26)

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from kpi_pipeline.db.day_zone import ensure_day_zone, require_day_zone, stored_day_zone
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings
 from kpi_pipeline_tests.db.stocked import imported, record, stock_facts

@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import URL, Engine, create_engine, inspect, make_url, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from kpi_pipeline.db.engine import (
+from kpi_pipeline.db.server.engine import (
     ensure_database,
     open_engine,
     require_reachable,
     session_lock,
 )
-from kpi_pipeline.db.urls import parse_url
+from kpi_pipeline.db.server.urls import parse_url
 from kpi_pipeline.errors import KpiError
 
 Administer = Callable[[str], None]

@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import URL, Connection, Engine, event, text
 
-from kpi_pipeline.db import inbox, overlay
 from kpi_pipeline.db.check_queries import delivery, events
-from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline.db.events import inbox, overlay
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline_tests.databases import another_database
 
 NOW = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)

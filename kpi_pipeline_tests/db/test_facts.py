@@ -7,8 +7,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
 from kpi_pipeline.db.facts import SendingPlan, delete_plan, read_facts, store_facts, store_plan
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import raw_bison_stats, sending_plans
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline_tests.db.stocked import AS_OF, day, imported, record, rows_of
 
 CHICAGO = ZoneInfo("America/Chicago")

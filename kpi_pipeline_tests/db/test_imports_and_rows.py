@@ -6,12 +6,12 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from kpi_pipeline.db.client_import import ClientRecord, import_clients
-from kpi_pipeline.db.clients import all_clients, relabel
-from kpi_pipeline.db.locks import lock_client
+from kpi_pipeline.db.coordination.locks import lock_client
 from kpi_pipeline.db.recompute import update_rows
+from kpi_pipeline.db.registry.client_import import ClientRecord, import_clients
+from kpi_pipeline.db.registry.clients import all_clients, relabel
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import client_metrics, client_targets, clients, kpi_projections
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline_tests.db.stocked import (
     CHICAGO,

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from kpi_pipeline.db.migrate import upgrade
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.inbox.replay import match_and_date, replay
 from kpi_pipeline_tests.cli.running import calm_zone, wait_until

@@ -7,7 +7,7 @@ import anyio
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from kpi_pipeline.db.locks import finish_in_thread, lock_client
+from kpi_pipeline.db.coordination.locks import finish_in_thread, lock_client
 from kpi_pipeline_tests.db.support import run
 
 # Read from pg_locks, which is never cached; pg_stat_activity stands still within a transaction.

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from sqlalchemy import URL, Engine, event
 
-from kpi_pipeline.db.engine import open_engine
-from kpi_pipeline.db.lease import MasterKeyLease
+from kpi_pipeline.db.coordination.lease import MasterKeyLease
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline_tests.db.support import LEASE_SECONDS, leases, pacing_on, run, slots_taken
 
 

@@ -5,7 +5,7 @@ import time
 import pytest
 from sqlalchemy import Engine, text
 
-from kpi_pipeline.db.lease import LeaseLost, MasterKeyLease
+from kpi_pipeline.db.coordination.lease import LeaseLost, MasterKeyLease
 from kpi_pipeline_tests.db.support import leases, run, take_master_key
 
 LOST = (

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from sqlalchemy import Engine, text
 
-from kpi_pipeline.db.lease import MasterKeyLease
+from kpi_pipeline.db.coordination.lease import MasterKeyLease
 from kpi_pipeline_tests.db.support import leases, run, take_master_key, until_somebody_waits
 
 

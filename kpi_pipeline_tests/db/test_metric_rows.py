@@ -21,8 +21,8 @@ from kpi_pipeline.db.metrics import (
     read_day_numbers,
     recompute_projections,
 )
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import client_metrics, kpi_projections
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.domain.calendar import days_between, fetch_period
 from kpi_pipeline.domain.metrics import compute
 from kpi_pipeline.errors import KpiError

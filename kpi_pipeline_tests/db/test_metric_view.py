@@ -7,8 +7,8 @@ from sqlalchemy import Engine, update
 
 from kpi_pipeline.db.facts import SendingPlan, store_plan
 from kpi_pipeline.db.metrics import MetricRow, publish_metrics, read_metrics, recompute_projections
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import client_metrics
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline_tests.db.stocked import (
     AS_OF,
     TODAY,

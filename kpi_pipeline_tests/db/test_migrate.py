@@ -14,8 +14,8 @@ from sqlalchemy import URL, Connection, Engine, inspect, text
 
 import kpi_pipeline.db
 from kpi_pipeline.db.check_results import read_outcomes
-from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.migrate import require_current, upgrade
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.db.tables import metadata
 from kpi_pipeline.errors import KpiError
 

@@ -29,8 +29,8 @@ pytestmark = pytest.mark.server
 _BEGINNING = """
 import asyncio, sys
 from sqlalchemy import make_url
-from kpi_pipeline.db.engine import open_engine
-from kpi_pipeline.db.lease import MasterKeyLease
+from kpi_pipeline.db.server.engine import open_engine
+from kpi_pipeline.db.coordination.lease import MasterKeyLease
 from kpi_pipeline_tests.db.support import pacing_on, take_slot
 
 engine = open_engine(make_url(sys.argv[1]))

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from kpi_pipeline.db.engine import open_engine
-from kpi_pipeline.db.retry import DatabaseAway, retry_on_disconnect
+from kpi_pipeline.db.server.engine import open_engine
+from kpi_pipeline.db.server.retry import DatabaseAway, retry_on_disconnect
 from kpi_pipeline_tests.cli.running import wait_until
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
 

@@ -9,15 +9,21 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
-from kpi_pipeline.db import api_keys
-from kpi_pipeline.db.api_keys import (
+from kpi_pipeline.db.registry import api_keys
+from kpi_pipeline.db.registry.api_keys import (
     StoredKey,
     mark_key,
     rotate_secret_key,
     store_keys,
     stored_keys,
 )
-from kpi_pipeline.db.vault import Vault, key_file, new_secret_key, open_vault, replace_kept_keys
+from kpi_pipeline.db.registry.vault import (
+    Vault,
+    key_file,
+    new_secret_key,
+    open_vault,
+    replace_kept_keys,
+)
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline_tests.db.stocked import api_key, imported, record
 from kpi_pipeline_tests.db.support import run, until_somebody_waits
@@ -151,7 +157,7 @@ def test_a_full_disk_is_named_and_leaves_every_key_readable(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("kpi_pipeline.db.vault.tempfile.mkstemp", full)
+        patch.setattr("kpi_pipeline.db.registry.vault.tempfile.mkstemp", full)
         with pytest.raises(KpiError) as error:
             rotate_secret_key(engine, None, state)
 

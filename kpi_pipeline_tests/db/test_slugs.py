@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpi_pipeline.db.clients import make_slug
+from kpi_pipeline.db.registry.clients import make_slug
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 

@@ -7,8 +7,8 @@ from sqlalchemy import Engine
 
 from kpi_pipeline.db.facts import read_targets
 from kpi_pipeline.db.metrics import recompute_projections
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import client_targets, kpi_projections
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline_tests.db.stocked import imported, record, rows_of, stock_facts
 
 CHICAGO = ZoneInfo("America/Chicago")

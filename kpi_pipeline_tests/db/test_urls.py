@@ -1,7 +1,7 @@
 import pytest
 from sqlalchemy import make_url
 
-from kpi_pipeline.db.urls import dagster_url, for_dagster, for_people, parse_url
+from kpi_pipeline.db.server.urls import dagster_url, for_dagster, for_people, parse_url
 from kpi_pipeline.errors import KpiError
 
 PLACE = "kpi:hunter2@db.example.com:5433/kpi"

@@ -10,8 +10,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
-from kpi_pipeline.db.api_keys import stored_keys
-from kpi_pipeline.db.vault import Vault, new_secret_key, open_vault
+from kpi_pipeline.db.registry.api_keys import stored_keys
+from kpi_pipeline.db.registry.vault import Vault, new_secret_key, open_vault
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline_tests.db.stocked import api_key, imported, record
 
@@ -108,7 +108,7 @@ def test_threads_that_start_together_get_the_same_key(tmp_path: Path) -> None:
 _OPENS_VAULTS = """
 import sys
 from pathlib import Path
-from kpi_pipeline.db.vault import open_vault
+from kpi_pipeline.db.registry.vault import open_vault
 from pydantic import SecretStr
 print("ready", flush=True)
 for state in sys.stdin.readline().split():

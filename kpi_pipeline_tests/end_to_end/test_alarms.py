@@ -24,9 +24,9 @@ from kpi_pipeline.alerts.evaluate import evaluate
 from kpi_pipeline.alerts.summary import read_summary, summary_text
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.checks.outcome import Check
-from kpi_pipeline.db.clock import DatabaseClock
-from kpi_pipeline.db.engine import open_engine
-from kpi_pipeline.db.vault import Vault, new_secret_key
+from kpi_pipeline.db.registry.vault import Vault, new_secret_key
+from kpi_pipeline.db.server.clock import DatabaseClock
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.definitions import build_definitions
 from kpi_pipeline.gateway.app import create_app
 from kpi_pipeline.inbox.ingest import inbox_of

@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from kpi_pipeline.db.engine import open_engine
-from kpi_pipeline.db.retry import is_away
+from kpi_pipeline.db.server.engine import open_engine
+from kpi_pipeline.db.server.retry import is_away
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.domain.columns import FACT_COUNTS
 from kpi_pipeline_tests.agency import ASSETS, SERIES

@@ -19,8 +19,8 @@ import psutil
 import pytest
 from sqlalchemy import text
 
-from kpi_pipeline.db.embedded import embedded_server
-from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline.db.server.embedded import embedded_server
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.conftest import instance_of

@@ -7,7 +7,7 @@ import psutil
 import pytest
 from sqlalchemy import URL
 
-from kpi_pipeline.db.clients_csv import parse
+from kpi_pipeline.db.registry.clients_csv import parse
 from kpi_pipeline.db.tables import client_metrics, kpi_projections
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.services.dagster_page import RunStatus

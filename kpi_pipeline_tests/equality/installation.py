@@ -9,11 +9,11 @@ from zoneinfo import ZoneInfo
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
-from kpi_pipeline.db.client_import import ClientRecord, import_clients
+from kpi_pipeline.db.coordination.locks import lock_clients
 from kpi_pipeline.db.day_zone import store_day_zone
-from kpi_pipeline.db.locks import lock_clients
-from kpi_pipeline.db.overlay import pending_events
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.events.overlay import pending_events
+from kpi_pipeline.db.registry.client_import import ClientRecord, import_clients
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.domain.calendar import days_between, nightly_dates
 from kpi_pipeline.domain.events.event import EventSource
 from kpi_pipeline.domain.events.parse import parse_event

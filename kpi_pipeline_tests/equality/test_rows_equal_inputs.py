@@ -21,9 +21,9 @@ from hypothesis.stateful import (
 from pydantic import SecretStr
 from sqlalchemy import Engine, event
 
-from kpi_pipeline.db.locks import lock_clients
+from kpi_pipeline.db.coordination.locks import lock_clients
 from kpi_pipeline.db.recompute import update_rows
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.domain.calendar import days_between, fetch_period, nightly_dates
 from kpi_pipeline.inbox.ingest import inbox_of
 from kpi_pipeline.inbox.replay import replay

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from kpi_pipeline.db import recompute
 from kpi_pipeline.db.metrics import recompute_projections
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline_tests.equality.installation import Installation
 

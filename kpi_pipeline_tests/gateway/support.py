@@ -21,8 +21,8 @@ from pydantic import SecretStr
 from sqlalchemy import URL, Engine, text
 from starlette.applications import Starlette
 
-from kpi_pipeline.db.engine import open_engine
-from kpi_pipeline.db.vault import Vault, new_secret_key
+from kpi_pipeline.db.registry.vault import Vault, new_secret_key
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.gateway.app import create_app
 from kpi_pipeline.gateway.server import configured
 from kpi_pipeline.inbox.ingest import Inbox

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from kpi_pipeline.db.inbox import Receipt
+from kpi_pipeline.db.events.inbox import Receipt
 from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.gateway import batches
 from kpi_pipeline.gateway.batches import Arrival, Batches, UnavailableError

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import URL, Engine, text
 
-from kpi_pipeline.db.locks import lock_client
+from kpi_pipeline.db.coordination.locks import lock_client
 from kpi_pipeline.gateway import busy_clients
 from kpi_pipeline_tests.cli.running import wait_until
 from kpi_pipeline_tests.gateway.support import FIRST_ID, WORKSPACES, Gateway, in_thread, lead

@@ -7,8 +7,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.migrate import upgrade
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.services.processes import answers
 from kpi_pipeline_tests.cli.running import wait_until
 from kpi_pipeline_tests.gateway.support import (

@@ -17,7 +17,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL
 
-from kpi_pipeline.db.vault import Vault, new_secret_key
+from kpi_pipeline.db.registry.vault import Vault, new_secret_key
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.domain.events.kinds import COUNTED, TEST_MARKER, key_of_test
 from kpi_pipeline.gateway.webhooks import MAX_BODY_BYTES

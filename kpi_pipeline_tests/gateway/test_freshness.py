@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from sqlalchemy import URL, Engine
 
 from kpi_pipeline.checks.freshness import Deadlines
-from kpi_pipeline.db.engine import open_engine
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.registry.vault import Vault
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.gateway.app import create_app
 from kpi_pipeline.inbox.ingest import Inbox
 from kpi_pipeline_tests.checks.support import (

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from kpi_pipeline.db.engine import open_engine
 from kpi_pipeline.db.migrate import upgrade
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline_tests.agency import Agency, agency_on
 from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.gateway.support import GatewayProcess, gateway_processes

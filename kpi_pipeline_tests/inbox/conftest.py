@@ -1,7 +1,7 @@
 import pytest
 from sqlalchemy import Engine
 
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline_tests.db.stocked import imported, record
 from kpi_pipeline_tests.inbox.support import Clients
 

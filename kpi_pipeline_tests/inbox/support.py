@@ -8,12 +8,12 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine, text
 
-from kpi_pipeline.db.inbox import Receipt
-from kpi_pipeline.db.locks import lock_client
-from kpi_pipeline.db.overlay import affected_dates
+from kpi_pipeline.db.coordination.locks import lock_client
+from kpi_pipeline.db.events.inbox import Receipt
+from kpi_pipeline.db.events.overlay import affected_dates
 from kpi_pipeline.db.recompute import update_rows
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import client_metrics
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.domain.events.event import Event
 from kpi_pipeline.inbox.ingest import Inbox, ingest

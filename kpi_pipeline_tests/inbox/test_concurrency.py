@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from sqlalchemy import Engine
 
-from kpi_pipeline.db.vault import Vault
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.inbox import ingest
 from kpi_pipeline_tests.db.stocked import TODAY, imported, record
 from kpi_pipeline_tests.domain.bodies import lead

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from kpi_pipeline.db.inbox import NO_CLIENT, NOT_ACTIVE
-from kpi_pipeline.db.locks import lock_client, lock_clients
-from kpi_pipeline.db.overlay import pending_events
+from kpi_pipeline.db.coordination.locks import lock_client, lock_clients
+from kpi_pipeline.db.events.inbox import NO_CLIENT, NOT_ACTIVE
+from kpi_pipeline.db.events.overlay import pending_events
 from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.inbox import ingest
 from kpi_pipeline.inbox.apply import apply_pending

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.inbox import records
 from kpi_pipeline.inbox.files import FilesReport, ingest_files
 from kpi_pipeline_tests.db.stocked import imported, record

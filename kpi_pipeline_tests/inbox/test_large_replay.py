@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from kpi_pipeline.db.stored_events import choose_events
+from kpi_pipeline.db.events.stored import choose_events
 from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.inbox import replay as replaying
 from kpi_pipeline.inbox.replay import ReplayReport, replay

@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Engine, text
 
+from kpi_pipeline.db.coordination.locks import lock_client
 from kpi_pipeline.db.day_zone import ensure_day_zone, require_day_zone, stored_day_zone
-from kpi_pipeline.db.inbox import Receipt
-from kpi_pipeline.db.locks import lock_client
+from kpi_pipeline.db.events.inbox import Receipt
 from kpi_pipeline.db.recompute import update_rows
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.domain.events.event import Event

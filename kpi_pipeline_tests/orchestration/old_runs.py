@@ -9,7 +9,7 @@ from dagster import DagsterInstance
 from pydantic import SecretStr
 from sqlalchemy import URL, Row, text
 
-from kpi_pipeline.db.engine import ensure_database
+from kpi_pipeline.db.server.engine import ensure_database
 from kpi_pipeline.orchestration.automation.clean_up import delete_runs
 from kpi_pipeline.orchestration.runtime.storage import PooledEventLogStorage
 from kpi_pipeline.services.dagster_home import dagster_instance

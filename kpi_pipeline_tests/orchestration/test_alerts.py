@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from kpi_pipeline.checks.outcome import Check
 from kpi_pipeline.db.check_results import read_outcomes
-from kpi_pipeline.db.retry import retry_on_disconnect
+from kpi_pipeline.db.server.retry import retry_on_disconnect
 from kpi_pipeline.orchestration.asset_checks.specs import TOTALS_CHECK
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.automation import alerts

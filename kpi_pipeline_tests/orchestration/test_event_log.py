@@ -18,7 +18,7 @@ from dagster._core.storage.event_log import SqlEventLogStorageTable
 from dagster_postgres import PostgresEventLogStorage
 from sqlalchemy import URL, event, func, select
 
-from kpi_pipeline.db.urls import for_dagster
+from kpi_pipeline.db.server.urls import for_dagster
 from kpi_pipeline.orchestration.runtime.storage import PooledEventLogStorage
 
 ASSETS = ("raw_bison_stats", "kpi_projections", "client_metrics")

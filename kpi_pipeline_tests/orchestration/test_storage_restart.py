@@ -11,7 +11,7 @@ from dagster import DagsterEventType, DagsterRun, DagsterRunStatus, EventLogEntr
 from dagster._core.events import DagsterEvent
 from sqlalchemy import create_engine, text
 
-from kpi_pipeline.db.urls import for_dagster
+from kpi_pipeline.db.server.urls import for_dagster
 from kpi_pipeline.orchestration.runtime.storage import (
     PooledEventLogStorage,
     RetryingRunStorage,

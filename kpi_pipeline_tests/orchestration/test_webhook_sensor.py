@@ -10,7 +10,7 @@ from dagster import DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.db.retry import retry_on_disconnect
+from kpi_pipeline.db.server.retry import retry_on_disconnect
 from kpi_pipeline.orchestration.automation.webhook_events import evaluate_events
 from kpi_pipeline.orchestration.partitions import WORKSPACE, block_from_tags
 from kpi_pipeline.settings import load_settings

@@ -18,8 +18,8 @@ from pydantic import BaseModel
 
 from kpi_pipeline.app import AppContext, open_app
 from kpi_pipeline.bison import BisonClient, BisonError, DailySeries, WorkspaceReader
-from kpi_pipeline.db.api_keys import stored_keys
-from kpi_pipeline.db.clients import all_clients
+from kpi_pipeline.db.registry.api_keys import stored_keys
+from kpi_pipeline.db.registry.clients import all_clients
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.errors import KpiError

@@ -6,9 +6,9 @@ from sqlalchemy import Engine, Table, delete, event, update
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.db.metrics import publish_metrics, recompute_projections
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.sync_log import SyncEntry, store_entry
 from kpi_pipeline.db.tables import client_metrics, kpi_projections, raw_bison_stats
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.services.backfill_check import BackfillCheck, check_backfill
 from kpi_pipeline.services.backfills import BackfillTarget
 from kpi_pipeline_tests.agency import ASSETS

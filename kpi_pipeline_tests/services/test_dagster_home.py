@@ -10,8 +10,8 @@ import yaml
 from pydantic import SecretStr
 from sqlalchemy import URL
 
-from kpi_pipeline.db.engine import ensure_database
-from kpi_pipeline.db.urls import for_dagster
+from kpi_pipeline.db.server.engine import ensure_database
+from kpi_pipeline.db.server.urls import for_dagster
 from kpi_pipeline.orchestration.runtime.storage import (
     PooledEventLogStorage,
     RetryingRunStorage,

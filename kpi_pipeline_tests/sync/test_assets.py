@@ -5,7 +5,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from kpi_pipeline.db.clients_csv import parse
+from kpi_pipeline.db.registry.clients_csv import parse
 from kpi_pipeline.db.tables import (
     client_metrics,
     kpi_projections,

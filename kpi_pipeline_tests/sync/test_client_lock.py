@@ -5,7 +5,7 @@ import time
 
 from sqlalchemy import text
 
-from kpi_pipeline.db.locks import lock_client
+from kpi_pipeline.db.coordination.locks import lock_client
 from kpi_pipeline_tests.agency import Agency, errors
 from kpi_pipeline_tests.bison_sandbox.running import TODAY
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL, event
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.sync.run import run_sync
 from kpi_pipeline.sync.scope import BackfillScope, KpiAsset, PartitionBlock
 from kpi_pipeline_tests.agency import Agency, errors, open_agency

@@ -8,9 +8,9 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from kpi_pipeline.db.registry.vault import Vault, new_secret_key
 from kpi_pipeline.db.sync_log import read_entries
 from kpi_pipeline.db.tables import client_api_keys, client_metrics, sync_log, webhook_events
-from kpi_pipeline.db.vault import Vault, new_secret_key
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.inbox.ingest import inbox_of, ingest

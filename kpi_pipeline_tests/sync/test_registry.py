@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from pydantic import SecretStr
 
+from kpi_pipeline.db.registry.vault import Vault, new_secret_key
 from kpi_pipeline.db.tables import clients
-from kpi_pipeline.db.vault import Vault, new_secret_key
 from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline.sync.registry import RegistryReport, refresh_registry
 from kpi_pipeline_tests.agency import WHO_AM_I, Agency, Bystander

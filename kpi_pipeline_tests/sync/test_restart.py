@@ -11,8 +11,8 @@ from sqlalchemy import URL
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kpi_pipeline.app import AppContext, open_app
-from kpi_pipeline.db.engine import ensure_database, open_engine
 from kpi_pipeline.db.migrate import upgrade
+from kpi_pipeline.db.server.engine import ensure_database, open_engine
 from kpi_pipeline.db.sync_log import read_entries
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline_tests.agency import SERIES, differences, errors, open_agency

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from kpi_pipeline.db.clients import Client, active_clients
+from kpi_pipeline.db.registry.clients import Client, active_clients
 from kpi_pipeline.db.tables import metadata
 from kpi_pipeline.sync.registry import refresh_registry
 from kpi_pipeline.sync.webhooks import (

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kpi_pipeline.db.api_keys import store_keys, stored_keys
-from kpi_pipeline.db.client_import import ClientRecord, plan_import, write_import
-from kpi_pipeline.db.clients import pick_clients
-from kpi_pipeline.db.clients_csv import parse
+from kpi_pipeline.db.registry.api_keys import store_keys, stored_keys
+from kpi_pipeline.db.registry.client_import import ClientRecord, plan_import, write_import
+from kpi_pipeline.db.registry.clients import pick_clients
+from kpi_pipeline.db.registry.clients_csv import parse
 from kpi_pipeline.sync.keys import KeyOutcome, rotate_key
 from kpi_pipeline_tests.agency import (
     PLANS,

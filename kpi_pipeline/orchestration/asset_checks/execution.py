@@ -17,7 +17,7 @@ from kpi_pipeline.checks.rows_match_inputs import rows_match_inputs
 from kpi_pipeline.db.check_queries.events import read_problem_events
 from kpi_pipeline.db.check_results import StoredOutcome, read_outcomes, store_outcomes
 from kpi_pipeline.db.findings import read_findings
-from kpi_pipeline.db.retry import retry_on_disconnect
+from kpi_pipeline.db.server.retry import retry_on_disconnect
 from kpi_pipeline.orchestration.asset_checks.specs import ASSET_OF
 from kpi_pipeline.settings.webhooks import secrets_of_instances
 

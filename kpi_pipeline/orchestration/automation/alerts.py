@@ -11,8 +11,8 @@ from dagster import SensorEvaluationContext
 from sqlalchemy.exc import DBAPIError
 
 from kpi_pipeline.alerts.sources import dagster_problems
-from kpi_pipeline.db.engine import reason_of
-from kpi_pipeline.db.retry import is_away
+from kpi_pipeline.db.server.engine import reason_of
+from kpi_pipeline.db.server.retry import is_away
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.automation.failed_runs import failed_runs, failed_ticks
 from kpi_pipeline.orchestration.failures import failure

@@ -6,7 +6,7 @@ from datetime import date, datetime
 import dagster as dg
 from dagster import DagsterInstance, RunRequest
 
-from kpi_pipeline.db.overlay import Pending
+from kpi_pipeline.db.events.overlay import Pending
 from kpi_pipeline.domain.calendar import consecutive_ranges, days_between
 from kpi_pipeline.orchestration.partitions import block_from_tags, block_tags, contiguous_groups
 from kpi_pipeline.orchestration.runs import EVENTS_TAG, NOT_FINISHED, PRIORITY

@@ -16,9 +16,9 @@ from dagster import SensorEvaluationContext
 from sqlalchemy.exc import DBAPIError
 
 from kpi_pipeline.db.check_queries.events import applied_between
-from kpi_pipeline.db.locks import lock_clients
-from kpi_pipeline.db.overlay import affected_dates, pending_events
-from kpi_pipeline.db.retry import retry_on_disconnect
+from kpi_pipeline.db.coordination.locks import lock_clients
+from kpi_pipeline.db.events.overlay import affected_dates, pending_events
+from kpi_pipeline.db.server.retry import retry_on_disconnect
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.assets.specs import WEBHOOK_EVENTS

@@ -13,9 +13,9 @@ from pathlib import Path
 from pydantic import SecretStr
 from sqlalchemy import URL
 
-from kpi_pipeline.db.engine import ensure_database, open_engine
 from kpi_pipeline.db.migrate import upgrade
-from kpi_pipeline.db.urls import dagster_url, for_dagster, parse_url
+from kpi_pipeline.db.server.engine import ensure_database, open_engine
+from kpi_pipeline.db.server.urls import dagster_url, for_dagster, parse_url
 from kpi_pipeline.settings import Settings
 
 _joined: dict[Path, URL] = {}
@@ -53,7 +53,7 @@ def storage_address(settings: Settings) -> str:
 def _join(state_dir: Path) -> URL:
     """Use the embedded server until this process ends; its databases are created and upgraded."""
     # Imported late: most processes are given an address, and load no embedded server.
-    from kpi_pipeline.db.embedded import embedded_server
+    from kpi_pipeline.db.server.embedded import embedded_server
 
     with _joining:
         if state_dir not in _joined:

@@ -31,7 +31,7 @@ from dagster_postgres.utils import (
 )
 from sqlalchemy import Connection, Engine, event
 
-from kpi_pipeline.db.retry import retry_while_disconnected
+from kpi_pipeline.db.server.retry import retry_while_disconnected
 from kpi_pipeline.orchestration.dagster_private import SqlEventLogStorageTable
 from kpi_pipeline.orchestration.runtime.databases import storage_address
 from kpi_pipeline.settings import load_settings

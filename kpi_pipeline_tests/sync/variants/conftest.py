@@ -6,9 +6,9 @@ from pydantic import SecretStr
 from sqlalchemy import URL, Engine
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.db.engine import open_engine
+from kpi_pipeline.db.registry.vault import Vault, new_secret_key
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.db.tables import metadata
-from kpi_pipeline.db.vault import Vault, new_secret_key
 from kpi_pipeline.settings import Settings
 from kpi_pipeline_tests.agency import Agency, open_agency
 from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage, bison_on, options

@@ -17,8 +17,8 @@ from sqlalchemy import Engine, Table, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 
-from kpi_pipeline.db.locks import finish_in_thread
-from kpi_pipeline.db.retry import DatabaseAway, retry_on_disconnect
+from kpi_pipeline.db.coordination.locks import finish_in_thread
+from kpi_pipeline.db.server.retry import DatabaseAway, retry_on_disconnect
 from kpi_pipeline.db.tables import backfill_fetch_leases, bison_master_key_leases
 from kpi_pipeline.errors import KpiError
 

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Engine, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 
-from kpi_pipeline.db.locks import finish_in_thread
-from kpi_pipeline.db.retry import DatabaseAway, retry_on_disconnect
+from kpi_pipeline.db.coordination.locks import finish_in_thread
+from kpi_pipeline.db.server.retry import DatabaseAway, retry_on_disconnect
 from kpi_pipeline.db.tables import bison_call_slots, bison_pacing
 
 # How often a process asks again while all slots of the instance are taken.

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, select, update
 
-from kpi_pipeline.db.locks import lock_clients
+from kpi_pipeline.db.coordination.locks import lock_clients
 from kpi_pipeline.db.metrics import publish_labels
 from kpi_pipeline.db.tables import client_api_keys, clients
 from kpi_pipeline.errors import KpiError

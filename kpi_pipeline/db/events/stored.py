@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Column, Connection, Select, func, select, text, update
 from sqlalchemy.types import Text
 
-from kpi_pipeline.db.inbox import Owner, event_row, one_of_values
+from kpi_pipeline.db.events.inbox import Owner, event_row, one_of_values
 from kpi_pipeline.db.tables import webhook_events
 from kpi_pipeline.domain.events.event import Event, EventSource, EventStatus
 

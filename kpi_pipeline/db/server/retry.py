@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from kpi_pipeline.db.engine import reason_of
+from kpi_pipeline.db.server.engine import reason_of
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.retry import Backoff, retry_for
 

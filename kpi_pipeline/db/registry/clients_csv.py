@@ -17,7 +17,7 @@ from pydantic import (
     ValidationInfo,
 )
 
-from kpi_pipeline.db.client_import import KEEP, ClientRecord
+from kpi_pipeline.db.registry.client_import import KEEP, ClientRecord
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import API_KEY_FORM, is_api_key
 

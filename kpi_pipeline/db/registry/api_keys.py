@@ -20,9 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from kpi_pipeline.db.engine import session_lock
-from kpi_pipeline.db.tables import client_api_keys
-from kpi_pipeline.db.vault import (
+from kpi_pipeline.db.registry.vault import (
     Vault,
     key_file,
     new_secret_key,
@@ -30,6 +28,8 @@ from kpi_pipeline.db.vault import (
     replace_kept_keys,
     split_keys,
 )
+from kpi_pipeline.db.server.engine import session_lock
+from kpi_pipeline.db.tables import client_api_keys
 from kpi_pipeline.errors import KpiError
 
 

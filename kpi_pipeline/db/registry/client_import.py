@@ -14,15 +14,15 @@ from zoneinfo import ZoneInfo
 from pydantic import SecretStr
 from sqlalchemy import Connection, bindparam, func, insert, select, text, update
 
-from kpi_pipeline.db.api_keys import NewKey, new_keys, store_keys
-from kpi_pipeline.db.clients import all_clients, make_slug
+from kpi_pipeline.db.coordination.locks import lock_clients
 from kpi_pipeline.db.facts import read_targets
-from kpi_pipeline.db.locks import lock_clients
 from kpi_pipeline.db.metrics import publish_labels
 from kpi_pipeline.db.recompute import update_rows
+from kpi_pipeline.db.registry.api_keys import NewKey, new_keys, store_keys
+from kpi_pipeline.db.registry.clients import all_clients, make_slug
+from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import client_targets, clients
 from kpi_pipeline.db.upsert import upsert
-from kpi_pipeline.db.vault import Vault
 from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.domain.metrics import Target
 

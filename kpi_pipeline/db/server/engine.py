@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from kpi_pipeline.db.urls import for_people
+from kpi_pipeline.db.server.urls import for_people
 from kpi_pipeline.errors import KpiError
 
 # How long a thread waits for a connection of the pool; others hold one for a transaction each.

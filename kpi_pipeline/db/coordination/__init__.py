@@ -1,0 +1,1 @@
+"""What processes share through the database: locks, leases and the rate of calls."""

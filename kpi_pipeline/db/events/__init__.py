@@ -1,0 +1,1 @@
+"""The rows of `webhook_events`, and how far the event feed was read."""

@@ -1,0 +1,1 @@
+"""The clients: identity, labels, targets, API keys and their encryption, and imports."""

@@ -1,0 +1,1 @@
+"""The PostgreSQL server: connections, addresses, its clock, retries, the embedded one."""
