@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType, EventLogEntry
 from dagster._core.events import (
+    AssetCheckEvaluationPlanned,
     AssetMaterializationPlannedData,
     DagsterEvent,
     StepMaterializationData,
@@ -19,13 +20,15 @@ from dagster_postgres import PostgresEventLogStorage
 from sqlalchemy import URL, event, func, select
 
 from kpi_pipeline.db.server.urls import for_dagster
-from kpi_pipeline.orchestration.runtime.storage import PooledEventLogStorage
+from kpi_pipeline.orchestration.runtime.storage import PooledEventLogStorage, RetryingRunStorage
+
+Administer = Callable[[str], None]
 
 ASSETS = ("raw_bison_stats", "kpi_projections", "client_metrics")
 
 
 @pytest.fixture
-def storage(postgres: URL, administer: Callable[[str], None]) -> Iterator[PooledEventLogStorage]:
+def storage(postgres: URL, administer: Administer) -> Iterator[PooledEventLogStorage]:
     """A storage in an empty database of its own."""
     name = f"dagster_{uuid.uuid4().hex}"
     administer(f"CREATE DATABASE {name}")
@@ -70,10 +73,23 @@ def materialized(run_id: str, asset: str, partition: str) -> EventLogEntry:
     )
 
 
+def planned_check(run_id: str, name: str) -> EventLogEntry:
+    return entry(
+        run_id,
+        DagsterEvent(
+            DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED.value,
+            "a job",
+            event_specific_data=AssetCheckEvaluationPlanned(
+                asset_key=dg.AssetKey("client_metrics"), check_name=name
+            ),
+        ),
+    )
+
+
 class Statements:
     """Counts what goes to the server, and over how many connections."""
 
-    def __init__(self, storage: PooledEventLogStorage) -> None:
+    def __init__(self, storage: PooledEventLogStorage | RetryingRunStorage) -> None:
         self.sent: list[str] = []
         self.connections = 0
         engine = storage._engine
@@ -169,6 +185,41 @@ def test_planned_and_materialized_events_end_up_as_they_do_one_by_one(
     )
     assert open_.keys() == set(keys[15:])
     assert {run for run, _ in open_.values()} == {run_id}
+
+
+def test_checks_are_planned_in_the_batch_of_the_partitions(storage: PooledEventLogStorage) -> None:
+    run_id, checks = str(uuid.uuid4()), ["complete", "freshness"]
+    batch = [planned(run_id, asset, key) for asset in ASSETS for key in partitions(100)]
+    batch[100:100] = [planned_check(run_id, name) for name in checks]
+    statements = Statements(storage)
+
+    storage.store_event_batch(batch)
+
+    written = [it for it in statements.sent if it.startswith("INSERT INTO event_logs")]
+    assert len(written) == 1
+    page = storage.get_records_for_run(run_id, limit=500)
+    assert [record.event_log_entry for record in page.records] == batch
+    keys = [dg.AssetCheckKey(dg.AssetKey("client_metrics"), name) for name in checks]
+    found = storage.get_latest_asset_check_execution_by_key(keys)
+    states = {key.name: (it.run_id, it.status.value) for key, it in found.items()}
+    assert states == dict.fromkeys(checks, (run_id, "PLANNED"))
+
+
+def test_the_runs_are_read_over_one_connection(postgres: URL, administer: Administer) -> None:
+    name = f"dagster_{uuid.uuid4().hex}"
+    administer(f"CREATE DATABASE {name}")
+    config = {"postgres_url": for_dagster(postgres.set(database=name))}
+    runs = RetryingRunStorage.from_config_value(None, config)
+    statements = Statements(runs)
+
+    for _ in range(10):
+        runs.get_runs()
+
+    assert len(statements.sent) >= 10
+    assert statements.connections <= 1
+    runs.dispose()
+    # Without FORCE: this fails if a connection was left open.
+    administer(f"DROP DATABASE {name}")
 
 
 def test_fifty_events_use_the_connections_of_one(storage: PooledEventLogStorage) -> None:

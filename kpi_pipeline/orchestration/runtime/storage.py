@@ -4,9 +4,10 @@ They retry while the server restarts. dagster-postgres tries for eleven seconds 
 never repeats a statement that broke: an event that could not be written fails its step, and the
 partitions turn red although their rows are written.
 
-The event log pools its connections, and writes events in batches. dagster-postgres opens two
-connections for every event, and writes the "planned" events of a run one by one: a run over 936
-partitions of 3 assets plans 2,808 before it starts.
+The event log and the runs pool their connections, and events are written in batches.
+dagster-postgres opens a connection for every query and two for every event, and writes the
+"planned" events of a run one by one: a run over 936 partitions of 3 assets plans 2,808 before it
+starts.
 
 Their configuration may be empty: the address then comes from the settings.
 """
@@ -36,11 +37,12 @@ from kpi_pipeline.orchestration.dagster_private import SqlEventLogStorageTable
 from kpi_pipeline.orchestration.runtime.databases import storage_address
 from kpi_pipeline.settings import load_settings
 
-# Dagster's batches hold events of one type. These two are stored in one INSERT.
-_BATCHED = (
-    {DagsterEventType.ASSET_MATERIALIZATION_PLANNED},
-    {DagsterEventType.ASSET_MATERIALIZATION},
-)
+# Events of these types are stored in one INSERT; a run over partitions plans its checks with them.
+_BATCHED = {
+    DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+    DagsterEventType.ASSET_MATERIALIZATION,
+    DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
+}
 _INSERT = SqlEventLogStorageTable.insert().returning(
     SqlEventLogStorageTable.c.id, sort_by_parameter_order=True
 )
@@ -112,6 +114,18 @@ class _RetryingStorage:
 
         event.listen(self._engine, "connect", limit)
 
+    def _pool(self, size: int) -> None:
+        """Keep up to `size` connections open, in place of one for each query."""
+        self._engine = create_pg_engine(
+            self.postgres_url,
+            isolation_level="AUTOCOMMIT",
+            pool_size=size,
+            max_overflow=20,
+            # A restart of the server, or a firewall that drops idle connections, costs no event.
+            pool_pre_ping=True,
+            pool_recycle=600,
+        )
+
     @contextmanager
     def _retried_connection(self) -> Iterator[Connection]:
         with retry_while_disconnected(self._engine.connect) as connection:
@@ -119,7 +133,19 @@ class _RetryingStorage:
 
 
 class RetryingRunStorage(_RetryingStorage, PostgresRunStorage):
-    """The run storage of dagster-postgres that survives a restart. Named in dagster.yaml."""
+    """The run storage of dagster-postgres that survives a restart, with a connection pool.
+
+    Named in dagster.yaml. The daemon reads runs and backfills several times a second.
+    """
+
+    def __init__(
+        self,
+        postgres_url: str,
+        should_autocreate_tables: bool = True,
+        inst_data: Any = None,
+    ) -> None:
+        super().__init__(postgres_url, should_autocreate_tables, inst_data)
+        self._pool(1)
 
     def connect(self) -> Any:
         """A connection, once the server answers."""
@@ -130,6 +156,11 @@ class RetryingRunStorage(_RetryingStorage, PostgresRunStorage):
     fetchone = _retried(PostgresRunStorage.fetchone)
     handle_run_event = _retried(PostgresRunStorage.handle_run_event)
     add_run_tags = _retried(PostgresRunStorage.add_run_tags)
+
+    def dispose(self) -> None:
+        """Close the connections; the base class has none to close."""
+        super().dispose()
+        self._engine.dispose()
 
 
 class RetryingScheduleStorage(_RetryingStorage, PostgresScheduleStorage):
@@ -153,15 +184,7 @@ class PooledEventLogStorage(_RetryingStorage, PostgresEventLogStorage):
         inst_data: Any = None,
     ) -> None:
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
-        self._engine = create_pg_engine(
-            postgres_url,
-            isolation_level="AUTOCOMMIT",
-            pool_size=2,
-            max_overflow=20,
-            # A restart of the server, or a firewall that drops idle connections, costs no event.
-            pool_pre_ping=True,
-            pool_recycle=600,
-        )
+        self._pool(2)
 
     def _connect(self) -> Any:
         return self._retried_connection()
@@ -175,23 +198,27 @@ class PooledEventLogStorage(_RetryingStorage, PostgresEventLogStorage):
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store a batch in a few statements.
 
-        The base class does so for materializations alone, and has SQLAlchemy compile one statement
-        over all rows of each batch: a tenth of the CPU time of a run.
+        The base class does so for batches of materializations alone, and has SQLAlchemy compile one
+        statement over all rows of each batch: a tenth of the CPU time of a run.
         """
-        if {event.get_dagster_event().event_type for event in events} not in _BATCHED:
+        if not {event.get_dagster_event().event_type for event in events} <= _BATCHED:
             super().store_event_batch(events)
             return
         with self._connect() as connection:
             ids = connection.scalars(_INSERT, [self._event_to_row(event) for event in events]).all()
         # The catalogue shows the last event of each asset.
         latest = {
-            event.get_dagster_event().asset_key: (event, event_id)
+            asset_key: (event, event_id)
             for event, event_id in zip(events, ids, strict=True)
+            if (asset_key := event.get_dagster_event().asset_key) is not None
         }
         with self.index_transaction() as connection:
             self._store_asset_event_tags(connection, events, ids)
             for event, event_id in latest.values():
                 self._store_asset_event(connection, event, event_id)
+        for event, event_id in zip(events, ids, strict=True):
+            if event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
+                self.store_asset_check_event(event, event_id)
 
     def dispose(self) -> None:
         """Close the connections; the base class has none to close."""
