@@ -26,6 +26,15 @@ RETRY_OF = "kpi/retry_of"
 # On a run that sends the daily summary; its value is the date.
 SUMMARY_OF = "kpi/summary_of"
 
+# The queue starts runs of a higher priority first, and those of the same in the order in which they
+# were queued. A run without the tag has 0: what a person starts goes before the runs of a backfill,
+# of which a long one leaves hundreds in the queue.
+EVENTS_PRIORITY = "30"
+SYNC_PRIORITY = "20"
+CHECKS_PRIORITY = "10"
+RETRY_PRIORITY = "5"
+BACKFILL_PRIORITY = "-10"
+
 FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 NOT_FINISHED = [status for status in DagsterRunStatus if status not in FINISHED]
 
