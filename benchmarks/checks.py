@@ -102,8 +102,7 @@ def _fill(play: Playground) -> None:
                 since=today,
                 zone=zone,
                 source="sync",
-                projections=dates,
-                metrics=dates,
+                dates=dates,
             )
 
 

@@ -34,7 +34,7 @@ from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline.sync.run import ClientOutcome, run_sync
-from kpi_pipeline.sync.scope import KpiAsset, PartitionBlock
+from kpi_pipeline.sync.scope import PartitionBlock
 from kpi_pipeline_tests.bison_sandbox.running import Bison, Shortcut
 from kpi_pipeline_tests.cli.running import address, calm_zone
 from kpi_pipeline_tests.conftest import instance_of
@@ -45,7 +45,6 @@ SWITCH = "/api/workspaces/v1.1/switch-workspace"
 PLANS = "/api/campaigns/sending-schedules"
 WHO_AM_I = "/api/users"
 
-ALL_ASSETS = tuple(KpiAsset)
 ROW_TABLES = (raw_bison_stats, kpi_projections, client_metrics)
 ASSETS = [table.name for table in ROW_TABLES]
 Rows = dict[tuple[str, date], Row]
@@ -121,11 +120,12 @@ class Agency:
         self,
         dates: Sequence[date],
         workspaces: Sequence[str] | None = None,
-        assets: Collection[KpiAsset] = ALL_ASSETS,
+        *,
+        fetch: bool = True,
         run_id: str = "a run",
     ) -> dict[str, ClientOutcome]:
         block = PartitionBlock(self.workspaces if workspaces is None else workspaces, dates)
-        outcomes = run_sync(self.app, block, assets, run_id=run_id)
+        outcomes = run_sync(self.app, block, fetch=fetch, run_id=run_id)
         assert [outcome.workspace for outcome in outcomes] == list(block.workspaces)
         return {outcome.workspace: outcome for outcome in outcomes}
 

@@ -78,8 +78,7 @@ def repair_rows(
         until=until,
         zone=zone,
         source="recompute",
-        projections=deleted,
-        metrics=deleted,
+        dates=deleted,
     )
     after = _digests(connection, workspace)
     return Repaired(dates, sum(before.get(day) != digest for day, digest in after.items()))

@@ -17,10 +17,10 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
-from dagster import AssetExecutionContext, AssetMaterialization, DagsterEvent
+from dagster import AssetExecutionContext, AssetKey, AssetMaterialization, DagsterEvent
 
-# Writes materializations in batches: see log_materializations.
-from dagster._core.events import DagsterEventBatchMetadata
+# Write materializations, and what was planned, in batches: see log_materializations, log_planned.
+from dagster._core.events import AssetMaterializationPlannedData, DagsterEventBatchMetadata
 
 # The clean-up of old runs asks in SQL which of them hold a partition's latest event, and deletes
 # what Dagster leaves: no public way does either. Deleting a needed run turns its partitions grey.
@@ -75,6 +75,7 @@ __all__ = [
     "TickStatus",
     "cron_times",
     "log_materializations",
+    "log_planned",
     "run_daemon",
     "serve_code",
     "set_backfill_interval",
@@ -102,6 +103,22 @@ def log_materializations(
     for number, materialization in enumerate(materializations, start=1):
         position = DagsterEventBatchMetadata(batch, is_end=number == len(materializations))
         DagsterEvent.asset_materialization(step, materialization, position)
+
+
+def log_planned(context: AssetExecutionContext, asset: AssetKey, partitions: Sequence[str]) -> None:
+    """Log that this run was to materialize these partitions of an asset that it does not select.
+
+    Dagster shows a partition as failed if a failed run planned it and did not materialize it.
+    """
+    batch = str(uuid.uuid4())
+    for number, partition in enumerate(partitions, start=1):
+        planned = DagsterEvent.build_asset_materialization_planned_event(
+            context.run.job_name,
+            context.get_step_execution_context().step.key,
+            AssetMaterializationPlannedData(asset, partition=partition),
+        )
+        position = DagsterEventBatchMetadata(batch, is_end=number == len(partitions))
+        context.instance.report_dagster_event(planned, context.run.run_id, batch_metadata=position)
 
 
 def cron_times(

@@ -1,6 +1,6 @@
 """The tags of runs, Dagster's and ours, and the states of a run."""
 
-from dagster import AssetKey, DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster import AssetKey, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from kpi_pipeline.sync.scope import KpiAsset
 
@@ -38,10 +38,19 @@ BACKFILL_PRIORITY = "-10"
 FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 NOT_FINISHED = [status for status in DagsterRunStatus if status not in FINISHED]
 
-_FACTS = AssetKey(KpiAsset.FACTS.value)
+# The step of the three assets, and the run config with which it makes no calls.
+FILLING_STEP = "client_kpis"
+WITHOUT_FETCH = {"ops": {FILLING_STEP: {"config": {"fetch": False}}}}
+
+_GRID = {AssetKey(asset.value) for asset in KpiAsset}
 
 
 def is_syncing(dagster_instance: DagsterInstance) -> bool:
     """Whether runs fetch facts, other than those of a backfill, which may take hours."""
     runs = dagster_instance.get_runs(filters=RunsFilter(statuses=NOT_FINISHED), limit=50)
-    return any(_FACTS in (run.asset_selection or ()) and BACKFILL not in run.tags for run in runs)
+    return any(BACKFILL not in run.tags and _fetches(run) for run in runs)
+
+
+def _fetches(run: DagsterRun) -> bool:
+    fills = not _GRID.isdisjoint(run.asset_selection or ())
+    return fills and run.run_config != WITHOUT_FETCH

@@ -36,7 +36,7 @@ from kpi_pipeline.sync.fetch import (
     fetch_facts,
     report_unknown_fields,
 )
-from kpi_pipeline.sync.scope import KpiAsset, PartitionBlock
+from kpi_pipeline.sync.scope import PartitionBlock
 from kpi_pipeline.sync.store import RowsFailedError, count_failed_try, store_client
 
 T = TypeVar("T")
@@ -100,16 +100,17 @@ class ClientOutcome:
 def run_sync(
     app: AppContext,
     block: PartitionBlock,
-    assets: Collection[KpiAsset],
     *,
     run_id: str,
+    fetch: bool = True,
     on_done: Callable[[ClientOutcome], None] = lambda _: None,
 ) -> list[ClientOutcome]:
-    """Update `assets` for each client of the block; return the outcomes in the block's order.
+    """Make the block's rows right for each of its clients; return the outcomes in its order.
 
-    A client that fails keeps all its rows as they were and stops no other client; an unknown or
-    inactive client counts as failed. Each outcome goes to `sync_log` under `run_id`, and to
-    `on_done`, as soon as it is known.
+    Facts are fetched, and the rows of all three tables are written. Without `fetch`, projections
+    and metrics are computed again from the stored facts, without a call. A client that fails keeps
+    all its rows as they were and stops no other client; an unknown or inactive client counts as
+    failed. Each outcome goes to `sync_log` under `run_id`, and to `on_done`, once it is known.
 
     Raises:
         KpiError: if no client of the block is active.
@@ -118,14 +119,14 @@ def run_sync(
     def pick() -> tuple[list[Client], dict[str, str], dict[str, date]]:
         with app.engine.connect() as connection:
             clients, errors = pick_each(connection, block.workspaces)
-            if KpiAsset.FACTS not in assets:
+            if not fetch:
                 return clients, errors, {}
             return clients, errors, _open_days(connection, app, block)
 
     clients, errors, open_days = retry_on_disconnect(pick)
     if not clients:
         raise KpiError(" ".join(errors.values()))
-    sync = _SyncRun(app, block, open_days, frozenset(assets), run_id, on_done)
+    sync = _SyncRun(app, block, open_days, run_id, on_done, fetch=fetch)
     done = {outcome.workspace: outcome for outcome in asyncio.run(sync.all(clients, errors))}
     return [done[workspace] for workspace in block.workspaces]
 
@@ -155,15 +156,16 @@ class _SyncRun:
         app: AppContext,
         block: PartitionBlock,
         open_days: Mapping[str, date],
-        assets: frozenset[KpiAsset],
         run_id: str,
         on_done: Callable[[ClientOutcome], None],
+        *,
+        fetch: bool,
     ) -> None:
         self._app = app
         self._dates = sorted(block.dates)
         self._open_days = open_days
         self._backfill = block.backfill
-        self._assets = assets
+        self._fetches = fetch
         self._run_id = run_id
         self._on_done = on_done
         self._bison: dict[str, BisonClient] = {}
@@ -181,13 +183,13 @@ class _SyncRun:
         for outcome in outcomes:
             await self._note(outcome)
         async with AsyncExitStack() as stack:
-            if KpiAsset.FACTS in self._assets:
+            if self._fetches:
                 await self._open_instances(stack, {client.instance for client in clients})
             done = await for_each_client(
                 clients,
                 self._one,
                 self._app.settings.bison_concurrency,
-                makes_calls=KpiAsset.FACTS in self._assets,
+                makes_calls=self._fetches,
             )
             for name, bison in self._bison.items():
                 report_unknown_fields(self._app, name, bison.unknown_fields)
@@ -211,7 +213,7 @@ class _SyncRun:
                 if not stored:
                     with counting_calls(calls):
                         facts = await self._fetch(client, dates)
-                work = (self._app, client.workspace, dates, self._assets, facts)
+                work = (self._app, client.workspace, dates, facts)
                 numbers = await asyncio.to_thread(retry_on_disconnect, partial(store_client, *work))
         except (BisonError, KpiError) as failure:
             error = _with_workspace(client.workspace, str(failure))
@@ -243,7 +245,7 @@ class _SyncRun:
         today's sending plan comes with them.
         """
         backfill = self._backfill
-        if KpiAsset.FACTS not in self._assets:
+        if not self._fetches:
             yield True
         elif backfill is None or self._app.today() in dates:
             yield False

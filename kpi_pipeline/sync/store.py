@@ -1,6 +1,6 @@
 """Writes one client's rows in one transaction: all of them, or none."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 
 from sqlalchemy import Connection
@@ -22,7 +22,6 @@ from kpi_pipeline.db.recompute import update_rows
 from kpi_pipeline.db.server.retry import is_away
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.fetch import FailedPlan, FetchedFacts
-from kpi_pipeline.sync.scope import KpiAsset
 
 
 class RowsFailedError(Exception):
@@ -36,10 +35,9 @@ def store_client(
     app: AppContext,
     workspace: str,
     dates: Sequence[date],
-    assets: Collection[KpiAsset],
     facts: FetchedFacts | None,
 ) -> Mapping[date, DayNumbers]:
-    """Write the fetched facts, and recompute the rows of `dates` in the other `assets`.
+    """Write the fetched facts, if any, and compute the rows of `dates`.
 
     All stored rows that the facts and the client's pending events affect are recomputed as well.
     Returns the numbers of `dates` that Dagster plots.
@@ -54,7 +52,7 @@ def store_client(
         if facts is not None:
             _store_facts(connection, workspace, facts, app.now())
         try:
-            _recompute(connection, app, workspace, dates, assets, facts)
+            _recompute(connection, app, workspace, dates, facts)
         except Exception as error:
             # A full disk or an unreachable server has nothing to do with the events.
             if isinstance(error, (KpiError, OperationalError)) or is_away(error):
@@ -100,7 +98,6 @@ def _recompute(
     app: AppContext,
     workspace: str,
     dates: Sequence[date],
-    assets: Collection[KpiAsset],
     facts: FetchedFacts | None,
 ) -> None:
     now, today = app.now(), app.today()
@@ -115,7 +112,6 @@ def _recompute(
         until=max(changed),
         zone=app.day_zone,
         source="sync",
-        projections=dates if KpiAsset.PROJECTIONS in assets else [],
-        metrics=dates if KpiAsset.METRICS in assets else [],
+        dates=dates,
         of_events=[today] if today in applied else [],
     )

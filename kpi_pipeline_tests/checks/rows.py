@@ -119,8 +119,7 @@ def add_rows(
         since=date.max,
         zone=zone,
         source="sync",
-        projections=dates,
-        metrics=dates,
+        dates=dates,
         of_events=of_events,
     )
 

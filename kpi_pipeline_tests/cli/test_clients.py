@@ -171,8 +171,7 @@ def test_a_new_target_and_label_show_at_once_in_the_stored_rows(
             since=days_ago(1),
             zone=calm_zone(),
             source="sync",
-            projections=days,
-            metrics=days,
+            dates=days,
         )
     changed = HERON.replace("60,", "75,").replace(",Heron,", ",Crane,")
 

@@ -40,8 +40,7 @@ def with_rows(engine: Engine, workspace: str, first: date = FEBRUARY, last: date
             since=first,
             zone=CHICAGO,
             source="sync",
-            projections=dates,
-            metrics=dates,
+            dates=dates,
         )
 
 
@@ -200,8 +199,7 @@ def test_an_import_waits_for_a_sync_that_works_out_the_clients_rows(
             since=TODAY,
             zone=CHICAGO,
             source="sync",
-            projections=[TODAY],
-            metrics=[TODAY],
+            dates=[TODAY],
         )
     second.join(60)
     for rows in shown(engine, "monthly_kpi_target").values():

@@ -24,13 +24,12 @@ from kpi_pipeline.inbox.replay import match_and_date
 from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.sync.run import ClientOutcome, run_sync
-from kpi_pipeline.sync.scope import KpiAsset, PartitionBlock
+from kpi_pipeline.sync.scope import PartitionBlock
 from kpi_pipeline_tests.domain.bodies import content, parsed
 from kpi_pipeline_tests.equality.truth import TrueApp, Truth
 from kpi_pipeline_tests.equality.worked_out import differences
 
 CLIENTS = {"harbor": 101, "quay": 102}
-ALL = tuple(KpiAsset)
 # What `increment_metric` does, at the time of the test.
 _FUNCTION = """
     INSERT INTO webhook_events (instance, source, arrived_at, idempotency_key, event_type,
@@ -81,11 +80,9 @@ class Installation:
                 zone=self.truth.zone,
             )
 
-    def sync(
-        self, dates: Sequence[date], assets: Sequence[KpiAsset] = ALL
-    ) -> dict[str, ClientOutcome]:
+    def sync(self, dates: Sequence[date], *, fetch: bool = True) -> dict[str, ClientOutcome]:
         block = PartitionBlock(list(CLIENTS), dates)
-        return {it.workspace: it for it in run_sync(self.app, block, assets, run_id="a run")}
+        return {it.workspace: it for it in run_sync(self.app, block, fetch=fetch, run_id="a run")}
 
     def night(self) -> dict[str, ClientOutcome]:
         """The nightly sync."""

@@ -29,9 +29,8 @@ from kpi_pipeline.inbox.ingest import inbox_of
 from kpi_pipeline.inbox.replay import replay
 from kpi_pipeline.inbox.retention import delete_finished_events, purge
 from kpi_pipeline.inbox.rezone import adopt_day_zone
-from kpi_pipeline.sync.scope import KpiAsset
 from kpi_pipeline_tests.databases import KeptDatabase
-from kpi_pipeline_tests.equality.installation import ALL, CLIENTS, Installation
+from kpi_pipeline_tests.equality.installation import CLIENTS, Installation
 
 # Clocks change on 8 March and on 1 November, and a year ends.
 STARTS = [
@@ -40,7 +39,6 @@ STARTS = [
     datetime(2026, 10, 27, 5, 30, tzinfo=UTC),
 ]
 ZONES = [ZoneInfo(name) for name in ("America/Chicago", "UTC", "Pacific/Auckland")]
-ASSETS = [ALL, (KpiAsset.FACTS,), (KpiAsset.PROJECTIONS,), ALL[1:]]
 client = st.sampled_from(list(CLIENTS))
 metrics = st.sampled_from(["sent", "interested"])
 
@@ -71,9 +69,9 @@ class Everything(RuleBasedStateMachine):
     def install(self, start: datetime, zone: ZoneInfo, rows: int) -> None:
         self.at = Installation(self.engine, self.vault, start, zone, rows)
 
-    def sync(self, dates: Sequence[date], assets: Sequence[KpiAsset] = ALL) -> None:
+    def sync(self, dates: Sequence[date], *, fetch: bool = True) -> None:
         if any(self.active.values()):
-            self.at.sync(dates, assets)
+            self.at.sync(dates, fetch=fetch)
 
     @rule(hours=st.integers(1, 20))
     def hours_pass(self, hours: int) -> None:
@@ -91,10 +89,10 @@ class Everything(RuleBasedStateMachine):
     def an_hour(self) -> None:
         self.sync([self.at.today - timedelta(days=1), self.at.today])
 
-    @rule(back=st.integers(1, 40), days=st.integers(1, 5), assets=st.sampled_from(ASSETS))
-    def a_person_materializes(self, back: int, days: int, assets: Sequence[KpiAsset]) -> None:
+    @rule(back=st.integers(1, 40), days=st.integers(1, 5), fetch=st.booleans())
+    def a_person_materializes(self, back: int, days: int, *, fetch: bool) -> None:
         first = self.at.today - timedelta(days=back)
-        self.sync(days_between(first, first + timedelta(days=min(days, back))), assets)
+        self.sync(days_between(first, first + timedelta(days=min(days, back))), fetch=fetch)
 
     @rule(slug=client, back=st.integers(0, 58), metric=metrics, by=st.sampled_from([-2, -1, 1, 3]))
     def a_day_is_revised(self, slug: str, back: int, metric: str, by: int) -> None:

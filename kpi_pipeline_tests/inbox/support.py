@@ -101,8 +101,7 @@ class Clients:
                 until=last,
                 zone=self.tz,
                 source="sync",
-                projections=shown,
-                metrics=shown,
+                dates=shown,
             )
 
     def rows(self) -> dict[tuple[str, date], dict[str, Any]]:

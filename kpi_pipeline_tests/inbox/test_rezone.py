@@ -68,8 +68,7 @@ def filled(clients: Clients, zone: ZoneInfo) -> None:
                 until=LAST,
                 zone=zone,
                 source="sync",
-                projections=dates,
-                metrics=dates,
+                dates=dates,
             )
     ingest(inbox(clients, zone), [dated(event, zone) for event in events()])
 

@@ -8,7 +8,7 @@ import pytest
 
 from kpi_pipeline.sync.run import ClientOutcome, run_sync
 from kpi_pipeline.sync.scope import PartitionBlock
-from kpi_pipeline_tests.agency import ALL_ASSETS, SERIES, Agency, differences, errors
+from kpi_pipeline_tests.agency import SERIES, Agency, differences, errors
 from kpi_pipeline_tests.bison_sandbox.running import TODAY, Bison, Stage, bison_on, options
 from kpi_pipeline_tests.conftest import NOW
 from kpi_pipeline_tests.processes.workers import Call, calls_of
@@ -39,7 +39,6 @@ class Round:
         run_sync(
             self.agency.app,
             PartitionBlock(workspaces, [TODAY]),
-            ALL_ASSETS,
             run_id=f"at {instant}",
             on_done=self._note,
         )

@@ -1,6 +1,5 @@
-"""Each of the three assets alone: recomputing needs no call, and says which input is missing."""
+"""Rows that are computed again without a call, and a run that lacks the facts for it."""
 
-from collections.abc import Sequence
 from datetime import date, timedelta
 
 import pytest
@@ -9,28 +8,20 @@ from kpi_pipeline.db.registry.clients_csv import parse
 from kpi_pipeline.db.tables import (
     client_metrics,
     kpi_projections,
-    raw_bison_stats,
     webhook_events,
 )
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.inbox.ingest import inbox_of, ingest
-from kpi_pipeline.sync.scope import KpiAsset
 from kpi_pipeline_tests.agency import Agency, errors, without, write
 from kpi_pipeline_tests.bison_sandbox.running import TODAY
 from kpi_pipeline_tests.conftest import NOW
 from kpi_pipeline_tests.domain.bodies import lead
 
 DATES = days_between(TODAY - timedelta(days=2), TODAY)
-RECOMPUTE = [KpiAsset.PROJECTIONS, KpiAsset.METRICS]
 
 
-@pytest.mark.parametrize(
-    "assets",
-    [[KpiAsset.PROJECTIONS], [KpiAsset.METRICS], RECOMPUTE],
-    ids=lambda assets: "+".join(assets),
-)
 def test_recomputing_asks_email_bison_for_nothing_and_finds_the_same_numbers(
-    agency: Agency, assets: Sequence[KpiAsset]
+    agency: Agency,
 ) -> None:
     clients = [agency.keyed[0], agency.keyless[0]]
     agency.synced(DATES, clients)
@@ -39,7 +30,7 @@ def test_recomputing_asks_email_bison_for_nothing_and_finds_the_same_numbers(
     # Not even an address is needed.
     unplugged = agency.with_settings(bison_instances=())
 
-    outcomes = unplugged.sync(DATES, clients, assets)
+    outcomes = unplugged.sync(DATES, clients, fetch=False)
 
     assert errors(outcomes) == {}
     assert agency.calls() == {}
@@ -47,15 +38,15 @@ def test_recomputing_asks_email_bison_for_nothing_and_finds_the_same_numbers(
     after = agency.all_rows()
     assert without(after, "updated_at") == without(before, "updated_at")
     changed = {name for name in after if after[name] != before[name]}
-    assert changed == {it.value for it in RECOMPUTE}, "the two tables stay in step"
+    assert changed == {kpi_projections.name, client_metrics.name}
     assert {slug: list(it.numbers) for slug, it in outcomes.items()} == dict.fromkeys(
         clients, DATES
     )
 
 
-@pytest.mark.parametrize("assets", [[it] for it in KpiAsset] + [RECOMPUTE], ids="+".join)
-def test_an_event_that_a_run_applies_shows_in_both_tables_whichever_assets_it_is_for(
-    agency: Agency, assets: Sequence[KpiAsset]
+@pytest.mark.parametrize("fetch", [True, False])
+def test_an_event_that_a_run_applies_shows_in_both_tables_whether_it_fetches_or_not(
+    agency: Agency, *, fetch: bool
 ) -> None:
     slug = agency.keyed[0]
     agency.synced([TODAY], [slug])
@@ -63,7 +54,7 @@ def test_an_event_that_a_run_applies_shows_in_both_tables_whichever_assets_it_is
     event = lead(1, agency.ids[slug], NOW + timedelta(minutes=1))
     ingest(inbox_of(agency.app, realtime=False), [event])
 
-    assert errors(agency.sync([TODAY], [slug], assets)) == {}
+    assert errors(agency.sync([TODAY], [slug], fetch=fetch)) == {}
 
     [stored] = agency.table(webhook_events)
     assert stored["status"] == "applied"
@@ -71,32 +62,16 @@ def test_an_event_that_a_run_applies_shows_in_both_tables_whichever_assets_it_is
         assert agency.rows(table)[slug, TODAY]["positive_replies_mtd"] == before + 1
 
 
-@pytest.mark.parametrize("assets", [[KpiAsset.PROJECTIONS], RECOMPUTE], ids="+".join)
-def test_the_plotted_numbers_hold_an_event_that_came_after_the_fetch(
-    agency: Agency, assets: Sequence[KpiAsset]
-) -> None:
+def test_the_reported_numbers_hold_an_event_that_came_after_the_fetch(agency: Agency) -> None:
     slug = agency.keyed[0]
     fetched = agency.sync([TODAY], [slug])[slug].numbers[TODAY]
     event = lead(1, agency.ids[slug], NOW + timedelta(minutes=1))
     ingest(inbox_of(agency.app, realtime=False), [event])
 
-    plotted = agency.sync([TODAY], [slug], assets)[slug].numbers[TODAY]
+    plotted = agency.sync([TODAY], [slug], fetch=False)[slug].numbers[TODAY]
 
     assert plotted.positive_replies == fetched.positive_replies + 1
     assert plotted.positive_replies_mtd == (fetched.positive_replies_mtd or 0) + 1
-
-
-def test_the_plotted_numbers_of_facts_that_were_fetched_alone_are_those_facts(
-    agency: Agency,
-) -> None:
-    slug = agency.keyed[0]
-    agency.synced([TODAY], [slug])
-    older = agency.rows()[slug, TODAY]["emails_sent_today"]
-    agency = agency.moved_to(NOW + timedelta(hours=2))
-
-    plotted = agency.sync([TODAY], [slug], [KpiAsset.FACTS])[slug].numbers[TODAY]
-
-    assert plotted.emails_sent == agency.rows(raw_bison_stats)[slug, TODAY]["sent"] > older
 
 
 def test_a_new_target_shows_once_the_rows_are_recomputed(agency: Agency) -> None:
@@ -110,7 +85,7 @@ def test_a_new_target_shows_once_the_rows_are_recomputed(agency: Agency) -> None
     doubled = type(kept)(**{**vars(kept), "monthly_kpi_target": 1000})
     write(agency.app, [doubled], targets_from=TODAY.replace(day=1))
 
-    assert errors(agency.sync([TODAY], [slug], RECOMPUTE)) == {}
+    assert errors(agency.sync([TODAY], [slug], fetch=False)) == {}
 
     after = agency.rows()[slug, TODAY]
     assert after["monthly_kpi_target"] == 1000
@@ -118,31 +93,15 @@ def test_a_new_target_shows_once_the_rows_are_recomputed(agency: Agency) -> None
     assert before["positive_replies_mtd"] == after["positive_replies_mtd"] > 0
 
 
-def test_fetching_facts_alone_writes_no_other_table(agency: Agency) -> None:
-    slug = agency.keyed[0]
-
-    outcome = agency.sync(DATES, [slug], [KpiAsset.FACTS])[slug]
-
-    assert outcome.error is None
-    rows = agency.all_rows()
-    assert rows[raw_bison_stats.name]
-    assert rows[kpi_projections.name] == rows[client_metrics.name] == {}
-    assert outcome.numbers[TODAY].positive_replies_mtd is None
-    assert outcome.numbers[TODAY].emails_sent > 0
-
-
 @pytest.mark.parametrize(
-    ("assets", "stored", "said"),
+    ("stored", "said"),
     [
-        ([KpiAsset.PROJECTIONS], [], "has no facts of 2026-03-16, 2026-03-17, 2026-03-18"),
-        (RECOMPUTE, [], "has no facts of 2026-03-16, 2026-03-17, 2026-03-18"),
-        ([KpiAsset.METRICS], [], "has no projections of 2026-03-16, 2026-03-17, 2026-03-18"),
-        ([KpiAsset.PROJECTIONS], DATES[:1], "has no facts of 2026-03-17, 2026-03-18"),
-        ([KpiAsset.METRICS], DATES[1:], "has no projections of 2026-03-16. "),
+        ([], "has no facts of 2026-03-16, 2026-03-17, 2026-03-18"),
+        (DATES[:1], "has no facts of 2026-03-17, 2026-03-18"),
     ],
 )
-def test_an_asset_that_lacks_its_input_says_so_and_writes_nothing(
-    agency: Agency, assets: Sequence[KpiAsset], stored: list[date], said: str
+def test_a_client_that_lacks_facts_says_so_and_nothing_of_it_is_written(
+    agency: Agency, stored: list[date], said: str
 ) -> None:
     fine, lacking = agency.keyed[:2]
     agency.synced(DATES, [fine])
@@ -150,7 +109,7 @@ def test_an_asset_that_lacks_its_input_says_so_and_writes_nothing(
         agency.synced(stored, [lacking])
     before = agency.all_rows()
 
-    outcomes = agency.sync(DATES, [fine, lacking], assets)
+    outcomes = agency.sync(DATES, [fine, lacking], fetch=False)
 
     (error,) = errors(outcomes).values()
     assert error.startswith(f"{lacking} {said}")
@@ -160,4 +119,4 @@ def test_an_asset_that_lacks_its_input_says_so_and_writes_nothing(
         assert {key: row for key, row in rows.items() if key[0] == lacking} == {
             key: row for key, row in before[name].items() if key[0] == lacking
         }
-    assert after[assets[-1].value] != before[assets[-1].value], "the other client's rows are new"
+    assert after["client_metrics"] != before["client_metrics"], "the other client's rows are new"

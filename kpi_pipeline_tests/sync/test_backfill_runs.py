@@ -8,7 +8,7 @@ import pytest
 
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.sync.run import ClientOutcome, run_sync
-from kpi_pipeline.sync.scope import BackfillScope, KpiAsset, PartitionBlock
+from kpi_pipeline.sync.scope import BackfillScope, PartitionBlock
 from kpi_pipeline_tests.agency import SERIES, Agency, differences, errors
 from kpi_pipeline_tests.conftest import NOW
 
@@ -21,7 +21,7 @@ def part(
 ) -> dict[str, ClientOutcome]:
     """The run over some of the backfill's dates."""
     block = PartitionBlock(agency.some, dates, backfill)
-    outcomes = run_sync(agency.app, block, list(KpiAsset), run_id=run_id)
+    outcomes = run_sync(agency.app, block, run_id=run_id)
     return {outcome.workspace: outcome for outcome in outcomes}
 
 

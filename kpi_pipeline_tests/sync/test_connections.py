@@ -11,7 +11,7 @@ from sqlalchemy import URL, event
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.sync.run import run_sync
-from kpi_pipeline.sync.scope import BackfillScope, KpiAsset, PartitionBlock
+from kpi_pipeline.sync.scope import BackfillScope, PartitionBlock
 from kpi_pipeline_tests.agency import Agency, errors, open_agency
 from kpi_pipeline_tests.bison_sandbox.running import Stage, bison_on, options
 from kpi_pipeline_tests.conftest import NOW, instance_of
@@ -64,7 +64,7 @@ def test_sixty_four_fetches_side_by_side_need_the_eight_connections_of_the_pool(
     dates = [yesterday] if scope else [yesterday, agency.today]
     block = PartitionBlock(agency.workspaces, dates, scope)
 
-    outcomes = run_sync(agency.app, block, list(KpiAsset), run_id="a run")
+    outcomes = run_sync(agency.app, block, run_id="a run")
 
     assert errors({it.workspace: it for it in outcomes}) == {}
     assert {(workspace, day) for workspace, day in agency.rows()} == {

@@ -17,7 +17,6 @@ from kpi_pipeline.inbox.ingest import inbox_of, ingest
 from kpi_pipeline.sync.run import ClientOutcome, run_sync
 from kpi_pipeline.sync.scope import PartitionBlock
 from kpi_pipeline_tests.agency import (
-    ALL_ASSETS,
     SERIES,
     WHO_AM_I,
     Agency,
@@ -278,7 +277,7 @@ def test_each_outcome_is_reported_and_logged_while_the_others_still_run(
     clients = agency.keyed[:4]
     agency.revoke(clients[2])
     block = PartitionBlock(clients, DATES)
-    run_sync(agency.app, block, ALL_ASSETS, run_id="watched", on_done=on_done)
+    run_sync(agency.app, block, run_id="watched", on_done=on_done)
 
     assert sorted(seen) == sorted((slug, 1, 0 if slug == clients[2] else 2) for slug in clients)
 

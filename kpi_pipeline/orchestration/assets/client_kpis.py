@@ -10,17 +10,19 @@ only checks executes this step without filling anything.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
+from pydantic import Field
 
 from kpi_pipeline.orchestration.asset_checks.specs import TOTALS_CHECK, specs_of
 from kpi_pipeline.orchestration.assets.heartbeat import heartbeat
+from kpi_pipeline.orchestration.assets.partition_metadata import materializations, partition
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.assets.specs import kpi_specs
-from kpi_pipeline.orchestration.dagster_private import log_materializations
-from kpi_pipeline.orchestration.partitions import DATE, GRID_ASSETS, WORKSPACE, block_of
-from kpi_pipeline.orchestration.runs import BACKFILL
+from kpi_pipeline.orchestration.dagster_private import log_materializations, log_planned
+from kpi_pipeline.orchestration.partitions import GRID_ASSETS, block_of
+from kpi_pipeline.orchestration.runs import BACKFILL, FILLING_STEP
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.sync.scope import KpiAsset
 
@@ -29,12 +31,24 @@ if TYPE_CHECKING:
     from kpi_pipeline.sync.run import ClientOutcome
 
 
+class FillConfig(dg.Config):
+    """The run config of the step; without one, facts are fetched."""
+
+    fetch: bool = Field(
+        default=True,
+        description="Whether to fetch the facts from Email Bison, one call for each client and "
+        "two more for today's sending plan. With false, projections and metrics are computed again "
+        "from the stored facts, events and targets, without a call.",
+    )
+
+
 def build_client_kpis(
     grid: dg.MultiPartitionsDefinition, settings: Settings
 ) -> dg.AssetsDefinition:
-    """The three assets over `grid`; any of them, and any block, can be materialized alone.
+    """The three assets over `grid`: any block of them can be materialized, from the page of each.
 
-    The step logs the materializations itself, and yields no result for an asset.
+    Whichever is selected, the rows of all three are made right, and their partitions turn green or
+    red together. The step logs that itself, and yields no result for an asset.
     """
 
     @dg.multi_asset(
@@ -43,14 +57,15 @@ def build_client_kpis(
         partitions_def=grid,
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        name="client_kpis",
+        name=FILLING_STEP,
     )
     def client_kpis(
-        context: dg.AssetExecutionContext, app: AppResource
+        context: dg.AssetExecutionContext, app: AppResource, config: FillConfig
     ) -> Iterator[dg.AssetCheckResult]:
         with heartbeat(context.run):
             with app.opened() as opened:
-                failed = _fill(context, opened) if context.selected_asset_keys else None
+                fills = bool(context.selected_asset_keys)
+                failed = _fill(context, opened, fetch=config.fetch) if fills else None
                 yield from _check(context, opened)
             if failed is not None:
                 raise failed
@@ -58,13 +73,14 @@ def build_client_kpis(
     return client_kpis
 
 
-def _fill(context: dg.AssetExecutionContext, app: "AppContext") -> dg.Failure | None:
+def _fill(
+    context: dg.AssetExecutionContext, app: "AppContext", *, fetch: bool
+) -> dg.Failure | None:
     """Fill the run's partitions and log their materializations; return the failure to raise."""
     # Imported late: loading the definitions needs none of it.
     from kpi_pipeline.sync.run import run_sync
 
     block = block_of(context)
-    assets = [it for it in KpiAsset if dg.AssetKey(it.value) in context.selected_asset_keys]
 
     def report(outcome: "ClientOutcome") -> None:
         if outcome.error is None:
@@ -74,13 +90,21 @@ def _fill(context: dg.AssetExecutionContext, app: "AppContext") -> dg.Failure | 
         if outcome.warning is not None:
             context.log.warning(outcome.warning)
 
-    outcomes = run_sync(app, block, assets, run_id=context.run.run_id, on_done=report)
+    outcomes = run_sync(app, block, fetch=fetch, run_id=context.run.run_id, on_done=report)
     # Dagster logs materializations when a step ends, and those of a failed step not at all; and
     # `context.add_asset_metadata` reads the whole range for each partition: 2,808 took 23 s.
+    assets = [it for it in KpiAsset if fetch or it is not KpiAsset.FACTS]
     for asset in assets:
-        log_materializations(context, _materializations(asset, outcomes))
+        log_materializations(context, materializations(asset, outcomes))
     failed = [outcome for outcome in outcomes if outcome.error is not None]
-    return _failure(outcomes, failed) if failed else None
+    if not failed:
+        return None
+    # Dagster planned the selected assets, and shows a partition as failed if it was planned.
+    partitions = [partition(it.workspace, day) for it in failed for day in block.dates]
+    for asset in assets:
+        if dg.AssetKey(asset.value) not in context.selected_asset_keys:
+            log_planned(context, dg.AssetKey(asset.value), partitions)
+    return _failure(outcomes, failed)
 
 
 def _check(context: dg.AssetExecutionContext, app: "AppContext") -> Iterator[dg.AssetCheckResult]:
@@ -114,45 +138,6 @@ def _log_line(outcome: "ClientOutcome") -> str:
         f"{outcome.seconds:.1f} s ({outcome.waiting_seconds:.1f} s waiting for a slot, "
         f"{outcome.calling_seconds:.1f} s in calls)"
     )
-
-
-def _materializations(
-    asset: KpiAsset, outcomes: Sequence["ClientOutcome"]
-) -> list[dg.AssetMaterialization]:
-    """One for each partition that was filled, with the numbers that Dagster plots."""
-    filled = []
-    for outcome in outcomes:
-        if outcome.error is not None:
-            continue
-        for day, numbers in outcome.numbers.items():
-            metadata: dict[str, Any] = {
-                "dagster/partition_row_count": 1,
-                "emails_sent": numbers.emails_sent,
-                "positive_replies": numbers.positive_replies,
-                "seconds": outcome.seconds,
-            }
-            if asset is KpiAsset.FACTS:
-                metadata |= {
-                    "api_calls": outcome.api_calls,
-                    "key_used": outcome.key_used,
-                    "waiting_seconds": outcome.waiting_seconds,
-                    "calling_seconds": outcome.calling_seconds,
-                }
-            else:
-                metadata |= {
-                    "positive_replies_mtd": numbers.positive_replies_mtd,
-                    "projection_positive_replies_eom": numbers.projection_positive_replies_eom,
-                }
-            filled.append(
-                dg.AssetMaterialization(
-                    asset.value,
-                    partition=dg.MultiPartitionKey(
-                        {DATE: day.isoformat(), WORKSPACE: outcome.workspace}
-                    ),
-                    metadata={name: it for name, it in metadata.items() if it is not None},
-                )
-            )
-    return filled
 
 
 def _failure(outcomes: Sequence["ClientOutcome"], failed: Sequence["ClientOutcome"]) -> dg.Failure:

@@ -9,10 +9,9 @@ from dagster import DagsterInstance, RunRequest
 from kpi_pipeline.db.events.overlay import Pending
 from kpi_pipeline.domain.calendar import consecutive_ranges, days_between
 from kpi_pipeline.orchestration.partitions import block_from_tags, block_tags, contiguous_groups
-from kpi_pipeline.orchestration.runs import EVENTS_TAG, NOT_FINISHED, PRIORITY
+from kpi_pipeline.orchestration.runs import EVENTS_TAG, NOT_FINISHED, PRIORITY, WITHOUT_FETCH
 from kpi_pipeline.sync.scope import KpiAsset
 
-# Nothing is fetched: the facts are stored, and a fetch would not return what arrived since.
 EVENT_ASSETS = [dg.AssetKey(KpiAsset.PROJECTIONS.value), dg.AssetKey(KpiAsset.METRICS.value)]
 
 _PENDING = "pending"
@@ -54,6 +53,8 @@ def event_runs(
             f"{_fingerprint([by_workspace[it] for it in group], now)}",
             asset_selection=EVENT_ASSETS,
             asset_check_keys=[],
+            # The facts are stored, and a fetch would not return what arrived since.
+            run_config=WITHOUT_FETCH,
             # Before the many runs of a backfill: people wait for a new lead.
             tags={
                 **block_tags(group, days_between(first, last)),

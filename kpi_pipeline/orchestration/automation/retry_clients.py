@@ -98,6 +98,7 @@ def _requests(
             run_key=f"{run.run_id} {group[0]}..{group[-1]}",
             asset_selection=sorted(run.asset_selection or GRID_ASSETS),
             asset_check_keys=[],
+            run_config=run.run_config,
             tags={**block_tags(group, block.dates), RETRY_OF: run.run_id},
         )
         for group in groups
