@@ -10,14 +10,27 @@ as well.
 
 import logging
 import threading
+import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from inspect import signature
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
-from dagster import AssetExecutionContext, AssetKey, AssetMaterialization, DagsterEvent
+from dagster import (
+    AssetCheckKey,
+    AssetExecutionContext,
+    AssetKey,
+    AssetMaterialization,
+    BackfillPolicy,
+    DagsterEvent,
+    MultiPartitionsDefinition,
+    PartitionsDefinition,
+    RunRequest,
+    __version__,
+)
 
 # Write materializations, and what was planned, in batches: see log_materializations, log_planned.
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEventBatchMetadata
@@ -57,6 +70,8 @@ from dagster._core.storage.runs.schema import (
 # When a schedule is due: see cron_times.
 from dagster._utils.schedules import schedule_execution_time_iterator
 
+from kpi_pipeline.orchestration.runs import RANGE_END, RANGE_START
+
 __all__ = [
     "BULK_ACTION_TERMINAL_STATUSES",
     "RUNLESS_RUN_ID",
@@ -78,8 +93,41 @@ __all__ = [
     "log_planned",
     "run_daemon",
     "serve_code",
-    "set_backfill_interval",
+    "set_backfill_cut",
+    "set_backfill_pace",
 ]
+
+# How the daemon cuts a backfill into runs, and evaluates it: see set_backfill_cut and _pace.
+_CUT = "_build_run_requests_with_backfill_policy"
+_CUT_PARAMETERS = (
+    "asset_keys",
+    "asset_check_keys",
+    "backfill_policy",
+    "partition_keys",
+    "partitions_def",
+    "tags",
+    "dynamic_partitions_store",
+)
+_EVALUATE = "execute_backfill_iteration_with_instigation_logger"
+
+# The partition keys, and those of each dimension in order; the first and the last of each run.
+RangesOf = Callable[
+    [Collection[str], Mapping[str, Sequence[str]]], Sequence[tuple[str, str]] | None
+]
+
+
+class BackfillPace(Protocol):
+    """When the daemon evaluates backfills. Moments are those of `time.monotonic`, in seconds."""
+
+    def is_due(self, backfill_id: str, now: float) -> bool:
+        """Whether to evaluate this backfill."""
+
+    def evaluated(self, backfill_id: str, age: float, began: float, ended: float) -> None:
+        """A backfill that was requested `age` seconds ago was evaluated."""
+
+    def pause(self, reading_seconds: float) -> float:
+        """How long to wait before all backfills are read again; that took `reading_seconds`."""
+
 
 # What a run imports of Dagster's own: the code server's fork server imports it once for all runs.
 RUN_MODULES = (
@@ -128,19 +176,108 @@ def cron_times(
     return schedule_execution_time_iterator(since, cron_schedule, timezone)
 
 
-def set_backfill_interval(seconds: int) -> None:
-    """How often the daemon of this process evaluates backfills: Dagster has no setting for it.
+def set_backfill_cut(ranges_of: RangesOf, tags: Mapping[str, str]) -> None:
+    """Have this process cut backfills into runs with `ranges_of`, each run with these tags.
 
-    To be called before the daemon starts, whose loop reads the constant at each round.
+    `ranges_of` gets the partition keys, and the keys of each dimension in their order; it returns
+    the first and last partition key of each run, or None for a grid that it leaves to Dagster. So
+    is a version of Dagster that does it another way, and an error: it is logged.
     """
-    from dagster._daemon import controller
+    from dagster._core.definitions import automation_tick_evaluation_context as module
 
-    controller.DEFAULT_DAEMON_INTERVAL_SECONDS = seconds
+    log = logging.getLogger("dagster.daemon.backfills")
+    dagsters = getattr(module, _CUT, None)
+    if dagsters is None or tuple(signature(dagsters).parameters) != _CUT_PARAMETERS:
+        log.warning("Dagster %s cuts backfills in another way: its own is used", __version__)
+        return
+
+    def build_run_requests(
+        asset_keys: Sequence[AssetKey],
+        asset_check_keys: Sequence[AssetCheckKey],
+        backfill_policy: BackfillPolicy,
+        partition_keys: Collection[str],
+        partitions_def: PartitionsDefinition[Any],
+        tags: Mapping[str, Any],
+        dynamic_partitions_store: Any,
+    ) -> Sequence[RunRequest]:
+        given = (asset_keys, asset_check_keys, backfill_policy, partition_keys, partitions_def)
+        tags = {**ours, **tags}
+        ranges = None
+        if (
+            isinstance(partitions_def, MultiPartitionsDefinition)
+            and backfill_policy.max_partitions_per_run is None
+        ):
+            order = {
+                dimension.name: dimension.partitions_def.get_partition_keys(
+                    dynamic_partitions_store=dynamic_partitions_store
+                )
+                for dimension in partitions_def.partitions_defs
+            }
+            try:
+                ranges = ranges_of(partition_keys, order)
+            except Exception:
+                log.exception("The backfill could not be cut: Dagster cuts it")
+        if ranges is None:
+            requests: Sequence[RunRequest] = dagsters(
+                *given, tags=tags, dynamic_partitions_store=dynamic_partitions_store
+            )
+            return requests
+        return [
+            RunRequest(
+                asset_selection=list(asset_keys),
+                asset_check_keys=list(asset_check_keys),
+                tags={**tags, RANGE_START: first, RANGE_END: last},
+            )
+            for first, last in ranges
+        ]
+
+    ours = dict(tags)
+    setattr(module, _CUT, build_run_requests)
+
+
+def set_backfill_pace(pace: BackfillPace) -> None:
+    """Have the daemon of this process evaluate backfills at this pace, not twice a minute.
+
+    To be called before the daemon starts. Dagster has no setting for it.
+    """
+    from dagster._daemon import backfill as module
+    from dagster._daemon.daemon import BackfillDaemon
+
+    loop, evaluate = BackfillDaemon.core_loop, getattr(module, _EVALUATE)
+
+    def core_loop(daemon: BackfillDaemon, process: Any, shutdown: threading.Event) -> Any:
+        return loop(daemon, process, cast(threading.Event, _PacedEvent(shutdown, pace)))
+
+    def evaluate_if_due(backfill: Any, *arguments: Any, **named: Any) -> Iterator[Any]:
+        began = time.monotonic()
+        if not pace.is_due(backfill.backfill_id, began):
+            return
+        try:
+            yield from evaluate(backfill, *arguments, **named)
+        finally:
+            age = time.time() - backfill.backfill_timestamp
+            pace.evaluated(backfill.backfill_id, age, began, time.monotonic())
+
+    setattr(BackfillDaemon, "core_loop", core_loop)  # noqa: B010 - mypy refuses to assign a method
+    setattr(module, _EVALUATE, evaluate_if_due)
+
+
+class _PacedEvent:
+    """The daemon's event of its end; what the loop over backfills waits for it, `pace` decides."""
+
+    def __init__(self, event: threading.Event, pace: BackfillPace) -> None:
+        self._event, self._pace = event, pace
+        self._began = time.monotonic()
+
+    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002 - Dagster's half minute
+        ended = self._event.wait(self._pace.pause(time.monotonic() - self._began))
+        self._began = time.monotonic()
+        return ended
 
 
 def run_daemon() -> None:
     """The command `dagster-daemon`, with the arguments of this process."""
-    # Imported late, as in the two below: 0.2 s, which commands that only read states need not pay.
+    # Imported late, as in the others: 0.2 s, which commands that only read states need not pay.
     from dagster._daemon.cli import main
 
     main()

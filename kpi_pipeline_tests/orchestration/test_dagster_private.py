@@ -5,10 +5,10 @@ dagster_private.py or runtime/storage.py.
 """
 
 import inspect
-import logging
 import multiprocessing
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
 from itertools import islice
@@ -28,7 +28,6 @@ from sqlalchemy import create_engine, select
 
 from kpi_pipeline.orchestration import dagster_private, runs
 from kpi_pipeline.orchestration.runtime import DEFINITIONS
-from kpi_pipeline.orchestration.runtime.daemon import BACKFILL_INTERVAL_SECONDS
 from kpi_pipeline_tests.orchestration.installation import instance_in_files, temporary_instance
 from kpi_pipeline_tests.orchestration.ticks import leave_tick
 
@@ -192,24 +191,173 @@ def test_materializations_are_logged_in_batches_and_stay_when_the_step_fails(
 # The daemon.
 
 
-def test_the_loop_over_backfills_waits_as_long_as_it_is_set(
+GRID = dg.MultiPartitionsDefinition(
+    {name: dg.StaticPartitionsDefinition(list("abc")) for name in ("one", "two")}
+)
+
+
+def run_requests_of(
+    grid: dg.PartitionsDefinition[str], keys: Collection[str]
+) -> Sequence[dg.RunRequest]:
+    """The runs that the daemon requests for these partitions of an asset with a check."""
+    from dagster._core.definitions.automation_tick_evaluation_context import (
+        build_run_requests_with_backfill_policies,
+    )
+    from dagster._core.definitions.events import AssetKeyPartitionKey
+
+    @dg.asset(partitions_def=grid, backfill_policy=dg.BackfillPolicy.single_run())
+    def beacon() -> None:
+        pass
+
+    @dg.asset_check(asset=beacon)
+    def shines() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=True)
+
+    with temporary_instance() as instance:
+        return build_run_requests_with_backfill_policies(
+            [AssetKeyPartitionKey(dg.AssetKey("beacon"), key) for key in keys],
+            dg.Definitions([beacon], asset_checks=[shines]).resolve_asset_graph(),
+            instance,
+        )
+
+
+@pytest.fixture
+def module_of_the_cut(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Dagster's module that cuts backfills, which is as it was when the test ends."""
+    from dagster._core.definitions import automation_tick_evaluation_context as module
+
+    monkeypatch.setattr(module, dagster_private._CUT, getattr(module, dagster_private._CUT))
+    return module
+
+
+@pytest.mark.usefixtures("module_of_the_cut")
+def test_a_backfill_is_cut_into_the_ranges_that_we_give() -> None:
+    asked: list[tuple[Collection[str], Mapping[str, Sequence[str]]]] = []
+
+    def ranges_of(
+        keys: Collection[str], order: Mapping[str, Sequence[str]]
+    ) -> Sequence[tuple[str, str]]:
+        asked.append((keys, order))
+        return [("a|a", "b|c"), ("c|a", "c|a")]
+
+    dagster_private.set_backfill_cut(ranges_of, {"kpi/a_tag": "of all runs"})
+    keys = {"a|a", "a|b", "b|a", "c|a"}
+    requests = run_requests_of(GRID, keys)
+
+    assert asked == [(keys, {"one": ["a", "b", "c"], "two": ["a", "b", "c"]})]
+    assert [it.tags for it in requests] == [
+        {runs.RANGE_START: "a|a", runs.RANGE_END: "b|c", "kpi/a_tag": "of all runs"},
+        {runs.RANGE_START: "c|a", runs.RANGE_END: "c|a", "kpi/a_tag": "of all runs"},
+    ]
+    for request in requests:
+        assert request.asset_selection == [dg.AssetKey("beacon")]
+        assert request.asset_check_keys == [dg.AssetCheckKey(dg.AssetKey("beacon"), "shines")]
+
+
+@pytest.mark.usefixtures("module_of_the_cut")
+@pytest.mark.parametrize("problem", [None, ValueError("as the test asked")])
+def test_dagster_cuts_what_we_leave_to_it_and_what_we_cannot_cut(problem: Exception | None) -> None:
+    before = run_requests_of(GRID, {"a|a", "a|b", "b|c"})
+
+    def ranges_of(*_: object) -> None:
+        if problem is not None:
+            raise problem
+
+    dagster_private.set_backfill_cut(ranges_of, {"kpi/a_tag": "of all runs"})
+    after = run_requests_of(GRID, {"a|a", "a|b", "b|c"})
+
+    def ranges(requests: Sequence[dg.RunRequest]) -> list[tuple[str, str]]:
+        return sorted((it.tags[runs.RANGE_START], it.tags[runs.RANGE_END]) for it in requests)
+
+    assert ranges(after) == ranges(before)
+    assert {it.tags["kpi/a_tag"] for it in after} == {"of all runs"}
+
+
+@pytest.mark.usefixtures("module_of_the_cut")
+def test_a_grid_of_one_dimension_is_cut_by_dagster() -> None:
+    dagster_private.set_backfill_cut(lambda *_: pytest.fail("was asked"), {})
+    (request,) = run_requests_of(dg.StaticPartitionsDefinition(list("abc")), {"a", "b"})
+    assert request.tags == {runs.RANGE_START: "a", runs.RANGE_END: "b"}
+
+
+def test_a_cut_with_other_parameters_stays_dagsters_own(
+    module_of_the_cut: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def of_another_version(asset_keys: object) -> None:
+        pytest.fail(f"was called with {asset_keys}")
+
+    setattr(module_of_the_cut, dagster_private._CUT, of_another_version)
+    dagster_private.set_backfill_cut(lambda *_: [], {})
+    assert getattr(module_of_the_cut, dagster_private._CUT) is of_another_version
+    assert "its own is used" in caplog.text
+
+
+def test_the_parameters_of_the_cut_are_those_that_we_know(module_of_the_cut: Any) -> None:
+    parameters = inspect.signature(getattr(module_of_the_cut, dagster_private._CUT)).parameters
+    assert tuple(parameters) == dagster_private._CUT_PARAMETERS
+
+
+def test_the_daemon_pauses_between_backfills_and_evaluates_those_that_are_due(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from dagster._daemon import controller
-    from dagster._daemon.backfill import execute_backfill_iteration_loop
+    from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+    from dagster._daemon import backfill as module
+    from dagster._daemon.daemon import BackfillDaemon
 
-    monkeypatch.setattr(controller, "DEFAULT_DAEMON_INTERVAL_SECONDS", 30)
-    dagster_private.set_backfill_interval(BACKFILL_INTERVAL_SECONDS)
+    evaluated: list[str] = []
+
+    def evaluate(backfill: PartitionBackfill, *_: object, **__: object) -> Iterator[None]:
+        evaluated.append(backfill.backfill_id)
+        yield None
+
+    class Recorded:
+        """Evaluates "due" alone, and records what it is told."""
+
+        def __init__(self) -> None:
+            self.ages: list[float] = []
+            self.reading: list[float] = []
+
+        def is_due(self, backfill_id: str, now: float) -> bool:
+            assert now <= time.monotonic()
+            return backfill_id == "due"
+
+        def evaluated(self, backfill_id: str, age: float, began: float, ended: float) -> None:
+            assert backfill_id == "due"
+            assert 0 <= ended - began < 10
+            self.ages.append(age)
+
+        def pause(self, reading_seconds: float) -> float:
+            self.reading.append(reading_seconds)
+            return 0.25
+
+    # What a new version calls by another name would not be replaced.
+    assert f"{dagster_private._EVALUATE})," in inspect.getsource(module.execute_backfill_jobs)
+    monkeypatch.setattr(module, dagster_private._EVALUATE, evaluate)
+    monkeypatch.setattr(BackfillDaemon, "core_loop", BackfillDaemon.core_loop)
+    pace = Recorded()
+    dagster_private.set_backfill_pace(pace)
     waits: list[float] = []
     ending: Any = SimpleNamespace(wait=waits.append)
-    with temporary_instance() as instance:
+    with temporary_instance() as instance, BackfillDaemon({}) as daemon:
+        for name in ("due", "not due"):
+            instance.add_backfill(
+                PartitionBackfill(
+                    name,
+                    status=BulkActionStatus.REQUESTED,
+                    from_failure=False,
+                    tags={},
+                    backfill_timestamp=time.time() - 20,
+                )
+            )
         context: Any = SimpleNamespace(instance=instance)
-        for _ in execute_backfill_iteration_loop(context, logging.getLogger("daemon"), ending):
-            if len(waits) == 2:
+        for _ in daemon.core_loop(context, ending):
+            if len(waits) == 3:
                 break
 
-    assert BACKFILL_INTERVAL_SECONDS == 5
-    assert all(0 < seconds <= 5 for seconds in waits)
+    assert waits == [0.25] * 3
+    assert all(0 <= it < 10 for it in pace.reading)
+    assert set(evaluated) == {"due"}
+    assert all(20 <= age < 60 for age in pace.ages)
 
 
 def test_the_daemons_command_is_the_one_that_we_run() -> None:

@@ -9,8 +9,10 @@ from typing import cast
 import dagster as dg
 import pytest
 from dagster import DagsterEventType, EventLogEntry
-from dagster._core.events import (
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationPlanned,
+)
+from dagster._core.events import (
     AssetMaterializationPlannedData,
     DagsterEvent,
     StepMaterializationData,
