@@ -107,7 +107,7 @@ def _backfill(play: Playground, workspaces: Sequence[str], days: int) -> Figures
     _empty(play)
     httpx.delete(f"{play.sandbox}/sandbox/calls").raise_for_status()
     dates = _closed_days(play, days)
-    target = BackfillTarget([step.value for step in KpiAsset], dict.fromkeys(workspaces, dates))
+    target = BackfillTarget(dict.fromkeys(workspaces, dates))
     with peak_memory() as peak:
         started = time.monotonic()
         backfill_id = launch_backfill(play.page, target)

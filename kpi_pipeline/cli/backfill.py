@@ -53,14 +53,6 @@ def run(
         typer.Option("--to", formats=["%Y-%m-%d"], metavar="DATE", help="The last date."),
     ] = None,
     workspace: Workspaces = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ASSET",
-            help="raw_bison_stats, kpi_projections or client_metrics; may be repeated. "
-            "Unset: all three.",
-        ),
-    ] = None,
     follow: Annotated[
         str | None, typer.Option(metavar="ID", help="Follow this backfill; launch none.")
     ] = None,
@@ -71,7 +63,7 @@ def run(
     Ctrl-C; --follow joins it again. Without -w: all active clients.
     """
     if follow is not None:
-        if first or last or workspace or only:
+        if first or last or workspace:
             raise KpiError("--follow takes the id of a backfill, and no other option beside it.")
         exit_unless(_follow(follow))
         return
@@ -80,15 +72,15 @@ def run(
             "Give the dates with --from and --to, as in `kpi backfill --from 2026-01-01 "
             "--to 2026-01-31`, or the id of a backfill with --follow."
         )
-    exit_unless(_fill(first.date(), last.date(), workspace or [], only or []))
+    exit_unless(_fill(first.date(), last.date(), workspace or []))
 
 
-def _fill(first: date, last: date, workspaces: Sequence[str], only: Sequence[str]) -> bool:
+def _fill(first: date, last: date, workspaces: Sequence[str]) -> bool:
     """Launch a backfill and follow it; return whether every row is written."""
     with ExitStack() as stack:
         settings = stack.enter_context(ready_databases(load_settings()))
         app = stack.enter_context(open_app(settings))
-        target = _target(app, first, last, workspaces, only)
+        target = _target(app, first, last, workspaces)
         update_grid(app, settings)
         opened = stack.enter_context(dagster_instance(settings))
         dagster = stack.enter_context(running_dagster(settings, opened, app.now, err.print))
@@ -109,21 +101,12 @@ def _follow(backfill_id: str) -> bool:
         return _see_through(app, opened, dagster, backfill_id, target)
 
 
-def _target(
-    app: AppContext, first: date, last: date, workspaces: Sequence[str], only: Sequence[str]
-) -> BackfillTarget:
-    known = [asset.value for asset in KpiAsset]
-    if unknown := [asset for asset in only if asset not in known]:
-        raise KpiError(
-            f"There is no asset {', '.join(unknown)} over clients and dates. --only takes "
-            f"{', '.join(known)}."
-        )
-    assets = [asset for asset in known if asset in only or not only]
-    if KpiAsset.FACTS in assets and not app.settings.bison_instances:
+def _target(app: AppContext, first: date, last: date, workspaces: Sequence[str]) -> BackfillTarget:
+    if not app.settings.bison_instances:
         raise KpiError(NO_INSTANCE)
     dates = _dates(app, first, last)
     clients = clients_to_fill(app, workspaces)
-    return BackfillTarget(assets, {client.workspace: dates for client in clients})
+    return BackfillTarget({client.workspace: dates for client in clients})
 
 
 def _dates(app: AppContext, first: date, last: date) -> list[date]:
@@ -156,8 +139,7 @@ def _see_through(
         # Within the block: a user who has read the id may leave at once.
         err.print(
             f"Backfill {backfill_id}: {target.partitions:,} partitions of {len(target.dates)} "
-            f"clients, in {', '.join(target.assets)}; "
-            f"{backfill_address(dagster.page, backfill_id)}",
+            f"clients; {backfill_address(dagster.page, backfill_id)}",
             soft_wrap=True,
         )
         with BackfillProgress(err) as progress:
@@ -249,8 +231,6 @@ def command_for_the_rest(check: BackfillCheck) -> str:
     words = [f"kpi backfill --from {min(dates)} --to {max(dates)}"]
     if len(check.unfinished) <= _CLIENTS_SHOWN:
         words += [f"-w {workspace}" for workspace in check.unfinished]
-    if len(check.target.assets) < len(KpiAsset):
-        words += [f"--only {asset}" for asset in check.target.assets]
     return " ".join(words)
 
 
@@ -263,7 +243,7 @@ def _lines(report: BackfillReport) -> list[str]:
         lines.append(f"Dagster gave the backfill up: {status.error or 'no reason is known'}")
     if check.unreached:
         lines.append(f"Not reached: {listed(check.unreached, _CLIENTS_SHOWN)}.")
-    counts = ", ".join(f"{check.rows(table):,} in {table}" for table in check.target.assets)
+    counts = ", ".join(f"{check.rows(table):,} in {table}" for table in KpiAsset)
     if not check.gaps:
         # A client that failed keeps the rows that it had before.
         old = "; the clients named above keep their earlier rows" if check.unfinished else ""

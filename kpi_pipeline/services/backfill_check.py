@@ -11,6 +11,7 @@ from kpi_pipeline.db.sync_log import SyncEntry, read_entries
 from kpi_pipeline.domain.calendar import consecutive_ranges
 from kpi_pipeline.domain.formatting import listed, period
 from kpi_pipeline.services.backfills import BackfillTarget
+from kpi_pipeline.sync.scope import KpiAsset
 
 _RANGES_SHOWN = 5
 
@@ -58,7 +59,7 @@ def check_backfill(
     """Check what these runs wrote, with one query for each table and one for the log."""
     all_dates = [day for dates in target.dates.values() for day in dates]
     missing = {}
-    for table in target.assets:
+    for table in KpiAsset:
         stored = stored_days(connection, table, target.dates.keys(), min(all_dates), max(all_dates))
         missing[table] = {
             workspace: absent

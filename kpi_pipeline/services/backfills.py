@@ -60,7 +60,6 @@ query Target($id: String!) {
   partitionBackfillOrError(backfillId: $id) {
     __typename
     ... on PartitionBackfill {
-      assetSelection { path }
       assetBackfillData { rootTargetedPartitions { partitionKeys } }
     }
     ... on PythonError { message }
@@ -112,9 +111,8 @@ class BackfillStatus:
 
 @dataclass(frozen=True)
 class BackfillTarget:
-    """The assets that a backfill fills, and the dates of each workspace."""
+    """The dates of each workspace that a backfill fills, in all three assets."""
 
-    assets: Sequence[str]
     dates: Mapping[str, Sequence[date]]
 
     @property
@@ -130,7 +128,7 @@ def launch_backfill(page: DagsterPage, target: BackfillTarget) -> str:
         KpiError: with Dagster's reason, if it does not accept it.
     """
     params = {
-        "assetSelection": [{"path": [asset]} for asset in target.assets],
+        "assetSelection": [{"path": [asset.value]} for asset in KpiAsset],
         "partitionNames": [
             f"{day}|{workspace}" for workspace, dates in target.dates.items() for day in dates
         ],
@@ -169,7 +167,7 @@ def read_status(page: DagsterPage, backfill_id: str) -> BackfillStatus:
 
 
 def read_target(page: DagsterPage, backfill_id: str) -> BackfillTarget:
-    """Read which assets and partitions the backfill fills.
+    """Read which partitions the backfill fills, whichever asset it was started for.
 
     Raises:
         UnknownBackfillError: if Dagster does not know it.
@@ -187,8 +185,7 @@ def read_target(page: DagsterPage, backfill_id: str) -> BackfillTarget:
             f"Dagster cannot say which clients and dates backfill {backfill_id} fills: it is not "
             "one over clients and dates, or the partitions have changed since. See its page."
         )
-    selected = {asset["path"][-1] for asset in found["assetSelection"] or []}
-    return BackfillTarget([asset.value for asset in KpiAsset if asset.value in selected], dates)
+    return BackfillTarget(dates)
 
 
 def backfill_address(page: DagsterPage, backfill_id: str) -> str:

@@ -28,9 +28,7 @@ def test_both_dates_are_required(kpi: Kpi, words: tuple[str, ...]) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "words", [("--to", "2026-03-01"), ("-w", "heron-tide"), ("--only", "client_metrics")]
-)
+@pytest.mark.parametrize("words", [("--to", "2026-03-01"), ("-w", "heron-tide")])
 def test_a_followed_backfill_takes_no_other_option(kpi: Kpi, words: tuple[str, ...]) -> None:
     error = kpi("backfill", "--follow", "abcdefgh", *words).error()
     assert error == "--follow takes the id of a backfill, and no other option beside it."
@@ -62,17 +60,6 @@ def test_dates_outside_the_partitions_are_rejected_with_their_bounds(
 
 
 @pytest.mark.usefixtures("stocked")
-def test_an_asset_that_is_not_over_clients_and_dates_is_rejected_with_those_that_are(
-    kpi: Kpi,
-) -> None:
-    only = ("--only", "client_metrics", "--only", "client_registry")
-    assert kpi("backfill", *SOME_DAYS, *only).error() == (
-        "There is no asset client_registry over clients and dates. --only takes raw_bison_stats, "
-        "kpi_projections, client_metrics."
-    )
-
-
-@pytest.mark.usefixtures("stocked")
 def test_unknown_and_inactive_clients_are_named(kpi: Kpi) -> None:
     error = kpi("backfill", *SOME_DAYS, "-w", "heron-tide", "-w", "nobody").error()
     assert error == "There is no client nobody. `kpi clients list` shows the workspaces."
@@ -90,12 +77,9 @@ def test_without_clients_there_is_nothing_to_fill(
 
 
 @pytest.mark.usefixtures("configured")
-def test_without_an_email_bison_facts_cannot_be_filled(kpi: Kpi) -> None:
+def test_without_an_email_bison_nothing_can_be_filled(kpi: Kpi) -> None:
     error = kpi("backfill", *SOME_DAYS).error()
     assert error.startswith("No Email Bison is configured: set KPI_BISON_INSTANCES")
-    # What is worked out from facts that are there needs none.
-    error = kpi("backfill", *SOME_DAYS, "--only", "kpi_projections").error()
-    assert error.startswith("There are no active clients.")
 
 
 @pytest.mark.usefixtures("configured")

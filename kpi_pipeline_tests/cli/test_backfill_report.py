@@ -122,14 +122,9 @@ def test_a_backfill_that_dagster_gave_up_shows_its_reason() -> None:
     assert "Dagster gave the backfill up: the definitions [do not] load\n" in _printed(report)
 
 
-def test_the_command_for_the_rest_names_its_clients_and_its_assets() -> None:
+def test_the_command_for_the_rest_names_its_clients() -> None:
     check = _check(entry("heron"), entry("otter", "otter: its workspace is gone"))
     assert command_for_the_rest(check) == "kpi backfill --from 2026-03-01 --to 2026-03-05 -w otter"
-    only = BackfillTarget(["client_metrics"], target("heron").dates)
-    partly = BackfillCheck(only, [], {"client_metrics": {}})
-    assert command_for_the_rest(partly) == (
-        "kpi backfill --from 2026-03-01 --to 2026-03-05 -w heron --only client_metrics"
-    )
 
 
 def test_the_command_for_the_rest_takes_all_clients_where_it_would_have_to_name_many() -> None:

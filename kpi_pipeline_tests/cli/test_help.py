@@ -15,7 +15,7 @@ OPTIONS = {
     "alerts mute": ["CLIENT|CHECK", "--for"],
     "alerts test": [],
     "alerts unmute": ["CLIENT|CHECK"],
-    "backfill": ["--from", "--to", "--workspace", "-w", "--only", "--follow"],
+    "backfill": ["--from", "--to", "--workspace", "-w", "--follow"],
     "bison": [],
     "bison measure": ["--workspace", "-w"],
     "clients": [],

@@ -20,7 +20,7 @@ from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline.services.database import databases_to_upgrade
 from kpi_pipeline.services.playground import Playground, playground
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline_tests.agency import ASSETS, Agency, Rows
+from kpi_pipeline_tests.agency import Agency, Rows
 from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.cli.running import calm_zone, wait_until
 from kpi_pipeline_tests.end_to_end.schedules import stop_schedules
@@ -152,7 +152,7 @@ class RunningAgency(Agency):
 
     def launch_backfill(self, target: Target) -> str:
         """Launch a backfill of the three assets as their page does; its id."""
-        return launch_backfill(self.page, BackfillTarget(ASSETS, target))
+        return launch_backfill(self.page, BackfillTarget(target))
 
     def backfill(self, *targets: Target) -> list[str]:
         """Launch a backfill of each target, all at once, and wait; how they ended."""

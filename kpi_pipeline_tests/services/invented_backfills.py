@@ -15,7 +15,6 @@ from dagster._core.test_utils import create_run_for_test
 from kpi_pipeline.db.sync_log import SyncEntry
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.services.backfills import BackfillStatus, BackfillTarget
-from kpi_pipeline_tests.agency import ASSETS
 
 FIRST, LAST = date(2026, 3, 1), date(2026, 3, 5)
 LAUNCHED = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
@@ -23,7 +22,7 @@ LAUNCHED = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
 
 def target(*workspaces: str) -> BackfillTarget:
     """Five days of these clients."""
-    return BackfillTarget(ASSETS, dict.fromkeys(workspaces, days_between(FIRST, LAST)))
+    return BackfillTarget(dict.fromkeys(workspaces, days_between(FIRST, LAST)))
 
 
 def status(name: str = "REQUESTED", **changed: Any) -> BackfillStatus:

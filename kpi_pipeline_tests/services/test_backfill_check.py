@@ -85,18 +85,8 @@ def test_a_row_of_another_kind_does_not_fill_a_gap(engine: Engine) -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_only_the_tables_of_the_backfill_are_checked(engine: Engine) -> None:
-    with engine.begin() as connection:
-        connection.execute(delete(client_metrics))
-    of = BackfillTarget(["raw_bison_stats"], target("heron").dates)
-    check = _checked(engine, entry("heron"), of=of)
-    assert check.unfinished == []
-    assert check.missing == {"raw_bison_stats": {}}
-
-
-@pytest.mark.usefixtures("filled")
 def test_a_client_with_its_own_days_is_checked_for_those(engine: Engine) -> None:
-    of = BackfillTarget(ASSETS, {"heron": [FIRST], "otter": [MIDDLE, LAST + timedelta(days=1)]})
+    of = BackfillTarget({"heron": [FIRST], "otter": [MIDDLE, LAST + timedelta(days=1)]})
     check = _checked(engine, entry("heron"), entry("otter"), of=of)
     assert check.gaps == {"otter": [LAST + timedelta(days=1)]}
     assert check.rows("client_metrics") == 2
