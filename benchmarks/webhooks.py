@@ -146,7 +146,7 @@ def _launch(play: Playground) -> str:
 
 @contextmanager
 def _syncs(play: Playground) -> Iterator[list[str]]:
-    """Hourly refreshes of all clients, one after the other, while the block lasts."""
+    """Refreshes of all clients, one after the other, while the block lasts."""
     over = threading.Event()
     launched: list[str] = []
 

@@ -1,5 +1,5 @@
 import secrets
-from datetime import date, time
+from datetime import date, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -120,6 +120,37 @@ def test_a_wrong_value_is_a_sentence_that_names_its_variable(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, problem: str
 ) -> None:
     assert problems(monkeypatch, **{variable: value}) == [f"{variable}: {problem}"]
+
+
+@pytest.mark.parametrize("minutes", ["0", "-15", "7", "45", "90", "1500"])
+def test_the_refresh_divides_an_hour_or_is_whole_hours(
+    monkeypatch: pytest.MonkeyPatch, minutes: str
+) -> None:
+    assert problems(monkeypatch, KPI_REFRESH_MINUTES=minutes) == [
+        "KPI_REFRESH_MINUTES: it must divide an hour or be whole hours, a day at most; write 5, "
+        "10, 15, 20, 30, 60, 120 or the like, or `off`"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "stale_after"),
+    [
+        ("", timedelta(minutes=45)),
+        ("1", timedelta(minutes=45)),
+        ("20", timedelta(hours=1)),
+        ("60", timedelta(hours=3)),
+        ("720", timedelta(hours=26)),
+        ("1440", timedelta(hours=26)),
+        ("off", timedelta(hours=26)),
+    ],
+)
+def test_numbers_are_stale_after_three_refreshes_unless_a_setting_says_when(
+    monkeypatch: pytest.MonkeyPatch, minutes: str, stale_after: timedelta
+) -> None:
+    monkeypatch.setenv("KPI_REFRESH_MINUTES", minutes)
+    assert load_settings().stale_after == stale_after
+    monkeypatch.setenv("KPI_STALE_AFTER_HOURS", "0.5")
+    assert load_settings().stale_after == timedelta(minutes=30)
 
 
 @pytest.mark.parametrize("variable", ["KPI_FIRST_DATE", "KPI_WEB_PORT", "KPI_SERIES_MAX_DAYS"])

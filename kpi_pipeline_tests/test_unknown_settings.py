@@ -34,6 +34,15 @@ def test_a_misspelt_variable_is_named_with_the_nearest_right_one_and_without_its
     assert problem == (f"{misspelt} (in the environment) is not a setting; did you mean {meant}?")
 
 
+def test_the_setting_of_an_earlier_version_is_refused_with_the_name_of_the_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert problems(monkeypatch, KPI_HOURLY_REFRESH="on") == [
+        "KPI_HOURLY_REFRESH (in the environment) is not a setting any more; KPI_REFRESH_MINUTES "
+        "replaces it: the minutes between two refreshes (15 unless set; 60 is every hour), or `off`"
+    ]
+
+
 def test_a_variable_that_resembles_no_setting_is_named_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -27,7 +27,7 @@ _RETRY_TIME = timedelta(minutes=5)
 _FED_BY_SYNCS = {Check.FRESHNESS, Check.COMPLETE, Check.NO_MISSING_DAYS}
 # By then a check run has seen the result of a sync.
 _NEXT_CHECK_RUN = timedelta(minutes=20)
-# By then the hourly jobs have run: the refresh, and the repetition of unanswered requests.
+# By then the schedules of each hour have ticked: the refresh, and retry_unanswered_checks.
 _NEXT_HOUR = timedelta(minutes=75)
 
 
@@ -117,7 +117,7 @@ def _of_sync(failures: Sequence[SyncFailure]) -> Problem:
         severity=Severity.ERROR,
         since=min(it.since for it in failures),
         what="Their rows are unchanged. Fix what is named, and materialize the failed partitions; "
-        "the hourly refresh also tries again.",
+        "the next refresh also tries again.",
         clients=tuple(it.workspace for it in failures),
         lines=tuple(Line(why, tuple(it.workspace for it in group)) for why, group in common),
         path=f"/runs/{max(failures, key=lambda it: it.failed_at).run_id}",

@@ -11,7 +11,7 @@ from kpi_pipeline.domain.formatting import duration, listed
 _MAY_BE_LATE = timedelta(minutes=5)
 # One iteration of a daemon can take minutes while a large backfill starts.
 _MAY_BE_SILENT = timedelta(minutes=15)
-SYNC_SCHEDULES = ("daily_kpi_sync", "hourly_refresh")
+SYNC_SCHEDULES = ("daily_kpi_sync", "intraday_refresh")
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def freshness(
         if_passed=f"{fresh}: today's numbers are younger than {duration(deadlines.stale_after)}, "
         "and past days are closed.",
         if_failed=f"{fresh}; stale: {listed([it.workspace for it in late])}. Check the last runs "
-        "of daily_kpi_sync and hourly_refresh on the page Runs, and fix what they name; then run "
+        "of daily_kpi_sync and intraday_refresh on the page Runs, and fix what they name; then run "
         "`kpi sync`, which fetches all days that are not closed.",
         severity=worst,
         numbers={"fresh": len(statuses) - len(late), "clients": len(statuses)},

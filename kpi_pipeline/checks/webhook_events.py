@@ -144,7 +144,7 @@ _SILENT = (
     "Email Bison counts leads, but no webhook of any client of {instances} reports one. Check that "
     "the gateway is running and reachable from outside (`GET /healthz`), and that the URL of the "
     "webhooks in Email Bison ends in the secret of KPI_WEBHOOK_SECRET_…: any other is rejected. "
-    "The hourly refresh corrects the numbers; they only arrive later."
+    "The next refresh corrects the numbers; they only arrive later."
 )
 _ADVICE = (
     "The numbers are right, as the facts hold every lead: check the webhooks of these workspaces "
@@ -152,7 +152,7 @@ _ADVICE = (
 )
 _UNREAD = (
     "The event feed of {names} was not read for an hour: leads that no webhook delivers arrive "
-    "with the hourly refresh. The table says why; KPI_EVENT_FEED_MINUTES=off leaves the feed alone."
+    "with the next refresh. The table says why; KPI_EVENT_FEED_MINUTES=off leaves the feed alone."
 )
 
 

@@ -12,6 +12,7 @@ PRIORITY = "dagster/priority"
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 ROOT_RUN = "dagster/root_run_id"
+RUN_KEY = "dagster/run_key"
 SCHEDULE = "dagster/schedule_name"
 SENSOR = "dagster/sensor_name"
 # "true" on a failed run that Dagster itself retries, because its process died.
@@ -37,6 +38,9 @@ BACKFILL_PRIORITY = "-10"
 
 FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 NOT_FINISHED = [status for status in DagsterRunStatus if status not in FINISHED]
+
+# The schedule whose runs fetch today's sending plans once an hour only.
+INTRADAY_REFRESH = "intraday_refresh"
 
 # The step of the three assets, and the run config with which it makes no calls.
 FILLING_STEP = "client_kpis"

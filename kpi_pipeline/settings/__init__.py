@@ -17,9 +17,12 @@ from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import InstanceSetting, parse_instances, url_problem
 from kpi_pipeline.settings.variables import PREFIX, unknown_variables
 
-# Two refreshes may fail, or a night be an hour late, before anyone is alerted.
-_STALE_AFTER_HOURS = 3
-_STALE_AFTER_HOURS_DAILY = 26
+# Two refreshes may fail, or a night be two hours late, before anyone is alerted. Runs take minutes
+# to start on a busy day, however short the interval is.
+_REFRESHES_UNTIL_STALE = 3
+_SHORTEST_STALE_AFTER = timedelta(minutes=45)
+_STALE_AFTER_A_DAY = timedelta(hours=26)
+_MINUTES_A_DAY = 1440
 
 
 @cache
@@ -125,9 +128,10 @@ class Settings(BaseSettings):
         default=None,
         description="First date of the partition grid; unset: 1 January of last year.",
     )
-    hourly_refresh: bool = Field(
-        default=True,
-        description="Whether yesterday and today are fetched every hour; `off`: only at night.",
+    refresh_minutes: int | None = Field(
+        default=15,
+        description="How many minutes pass between two fetches of yesterday and today: a divisor "
+        "of 60, or a multiple of 60 up to 1440; `off`: they are fetched only at night.",
     )
     workspaces_per_run: int = Field(
         default=50, ge=1, description="How many clients one scheduled run covers at most."
@@ -190,8 +194,9 @@ class Settings(BaseSettings):
     stale_after_hours: float | None = Field(
         default=None,
         gt=0,
-        description="After how many hours today's numbers are stale; unset: 3, or 26 if "
-        "KPI_HOURLY_REFRESH is off.",
+        description="After how many hours today's numbers are stale; unset: after three times "
+        "KPI_REFRESH_MINUTES, but 45 minutes at least and 26 hours at most; 26 hours if that is "
+        "off.",
     )
     alert_urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(),
@@ -231,8 +236,12 @@ class Settings(BaseSettings):
     @property
     def stale_after(self) -> timedelta:
         """After what age today's numbers are stale."""
-        default = _STALE_AFTER_HOURS if self.hourly_refresh else _STALE_AFTER_HOURS_DAILY
-        return timedelta(hours=self.stale_after_hours or default)
+        if self.stale_after_hours is not None:
+            return timedelta(hours=self.stale_after_hours)
+        if self.refresh_minutes is None:
+            return _STALE_AFTER_A_DAY
+        after = _REFRESHES_UNTIL_STALE * timedelta(minutes=self.refresh_minutes)
+        return min(max(after, _SHORTEST_STALE_AFTER), _STALE_AFTER_A_DAY)
 
     @property
     def page_url(self) -> str:
@@ -261,8 +270,20 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is not a time; write one such as 08:00")
         return time.fromisoformat(value.strip())
 
+    @field_validator("refresh_minutes")
+    @classmethod
+    def _evenly_spaced(cls, value: int | None) -> int | None:
+        if value is not None and (
+            value < 1 or value > _MINUTES_A_DAY or (60 % value and value % 60)
+        ):
+            raise ValueError(
+                "it must divide an hour or be whole hours, a day at most; write 5, 10, 15, 20, 30, "
+                "60, 120 or the like, or `off`"
+            )
+        return value
+
     # Validators of this kind are called from the last one to the first.
-    @field_validator("summary_at", "event_feed_minutes", mode="before")
+    @field_validator("summary_at", "event_feed_minutes", "refresh_minutes", mode="before")
     @classmethod
     def _or_off(cls, value: object) -> object:
         return None if isinstance(value, str) and value.strip().lower() == "off" else value

@@ -17,6 +17,11 @@ from kpi_pipeline.errors import KpiError
 PREFIX = "KPI_"
 # Read before the settings are: the settings file to read in place of .env.
 OTHER_VARIABLES = frozenset({"KPI_ENV_FILE"})
+# What replaces a setting of an earlier version.
+_REPLACED = {
+    "KPI_HOURLY_REFRESH": "KPI_REFRESH_MINUTES replaces it: the minutes between two refreshes "
+    "(15 unless set; 60 is every hour), or `off`"
+}
 # The tests have options of their own.
 _OF_TESTS = re.compile(r"KPI_TEST_\w+")
 # One secret for each instance; the last part names the instance.
@@ -55,6 +60,8 @@ def _is_known(name: str, known: set[str]) -> bool:
 
 
 def _suggestion(name: str, known: set[str]) -> str:
+    if name in _REPLACED:
+        return f" any more; {_REPLACED[name]}"
     candidates = (known | OTHER_VARIABLES | {"KPI_WEBHOOK_SECRET_NAME"}) - {"KPI_WEBHOOK_SECRET"}
     # Compared without the prefix, which would make any two of them alike.
     by_rest = {it.removeprefix(PREFIX): it for it in sorted(candidates)}

@@ -33,7 +33,7 @@ def problem(cause: str = "freshness", *clients: str, **changed: Any) -> Problem:
         "title": f"{cause} of client_metrics",
         "severity": Severity.ERROR,
         "since": START,
-        "what": "Some rows are old. Start the hourly refresh.",
+        "what": "Some rows are old. Start the refresh.",
         "clients": clients,
     }
     return Problem(**{**fields, **changed})
@@ -77,7 +77,7 @@ class Office:
             "asset": "client_metrics",
             "passed": passed,
             "severity": "ERROR",
-            "description": f"{len(clients)} clients are stale. Start the hourly refresh.",
+            "description": f"{len(clients)} clients are stale. Start the refresh.",
             "offenders": [{"workspace": it, "age_hours": 4} for it in clients],
             "more": 0,
             "clients": list(clients),

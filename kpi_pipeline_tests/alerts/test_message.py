@@ -44,7 +44,7 @@ def test_a_message_has_the_problem_clients_time_numbers_page_and_what_to_do() ->
         "ERROR: freshness of client_metrics",
         "Since Wed 18 Mar 2026, 15:00 CDT.",
         "Clients (2): acme, birch",
-        "Some rows are old. Start the hourly refresh.",
+        "Some rows are old. Start the refresh.",
         "- acme: age_hours 4",
         "- birch: age_hours 5",
         f"See {PAGE}/assets/client_metrics?view=checks&checkDetail=freshness",

@@ -113,20 +113,20 @@ def test_a_run_may_take_five_minutes_longer_than_its_limit_and_no_more() -> None
 def test_daemons_come_first_and_all_are_named_with_what_to_do() -> None:
     found = checked(
         schedule(on=False),
-        schedule("hourly_refresh", due_since=ago(minutes=40)),
+        schedule("intraday_refresh", due_since=ago(minutes=40)),
         ActiveRun("0123456789abcdef", ago(hours=3), timedelta(hours=1)),
         DaemonState("scheduler", ago(hours=1)),
     )
     assert found.severity is Severity.ERROR
     assert found.numbers == {"schedules_and_sensors": 2, "problems": 4}
     assert found.description.startswith(
-        "Not working: daemon scheduler, schedule daily_kpi_sync, schedule hourly_refresh, "
+        "Not working: daemon scheduler, schedule daily_kpi_sync, schedule intraday_refresh, "
         "run 01234567. "
     )
     assert "`kpi up`" in found.description
 
 
-@pytest.mark.parametrize("name", ["daily_kpi_sync", "hourly_refresh"])
+@pytest.mark.parametrize("name", ["daily_kpi_sync", "intraday_refresh"])
 def test_only_their_own_schedules_stop_the_syncs(name: str) -> None:
     assert stops_syncs(checked(schedule(name, on=False)).problems)
     assert stops_syncs(checked(schedule(name, due_since=ago(minutes=40))).problems)

@@ -72,7 +72,7 @@ def test_a_late_client_is_named_with_its_age_and_what_to_do(stock: Stock) -> Non
         }
     ]
     assert found.description.startswith("1 of 2 clients fresh; stale: birch. Check the last runs")
-    assert "daily_kpi_sync and hourly_refresh" in found.description
+    assert "daily_kpi_sync and intraday_refresh" in found.description
     assert "`kpi sync`" in found.description
 
 

@@ -162,7 +162,7 @@ def test_the_nightly_sync_covers_seven_closed_days_and_today() -> None:
     assert len(calendar.days_between(first, last)) == 8
 
 
-def test_an_hourly_refresh_covers_yesterday_and_today() -> None:
+def test_a_refresh_covers_yesterday_and_today() -> None:
     assert calendar.nightly_dates(date(2026, 1, 1), closed_days=1) == (
         date(2025, 12, 31),
         date(2026, 1, 1),

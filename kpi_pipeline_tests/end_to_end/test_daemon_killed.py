@@ -62,8 +62,8 @@ def test_freshness_turns_503_at_the_set_time_and_status_says_what_is_late_and_fo
     later = replace(agency.app, now=lambda: datetime.now(UTC) + timedelta(hours=3))
     assert not print_status(later)
     output = capsys.readouterr().out
-    # The one is due at half past each hour, the other every 15 minutes.
-    assert re.search(r"schedule hourly_refresh is [23] h \d+ min late", output)
+    # Both are due every 15 minutes.
+    assert re.search(r"schedule intraday_refresh is [23] h \d+ min late", output)
     assert re.search(r"schedule data_checks is [23] h \d+ min late", output)
     assert "daemon scheduler has sent no heartbeat for 3 h" in output
     assert "schedule clean_up_runs" not in output, "it is due on Sundays"

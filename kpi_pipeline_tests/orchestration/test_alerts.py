@@ -181,7 +181,7 @@ def test_runs_that_dagster_retries_and_runs_of_events_are_not_alerted(
 def test_a_schedule_whose_ticks_fail_is_alerted_until_one_succeeds(desk: Desk) -> None:
     leave_tick(desk.instance, "daily_kpi_sync", good=True)
     leave_tick(desk.instance, "daily_kpi_sync", good=False)
-    leave_tick(desk.instance, "hourly_refresh", good=False, on=False)
+    leave_tick(desk.instance, "intraday_refresh", good=False, on=False)
     leave_tick(desk.instance, "gone_long_ago", good=False)
     leave_tick(desk.instance, "alert_sensor", good=False)
     desk.evaluate(0, 6, 7)
@@ -330,7 +330,7 @@ def test_totals_that_stay_unanswered_are_alerted_after_a_retry(
 
 def test_a_sync_schedule_that_is_off_is_alerted_without_the_old_numbers(desk: Desk) -> None:
     clients = ("acme", "birch")
-    off = [{"what": "schedule hourly_refresh", "problem": "is switched off"}]
+    off = [{"what": "schedule intraday_refresh", "problem": "is switched off"}]
     desk.office.passed = datetime.now(UTC) - START
     desk.office.check("automation_alive", offenders=off)
     desk.office.check("freshness", *clients)

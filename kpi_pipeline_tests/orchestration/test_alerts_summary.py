@@ -107,7 +107,7 @@ def test_a_scheduled_sync_pings_the_external_switch_and_no_other_run_does(
     monkeypatch.setenv("KPI_HEARTBEAT_URL", f"{receiver.url}/watch")
     client = installation.agency.keyed[0]
     tags = block_tags([client], installation.days_ago(1))
-    scheduled = {**tags, "dagster/schedule_name": "hourly_refresh"}
+    scheduled = {**tags, "dagster/schedule_name": "intraday_refresh"}
 
     assert installation.run(tags).success
     assert receiver.received == []
@@ -130,4 +130,4 @@ def test_an_external_switch_that_is_unreachable_fails_no_sync(
 ) -> None:
     monkeypatch.setenv("KPI_HEARTBEAT_URL", "http://127.0.0.1:1/watch")
     tags = block_tags(installation.agency.keyed[:1], installation.days_ago(1))
-    assert installation.run({**tags, "dagster/schedule_name": "hourly_refresh"}).success
+    assert installation.run({**tags, "dagster/schedule_name": "intraday_refresh"}).success

@@ -43,7 +43,7 @@ def test_a_schedule_that_no_daemon_has_seen_is_neither_on_nor_off(own: DagsterIn
     found = read(own)
     assert {(it.on, it.due_since) for it in found.ticks} == {(None, None)}
     assert {it.last_heartbeat_at for it in found.daemons} == {None}
-    assert {"daily_kpi_sync", "hourly_refresh", "data_checks", "alert_sensor"} <= {
+    assert {"daily_kpi_sync", "intraday_refresh", "data_checks", "alert_sensor"} <= {
         it.name for it in found.ticks
     }
 
@@ -65,13 +65,13 @@ def test_a_schedule_is_due_at_the_first_moment_of_its_cron_line_after_its_last_t
 
 
 def test_a_tick_that_failed_is_a_tick(own: DagsterInstance) -> None:
-    leave_tick(own, "hourly_refresh", good=False, at=local(2026, 3, 18, 9, 30))
-    assert of("hourly_refresh", own).due_since == local(2026, 3, 18, 10, 30)
+    leave_tick(own, "intraday_refresh", good=False, at=local(2026, 3, 18, 9, 22))
+    assert of("intraday_refresh", own).due_since == local(2026, 3, 18, 9, 37)
 
 
 def test_a_schedule_that_is_off_is_never_due(own: DagsterInstance) -> None:
-    leave_tick(own, "hourly_refresh", on=False)
-    assert of("hourly_refresh", own) == TickState("hourly_refresh", "schedule", False, None)
+    leave_tick(own, "intraday_refresh", on=False)
+    assert of("intraday_refresh", own) == TickState("intraday_refresh", "schedule", False, None)
 
 
 def test_a_sensor_may_miss_ten_minutes_of_ticks(own: DagsterInstance) -> None:
@@ -82,10 +82,10 @@ def test_a_sensor_may_miss_ten_minutes_of_ticks(own: DagsterInstance) -> None:
 
 
 def test_the_state_of_another_code_location_does_not_count(own: DagsterInstance) -> None:
-    last = local(2026, 3, 18, 9, 30)
-    leave_tick(own, "hourly_refresh", at=last)
-    leave_tick(own, "hourly_refresh", at=last - timedelta(days=90), on=False, location="old")
-    assert of("hourly_refresh", own).due_since == last + timedelta(hours=1)
+    last = local(2026, 3, 18, 9, 22)
+    leave_tick(own, "intraday_refresh", at=last)
+    leave_tick(own, "intraday_refresh", at=last - timedelta(days=90), on=False, location="old")
+    assert of("intraday_refresh", own).due_since == last + timedelta(minutes=15)
 
 
 def test_daemons_and_active_runs_are_read_with_their_times(own: DagsterInstance) -> None:

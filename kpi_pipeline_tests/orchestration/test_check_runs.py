@@ -107,16 +107,15 @@ def test_checks_wait_for_syncs_in_progress_but_not_forever(
     assert checks_of(after_sync(instance, later.cursor, NOW + 11 * MINUTE, NOW + 14 * MINUTE))
 
 
-def test_without_an_hourly_refresh_there_is_no_such_schedule_and_a_day_counts_as_fresh(
+def test_without_an_intraday_refresh_there_is_no_such_schedule_and_a_day_counts_as_fresh(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hourly = load_settings()
-    monkeypatch.setenv("KPI_HOURLY_REFRESH", "off")
+    monkeypatch.setenv("KPI_REFRESH_MINUTES", "off")
     daily = load_settings()
     names = {it.name for it in build_definitions(daily).schedules or ()}
     assert "daily_kpi_sync" in names
-    assert "hourly_refresh" not in names
-    assert (hourly.stale_after, daily.stale_after) == (timedelta(hours=3), timedelta(hours=26))
+    assert "intraday_refresh" not in names
+    assert daily.stale_after == timedelta(hours=26)
     spec = (
         build_definitions(daily)
         .resolve_assets_def("client_metrics")

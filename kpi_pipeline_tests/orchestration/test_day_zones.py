@@ -35,8 +35,8 @@ def tick(name: str, instance: DagsterInstance, at: datetime) -> dg.RunRequest:
     ("name", "at", "first", "last"),
     [
         ("daily_kpi_sync", (18, 0, 1), "2026-03-11", "2026-03-18"),
-        ("hourly_refresh", (18, 9, 30), "2026-03-17", "2026-03-18"),
-        ("hourly_refresh", (18, 10, 30), "2026-03-18", "2026-03-19"),
+        ("intraday_refresh", (18, 9, 30), "2026-03-17", "2026-03-18"),
+        ("intraday_refresh", (18, 10, 30), "2026-03-18", "2026-03-19"),
     ],
 )
 def test_a_sync_that_ticks_in_chicago_covers_the_days_of_email_bison(

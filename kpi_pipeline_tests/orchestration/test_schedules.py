@@ -1,8 +1,8 @@
 """What the schedules of the syncs request at a tick, as Dagster evaluates them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
-from itertools import islice
+from itertools import islice, takewhile
 from typing import cast
 from zoneinfo import ZoneInfo
 
@@ -10,14 +10,15 @@ import dagster as dg
 import pytest
 from dagster import DagsterInstance
 from dagster._core.definitions.partitions.context import partition_loading_context
+from dagster._core.test_utils import create_run_for_test
 from dagster._utils.schedules import schedule_execution_time_iterator
 
 from kpi_pipeline.checks.automation import SYNC_SCHEDULES
 from kpi_pipeline.definitions import build_definitions
 from kpi_pipeline.domain.calendar import days_between
-from kpi_pipeline.orchestration.automation.schedules import build_sync_schedules
+from kpi_pipeline.orchestration.automation.schedules import build_sync_schedules, intraday_cron
 from kpi_pipeline.orchestration.partitions import WORKSPACE, kpi_grid
-from kpi_pipeline.orchestration.runs import RANGE_END, RANGE_START
+from kpi_pipeline.orchestration.runs import BACKFILL, RANGE_END, RANGE_START, RUN_KEY, SCHEDULE
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.orchestration.ticks import evaluate_schedule
 
@@ -100,12 +101,12 @@ def test_the_nightly_sync_closes_the_last_seven_days_and_opens_today(
     ],
     ids=["afternoon", "after midnight", "before it", "tomorrow already in UTC"],
 )
-def test_the_hourly_refresh_covers_yesterday_and_today(
+def test_the_intraday_refresh_covers_yesterday_and_today(
     instance: DagsterInstance, tick: datetime, dates: list[date]
 ) -> None:
     clients = add_clients(instance, 2)
 
-    ((request,), _) = evaluate("hourly_refresh", instance, tick)
+    ((request,), _) = evaluate("intraday_refresh", instance, tick)
 
     assert assets_of(request) == GRID_ASSETS
     expected = [(day, client) for day in dates for client in clients]
@@ -115,7 +116,7 @@ def test_the_hourly_refresh_covers_yesterday_and_today(
 @pytest.mark.parametrize(
     ("clients", "sizes"), [(26, [26]), (50, [50]), (51, [50, 1]), (120, [50, 50, 20])]
 )
-@pytest.mark.parametrize("name", ["daily_kpi_sync", "hourly_refresh"])
+@pytest.mark.parametrize("name", ["daily_kpi_sync", "intraday_refresh"])
 def test_runs_of_at_most_50_clients_leave_no_client_out_and_overlap_nowhere(
     instance: DagsterInstance, name: str, clients: int, sizes: list[int]
 ) -> None:
@@ -138,7 +139,7 @@ def test_the_number_of_clients_in_a_run_is_a_setting(
     monkeypatch.setenv("KPI_WORKSPACES_PER_RUN", "2")
     add_clients(instance, 5)
 
-    requests, _ = evaluate("hourly_refresh", instance, local(2026, 3, 18, 9, 30))
+    requests, _ = evaluate("intraday_refresh", instance, local(2026, 3, 18, 9, 30))
 
     assert len(requests) == 3
 
@@ -156,7 +157,7 @@ def test_the_nightly_sync_refreshes_the_registry_first_and_alone(
     assert [assets_of(request) for request in rest] == [GRID_ASSETS] * 2
 
 
-@pytest.mark.parametrize("name", ["daily_kpi_sync", "hourly_refresh"])
+@pytest.mark.parametrize("name", ["daily_kpi_sync", "intraday_refresh"])
 def test_no_request_names_a_range_and_a_single_partition_at_once(
     instance: DagsterInstance, name: str
 ) -> None:
@@ -170,7 +171,7 @@ def test_no_request_names_a_range_and_a_single_partition_at_once(
         assert not any(tag.split("/")[:2] == ["dagster", "partition"] for tag in request.tags)
 
 
-@pytest.mark.parametrize("name", ["daily_kpi_sync", "hourly_refresh"])
+@pytest.mark.parametrize("name", ["daily_kpi_sync", "intraday_refresh"])
 def test_a_tick_that_is_evaluated_again_requests_the_same_runs(
     instance: DagsterInstance, name: str
 ) -> None:
@@ -192,10 +193,87 @@ def test_a_tick_that_is_evaluated_again_requests_the_same_runs(
     assert keys() == first
 
 
-def test_without_clients_the_hourly_refresh_is_skipped_and_says_how_to_add_them(
+@pytest.mark.parametrize(
+    ("unfinished", "sentence"),
+    [
+        ("intraday_refresh", "1 run of intraday_refresh is queued or in progress."),
+        ("daily_kpi_sync", "1 run of daily_kpi_sync is queued or in progress."),
+    ],
+)
+def test_a_refresh_that_is_due_while_a_sync_runs_is_skipped_and_says_so(
+    instance: DagsterInstance, unfinished: str, sentence: str
+) -> None:
+    add_clients(instance, 2)
+    tick = local(2026, 3, 18, 9, 22)
+    earlier = {SCHEDULE: unfinished, RUN_KEY: f"{tick - timedelta(minutes=15)} client-000"}
+    run = sync_run(instance, earlier)
+
+    assert evaluate("intraday_refresh", instance, tick) == (
+        [],
+        f"{sentence} The next refresh fetches the same days.",
+    )
+
+    instance.report_run_canceled(run)
+    requests, skipped = evaluate("intraday_refresh", instance, tick)
+    assert (len(requests), skipped) == (1, None)
+
+
+def test_a_refresh_waits_for_no_backfill_no_registry_and_no_run_of_its_own_tick(
     instance: DagsterInstance,
 ) -> None:
-    requests, skipped = evaluate("hourly_refresh", instance, local(2026, 3, 18, 9, 30))
+    add_clients(instance, 51)
+    tick = local(2026, 3, 18, 9, 22)
+    (first, second), _ = evaluate("intraday_refresh", instance, tick)
+    sync_run(instance, {BACKFILL: "a-backfill"})
+    sync_run(instance, {SCHEDULE: "daily_kpi_sync"}, assets={"client_registry"})
+    # The daemon died between the two requests: the tick is evaluated again.
+    sync_run(instance, {SCHEDULE: "intraday_refresh", RUN_KEY: str(first.run_key)})
+
+    again, _ = evaluate("intraday_refresh", instance, tick)
+
+    assert [it.run_key for it in again] == [first.run_key, second.run_key]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "minutes_of_the_day"),
+    [
+        (1, range(1440)),
+        (2, range(1, 1440, 2)),
+        (15, range(7, 1440, 15)),
+        (60, range(30, 1440, 60)),
+        (120, range(30, 1440, 120)),
+        (420, [30, 450, 870, 1290]),
+        (1440, [30]),
+    ],
+)
+def test_the_refresh_ticks_amid_the_intervals_of_an_hour_or_a_day(
+    minutes: int, minutes_of_the_day: Sequence[int]
+) -> None:
+    noon = local(2026, 3, 17, 12, 0).timestamp()
+    midnight = local(2026, 3, 18, 0, 0)
+    day = [midnight + timedelta(minutes=it) for it in minutes_of_the_day]
+
+    ticks = schedule_execution_time_iterator(noon, intraday_cron(minutes), CHICAGO.key)
+
+    found = list(takewhile(lambda it: it < midnight + timedelta(days=1), ticks))
+    assert [it for it in found if it >= midnight] == day
+
+
+def sync_run(
+    instance: DagsterInstance, tags: Mapping[str, str], assets: Collection[str] = GRID_ASSETS
+) -> dg.DagsterRun:
+    return create_run_for_test(
+        instance,
+        asset_selection=frozenset(map(dg.AssetKey, assets)),
+        status=dg.DagsterRunStatus.STARTED,
+        tags=tags,
+    )
+
+
+def test_without_clients_the_intraday_refresh_is_skipped_and_says_how_to_add_them(
+    instance: DagsterInstance,
+) -> None:
+    requests, skipped = evaluate("intraday_refresh", instance, local(2026, 3, 18, 9, 30))
 
     assert requests == []
     assert skipped is not None
@@ -214,7 +292,7 @@ def test_both_schedules_are_on_from_the_first_start() -> None:
     definitions = build_definitions(load_settings())
 
     schedules = {it.name: it for it in build_sync_schedules(load_settings())}
-    assert schedules.keys() == {"daily_kpi_sync", "hourly_refresh"}
+    assert schedules.keys() == {"daily_kpi_sync", "intraday_refresh"}
     assert schedules.keys() == set(SYNC_SCHEDULES), "alerts know them by these names"
     for name in schedules:
         status = definitions.resolve_schedule_def(name).default_status

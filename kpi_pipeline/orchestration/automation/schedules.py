@@ -1,4 +1,4 @@
-"""The schedules of the syncs: nightly, and hourly."""
+"""The schedules of the syncs: every night, and every KPI_REFRESH_MINUTES of the day."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
@@ -6,7 +6,9 @@ from datetime import date
 import dagster as dg
 from dagster import RunRequest, ScheduleEvaluationContext, SkipReason
 
+from kpi_pipeline.checks.automation import SYNC_SCHEDULES
 from kpi_pipeline.domain.calendar import business_date, days_between, nightly_dates
+from kpi_pipeline.domain.formatting import counted, listed
 from kpi_pipeline.orchestration.assets.specs import REGISTRY
 from kpi_pipeline.orchestration.partitions import (
     GRID_ASSETS,
@@ -15,11 +17,14 @@ from kpi_pipeline.orchestration.partitions import (
     contiguous_groups,
     first_date,
 )
+from kpi_pipeline.orchestration.runs import INTRADAY_REFRESH, NOT_FINISHED, RUN_KEY, SCHEDULE
 from kpi_pipeline.settings import Settings
+
+_HOUR = 60
 
 
 def build_sync_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """`daily_kpi_sync`, and `hourly_refresh` unless KPI_HOURLY_REFRESH is off.
+    """`daily_kpi_sync`, and `intraday_refresh` unless KPI_REFRESH_MINUTES is off.
 
     They have no named jobs: a backfill from the page of a job fills the wrong partitions (dagster
     issue 28861). Ticks that were missed while Dagster was down are made up later.
@@ -41,22 +46,61 @@ def build_sync_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         )
         yield from _requests(context, settings, nightly_dates)
 
+    if settings.refresh_minutes is None:
+        return [daily_kpi_sync]
+    return [daily_kpi_sync, _intraday_refresh(settings, settings.refresh_minutes)]
+
+
+def _intraday_refresh(settings: Settings, minutes: int) -> dg.ScheduleDefinition:
     @dg.schedule(
-        name="hourly_refresh",
-        cron_schedule="30 * * * *",
+        name=INTRADAY_REFRESH,
+        cron_schedule=intraday_cron(minutes),
         execution_timezone=settings.timezone.key,
         target=GRID_ASSETS,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Every hour: all active clients × yesterday and today.",
+        description=f"Every {counted(minutes, 'minute')}: all active clients × yesterday and "
+        "today, one call each, and once an hour today's sending plans. Skipped while a sync of "
+        "these schedules is queued or in progress.",
     )
-    def hourly_refresh(context: ScheduleEvaluationContext) -> list[RunRequest] | SkipReason:
+    def intraday_refresh(context: ScheduleEvaluationContext) -> list[RunRequest] | SkipReason:
+        if unfinished := _unfinished_syncs(context):
+            return SkipReason(
+                f"{counted(len(unfinished), 'run')} of {listed(sorted(set(unfinished)))} "
+                f"{'is' if len(unfinished) == 1 else 'are'} queued or in progress. The next "
+                "refresh fetches the same days."
+            )
         requests = _requests(context, settings, lambda today: nightly_dates(today, closed_days=1))
         # Dagster accepts a reason or requests: a tick with both is an error.
         return list(requests) or SkipReason(
             "There are no active clients: `kpi clients import FILE.csv` adds them."
         )
 
-    return [daily_kpi_sync, hourly_refresh] if settings.hourly_refresh else [daily_kpi_sync]
+    return intraday_refresh
+
+
+def intraday_cron(minutes: int) -> str:
+    """The cron expression of the refresh: its ticks lie amid the intervals of the hour or day.
+
+    At :07, :22, … it meets neither the nightly sync nor the checks of every quarter of an hour.
+    """
+    if minutes >= _HOUR:
+        return "30 * * * *" if minutes == _HOUR else f"30 */{minutes // _HOUR} * * *"
+    return f"{minutes // 2}-59/{minutes} * * * *"
+
+
+def _unfinished_syncs(context: ScheduleEvaluationContext) -> list[str]:
+    """The schedule of each sync that is queued or in progress, other than those of this tick.
+
+    A tick whose evaluation was interrupted is evaluated again, and requests what it did not yet.
+    """
+    filters = dg.RunsFilter(statuses=NOT_FINISHED, tags={SCHEDULE: list(SYNC_SCHEDULES)})
+    tick = context.scheduled_execution_time.isoformat()
+    return [
+        run.tags[SCHEDULE]
+        for run in context.instance.get_runs(filters=filters)
+        if not run.tags.get(RUN_KEY, "").startswith(tick)
+        and not set(GRID_ASSETS).isdisjoint(run.asset_selection or ())
+    ]
 
 
 def _requests(

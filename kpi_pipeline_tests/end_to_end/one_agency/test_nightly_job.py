@@ -47,7 +47,7 @@ def test_schedules_run_on_a_fresh_installation_without_anybody_starting_them(
     agency: RunningAgency,
 ) -> None:
     schedules = (
-        *("daily_kpi_sync", "hourly_refresh", "clean_up_runs", "delete_old_event_bodies"),
+        *("daily_kpi_sync", "intraday_refresh", "clean_up_runs", "delete_old_event_bodies"),
         *("daily_summary", "data_checks", "daily_totals_check", "retry_unanswered_checks"),
     )
     assert agency.schedules_at_start == dict.fromkeys(schedules, "RUNNING")
