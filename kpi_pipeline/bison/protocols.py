@@ -7,8 +7,11 @@ from typing import Protocol
 class Pacing(Protocol):
     """Limits the rate of calls to one instance."""
 
-    def slot(self) -> AbstractAsyncContextManager[None]:
-        """Wait until the next call may be sent, and hold one of the instance's slots meanwhile."""
+    def slot(self, *, ahead: bool = False) -> AbstractAsyncContextManager[None]:
+        """Wait until the next call may be sent, and hold one of the instance's slots meanwhile.
+
+        A caller that is `ahead` is served before those of the same process that are not.
+        """
         ...
 
     async def push_back(self, seconds: float) -> None:

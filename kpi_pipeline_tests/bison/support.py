@@ -93,11 +93,13 @@ def through_master_key(team: int) -> Script:
 class RecordingPacing(Pacing):
     def __init__(self) -> None:
         self.slots = 0
+        self.ahead = 0
         self.pushes: list[float] = []
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    async def slot(self, *, ahead: bool = False) -> AsyncIterator[None]:
         self.slots += 1
+        self.ahead += ahead
         yield
 
     async def push_back(self, seconds: float) -> None:

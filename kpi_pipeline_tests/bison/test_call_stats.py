@@ -30,9 +30,9 @@ ANSWER = answer(series(DAY, DAY))
 
 class SlowPacing(RecordingPacing):
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    async def slot(self, *, ahead: bool = False) -> AsyncIterator[None]:
         await asyncio.sleep(PAUSE)
-        async with super().slot():
+        async with super().slot(ahead=ahead):
             yield
 
 

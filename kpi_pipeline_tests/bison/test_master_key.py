@@ -29,6 +29,7 @@ from kpi_pipeline_tests.bison.support import (
     WORKSPACE_KEY,
     Handler,
     LocalLock,
+    RecordingPacing,
     answer,
     client_for,
     error_answer,
@@ -123,6 +124,19 @@ def read_with_master_key(
             return await client.read_as(HARBOR, None, one_day)
 
     return run(work())
+
+
+def test_calls_with_the_master_key_go_ahead_of_the_others() -> None:
+    pacing = RecordingPacing()
+
+    async def work() -> None:
+        async with client_for(FakeInstance(), pacing=pacing) as client:
+            await client.read_as(ORCHARD, WORKSPACE_KEY, one_day)
+            assert (pacing.slots, pacing.ahead) == (1, 0)
+            await client.read_as(HARBOR, None, one_day)
+
+    run(work())
+    assert (pacing.slots, pacing.ahead) == (5, 4)
 
 
 def test_readers_side_by_side_on_one_master_key_never_see_each_others_numbers() -> None:

@@ -199,7 +199,7 @@ class SlowTurns:
         self.now = NOON
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    async def slot(self, *, ahead: bool = False) -> AsyncIterator[None]:
         self.now += timedelta(hours=1)
         yield
 

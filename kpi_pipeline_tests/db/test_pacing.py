@@ -188,6 +188,23 @@ def test_callers_of_one_process_are_served_as_they_came(engine: Engine) -> None:
     assert run(work()) == list(range(15))
 
 
+def test_who_goes_ahead_waits_for_two_others_at_most(engine: Engine) -> None:
+    async def work() -> list[str]:
+        pacing, served = pacing_on(engine, calls_per_second=100), []
+
+        async def caller(name: str, *, ahead: bool = False) -> None:
+            async with pacing.slot(ahead=ahead):
+                served.append(name)
+
+        others = [caller(name) for name in "abcdefgh"]
+        await asyncio.gather(*others, caller("ahead", ahead=True))
+        return served
+
+    served = run(work())
+    assert served.index("ahead") <= 2
+    assert [name for name in served if name != "ahead"] == list("abcdefgh")
+
+
 def test_a_cancelled_waiter_holds_up_nobody_and_takes_no_slot(engine: Engine) -> None:
     note_slots(engine)
 

@@ -3,7 +3,7 @@
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -64,12 +64,15 @@ class InstancePacing:
         self._lease = timedelta(seconds=lease_seconds)
         self._sleep = sleep
         self._queue = anyio.Lock()
+        # Callers that are not ahead line up here first: at most one of them is in the queue.
+        self._others = anyio.Lock()
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    async def slot(self, *, ahead: bool = False) -> AsyncIterator[None]:
         """Wait until a call may be sent, and hold one of the instance's slots for the block.
 
-        Within a process, callers are served first come, first served.
+        Within a process, callers are served first come, first served. One that is `ahead` waits for
+        no more than the two that are next; callers that are ahead take every other slot at most.
 
         Raises:
             DatabaseAway: if the database is unreachable for longer than a restart takes.
@@ -78,7 +81,7 @@ class InstancePacing:
         slot = uuid.uuid4()
         try:
             # One caller at a time asks the database.
-            async with self._queue:
+            async with nullcontext() if ahead else self._others, self._queue:
                 while (wait := await _retry_in_thread(partial(self._take, slot))) > 0:
                     await self._sleep(wait)
             yield
