@@ -1,6 +1,6 @@
 """Everything a process needs: settings, database, vault and clock."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -26,8 +26,8 @@ from kpi_pipeline.settings import Settings
 
 # A call ends at its time-out at the latest; its slot must not expire before.
 _SLOT_MARGIN_SECONDS = 30.0
-# Where KPI_BISON_TIMEZONE is unset, the zones that may bound Email Bison's days, beside
-# KPI_TIMEZONE.
+# Where KPI_BISON_TIMEZONE is unset and nothing is measured, the zones that may bound Email Bison's
+# days, beside KPI_TIMEZONE.
 _CANDIDATE_ZONES = (ZoneInfo("UTC"), ZoneInfo("America/New_York"))
 
 
@@ -54,10 +54,14 @@ class AppContext:
         """The business date now."""
         return business_date(self.now(), self.day_zone)
 
-    def bison_agrees_on(self, day: date) -> bool:
-        """Whether `day` is today for Email Bison: in its zone, or in all that it may have."""
+    def bison_agrees_on(self, day: date, possible: Collection[ZoneInfo] = ()) -> bool:
+        """Whether `day` is today for Email Bison: in its zone, or in all that it may have.
+
+        `possible` are the zones that a measurement left, if there was one. KPI_BISON_TIMEZONE goes
+        before them.
+        """
         known = self.settings.bison_timezone
-        zones = (known,) if known else (*_CANDIDATE_ZONES, self.timezone)
+        zones = (known,) if known else possible or (*_CANDIDATE_ZONES, self.timezone)
         now = self.now()
         return all(business_date(now, zone) == day for zone in zones)
 

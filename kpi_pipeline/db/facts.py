@@ -23,11 +23,14 @@ from kpi_pipeline.domain.metrics import DailyFact, Target
 
 @dataclass(frozen=True)
 class SendingPlan:
-    """How many emails Bison planned for `date` and for the next day, asked on `date`."""
+    """How many emails Bison planned for `date` and for the next day, asked on `date`.
+
+    Both are None if the plan could not be read.
+    """
 
     date: date
-    today: int
-    tomorrow: int
+    today: int | None
+    tomorrow: int | None
     as_of: datetime
 
 
@@ -60,13 +63,11 @@ def store_plan(connection: Connection, workspace: str, plan: SendingPlan) -> Non
     upsert(connection, sending_plans, [row], newer="as_of")
 
 
-def delete_plan(connection: Connection, workspace: str, day: date, as_of: datetime) -> None:
-    """Delete a client's sending plan of one day, unless it was asked for after `as_of`."""
-    connection.execute(
-        delete(sending_plans).where(
-            sending_plans.c.workspace == workspace,
-            sending_plans.c.date == day,
-            sending_plans.c.as_of <= as_of,
+def plan_requested_at(connection: Connection, workspace: str, day: date) -> datetime | None:
+    """When a client's sending plan of one day was last requested, whether it was read or not."""
+    return connection.scalar(
+        select(sending_plans.c.as_of).where(
+            sending_plans.c.workspace == workspace, sending_plans.c.date == day
         )
     )
 

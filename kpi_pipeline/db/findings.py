@@ -43,6 +43,22 @@ def read_findings(connection: Connection) -> list[Finding]:
     return [Finding(**{**row, "subject": Subject(row["subject"])}) for row in rows]
 
 
+def possible_day_zones(connection: Connection, instance: str) -> list[str]:
+    """The zones that may bound the instance's days: the measured one, or those not ruled out.
+
+    None are known before the first measurement, and where no zone fits.
+    """
+    row = bison_findings.c
+    found = connection.execute(
+        select(row.possible, row.value).where(
+            row.instance == instance, row.subject == Subject.DAY_ZONE
+        )
+    ).one_or_none()
+    if found is None:
+        return []
+    return [found.value] if found.value in found.possible else list(found.possible)
+
+
 def store_findings(connection: Connection, findings: Collection[Finding]) -> None:
     """Store findings of a comparison; the `value` of one that decided nothing is None.
 

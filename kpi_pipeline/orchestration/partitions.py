@@ -1,7 +1,7 @@
 """The grid: one partition for each date and workspace, and the blocks of it that runs cover."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 from dagster import AssetExecutionContext, DagsterInstance
@@ -15,6 +15,9 @@ from kpi_pipeline.sync.scope import BackfillScope, KpiAsset, PartitionBlock
 
 # A partition key names the dimensions in the order of their names: "2026-03-04|acme".
 DATE, WORKSPACE = "date", "workspace"
+
+# A refresh requests sending plans once an hour; its runs start up to some minutes late.
+_PLAN_MAX_AGE = timedelta(minutes=57)
 
 GRID_ASSETS = [dg.AssetKey(asset.value) for asset in KpiAsset]
 
@@ -123,7 +126,8 @@ def block_of(context: AssetExecutionContext) -> PartitionBlock:
     backfill = _backfill_of(context)
     if backfill is not None and (backfill.first, backfill.last) == (days[0], days[-1]):
         backfill = None  # This run has all the dates of each of its clients.
-    return PartitionBlock(workspaces, days, backfill)
+    refreshes = context.run.tags.get(runs.SCHEDULE) == runs.INTRADAY_REFRESH
+    return PartitionBlock(workspaces, days, backfill, _PLAN_MAX_AGE if refreshes else timedelta(0))
 
 
 def _backfill_of(context: AssetExecutionContext) -> BackfillScope | None:

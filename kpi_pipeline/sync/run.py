@@ -30,7 +30,6 @@ from kpi_pipeline.db.sync_log import SyncEntry, store_entry
 from kpi_pipeline.domain.calendar import LONGEST_LOOK_BACK_DAYS, days_between
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.fetch import (
-    FailedPlan,
     FetchedFacts,
     facts_period,
     fetch_facts,
@@ -79,6 +78,7 @@ _log = logging.getLogger(__name__)
 class ClientOutcome:
     """Result of one client's sync. `error` is a sentence, or None on success.
 
+    `skipped` is a sentence if the client is inactive: nothing was done, which is no error.
     `warning` is a sentence about a sending plan that could not be read, which is no error.
 
     `seconds` is the duration in all; `waiting_seconds` of it passed waiting for a call slot, and
@@ -87,6 +87,7 @@ class ClientOutcome:
 
     workspace: str
     error: str | None = None
+    skipped: str | None = None
     warning: str | None = None
     key_used: str | None = None
     api_calls: int = 0
@@ -109,25 +110,31 @@ def run_sync(
 
     Facts are fetched, and the rows of all three tables are written. Without `fetch`, projections
     and metrics are computed again from the stored facts, without a call. A client that fails keeps
-    all its rows as they were and stops no other client; an unknown or inactive client counts as
-    failed. Each outcome goes to `sync_log` under `run_id`, and to `on_done`, once it is known.
+    all its rows as they were and stops no other client; an unknown client counts as failed. Each
+    outcome goes to `sync_log` under `run_id`, and to `on_done`, once it is known.
+
+    An inactive client is skipped, without a line in `sync_log`: it may have been deactivated after
+    the run was requested, which is no reason to fail.
 
     Raises:
-        KpiError: if no client of the block is active.
+        KpiError: if all clients of the block are unknown.
     """
 
-    def pick() -> tuple[list[Client], dict[str, str], dict[str, date]]:
+    def pick() -> tuple[list[Client], dict[str, str], dict[str, str], dict[str, date]]:
         with app.engine.connect() as connection:
-            clients, errors = pick_each(connection, block.workspaces)
-            if not fetch:
-                return clients, errors, {}
-            return clients, errors, _open_days(connection, app, block)
+            clients, errors, inactive = pick_each(connection, block.workspaces)
+            open_days = _open_days(connection, app, block) if fetch else {}
+            return clients, errors, inactive, open_days
 
-    clients, errors, open_days = retry_on_disconnect(pick)
-    if not clients:
+    clients, errors, inactive, open_days = retry_on_disconnect(pick)
+    if errors and not clients and not inactive:
         raise KpiError(" ".join(errors.values()))
+    skipped = [ClientOutcome(it, skipped=f"{it} is skipped. {why}") for it, why in inactive.items()]
+    for outcome in skipped:
+        on_done(outcome)
     sync = _SyncRun(app, block, open_days, run_id, on_done, fetch=fetch)
-    done = {outcome.workspace: outcome for outcome in asyncio.run(sync.all(clients, errors))}
+    synced = asyncio.run(sync.all(clients, errors))
+    done = {outcome.workspace: outcome for outcome in [*skipped, *synced]}
     return [done[workspace] for workspace in block.workspaces]
 
 
@@ -164,7 +171,7 @@ class _SyncRun:
         self._app = app
         self._dates = sorted(block.dates)
         self._open_days = open_days
-        self._backfill = block.backfill
+        self._block = block
         self._fetches = fetch
         self._run_id = run_id
         self._on_done = on_done
@@ -225,7 +232,7 @@ class _SyncRun:
         outcome = ClientOutcome(
             workspace=client.workspace,
             error=error,
-            warning=facts.plan.problem if facts and isinstance(facts.plan, FailedPlan) else None,
+            warning=facts.warning if facts else None,
             key_used=_key_use(client) if calls.made else None,
             api_calls=calls.made,
             seconds=round(time.monotonic() - started, 3),
@@ -244,7 +251,7 @@ class _SyncRun:
         They are if another run of the same backfill fetched them. Today's are always fetched, since
         today's sending plan comes with them.
         """
-        backfill = self._backfill
+        backfill = self._block.backfill
         if not self._fetches:
             yield True
         elif backfill is None or self._app.today() in dates:
@@ -264,7 +271,7 @@ class _SyncRun:
         # Raises, with the remedy, if the instance is not configured.
         name = self._app.instance(client.instance).name
         bison = self._bison[name]
-        return await fetch_facts(self._app, bison, client, dates, self._backfill)
+        return await fetch_facts(self._app, bison, client, dates, self._block)
 
     async def _count_failed_try(self, workspace: str, failure: RowsFailedError) -> str:
         """Count a failed try for the client's pending events; return the sentence of the error."""

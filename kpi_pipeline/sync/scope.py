@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 
@@ -30,8 +30,12 @@ class PartitionBlock:
     Dagster may split a backfill of few dates into one run per date, each for all its clients.
     `backfill` is then set, and the first of these runs to reach a client fetches the facts of the
     full date range.
+
+    Today's sending plan is not requested again while the last request is younger than
+    `plan_max_age`.
     """
 
     workspaces: Sequence[str]
     dates: Sequence[date]
     backfill: BackfillScope | None = None
+    plan_max_age: timedelta = timedelta(0)

@@ -12,7 +12,6 @@ from kpi_pipeline.db.events.inbox import note_failure
 from kpi_pipeline.db.events.overlay import mark_applied
 from kpi_pipeline.db.facts import (
     delete_future_facts,
-    delete_plan,
     has_counts,
     store_facts,
     store_plan,
@@ -21,7 +20,7 @@ from kpi_pipeline.db.metrics import DayNumbers, read_day_numbers
 from kpi_pipeline.db.recompute import update_rows
 from kpi_pipeline.db.server.retry import is_away
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.sync.fetch import FailedPlan, FetchedFacts
+from kpi_pipeline.sync.fetch import FetchedFacts
 
 
 class RowsFailedError(Exception):
@@ -74,9 +73,7 @@ def _store_facts(
     # Those of other days stay: their rows are not computed again now.
     delete_future_facts(connection, workspace, min(facts.days), max(facts.days), now)
     store_facts(connection, workspace, facts.days, facts.as_of)
-    if isinstance(facts.plan, FailedPlan):
-        delete_plan(connection, workspace, facts.plan.date, facts.as_of)
-    elif facts.plan is not None:
+    if facts.plan is not None:
         store_plan(connection, workspace, facts.plan)
 
 

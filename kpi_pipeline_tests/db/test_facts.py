@@ -6,7 +6,13 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
-from kpi_pipeline.db.facts import SendingPlan, delete_plan, read_facts, store_facts, store_plan
+from kpi_pipeline.db.facts import (
+    SendingPlan,
+    plan_requested_at,
+    read_facts,
+    store_facts,
+    store_plan,
+)
 from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import raw_bison_stats, sending_plans
 from kpi_pipeline_tests.db.stocked import AS_OF, day, imported, record, rows_of
@@ -151,15 +157,20 @@ def test_an_older_sending_plan_never_overwrites_a_younger_one(engine: Engine) ->
     assert plans(engine) == [(MONDAY, 3, 4, LATER)]
 
 
-@pytest.mark.parametrize(("as_of", "left"), [(EARLIER, 2), (AS_OF, 1), (LATER, 1)])
-def test_only_that_days_plan_is_deleted_and_none_that_was_asked_for_later(
-    engine: Engine, as_of: datetime, left: int
+@pytest.mark.parametrize(("as_of", "known"), [(EARLIER, True), (AS_OF, False), (LATER, False)])
+def test_a_plan_that_could_not_be_read_replaces_only_that_days_plan_and_no_younger_one(
+    engine: Engine, as_of: datetime, known: bool
 ) -> None:
     with engine.begin() as connection:
         store_plan(connection, "harbor", SendingPlan(MONDAY, 100, 200, EARLIER))
         store_plan(connection, "harbor", SendingPlan(TUESDAY, 300, 400, AS_OF))
-        delete_plan(connection, "harbor", TUESDAY, as_of)
-    assert [day for day, *_ in plans(engine)] == [MONDAY, TUESDAY][:left]
+        store_plan(connection, "harbor", SendingPlan(TUESDAY, None, None, as_of))
+        requested_at = plan_requested_at(connection, "harbor", TUESDAY)
+    assert requested_at == max(as_of, AS_OF)
+    assert plans(engine) == [
+        (MONDAY, 100, 200, EARLIER),
+        (TUESDAY, *((300, 400) if known else (None, None)), requested_at),
+    ]
 
 
 def test_opens_may_be_unknown(engine: Engine) -> None:

@@ -11,6 +11,8 @@ from sqlalchemy import text
 
 from kpi_pipeline.db.tables import raw_bison_stats, sending_plans, sync_log
 from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.sync.run import run_sync
+from kpi_pipeline.sync.scope import PartitionBlock
 from kpi_pipeline_tests.agency import (
     PLANS,
     SERIES,
@@ -139,6 +141,33 @@ def test_a_plan_of_the_afternoon_stays_when_the_evening_asks_for_none(agency: Ag
     unknown.moved_to(datetime(2026, 3, 19, 1, tzinfo=UTC)).synced([TODAY], [slug])
 
     assert agency.rows()[slug, TODAY]["emails_scheduled_today"] == planned
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["plans", "no plans offered"])
+def test_a_refresh_makes_one_call_for_each_client_and_asks_for_plans_once_an_hour(
+    agency: Agency, answered: bool
+) -> None:
+    if not answered:
+        agency.bison.fault("status", status=404, path=PLANS)
+    clients = agency.keyed[:10]
+    made = []
+    for refresh in range(9):
+        now = agency.moved_to(NOW + refresh * timedelta(minutes=15))
+        now.forget_calls()
+        block = PartitionBlock(clients, [YESTERDAY, TODAY], plan_max_age=timedelta(minutes=57))
+        outcomes = run_sync(now.app, block, run_id="a refresh")
+        assert [it.error for it in outcomes] == [None] * len(clients)
+        made.append(Counter(call["path"] for of_one in now.calls().values() for call in of_one))
+
+    assert [it[SERIES] for it in made] == [len(clients)] * 9
+    due = [0, 4, 8]
+    assert [refresh for refresh, it in enumerate(made) if it[PLANS]] == due
+    least = len(clients) * (2 if answered else 1)
+    assert all(made[refresh][PLANS] >= least for refresh in due)
+    others = [it.total() / len(clients) for refresh, it in enumerate(made) if refresh not in due]
+    assert max(others) <= 1.1
+    known = {row["emails_scheduled_today"] is not None for row in agency.table(sending_plans)}
+    assert known == {answered}
 
 
 def test_the_calls_counted_for_each_client_are_those_in_bisons_own_log(agency: Agency) -> None:

@@ -50,8 +50,9 @@ sending_plans = Table(
     metadata,
     workspace_key(),
     Column("date", Date, primary_key=True, comment="the day on which the plan was today's"),
-    Column("emails_scheduled_today", Integer, nullable=False),
-    Column("emails_scheduled_tomorrow", Integer, nullable=False),
+    # NULL: the request failed, or the answer was not valid.
+    Column("emails_scheduled_today", Integer),
+    Column("emails_scheduled_tomorrow", Integer),
     moment("as_of"),
     updated_at(),
 )
