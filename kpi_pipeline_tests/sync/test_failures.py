@@ -231,31 +231,40 @@ def test_a_client_of_an_instance_that_is_not_configured_fails_and_is_fetched_fro
     assert {workspace for workspace, _ in agency.rows()} == {agency.keyed[0]}
 
 
-@pytest.mark.parametrize(
-    ("known", "said"), [(False, "There is no client nobody"), (True, "Not active: nobody")]
-)
-def test_an_unknown_or_inactive_client_fails_alone(agency: Agency, known: bool, said: str) -> None:
-    if known:
-        idle = record(9, "Nobody", active=False)
-        assert imported(agency.app.engine, agency.app.vault, idle) == ["nobody"]
+def test_an_unknown_client_fails_alone(agency: Agency) -> None:
     healthy = agency.keyed[0]
 
     outcomes = agency.sync(DATES, [healthy, "nobody"])
 
     assert errors(outcomes).keys() == {"nobody"}
-    assert said in errors(outcomes)["nobody"]
+    assert "There is no client nobody" in errors(outcomes)["nobody"]
     assert {workspace for workspace, _ in agency.rows()} == {healthy}
     # What nobody knows has no line in the log of clients.
-    logged = {row["workspace"]: row["status"] for row in agency.table(sync_log)}
-    assert logged == {healthy: "ok"} | ({"nobody": "error"} if known else {})
+    assert [row["workspace"] for row in agency.table(sync_log)] == [healthy]
 
 
-def test_a_sync_of_unknown_and_inactive_clients_alone_does_not_start(agency: Agency) -> None:
+@pytest.mark.parametrize("beside_another", [True, False])
+def test_an_inactive_client_is_skipped_with_a_sentence_and_nothing_fails(
+    agency: Agency, beside_another: bool
+) -> None:
     idle = record(9, "Nobody", active=False)
-    imported(agency.app.engine, agency.app.vault, idle)
+    assert imported(agency.app.engine, agency.app.vault, idle) == ["nobody"]
+    healthy = [agency.keyed[0]] if beside_another else []
 
-    with pytest.raises(KpiError, match=r"There is no client stranger.*Not active: nobody"):
-        agency.sync(DATES, ["nobody", "stranger"])
+    outcomes = agency.sync(DATES, [*healthy, "nobody"])
+
+    assert errors(outcomes) == {}
+    assert outcomes["nobody"].skipped == (
+        "nobody is skipped. Not active: nobody. Import the client again with active = yes."
+    )
+    assert [outcomes[it].skipped for it in healthy] == [None for _ in healthy]
+    assert {workspace for workspace, _ in agency.rows()} == set(healthy)
+    assert [row["workspace"] for row in agency.table(sync_log)] == healthy
+
+
+def test_a_sync_of_unknown_clients_alone_does_not_start(agency: Agency) -> None:
+    with pytest.raises(KpiError, match="There is no client stranger"):
+        agency.sync(DATES, ["stranger"])
 
     assert agency.calls() == {}
     assert agency.table(sync_log) == []

@@ -98,11 +98,28 @@ def pick_clients(connection: Connection, workspaces: Iterable[str]) -> list[Clie
 
 def pick_each(
     connection: Connection, workspaces: Iterable[str]
-) -> tuple[list[Client], dict[str, str]]:
-    """As `pick_clients`, but with an error message by workspace in place of the error."""
+) -> tuple[list[Client], dict[str, str], dict[str, str]]:
+    """As `pick_clients`, with two messages by workspace in place of the error.
+
+    The first has the unknown workspaces, the second those of inactive clients.
+    """
     found, unknown, inactive = _sorted_out(connection, list(workspaces))
-    errors = {it: _unknown([it]) for it in unknown}
-    return found, errors | {it: _not_active([it]) for it in inactive}
+    return (
+        found,
+        {it: _unknown([it]) for it in unknown},
+        {it: _not_active([it]) for it in inactive},
+    )
+
+
+def lock_active(connection: Connection) -> list[str]:
+    """The workspaces of the active clients; no client changes until the transaction ends."""
+    statement = (
+        select(clients.c.workspace, clients.c.active)
+        .order_by(clients.c.workspace)
+        # Rows that refer to clients can still be written.
+        .with_for_update(key_share=True)
+    )
+    return [row.workspace for row in connection.execute(statement) if row.active]
 
 
 def _sorted_out(
