@@ -83,14 +83,20 @@ def _fill(
     block = block_of(context)
 
     def report(outcome: "ClientOutcome") -> None:
-        if outcome.error is None:
+        if outcome.skipped is not None:
+            context.log.warning(outcome.skipped)
+        elif outcome.error is None:
             context.log.info(_log_line(outcome))
         else:
             context.log.error(outcome.error)
         if outcome.warning is not None:
             context.log.warning(outcome.warning)
 
-    outcomes = run_sync(app, block, fetch=fetch, run_id=context.run.run_id, on_done=report)
+    outcomes = [
+        outcome
+        for outcome in run_sync(app, block, fetch=fetch, run_id=context.run.run_id, on_done=report)
+        if outcome.skipped is None
+    ]
     # Dagster logs materializations when a step ends, and those of a failed step not at all; and
     # `context.add_asset_metadata` reads the whole range for each partition: 2,808 took 23 s.
     assets = [it for it in KpiAsset if fetch or it is not KpiAsset.FACTS]
