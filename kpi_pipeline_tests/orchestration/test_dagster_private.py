@@ -373,6 +373,35 @@ def dg_scripts() -> Sequence[Any]:
     return [it for it in distribution("dagster").entry_points if it.group == "console_scripts"]
 
 
+def test_a_grid_is_listed_as_dagster_lists_it_and_once_until_it_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cls: Any = dg.MultiPartitionsDefinition
+    monkeypatch.setattr(cls, "_get_partition_keys", cls._get_partition_keys)
+    # Named against the order of the dimensions; and Dagster leaves out keys with a bar.
+    days = dg.DailyPartitionsDefinition("2026-03-01", end_date="2026-03-04")
+    clients = dg.DynamicPartitionsDefinition(name="clients")
+    grid = dg.MultiPartitionsDefinition({"workspace": clients, "date": days})
+
+    def listed() -> Sequence[dg.MultiPartitionKey]:
+        return grid.get_partition_keys(dynamic_partitions_store=instance)
+
+    with temporary_instance() as instance:
+        instance.add_dynamic_partitions("clients", ["zebra", "a|b", "acorn"])
+        dagsters = listed()
+        dagster_private.list_grids_fast()
+        ours = listed()
+        assert listed() is ours
+        instance.add_dynamic_partitions("clients", ["mango"])
+        changed = listed()
+
+    assert ours == dagsters
+    assert len(ours) == 6
+    assert [type(key) for key in ours] == [type(key) for key in dagsters]
+    assert [key.keys_by_dimension for key in ours] == [key.keys_by_dimension for key in dagsters]
+    assert set(changed) - set(ours) == {f"2026-03-0{day}|mango" for day in (1, 2, 3)}
+
+
 # The code server.
 
 

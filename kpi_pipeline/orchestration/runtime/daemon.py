@@ -9,6 +9,7 @@ import threading
 from collections.abc import Collection, Mapping, Sequence
 
 from kpi_pipeline.orchestration.dagster_private import (
+    list_grids_fast,
     run_daemon,
     set_backfill_cut,
     set_backfill_pace,
@@ -85,6 +86,7 @@ if __name__ == "__main__":
     # A backfill that is cancelled while its runs are created stops after this many; Dagster's 25
     # are a minute of large ones.
     os.environ.setdefault("DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE", "2")
+    list_grids_fast()
     set_backfill_cut(ranges_of, {PRIORITY: BACKFILL_PRIORITY})
     set_backfill_pace(AdaptivePace())
     run_daemon()
