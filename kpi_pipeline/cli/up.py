@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import typer
 
 from kpi_pipeline.app import AppContext, open_app
-from kpi_pipeline.cli.common import out, print_warning
+from kpi_pipeline.cli.common import err, out, print_warning
 from kpi_pipeline.db.registry.clients import active_clients
 from kpi_pipeline.domain.formatting import listed
 from kpi_pipeline.errors import KpiError
@@ -16,6 +16,7 @@ from kpi_pipeline.instances import NO_INSTANCE
 from kpi_pipeline.services.dagster_home import child_environment, dagster_instance, update_grid
 from kpi_pipeline.services.database import databases_to_upgrade, ready_databases
 from kpi_pipeline.services.processes import Child, require_free_port
+from kpi_pipeline.services.running_dagster import one_daemon
 from kpi_pipeline.services.servers import dagster_servers, gateway_server
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline.settings.webhooks import secret_setting, unknown_instances, without_secret
@@ -29,7 +30,8 @@ _CLIENTS_SHOWN = 5
 def run() -> None:
     """Run the pipeline against your Email Bison: database, Dagster's page and daemon, gateway.
 
-    Stays up until Ctrl-C, or until one of its processes ends.
+    Stays up until Ctrl-C, or until one of its processes ends. Refuses to start where a Dagster
+    daemon works on the same database, on this machine or another, and names it.
     """
     settings = load_settings()
     if not settings.bison_instances:
@@ -39,6 +41,8 @@ def run() -> None:
         require_free_port(settings.gateway_port, "KPI_GATEWAY_PORT")
     with ExitStack() as stack:
         settings = stack.enter_context(ready_databases(settings))
+        # Before anything is changed or started beside one that runs.
+        claim = stack.enter_context(one_daemon(settings, "kpi up", err.print))
         app = stack.enter_context(open_app(settings))
         update_grid(app, settings)
         for warning in (missing_instances(app), unknown_instances(settings)):
@@ -53,7 +57,7 @@ def run() -> None:
             out.print(f"Webhooks are received at {address}/webhooks/bison/…", soft_wrap=True)
         if names := without_secret(settings):
             out.print(_how_to_receive_webhooks(names), soft_wrap=True)
-        page, dagster = stack.enter_context(dagster_servers(settings, environment))
+        page, dagster = stack.enter_context(dagster_servers(settings, environment, claim))
         out.print(f"Dagster runs at [link]{page.url}[/link], with its schedules and sensors.")
         stay_up([*children, *dagster])
 

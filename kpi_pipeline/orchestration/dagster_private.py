@@ -28,6 +28,7 @@ from dagster import (
     AssetMaterialization,
     BackfillPolicy,
     DagsterEvent,
+    DagsterInstance,
     MultiPartitionKey,
     MultiPartitionsDefinition,
     PartitionsDefinition,
@@ -45,6 +46,9 @@ from dagster._core.events import AssetMaterializationPlannedData, DagsterEventBa
 # what Dagster leaves: no public way does either. Deleting a needed run turns its partitions grey.
 from dagster._core.execution.backfill import (
     BULK_ACTION_TERMINAL_STATUSES,
+    BulkActionsFilter,
+    BulkActionStatus,
+    PartitionBackfill,
 )
 from dagster._core.instance import RUNLESS_RUN_ID
 
@@ -66,12 +70,16 @@ from dagster._core.storage.event_log.schema import (
     SqlEventLogStorageTable,
 )
 
-# Tables of the run storage, for the clean-up.
+# Tables of the run storage: for the clean-up, and for the claim to be the one daemon.
 from dagster._core.storage.runs.schema import (
     BulkActionsTable,
+    KeyValueStoreTable,
     RunsTable,
     RunTagsTable,
 )
+
+# What the run storage gets from each thread of a daemon before it works.
+from dagster._daemon.types import DaemonHeartbeat
 
 # When a schedule is due: see cron_times.
 from dagster._utils.schedules import schedule_execution_time_iterator
@@ -86,8 +94,11 @@ __all__ = [
     "AssetEventTagsTable",
     "AssetKeyTable",
     "BulkActionsTable",
+    "DaemonHeartbeat",
     "InstigatorState",
     "InstigatorType",
+    "KeyValueStoreTable",
+    "PartitionBackfill",
     "RunTagsTable",
     "RunsTable",
     "ScheduleInstigatorData",
@@ -102,6 +113,7 @@ __all__ = [
     "serve_code",
     "set_backfill_cut",
     "set_backfill_pace",
+    "unfinished_backfills",
 ]
 
 # How the daemon cuts a backfill into runs, and evaluates it: see set_backfill_cut and _pace.
@@ -174,6 +186,12 @@ def log_planned(context: AssetExecutionContext, asset: AssetKey, partitions: Seq
         )
         position = DagsterEventBatchMetadata(batch, is_end=number == len(partitions))
         context.instance.report_dagster_event(planned, context.run.run_id, batch_metadata=position)
+
+
+def unfinished_backfills(dagster_instance: DagsterInstance) -> Sequence[PartitionBackfill]:
+    """The backfills that are in progress, or are being canceled."""
+    unfinished = [it for it in BulkActionStatus if it not in BULK_ACTION_TERMINAL_STATUSES]
+    return dagster_instance.get_backfills(filters=BulkActionsFilter(statuses=unfinished))
 
 
 def cron_times(

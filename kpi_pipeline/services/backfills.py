@@ -12,7 +12,7 @@ from kpi_pipeline.app import AppContext
 from kpi_pipeline.db.sync_log import read_entries
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.services.dagster_page import DagsterPage, PageSilentError
-from kpi_pipeline.services.running_dagster import RunningDagster, seconds_of_silence
+from kpi_pipeline.services.running_dagster import RunningDagster, heartbeats
 from kpi_pipeline.sync.scope import KpiAsset
 
 if TYPE_CHECKING:
@@ -220,14 +220,15 @@ def watch_backfill(
 
     from dagster_postgres.utils import DagsterPostgresException
 
-    started = last_answer = app.now()
+    last_answer = last_change = app.now()
+    beats: dict[str, float] = {}
     while True:
         try:
             dagster.require_alive()
             status = read_status(dagster.page, backfill_id)
             with app.engine.connect() as connection:
                 entries = read_entries(connection, launched_runs(dagster_instance, backfill_id))
-            silence = seconds_of_silence(dagster_instance, app.now())
+            found = heartbeats(dagster_instance)
         except (PageSilentError, OperationalError, DagsterPostgresException) as error:
             if app.now() - last_answer < _UNREACHABLE_AT_MOST:
                 sleep(_POLL_SECONDS)
@@ -241,8 +242,10 @@ def watch_backfill(
         show(status, sum(entry.api_calls for entry in entries))
         if status.ended:
             return status
-        # A daemon that was started a moment ago has sent no heartbeat yet.
-        silence = min(silence, (app.now() - started).total_seconds())
+        if found != beats:
+            # Their times are those of the daemon's machine, whose clock may be wrong.
+            beats, last_change = found, last_answer
+        silence = (app.now() - last_change).total_seconds()
         if silence > _SILENCE_SECONDS_AT_MOST:
             raise KpiError(
                 f"Dagster's daemon has sent no heartbeat for {silence:.0f} s, so the backfill "

@@ -23,6 +23,7 @@ from kpi_pipeline.services.dagster_home import child_environment, update_grid
 from kpi_pipeline.services.dagster_page import DagsterPage
 from kpi_pipeline.services.database import ready_databases
 from kpi_pipeline.services.processes import Child
+from kpi_pipeline.services.running_dagster import one_daemon
 from kpi_pipeline.services.servers import dagster_servers, gateway_server, sandbox_server
 from kpi_pipeline.settings import Settings
 
@@ -76,6 +77,7 @@ def playground(
     with ExitStack() as stack:
         say("Starting PostgreSQL and a local Email Bison …")
         settings = stack.enter_context(ready_databases(settings))
+        claim = stack.enter_context(one_daemon(settings, "kpi demo", say))
         address, sandbox = stack.enter_context(
             sandbox_server(settings, child_environment(settings), sandbox_options)
         )
@@ -103,7 +105,7 @@ def playground(
             gateway, child = stack.enter_context(gateway_server(settings, environment))
             children.append(child)
         say("Starting Dagster …")
-        page, dagster = stack.enter_context(dagster_servers(settings, environment))
+        page, dagster = stack.enter_context(dagster_servers(settings, environment, claim))
         yield Playground(app, grid, address, gateway, page, [*children, *dagster])
 
 

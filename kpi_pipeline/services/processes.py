@@ -61,6 +61,8 @@ class Child:
     ) -> None:
         self.name = name
         self.log = log
+        # Raises a KpiError where the process must not go on.
+        self.needs: Callable[[], None] = lambda: None
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own command lines
@@ -91,7 +93,8 @@ class Child:
         return self._process.pid
 
     def require_alive(self) -> None:
-        """Raise a KpiError with the end of its log if the process has ended."""
+        """Raise a KpiError if the process has ended, with the end of its log, or must end."""
+        self.needs()
         code = self._process.poll()
         if code is not None:
             raise KpiError(f"{self.name} ended with code {code}. {self.last_words()}")

@@ -1,8 +1,11 @@
-"""Dagster for a command that needs it: the one already running, or one started for the command."""
+"""Dagster for a command that needs it: the one already running, or one started for the command.
+
+Two daemons on one database would execute each run twice: see orchestration/runtime/one_daemon.py.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,7 +19,10 @@ from kpi_pipeline.services.servers import dagster_servers
 from kpi_pipeline.settings import Settings
 
 if TYPE_CHECKING:
+    # Imported late below: Dagster takes more than a second.
     from dagster import DagsterInstance
+
+    from kpi_pipeline.orchestration.runtime.one_daemon import DaemonClaim
 
 # A running daemon sends a heartbeat every 30 s, later on a busy machine.
 _SILENCE_SECONDS = 60.0
@@ -61,36 +67,94 @@ def running_dagster(
     Raises:
         KpiError: if only its page or only its daemon is running, or Dagster does not start.
     """
-    page = _page_of(settings, dagster_instance)
+    page = _page_of(settings, dagster_instance, now)
     if page is not None:
-        _require_daemon(page, now, sleep)
+        _require_daemon(page, dagster_instance, now, sleep)
         yield RunningDagster(page, ())
         return
-    _require_no_daemon(settings, dagster_instance, now, say, sleep)
-    say("Dagster is not running; starting it until this command ends …")
     own = settings.model_copy(update={"web_port": _port(settings)})
+    with _one_daemon_or_its_page(settings, say) as claim:
+        say("Dagster is not running; starting it until this command ends …")
+        try:
+            with dagster_servers(own, child_environment(own), claim) as (page, children):
+                yield RunningDagster(page, children)
+        finally:
+            _clean_up(dagster_instance)
+
+
+@contextmanager
+def one_daemon(
+    settings: Settings, command: str, say: Callable[[str], None]
+) -> Iterator["DaemonClaim"]:
+    """Hold the claim to be the daemon of Dagster's database during the block.
+
+    Takes the settings of `ready_databases`. `command` is what others are told to stop. It takes
+    twelve seconds if the process that had the claim was killed; `say` gets a sentence then.
+
+    Raises:
+        KpiError: naming the process that has the claim.
+    """
+    from kpi_pipeline.orchestration.runtime.databases import storage_address
+    from kpi_pipeline.orchestration.runtime.one_daemon import DaemonClaim
+    from kpi_pipeline.orchestration.runtime.storage import RetryingRunStorage
+
+    url = {"postgres_url": storage_address(settings)}
+    storage = RetryingRunStorage.from_config_value(None, url)
     try:
-        with dagster_servers(own, child_environment(own)) as (page, children):
-            yield RunningDagster(page, children)
+        # Whoever uses it asks whether it is held: see `dagster_servers`.
+        claim = DaemonClaim(storage, say, on_loss=lambda _: None)
+        claim.take(command)
+        try:
+            yield claim
+        finally:
+            claim.release()
     finally:
-        _clean_up(dagster_instance)
+        storage.dispose()
 
 
-def seconds_of_silence(dagster_instance: "DagsterInstance", now: datetime) -> float:
-    """The seconds since a daemon last wrote a heartbeat to this installation's database."""
-    return now.timestamp() - max(_heartbeats(dagster_instance).values(), default=0.0)
+@contextmanager
+def _one_daemon_or_its_page(
+    settings: Settings, say: Callable[[str], None]
+) -> Iterator["DaemonClaim"]:
+    """As `one_daemon`; the error of a claim that is held says how to use the other daemon."""
+    from kpi_pipeline.orchestration.runtime.one_daemon import DaemonRunningError
+
+    with ExitStack() as stack:
+        try:
+            claim = stack.enter_context(one_daemon(settings, "kpi backfill", say))
+        except DaemonRunningError as error:
+            raise KpiError(
+                f"{error} To use it, set KPI_WEB_PORT (now {settings.web_port}) to the port of its "
+                "page."
+            ) from None
+        yield claim
 
 
-def _page_of(settings: Settings, dagster_instance: "DagsterInstance") -> DagsterPage | None:
-    """The page at the configured port, if it belongs to this installation.
+def heartbeats(dagster_instance: "DagsterInstance") -> dict[str, float]:
+    """The timestamp of the last heartbeat of each kind of daemon, by its machine's clock."""
+    return {kind: it.timestamp for kind, it in dagster_instance.get_daemon_heartbeats().items()}
+
+
+def _page_of(
+    settings: Settings, dagster_instance: "DagsterInstance", now: Callable[[], datetime]
+) -> DagsterPage | None:
+    """The page at the configured port, or that of the claim, if it belongs to this installation.
 
     It does if it shows the heartbeats of this installation's database: another installation has
     the same code, and may have its page at this port.
     """
-    if settings.web_port == 0:
-        return None
-    page = DagsterPage(f"http://127.0.0.1:{settings.web_port}")
-    before = _heartbeats(dagster_instance)
+    from kpi_pipeline.orchestration.runtime.one_daemon import read_claim
+
+    urls = [f"http://127.0.0.1:{settings.web_port}"] if settings.web_port else []
+    claim = read_claim(dagster_instance)
+    if claim is not None and claim.page and claim.is_alive(now()):
+        urls.append(claim.page)
+    found = (_if_ours(DagsterPage(url), dagster_instance) for url in dict.fromkeys(urls))
+    return next((page for page in found if page is not None), None)
+
+
+def _if_ours(page: DagsterPage, dagster_instance: "DagsterInstance") -> DagsterPage | None:
+    before = heartbeats(dagster_instance)
     try:
         answer = page.query(_IDENTITY, {}, timeout=30)
     except KpiError:
@@ -98,7 +162,7 @@ def _page_of(settings: Settings, dagster_instance: "DagsterInstance") -> Dagster
     entries = answer["workspaceOrError"].get("locationEntries", [])
     if LOCATION not in {entry["name"] for entry in entries}:
         return None
-    after = _heartbeats(dagster_instance)
+    after = heartbeats(dagster_instance)
     shown = {it["daemonType"]: it["lastHeartbeatTime"] for it in _daemons(answer)}
     # A heartbeat may be written between the two reads of the database.
     same = all(shown[kind] in (before.get(kind), after.get(kind)) for kind in shown)
@@ -110,15 +174,14 @@ def _daemons(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
     return statuses
 
 
-def _heartbeats(dagster_instance: "DagsterInstance") -> dict[str, float]:
-    return {kind: it.timestamp for kind, it in dagster_instance.get_daemon_heartbeats().items()}
-
-
 def _require_daemon(
-    page: DagsterPage, now: Callable[[], datetime], sleep: Callable[[float], None]
+    page: DagsterPage,
+    dagster_instance: "DagsterInstance",
+    now: Callable[[], datetime],
+    sleep: Callable[[float], None],
 ) -> None:
     deadline = now() + _START_TAKES
-    while not _is_running(page, now()):
+    while not _is_running(page, dagster_instance, now()):
         if now() > deadline:
             raise KpiError(
                 f"Dagster's page at {page.url} is running, but its daemon is not, so no run would "
@@ -127,32 +190,19 @@ def _require_daemon(
         sleep(_POLL_SECONDS)
 
 
-def _is_running(page: DagsterPage, now: datetime) -> bool:
+def _is_running(page: DagsterPage, dagster_instance: "DagsterInstance", now: datetime) -> bool:
+    from kpi_pipeline.orchestration.runtime.one_daemon import read_claim
+
     daemons = [it for it in _daemons(page.query(_IDENTITY, {})) if it["required"]]
-    # "Healthy" alone covers the last half hour.
+    if not all(it["healthy"] for it in daemons):
+        return False
+    # "Healthy" alone covers the last half hour. Heartbeats have the time of the daemon's machine,
+    # claims that of the database.
+    claim = read_claim(dagster_instance)
+    if claim is not None and claim.daemon and claim.is_alive(now):
+        return True
     latest = max((it["lastHeartbeatTime"] or 0.0 for it in daemons), default=0.0)
-    return all(it["healthy"] for it in daemons) and now.timestamp() - latest < _SILENCE_SECONDS
-
-
-def _require_no_daemon(
-    settings: Settings,
-    dagster_instance: "DagsterInstance",
-    now: Callable[[], datetime],
-    say: Callable[[str], None],
-    sleep: Callable[[float], None],
-) -> None:
-    """Two daemons on one database would start each run twice."""
-    seen = _heartbeats(dagster_instance)
-    if seconds_of_silence(dagster_instance, now()) < _SILENCE_SECONDS:
-        say("A Dagster daemon was running a moment ago; checking whether it still is …")
-    while seconds_of_silence(dagster_instance, now()) < _SILENCE_SECONDS:
-        if _heartbeats(dagster_instance) != seen:
-            raise KpiError(
-                "A Dagster daemon is running on this installation's database, but its page was not "
-                f"found. Set KPI_WEB_PORT (now {settings.web_port}) to the port of its page, or "
-                "stop the daemon."
-            )
-        sleep(_POLL_SECONDS)
+    return now.timestamp() - latest < _SILENCE_SECONDS
 
 
 def _port(settings: Settings) -> int:

@@ -7,20 +7,26 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kpi_pipeline.orchestration.runtime import LOCATION
 from kpi_pipeline.services.dagster_page import DagsterPage
 from kpi_pipeline.services.processes import Child, answers, free_port, require_free_port
 from kpi_pipeline.settings import Settings
 
+if TYPE_CHECKING:
+    from kpi_pipeline.orchestration.runtime.one_daemon import DaemonClaim
+
 _START_SECONDS = 120.0
 
 
 @contextmanager
 def dagster_servers(
-    settings: Settings, environment: Mapping[str, str]
+    settings: Settings, environment: Mapping[str, str], claim: "DaemonClaim"
 ) -> Iterator[tuple[DagsterPage, list[Child]]]:
     """Dagster's code server, page and daemon, started; stopped when the block ends.
+
+    The daemon shares the claim to be the one daemon of its database.
 
     Raises:
         KpiError: if the page's port is in use, or one of them does not start.
@@ -34,15 +40,18 @@ def dagster_servers(
         workspace, code = stack.enter_context(code_server(environment, logs))
         page = [sys.executable, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port)]
         daemon = [sys.executable, "-m", "kpi_pipeline.orchestration.runtime.daemon", "run"]
+        shared = {**environment, **claim.environment}
         children = [
-            stack.enter_context(Child(name, command, environment, logs / file))
-            for name, command, file in (
-                ("Dagster's page", [*page, "-w", workspace], "webserver.log"),
-                ("Dagster's daemon", [*daemon, "-w", workspace], "daemon.log"),
+            stack.enter_context(Child(name, [*command, "-w", workspace], variables, logs / file))
+            for name, command, variables, file in (
+                ("Dagster's page", page, environment, "webserver.log"),
+                ("Dagster's daemon", daemon, shared, "daemon.log"),
             )
         ]
+        children[1].needs = claim.require_held
         url = f"http://127.0.0.1:{port}"
         children[0].wait_until(lambda: answers(f"{url}/server_info"), _START_SECONDS)
+        claim.announce(url)
         yield DagsterPage(url), [code, *children]
 
 

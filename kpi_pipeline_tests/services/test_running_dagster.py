@@ -1,7 +1,8 @@
 """Which Dagster a command joins, and when it starts one of its own."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.orchestration.runtime.one_daemon import DaemonRunningError
 from kpi_pipeline.services import running_dagster
 from kpi_pipeline.services.dagster_page import DagsterPage
 from kpi_pipeline.services.processes import Child
@@ -57,7 +59,7 @@ class Starts:
 
     @contextmanager
     def __call__(
-        self, settings: Settings, _environment: object
+        self, settings: Settings, _environment: object, _claim: object
     ) -> Iterator[tuple[DagsterPage, list[Child]]]:
         self.ports.append(settings.web_port)
         yield DagsterPage("http://127.0.0.1:1"), []
@@ -74,6 +76,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> Starts:
     starts = Starts()
     monkeypatch.setattr(running_dagster, "dagster_servers", starts)
     monkeypatch.setattr(running_dagster, "child_environment", lambda settings: {})
+    monkeypatch.setattr(running_dagster, "one_daemon", lambda *_: nullcontext())
     return starts
 
 
@@ -214,30 +217,66 @@ def test_where_nothing_is_running_dagster_is_started_at_the_configured_port(
 
 
 def test_no_second_daemon_is_started_beside_one_whose_page_is_somewhere_else(
-    instance: DagsterInstance, starts: Starts, clock: Clock
+    instance: DagsterInstance, starts: Starts, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _beat(instance, LAUNCHED - timedelta(seconds=20))
+    @contextmanager
+    def refuse(*_: object) -> Iterator[None]:
+        raise DaemonRunningError("Dagster already works on this database.")
+        yield
 
-    def live_on() -> None:
-        if clock.slept() == 10:
-            _beat(instance, clock.now())
-
-    clock.then = live_on
+    monkeypatch.setattr(running_dagster, "one_daemon", refuse)
     with pytest.raises(KpiError) as refused:
         _joined(Settings(web_port=0), instance, clock)
     assert str(refused.value) == (
-        "A Dagster daemon is running on this installation's database, but its page was not found. "
-        "Set KPI_WEB_PORT (now 0) to the port of its page, or stop the daemon."
+        "Dagster already works on this database. To use it, set KPI_WEB_PORT (now 0) to the port "
+        "of its page."
     )
     assert starts.ports == []
 
 
-def test_a_daemon_that_was_stopped_a_moment_ago_is_waited_for(
-    instance: DagsterInstance, starts: Starts, clock: Clock
+def _claim(instance: DagsterInstance, at: datetime, page: str | None, **changed: object) -> None:
+    """`kpi up` holds the claim, renewed at this instant."""
+    values: dict[str, Any] = {"holder": "it", "command": "kpi up", "host": "there", "pid": 7}
+    times = {"since": 0.0, "renewed_at": at.timestamp()}
+    text = json.dumps({**values, **times, "page": page, "daemon": "a-daemon", **changed})
+    instance.daemon_cursor_storage.set_cursor_values({"kpi/daemon": text})
+
+
+def test_the_page_of_the_claim_is_joined_whatever_port_is_configured(
+    instance: DagsterInstance,
+    starts: Starts,
+    serve: Callable[[FakePage], Settings],
+    clock: Clock,
 ) -> None:
-    _beat(instance, LAUNCHED - timedelta(seconds=20))
+    settings = serve(FakePage(_beat(instance, LAUNCHED - timedelta(seconds=20))))
+    url = f"http://127.0.0.1:{settings.web_port}"
+    _claim(instance, clock.now(), url)
+    found = _joined(Settings(web_port=int(closed_port())), instance, clock)
+    assert (found.page.url, found.children, starts.ports) == (url, (), [])
+
+
+def test_the_page_of_a_claim_that_was_released_is_not_joined(
+    instance: DagsterInstance,
+    starts: Starts,
+    serve: Callable[[FakePage], Settings],
+    clock: Clock,
+) -> None:
+    settings = serve(FakePage(_beat(instance, LAUNCHED - timedelta(seconds=20))))
+    _claim(instance, clock.now(), f"http://127.0.0.1:{settings.web_port}", released=True)
     _joined(Settings(web_port=0), instance, clock)
-    assert (starts.ports, clock.slept()) == ([0], 40)
+    assert starts.ports == [0]
+
+
+def test_a_daemon_whose_machine_has_a_wrong_clock_counts_as_running_while_its_claim_is_renewed(
+    instance: DagsterInstance,
+    starts: Starts,
+    serve: Callable[[FakePage], Settings],
+    clock: Clock,
+) -> None:
+    settings = serve(FakePage(_beat(instance, LAUNCHED - timedelta(hours=3))))
+    _claim(instance, clock.now(), None)
+    assert _joined(settings, instance, clock).children == ()
+    assert (starts.ports, clock.slept()) == ([], 0)
 
 
 def test_what_was_started_leaves_no_heartbeat_and_no_running_run(

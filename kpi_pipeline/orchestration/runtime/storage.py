@@ -33,8 +33,9 @@ from dagster_postgres.utils import (
 from sqlalchemy import Connection, Engine, event
 
 from kpi_pipeline.db.server.retry import retry_while_disconnected
-from kpi_pipeline.orchestration.dagster_private import SqlEventLogStorageTable
+from kpi_pipeline.orchestration.dagster_private import DaemonHeartbeat, SqlEventLogStorageTable
 from kpi_pipeline.orchestration.runtime.databases import storage_address
+from kpi_pipeline.orchestration.runtime.one_daemon import ClaimOfDaemon
 from kpi_pipeline.settings import load_settings
 
 # Events of these types are stored in one INSERT; a run over partitions plans its checks with them.
@@ -146,6 +147,7 @@ class RetryingRunStorage(_RetryingStorage, PostgresRunStorage):
     ) -> None:
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
         self._pool(1)
+        self._claim = ClaimOfDaemon(self)
 
     def connect(self) -> Any:
         """A connection, once the server answers."""
@@ -157,8 +159,14 @@ class RetryingRunStorage(_RetryingStorage, PostgresRunStorage):
     handle_run_event = _retried(PostgresRunStorage.handle_run_event)
     add_run_tags = _retried(PostgresRunStorage.add_run_tags)
 
+    def add_daemon_heartbeat(self, daemon_heartbeat: DaemonHeartbeat) -> None:
+        """Store a heartbeat of the one daemon of this database; another daemon ends here."""
+        self._claim.require(str(daemon_heartbeat.daemon_id))
+        super().add_daemon_heartbeat(daemon_heartbeat)
+
     def dispose(self) -> None:
         """Close the connections; the base class has none to close."""
+        self._claim.release()
         super().dispose()
         self._engine.dispose()
 
