@@ -1,14 +1,15 @@
 """The grid: one partition for each date and workspace, and the blocks of it that runs cover."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
-from dagster import AssetExecutionContext, DagsterInstance
+from dagster import AssetExecutionContext, DagsterInstance, DagsterRunStatus, RunsFilter
 
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration import runs
+from kpi_pipeline.orchestration.dagster_private import PartitionBackfill, unfinished_backfills
 from kpi_pipeline.orchestration.failures import failure
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.sync.scope import BackfillScope, KpiAsset, PartitionBlock
@@ -18,6 +19,9 @@ DATE, WORKSPACE = "date", "workspace"
 
 # A refresh requests sending plans once an hour; its runs start up to some minutes late.
 _PLAN_MAX_AGE = timedelta(minutes=57)
+
+# The sensor retries within a minute; a person may take a day to start a run again.
+_RETRIED_FOR = timedelta(days=1)
 
 GRID_ASSETS = [dg.AssetKey(asset.value) for asset in KpiAsset]
 
@@ -43,14 +47,55 @@ def kpi_grid(settings: Settings, today: date) -> dg.MultiPartitionsDefinition:
     return dg.MultiPartitionsDefinition({DATE: days, WORKSPACE: workspace_partitions})
 
 
-def sync_workspace_partitions(dagster_instance: DagsterInstance, active: Sequence[str]) -> None:
-    """Make the `workspace` partitions equal to the active clients."""
+def add_workspaces(dagster_instance: DagsterInstance, active: Sequence[str]) -> None:
+    """Add the `workspace` partitions of these clients, after those that are there."""
     current = dagster_instance.get_dynamic_partitions(WORKSPACE)
     missing = [key for key in active if key not in current]
     if missing:
         dagster_instance.add_dynamic_partitions(WORKSPACE, missing)
-    for key in set(current) - set(active):
+
+
+def remove_workspaces(
+    dagster_instance: DagsterInstance, inactive: Collection[str], now: datetime
+) -> list[str]:
+    """Remove the `workspace` partitions of these clients that nothing refers to; return the others.
+
+    Dagster gives a backfill up, for all its clients, once one of its partitions does not exist, and
+    a run fails whose range begins or ends with one. So a partition stays while a backfill or run
+    that has not ended covers it, and for a day after a run failed that begins or ends with it: the
+    run may be retried.
+    """
+    if not inactive:
+        return []
+    used = _workspaces_in_use(dagster_instance, now)
+    for key in sorted(set(inactive) - used):
         dagster_instance.delete_dynamic_partition(WORKSPACE, key)
+    return sorted(used.intersection(inactive))
+
+
+def _workspaces_in_use(dagster_instance: DagsterInstance, now: datetime) -> set[str]:
+    used = set()
+    # Before the runs: a backfill that is evaluated meanwhile launches runs over the same keys.
+    for backfill in unfinished_backfills(dagster_instance):
+        used |= {_dimensions(key)[WORKSPACE] for key in _keys_of(backfill) if "|" in key}
+    order = dagster_instance.get_dynamic_partitions(WORKSPACE)
+    for run in dagster_instance.get_runs(RunsFilter(statuses=runs.NOT_FINISHED)):
+        ends = _named_workspaces(run.tags)
+        used |= ends
+        places = [order.index(key) for key in ends if key in order]
+        if places:
+            used.update(order[min(places) : max(places) + 1])
+    failed = RunsFilter(statuses=[DagsterRunStatus.FAILURE], updated_after=now - _RETRIED_FOR)
+    for run in dagster_instance.get_runs(failed):
+        used |= _named_workspaces(run.tags)
+    return used
+
+
+def _named_workspaces(tags: Mapping[str, str]) -> set[str]:
+    """The workspaces that a run's tags name: the ends of its range, or of its one partition."""
+    named = [tags.get(tag, "") for tag in (runs.RANGE_START, runs.RANGE_END, runs.PARTITION)]
+    found = {_dimensions(key)[WORKSPACE] for key in named if "|" in key}
+    return found | {tags[it] for it in [f"{runs.PARTITION}/{WORKSPACE}"] if it in tags}
 
 
 def block_tags(workspaces: Sequence[str], dates: Sequence[date]) -> dict[str, str]:
@@ -65,7 +110,8 @@ def block_tags(workspaces: Sequence[str], dates: Sequence[date]) -> dict[str, st
 def block_from_tags(tags: Mapping[str, str], order: Sequence[str]) -> PartitionBlock | None:
     """The block that a run's tags name, with the workspaces of `order` between its ends.
 
-    None if they name no block, or one whose first or last workspace is no partition anymore.
+    None if they name no block, or one whose first or last workspace is no partition anymore, or
+    has become one again, after the others.
     """
     if not {runs.RANGE_START, runs.RANGE_END} <= tags.keys() or _names_single_partitions(tags):
         return None
@@ -73,6 +119,8 @@ def block_from_tags(tags: Mapping[str, str], order: Sequence[str]) -> PartitionB
     try:
         first, last = order.index(start[WORKSPACE]), order.index(end[WORKSPACE])
     except ValueError:
+        return None
+    if first > last:
         return None
     dates = days_between(date.fromisoformat(start[DATE]), date.fromisoformat(end[DATE]))
     return PartitionBlock(order[first : last + 1], dates)
@@ -139,16 +187,21 @@ def _backfill_of(context: AssetExecutionContext) -> BackfillScope | None:
     if backfill_id is None or context.run.parent_run_id is not None:
         return None
     backfill = context.instance.get_backfill(backfill_id)
-    if backfill is None or backfill.asset_backfill_data is None:
+    if backfill is None:
         return None
-    subsets = backfill.asset_backfill_data.target_subset.partitions_subsets_by_asset_key
-    days = {
-        _dimensions(key)[DATE] for subset in subsets.values() for key in subset.get_partition_keys()
-    }
+    days = {_dimensions(key)[DATE] for key in _keys_of(backfill)}
     if not days:
         return None
     requested_at = datetime.fromtimestamp(backfill.backfill_timestamp, UTC)
     return BackfillScope(requested_at, date.fromisoformat(min(days)), date.fromisoformat(max(days)))
+
+
+def _keys_of(backfill: PartitionBackfill) -> set[str]:
+    """The partition keys that a backfill of assets fills."""
+    if backfill.asset_backfill_data is None:
+        return set()
+    subsets = backfill.asset_backfill_data.target_subset.partitions_subsets_by_asset_key
+    return {key for subset in subsets.values() for key in subset.get_partition_keys()}
 
 
 def _dimensions(key: str) -> dict[str, str]:

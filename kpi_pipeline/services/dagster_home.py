@@ -117,11 +117,15 @@ def _as_text(value: object) -> str:
 
 
 def update_grid(app: AppContext, settings: Settings) -> list[str]:
-    """Make the active clients Dagster's partitions; return them in the order of the partitions."""
+    """Add the active clients to Dagster's partitions; return them in the order of the partitions.
+
+    Partitions of inactive clients stay: runs and backfills may cover them. `client_registry`
+    removes them.
+    """
     with dagster_instance(settings) as opened:
-        from kpi_pipeline.orchestration.partitions import WORKSPACE, sync_workspace_partitions
+        from kpi_pipeline.orchestration.partitions import WORKSPACE, add_workspaces
 
         with app.engine.connect() as connection:
             active = [client.workspace for client in active_clients(connection)]
-        sync_workspace_partitions(opened, active)
-        return list(opened.get_dynamic_partitions(WORKSPACE))
+        add_workspaces(opened, active)
+        return [it for it in opened.get_dynamic_partitions(WORKSPACE) if it in active]

@@ -12,9 +12,9 @@ from kpi_pipeline.db.registry.clients import active_clients
 from kpi_pipeline.definitions import build_definitions
 from kpi_pipeline.orchestration.partitions import (
     WORKSPACE,
+    add_workspaces,
     block_tags,
     contiguous_groups,
-    sync_workspace_partitions,
 )
 from kpi_pipeline.sync.scope import KpiAsset
 
@@ -34,7 +34,7 @@ def execute_block(
     """
     with app.engine.connect() as connection:
         active = [client.workspace for client in active_clients(connection)]
-    sync_workspace_partitions(dagster_instance, active)
+    add_workspaces(dagster_instance, active)
     job = build_definitions(app.settings).resolve_implicit_global_asset_job_def()
     run_ids = []
     for group in contiguous_groups(dagster_instance.get_dynamic_partitions(WORKSPACE), workspaces):

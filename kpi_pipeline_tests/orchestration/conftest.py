@@ -5,7 +5,7 @@ from dagster import DagsterInstance
 from dagster._core.storage.defs_state import DefsStateStorage
 from sqlalchemy import URL
 
-from kpi_pipeline.orchestration.partitions import sync_workspace_partitions
+from kpi_pipeline.orchestration.partitions import WORKSPACE
 from kpi_pipeline_tests.agency import agency_on
 from kpi_pipeline_tests.bison_sandbox.running import Stage, bison_on, options
 from kpi_pipeline_tests.cli.running import calm_zone
@@ -33,7 +33,8 @@ def shared_instance() -> Iterator[DagsterInstance]:
 @pytest.fixture
 def instance(shared_instance: DagsterInstance) -> DagsterInstance:
     """A Dagster without clients and runs; tests that only evaluate share it."""
-    sync_workspace_partitions(shared_instance, [])
+    for key in shared_instance.get_dynamic_partitions(WORKSPACE):
+        shared_instance.delete_dynamic_partition(WORKSPACE, key)
     return shared_instance
 
 

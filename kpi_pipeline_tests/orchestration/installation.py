@@ -15,7 +15,7 @@ from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import Sqlit
 from kpi_pipeline.definitions import build_definitions
 from kpi_pipeline.domain.events.event import Event, EventSource, EventStatus
 from kpi_pipeline.inbox.ingest import inbox_of, ingest
-from kpi_pipeline.orchestration.partitions import WORKSPACE, sync_workspace_partitions
+from kpi_pipeline.orchestration.partitions import WORKSPACE, add_workspaces
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.agency import ASSETS, Agency
 
@@ -31,7 +31,7 @@ class Installation:
         grid = self.definitions.resolve_assets_def(ASSETS[0]).partitions_def
         assert isinstance(grid, dg.MultiPartitionsDefinition)
         self.grid = grid
-        sync_workspace_partitions(instance, agency.workspaces)
+        add_workspaces(instance, agency.workspaces)
         self.workspaces = list(instance.get_dynamic_partitions(WORKSPACE))
 
     def days_ago(self, *days: int) -> list[date]:

@@ -26,11 +26,11 @@ read = []
 sys.addaudithook(lambda event, args: event.startswith("os.") and read.append(str(args[:1])))
 import dagster as dg
 from kpi_pipeline.definitions import build_definitions
-from kpi_pipeline.orchestration.partitions import sync_workspace_partitions
+from kpi_pipeline.orchestration.partitions import add_workspaces
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline.sync.scope import KpiAsset
 with dg.DagsterInstance.local_temp(overrides={"telemetry": {"enabled": False}}) as instance:
-    sync_workspace_partitions(instance, [sys.argv[2]])
+    add_workspaces(instance, [sys.argv[2]])
     job = build_definitions(load_settings()).resolve_implicit_global_asset_job_def()
     result = job.execute_in_process(
         instance=instance,

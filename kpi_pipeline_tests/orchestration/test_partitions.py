@@ -14,13 +14,14 @@ from dagster._core.definitions.partitions.context import partition_loading_conte
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.partitions import (
     WORKSPACE,
+    add_workspaces,
     block_from_tags,
     block_of,
     block_tags,
     contiguous_groups,
     first_date,
     kpi_grid,
-    sync_workspace_partitions,
+    remove_workspaces,
 )
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline.sync.scope import BackfillScope
@@ -80,7 +81,7 @@ def test_the_grid_starts_on_1_january_of_last_year_unless_it_is_configured(
 def test_the_last_date_of_the_grid_is_the_open_business_day(
     instance: DagsterInstance, instant: datetime, last: str
 ) -> None:
-    sync_workspace_partitions(instance, ["acorn", "birch"])
+    add_workspaces(instance, ["acorn", "birch"])
     grid = kpi_grid(load_settings(), TODAY)
 
     with partition_loading_context(instant, instance):
@@ -96,7 +97,7 @@ def test_dagster_reads_the_block_from_the_tags_of_a_run(
     instance: DagsterInstance,
 ) -> None:
     # The order of the grid is that in which clients were added, not the alphabet.
-    sync_workspace_partitions(instance, ["zinnia", "acorn", "moss", "birch"])
+    add_workspaces(instance, ["zinnia", "acorn", "moss", "birch"])
     dates = [date(2026, 2, 28), date(2026, 3, 2), date(2026, 3, 1)]
 
     tags = block_tags(["acorn", "moss"], dates)
@@ -111,18 +112,17 @@ def test_dagster_reads_the_block_from_the_tags_of_a_run(
     assert set(keys) == {f"{day}|{slug}" for day in dates for slug in ("acorn", "moss")}
 
 
-def test_the_workspace_partitions_follow_the_active_clients(instance: DagsterInstance) -> None:
-    sync_workspace_partitions(instance, ["acorn", "birch", "cedar"])
+def test_new_clients_come_after_the_others_and_inactive_ones_leave(
+    instance: DagsterInstance,
+) -> None:
+    add_workspaces(instance, ["acorn", "birch", "cedar"])
     assert instance.get_dynamic_partitions(WORKSPACE) == ["acorn", "birch", "cedar"]
 
-    sync_workspace_partitions(instance, ["alder", "cedar", "acorn"])
-    assert instance.get_dynamic_partitions(WORKSPACE) == ["acorn", "cedar", "alder"]
+    add_workspaces(instance, ["alder", "cedar", "acorn"])
+    assert instance.get_dynamic_partitions(WORKSPACE) == ["acorn", "birch", "cedar", "alder"]
 
-    sync_workspace_partitions(instance, ["alder", "cedar", "acorn"])
+    assert remove_workspaces(instance, ["birch"], datetime.now(UTC)) == []
     assert instance.get_dynamic_partitions(WORKSPACE) == ["acorn", "cedar", "alder"]
-
-    sync_workspace_partitions(instance, [])
-    assert instance.get_dynamic_partitions(WORKSPACE) == []
 
 
 @dataclass

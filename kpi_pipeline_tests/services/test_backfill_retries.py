@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
-from kpi_pipeline.orchestration.partitions import block_tags, sync_workspace_partitions
+from kpi_pipeline.orchestration.partitions import add_workspaces, block_tags
 from kpi_pipeline.orchestration.runs import RETRY_OF
 from kpi_pipeline.services.backfills import all_runs, launched_runs, wait_for_retries
 from kpi_pipeline_tests.orchestration.installation import temporary_instance
@@ -19,7 +19,7 @@ GRID = ["heron", "lark", "otter"]
 @pytest.fixture(scope="module")
 def instance() -> Iterator[DagsterInstance]:
     with temporary_instance() as opened:
-        sync_workspace_partitions(opened, GRID)
+        add_workspaces(opened, GRID)
         yield opened
 
 

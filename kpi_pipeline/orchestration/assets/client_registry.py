@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from kpi_pipeline.checks.bison import registry_matches_bison
+from kpi_pipeline.db.registry.clients import lock_active
 from kpi_pipeline.orchestration.asset_checks.specs import specs_of
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.assets.specs import REGISTRY, registry_spec
 from kpi_pipeline.orchestration.failures import failure
-from kpi_pipeline.orchestration.partitions import sync_workspace_partitions
+from kpi_pipeline.orchestration.partitions import WORKSPACE, add_workspaces, remove_workspaces
 from kpi_pipeline.orchestration.runs import is_syncing
 
 # Measuring takes a minute of calls, which must not delay a sync.
 _LONGEST_WAIT_SECONDS = 600
 
 if TYPE_CHECKING:
+    from kpi_pipeline.app import AppContext
     from kpi_pipeline.sync.registry import RegistryReport
 
 
@@ -44,7 +46,7 @@ def client_registry(
         report = asyncio.run(refresh_registry(opened))
         outcome = registry_matches_bison(_findings(report), report.active, report.listed)
         results = list(store_results(opened, [outcome]))
-    sync_workspace_partitions(context.instance, report.active)
+        _update_grid(context, opened)
     if context.selected_asset_check_keys:
         yield from results
     if not_compared := [*report.unread, *report.unanswered]:
@@ -54,6 +56,23 @@ def client_registry(
     if REGISTRY in context.selected_asset_keys:
         yield dg.MaterializeResult(asset_key=REGISTRY, metadata=_metadata(report))
         _measure(context, app)
+
+
+def _update_grid(context: dg.AssetExecutionContext, app: "AppContext") -> None:
+    """Add the partitions of new clients, and remove those of inactive ones that nothing needs."""
+    # Before the clients are read: one that is imported meanwhile is not among these.
+    known = context.instance.get_dynamic_partitions(WORKSPACE)
+    # An import that activates a client waits, and then adds its partition again.
+    with app.engine.begin() as connection:
+        active = lock_active(connection)
+        add_workspaces(context.instance, active)
+        inactive = set(known).difference(active)
+        kept = remove_workspaces(context.instance, inactive, app.now())
+    if kept:
+        context.log.info(
+            f"No longer active: {', '.join(kept)}. Runs or backfills of the last day cover their "
+            "partitions; a later run removes them."
+        )
 
 
 def _measure(context: dg.AssetExecutionContext, app: AppResource) -> None:
