@@ -10,7 +10,7 @@ from dagster._core.scheduler.instigation import InstigatorType
 from dagster._core.test_utils import create_run_for_test
 from dagster._daemon.types import DaemonHeartbeat
 
-from kpi_pipeline.checks.automation import AutomationState, TickState
+from kpi_pipeline.checks.automation import AutomationState, TickState, automation_problems
 from kpi_pipeline.orchestration.automation import build_automation
 from kpi_pipeline.orchestration.automation.state import read_automation
 from kpi_pipeline.settings import load_settings
@@ -86,6 +86,16 @@ def test_the_state_of_another_code_location_does_not_count(own: DagsterInstance)
     leave_tick(own, "intraday_refresh", at=last)
     leave_tick(own, "intraday_refresh", at=last - timedelta(days=90), on=False, location="old")
     assert of("intraday_refresh", own).due_since == last + timedelta(minutes=15)
+
+
+def test_the_state_of_a_schedule_that_no_longer_exists_is_no_problem(own: DagsterInstance) -> None:
+    for name in ("hourly_refresh", "intraday_refresh"):
+        leave_tick(own, name, at=local(2026, 3, 18, 9, 22))
+    found = read(own)
+    assert "hourly_refresh" not in {it.name for it in found.ticks}
+    problems = automation_problems(found, local(2026, 3, 19, 9, 22))
+    late = {str(it["what"]) for it in problems if "late" in str(it["problem"])}
+    assert late == {"schedule intraday_refresh"}
 
 
 def test_daemons_and_active_runs_are_read_with_their_times(own: DagsterInstance) -> None:

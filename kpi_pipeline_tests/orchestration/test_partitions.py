@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +23,7 @@ from kpi_pipeline.orchestration.partitions import (
     kpi_grid,
     remove_workspaces,
 )
+from kpi_pipeline.orchestration.runs import SCHEDULE
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline.sync.scope import BackfillScope
 
@@ -213,6 +214,17 @@ def test_runs_of_a_backfill_share_their_facts_but_one_that_is_started_again_fetc
 
     context.parent_run_id = "the run that failed"
     assert block_of(context).backfill is None
+
+
+@pytest.mark.parametrize(
+    ("schedule", "minutes"), [("intraday_refresh", 57), ("daily_kpi_sync", 0), (None, 0)]
+)
+def test_a_refresh_alone_takes_a_sending_plan_of_the_last_hour_for_new(
+    schedule: str | None, minutes: int
+) -> None:
+    context = context_of("2026-03-02|acorn")
+    context.tags = {SCHEDULE: schedule} if schedule else {}
+    assert block_of(context).plan_max_age == timedelta(minutes=minutes)
 
 
 def test_tags_that_only_begin_like_those_of_a_partition_are_no_partition() -> None:

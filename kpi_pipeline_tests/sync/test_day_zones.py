@@ -6,9 +6,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from kpi_pipeline.db.findings import Finding, store_findings
 from kpi_pipeline.domain.calendar import days_between, nightly_dates
 from kpi_pipeline.domain.events.event import EventSource, EventStatus
 from kpi_pipeline.domain.events.parse import parse_event
+from kpi_pipeline.domain.measure import Subject
 from kpi_pipeline.inbox.ingest import inbox_of, ingest
 from kpi_pipeline_tests.agency import Agency
 
@@ -79,3 +81,31 @@ def test_the_plan_of_today_is_asked_for_on_the_day_of_email_bison(agency: Agency
     rows = late.rows()
     assert rows[slug, tomorrow]["emails_scheduled_today"] is not None
     assert rows[slug, day]["emails_scheduled_today"] is None
+
+
+@pytest.mark.parametrize(
+    ("possible", "value", "asked"),
+    [
+        pytest.param((), None, False, id="not measured: the same evening is tomorrow in UTC"),
+        pytest.param(("America/Chicago",), "America/Chicago", True, id="measured, and confirmed"),
+        pytest.param(("UTC",), "UTC", False, id="measured, and another one"),
+        pytest.param(("America/Chicago", "America/Denver"), None, True, id="two with this date"),
+        pytest.param(("America/Chicago", "UTC"), None, False, id="two, of which one has tomorrow"),
+        pytest.param(
+            ("America/Chicago", "UTC"), "America/Chicago", True, id="decided before, still possible"
+        ),
+    ],
+)
+def test_a_measured_zone_says_whether_todays_plan_may_be_asked_for(
+    agency: Agency, possible: tuple[str, ...], value: str | None, asked: bool
+) -> None:
+    slug, day = agency.keyed[0], date(2026, 3, 18)
+    late = agency.with_settings(bison_timezone=None).moved_to(in_chicago(day, 19))
+    if possible:
+        finding = Finding("main", Subject.DAY_ZONE, slug, late.app.now(), possible, "", value)
+        with late.app.engine.begin() as connection:
+            store_findings(connection, [finding])
+
+    late.synced([day], [slug])
+
+    assert (late.rows()[slug, day]["emails_scheduled_today"] is not None) is asked
