@@ -80,14 +80,15 @@ def delete_future_facts(
     A clock ran ahead. Newer ones replace older ones, so these would keep out all others until that
     instant.
     """
-    for table in (raw_bison_stats, sending_plans):
-        connection.execute(
-            delete(table).where(
-                table.c.workspace == workspace,
-                table.c.date.between(first, last),
-                table.c.as_of > now,
-            )
+    plans, facts = (
+        delete(table).where(
+            table.c.workspace == workspace,
+            table.c.date.between(first, last),
+            table.c.as_of > now,
         )
+        for table in (sending_plans, raw_bison_stats)
+    )
+    connection.execute(facts.add_cte(plans.cte("plans")))
 
 
 def has_counts(connection: Connection, workspace: str, first: date, last: date) -> bool:

@@ -1,11 +1,24 @@
 """Set-wise upserts: many rows, one statement."""
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, func
-from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    TableValuedAlias,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+)
+from sqlalchemy.dialects.postgresql import JSON, Insert, insert
 
 
 def upsert(
@@ -22,13 +35,36 @@ def upsert(
     """
     if not rows:
         return
-    connection.execute(_statement(table, tuple(rows[0]), newer), rows)
+    connection.execute(_statement(table, tuple(rows[0]), newer), {"rows": rows_as_json(rows)})
+
+
+def rows_as_json(rows: Sequence[Mapping[str, object]]) -> str:
+    """The parameter `rows` of a statement that reads from `given_rows`.
+
+    A block of rows takes a third of the time that it takes with a parameter for each value.
+    """
+    return json.dumps(rows, default=str)
+
+
+def given_rows(table: Table, columns: Sequence[str]) -> TableValuedAlias:
+    """The rows of the parameter `rows`, with these columns of `table`."""
+    typed = (column(name, table.c[name].type) for name in columns)
+    rows = cast(bindparam("rows", type_=Text), JSON)
+    return func.json_to_recordset(rows).table_valued(*typed).render_derived("given", True)
 
 
 # Building one takes as long as executing it.
 @cache
 def _statement(table: Table, columns: tuple[str, ...], newer: str | None) -> Insert:
-    statement = insert(table)
+    given = given_rows(table, columns)
+    return upsert_from(table, columns, select(*(given.c[name] for name in columns)), newer)
+
+
+def upsert_from(
+    table: Table, columns: Sequence[str], selected: Select[Any], newer: str | None = None
+) -> Insert:
+    """The statement that upserts what `selected` returns for these columns; see `upsert`."""
+    statement = insert(table).from_select(list(columns), selected)
     primary = {column.name for column in table.primary_key}
     written = [name for name in columns if name not in primary]
     updates: dict[str, ColumnElement[Any]] = {name: statement.excluded[name] for name in written}

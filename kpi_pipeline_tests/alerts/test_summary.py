@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, delete
 
 from kpi_pipeline.alerts.summary import read_summary, summary_text
-from kpi_pipeline.db.metrics import publish_metrics, recompute_projections
+from kpi_pipeline.db.recompute import write_rows
 from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import raw_bison_stats
 from kpi_pipeline.domain.calendar import days_between
@@ -49,8 +49,7 @@ def publish(engine: Engine, as_of: datetime, *workspaces: str) -> None:
             )
             stock_facts(connection, workspace, FIRST, LAST, as_of=as_of, interested=leads)
             dates = days_between(date(2026, 2, 26), LAST)
-            recompute_projections(connection, {workspace: dates}, CHICAGO)
-            publish_metrics(connection, {workspace: dates}, "sync")
+            write_rows(connection, {workspace: dates}, CHICAGO, "sync")
 
 
 def summary_of(engine: Engine, day: date) -> tuple[str, list[str]]:

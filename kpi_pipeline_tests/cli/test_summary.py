@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from kpi_pipeline.alerts.summary import read_summary, summary_text
-from kpi_pipeline.db.metrics import publish_metrics, recompute_projections
+from kpi_pipeline.db.recompute import write_rows
 from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline_tests.cli.running import Kpi, address, calm_zone, days_ago
 from kpi_pipeline_tests.db.stocked import imported, record, stock_facts
@@ -22,8 +22,7 @@ def _stocked(database: URL, engine: Engine, vault: Vault, monkeypatch: pytest.Mo
     imported(engine, vault, record(101, "Acme [EU]"), record(102, "Birch"))
     with engine.begin() as connection:
         stock_facts(connection, "acme-eu")
-        recompute_projections(connection, {"acme-eu": [DAY]}, CHICAGO)
-        publish_metrics(connection, {"acme-eu": [DAY]}, "sync")
+        write_rows(connection, {"acme-eu": [DAY]}, CHICAGO, "sync")
 
 
 def test_it_prints_the_text_that_is_sent(kpi: Kpi, engine: Engine) -> None:

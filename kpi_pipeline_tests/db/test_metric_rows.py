@@ -17,10 +17,9 @@ from kpi_pipeline.db.facts import (
 )
 from kpi_pipeline.db.metrics import (
     DayNumbers,
-    publish_metrics,
     read_day_numbers,
-    recompute_projections,
 )
+from kpi_pipeline.db.recompute import write_rows
 from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import client_metrics, kpi_projections
 from kpi_pipeline.domain.calendar import days_between, fetch_period
@@ -52,8 +51,7 @@ def compute_and_publish(
     source: Literal["sync", "webhook"] = "sync",
 ) -> Sequence[Mapping[str, Any]]:
     with engine.begin() as connection:
-        recompute_projections(connection, {workspace: dates}, CHICAGO)
-        publish_metrics(connection, {workspace: dates}, source)
+        write_rows(connection, {workspace: dates}, CHICAGO, source)
         return rows_of(connection, client_metrics)
 
 
@@ -127,15 +125,13 @@ def test_a_row_carries_both_labels_and_its_fixed_columns(engine: Engine) -> None
     assert (harbor["metric_type"], harbor["as_of"]) == ("mtd", AS_OF)
 
 
-def test_a_new_label_reaches_the_row_when_it_is_published_again(
-    engine: Engine, vault: Vault
-) -> None:
+def test_a_new_label_reaches_the_row_when_it_is_written_again(engine: Engine, vault: Vault) -> None:
     with engine.begin() as connection:
         stock_facts(connection, "harbor")
     compute_and_publish(engine, [TODAY])
     imported(engine, vault, record(101, "Seaside"))
     with engine.begin() as connection:
-        publish_metrics(connection, {"harbor": [TODAY]}, "sync")
+        write_rows(connection, {"harbor": [TODAY]}, CHICAGO, "sync")
         [row] = rows_of(connection, client_metrics)
     assert (row["workspace"], row["workspace_name"], row["display_name"]) == (
         "harbor",
@@ -208,8 +204,8 @@ def test_dates_without_facts_are_named_and_nothing_is_written(
         stock_facts(connection, "harbor", without=missing)
         stock_facts(connection, "quay")
         with pytest.raises(KpiError) as refused:
-            recompute_projections(
-                connection, {"harbor": days_between(date(2026, 3, 10), TODAY)}, CHICAGO
+            write_rows(
+                connection, {"harbor": days_between(date(2026, 3, 10), TODAY)}, CHICAGO, "sync"
             )
         assert rows_of(connection, kpi_projections) == []
     assert str(refused.value) == (
@@ -218,26 +214,12 @@ def test_dates_without_facts_are_named_and_nothing_is_written(
     )
 
 
-def test_dates_without_projections_are_named(engine: Engine) -> None:
-    with engine.begin() as connection:
-        for workspace in ("harbor", "quay"):
-            stock_facts(connection, workspace)
-        recompute_projections(connection, {"harbor": [TODAY]}, CHICAGO)
-        recompute_projections(connection, {"quay": [YESTERDAY, TODAY]}, CHICAGO)
-        with pytest.raises(KpiError) as refused:
-            publish_metrics(connection, {"harbor": [TODAY, YESTERDAY]}, "sync")
-    assert str(refused.value) == (
-        "harbor has no projections of 2026-03-17. "
-        "Materialize kpi_projections for these dates, or all three assets together."
-    )
-
-
 def test_the_plotted_numbers_are_those_of_days_with_facts(engine: Engine) -> None:
     with engine.begin() as connection:
         stock_facts(connection, "harbor", sent=80, interested=2)
         stock_facts(connection, "quay")
-        recompute_projections(connection, {"harbor": [TODAY]}, CHICAGO)
-        recompute_projections(connection, {"quay": [YESTERDAY, TODAY]}, CHICAGO)
+        write_rows(connection, {"harbor": [TODAY]}, CHICAGO, "sync")
+        write_rows(connection, {"quay": [YESTERDAY, TODAY]}, CHICAGO, "sync")
         tomorrow = TODAY + timedelta(days=1)
         found = read_day_numbers(connection, "harbor", [YESTERDAY, TODAY, tomorrow])
         projected = rows_of(connection, kpi_projections)[0]

@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import Engine, update
 
 from kpi_pipeline.db.facts import SendingPlan, store_plan
-from kpi_pipeline.db.metrics import MetricRow, publish_metrics, read_metrics, recompute_projections
+from kpi_pipeline.db.metrics import MetricRow, read_metrics
+from kpi_pipeline.db.recompute import write_rows
 from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline_tests.db.stocked import (
@@ -39,8 +40,7 @@ def _clients_of_which_one_has_numbers(engine: Engine, vault: Vault) -> None:
         for workspace, replies in (("harbor", 3), ("sloop", 4)):
             stock_facts(connection, workspace, interested=replies)
             store_plan(connection, workspace, SendingPlan(TODAY, 320, 350, AS_OF))
-            recompute_projections(connection, {workspace: [YESTERDAY, TODAY]}, CHICAGO)
-            publish_metrics(connection, {workspace: [YESTERDAY, TODAY]}, "sync")
+            write_rows(connection, {workspace: [YESTERDAY, TODAY]}, CHICAGO, "sync")
 
 
 def read(engine: Engine, day: date, workspaces: list[str] | None = None) -> list[MetricRow]:

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Engine
 
 from kpi_pipeline.db.facts import read_targets
-from kpi_pipeline.db.metrics import recompute_projections
+from kpi_pipeline.db.recompute import write_rows
 from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import client_targets, kpi_projections
 from kpi_pipeline_tests.db.stocked import imported, record, rows_of, stock_facts
@@ -23,7 +23,7 @@ def targets(engine: Engine, workspace: str = "harbor") -> list[tuple[date, Any]]
 
 def targets_shown(engine: Engine, dates: Sequence[date]) -> dict[date, Any]:
     with engine.begin() as connection:
-        recompute_projections(connection, {"harbor": dates}, CHICAGO)
+        write_rows(connection, {"harbor": dates}, CHICAGO, "sync")
         rows = rows_of(connection, kpi_projections)
     return {row["metric_date"]: row["monthly_kpi_target"] for row in rows}
 
@@ -34,7 +34,7 @@ def test_a_new_target_leaves_earlier_months_with_theirs(engine: Engine, vault: V
     days = [date(2026, 2, 28), date(2026, 3, 31), date(2026, 4, 1)]
     with engine.begin() as connection:
         stock_facts(connection, "harbor-analytics", date(2026, 1, 1), days[-1])
-        recompute_projections(connection, {"harbor-analytics": days}, CHICAGO)
+        write_rows(connection, {"harbor-analytics": days}, CHICAGO, "sync")
         rows = rows_of(connection, kpi_projections)
     assert {row["metric_date"]: row["monthly_kpi_target"] for row in rows} == {
         date(2026, 2, 28): 60,

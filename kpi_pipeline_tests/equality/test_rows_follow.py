@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from kpi_pipeline.db import recompute
-from kpi_pipeline.db.metrics import recompute_projections
+from kpi_pipeline.db.recompute import write_rows
 from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline_tests.equality.installation import Installation
@@ -101,11 +101,11 @@ def test_an_event_that_is_stored_while_rows_are_computed_is_applied_later_and_no
     later = at.bodies("harbor", "interested")
 
     def meanwhile(*args: Any, **kwargs: Any) -> None:
-        recompute_projections(*args, **kwargs)
+        write_rows(*args, **kwargs)
         monkeypatch.undo()
         at.deliver(later, realtime=False)
 
-    monkeypatch.setattr(recompute, "recompute_projections", meanwhile)
+    monkeypatch.setattr(recompute, "write_rows", meanwhile)
     at.deliver(at.bodies("harbor", "interested"))
 
     assert at.numbers("positive_replies_today")[TODAY] == before + 1

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import Engine, Table, delete, event, update
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.db.metrics import publish_metrics, recompute_projections
+from kpi_pipeline.db.recompute import write_rows
 from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.sync_log import SyncEntry, store_entry
 from kpi_pipeline.db.tables import client_metrics, kpi_projections, raw_bison_stats
@@ -33,8 +33,7 @@ def filled(engine: Engine, vault: Vault, app: AppContext) -> None:
     with engine.begin() as connection:
         for workspace in ("heron", "otter"):
             stock_facts(connection, workspace, date(2026, 1, 1), LAST)
-            recompute_projections(connection, {workspace: dates}, app.timezone)
-            publish_metrics(connection, {workspace: dates}, source="sync")
+            write_rows(connection, {workspace: dates}, app.timezone, "sync")
 
 
 def _checked(
