@@ -18,6 +18,7 @@ from pydantic import Field
 from kpi_pipeline.orchestration.asset_checks.specs import TOTALS_CHECK, specs_of
 from kpi_pipeline.orchestration.assets.heartbeat import heartbeat
 from kpi_pipeline.orchestration.assets.partition_metadata import materializations, partition
+from kpi_pipeline.orchestration.assets.progress import ProgressLog
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.assets.specs import kpi_specs
 from kpi_pipeline.orchestration.dagster_private import log_materializations, log_planned
@@ -81,27 +82,29 @@ def _fill(
     from kpi_pipeline.sync.run import run_sync
 
     block = block_of(context)
+    assets = [it for it in KpiAsset if fetch or it is not KpiAsset.FACTS]
+
+    def log_filled(outcomes: Sequence["ClientOutcome"]) -> None:
+        # Dagster logs materializations when a step ends, and those of a failed step not at all; and
+        # `context.add_asset_metadata` reads the whole range for each partition: 2,808 took 23 s.
+        for asset in assets:
+            log_materializations(context, materializations(asset, outcomes))
 
     def report(outcome: "ClientOutcome") -> None:
         if outcome.skipped is not None:
             context.log.warning(outcome.skipped)
         elif outcome.error is None:
             context.log.info(_log_line(outcome))
+            progress.add(outcome)
         else:
             context.log.error(outcome.error)
         if outcome.warning is not None:
             context.log.warning(outcome.warning)
 
-    outcomes = [
-        outcome
-        for outcome in run_sync(app, block, fetch=fetch, run_id=context.run.run_id, on_done=report)
-        if outcome.skipped is None
-    ]
-    # Dagster logs materializations when a step ends, and those of a failed step not at all; and
-    # `context.add_asset_metadata` reads the whole range for each partition: 2,808 took 23 s.
-    assets = [it for it in KpiAsset if fetch or it is not KpiAsset.FACTS]
-    for asset in assets:
-        log_materializations(context, materializations(asset, outcomes))
+    with ProgressLog(log_filled) as progress:
+        run_id = context.run.run_id
+        done = run_sync(app, block, fetch=fetch, run_id=run_id, on_done=report)
+    outcomes = [outcome for outcome in done if outcome.skipped is None]
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if not failed:
         return None
