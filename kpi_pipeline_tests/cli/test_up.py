@@ -1,8 +1,13 @@
-"""`kpi up` beside clients whose instance is not configured."""
+"""`kpi up` beside clients whose instance is not configured, and beside another one."""
 
+import contextlib
+import re
 import signal
+import socket
+import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import URL
 
@@ -53,3 +58,48 @@ def test_up_warns_of_a_missing_instance_and_starts_anyway(
         result = ended(process)
     assert result.code == 0
     assert result.err == f"Warning: {WITHOUT}: west (lark-mill).\n"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_second_up_is_refused_and_starts_within_the_heartbeat_once_the_first_is_killed(
+    kpi: Kpi, configured: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
+    monkeypatch.setenv("KPI_WEB_PORT", "0")
+    with kpi_in_a_process("up") as first:
+        page = started(first)
+        parts = psutil.Process(first.pid).children(recursive=True)
+
+        monkeypatch.setenv("KPI_STATE_DIR", str(tmp_path / "another state"))
+        refused = kpi("up")
+
+        assert refused.code == 1
+        assert refused.out == ""
+        found = re.search(r"Error: Dagster already works on this database: (.*)\n", refused.err)
+        assert found, refused
+        assert found[1].startswith(f"`kpi up`, process {first.pid} on {socket.gethostname()}, ")
+        assert f"with its page at {page}. " in found[1]
+        assert first.poll() is None
+
+        # As when the machine loses its power: nobody releases anything.
+        for process in (*parts, psutil.Process(first.pid)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        first.wait()
+    with kpi_in_a_process("up") as second:
+        assert second.stderr is not None
+        waits = f"Dagster worked on this database a moment ago: `kpi up`, process {first.pid} "
+        assert waits in second.stderr.readline()
+        assert started(second) != ""
+        second.send_signal(signal.SIGINT)
+        assert ended(second).code == 0
+
+
+def started(process: subprocess.Popen[str]) -> str:
+    """Wait until `kpi up` says where its page is; the address."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if found := re.match(r"Dagster runs at (\S+),", line):
+            return found[1]
+    raise AssertionError(process.communicate()[1])
