@@ -33,6 +33,8 @@ def shared_instance() -> Iterator[DagsterInstance]:
 @pytest.fixture
 def instance(shared_instance: DagsterInstance) -> DagsterInstance:
     """A Dagster without clients and runs; tests that only evaluate share it."""
+    for run_id in shared_instance.get_run_ids():
+        shared_instance.delete_run(run_id)
     for key in shared_instance.get_dynamic_partitions(WORKSPACE):
         shared_instance.delete_dynamic_partition(WORKSPACE, key)
     return shared_instance

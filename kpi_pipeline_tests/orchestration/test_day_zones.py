@@ -12,6 +12,7 @@ from kpi_pipeline.definitions import build_definitions
 from kpi_pipeline.orchestration.partitions import WORKSPACE, kpi_grid
 from kpi_pipeline.orchestration.runs import RANGE_END, RANGE_START, SUMMARY_OF
 from kpi_pipeline.settings import load_settings
+from kpi_pipeline_tests.orchestration.ticks import ActiveClients
 
 CHICAGO = ZoneInfo("America/Chicago")
 
@@ -26,7 +27,9 @@ def _zones(monkeypatch: pytest.MonkeyPatch) -> None:
 def tick(name: str, instance: DagsterInstance, at: datetime) -> dg.RunRequest:
     schedule = build_definitions(load_settings()).resolve_schedule_def(name)
     assert schedule.execution_timezone == "America/Chicago"
-    with dg.build_schedule_context(instance=instance, scheduled_execution_time=at) as context:
+    with dg.build_schedule_context(
+        instance=instance, scheduled_execution_time=at, resources={"app": ActiveClients()}
+    ) as context:
         requests = schedule.evaluate_tick(context).run_requests or ()
     return requests[-1]
 

@@ -1,6 +1,7 @@
 """What the schedules of the syncs request at a tick, as Dagster evaluates them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from itertools import islice, takewhile
 from typing import cast
@@ -13,14 +14,16 @@ from dagster._core.definitions.partitions.context import partition_loading_conte
 from dagster._core.test_utils import create_run_for_test
 from dagster._utils.schedules import schedule_execution_time_iterator
 
+from kpi_pipeline.app import AppContext
 from kpi_pipeline.checks.automation import SYNC_SCHEDULES
 from kpi_pipeline.definitions import build_definitions
 from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.automation.schedules import build_sync_schedules, intraday_cron
 from kpi_pipeline.orchestration.partitions import WORKSPACE, kpi_grid
 from kpi_pipeline.orchestration.runs import BACKFILL, RANGE_END, RANGE_START, RUN_KEY, SCHEDULE
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline_tests.orchestration.ticks import evaluate_schedule
+from kpi_pipeline_tests.orchestration.ticks import ActiveClients, evaluate_schedule
 
 CHICAGO = ZoneInfo("America/Chicago")
 GRID_ASSETS = {"raw_bison_stats", "kpi_projections", "client_metrics"}
@@ -38,9 +41,10 @@ def add_clients(instance: DagsterInstance, count: int) -> list[str]:
 
 
 def evaluate(
-    name: str, instance: DagsterInstance, tick: datetime
+    name: str, instance: DagsterInstance, tick: datetime, app: AppResource | None = None
 ) -> tuple[list[dg.RunRequest], str | None]:
-    return evaluate_schedule(build_definitions(load_settings()), name, instance, tick)
+    definitions = build_definitions(load_settings())
+    return evaluate_schedule(definitions, name, instance, tick, app or ActiveClients())
 
 
 def assets_of(request: dg.RunRequest) -> set[str]:
@@ -268,6 +272,37 @@ def sync_run(
         status=dg.DagsterRunStatus.STARTED,
         tags=tags,
     )
+
+
+@pytest.mark.parametrize("name", SYNC_SCHEDULES)
+def test_the_partitions_of_inactive_clients_are_not_synced_while_they_stay(
+    instance: DagsterInstance, name: str
+) -> None:
+    tick = local(2026, 3, 18, 9, 30)
+    clients = add_clients(instance, 6)
+    active = [*clients[:2], *clients[3:5], "imported-but-not-in-the-grid-yet"]
+
+    requests, _ = evaluate(name, instance, tick, ActiveClients(active=active))
+
+    groups = [covered(instance, it, tick) for it in on_the_grid(requests)]
+    assert [sorted({slug for _, slug in group}) for group in groups] == [clients[:2], clients[3:5]]
+
+
+class NoDatabase(AppResource):
+    @contextmanager
+    def opened(self) -> Iterator[AppContext]:
+        raise dg.Failure("The database is unreachable.")
+        yield
+
+
+def test_a_night_without_the_clients_covers_all_partitions(instance: DagsterInstance) -> None:
+    tick = local(2026, 3, 18, 0, 1)
+    clients = add_clients(instance, 3)
+
+    requests, _ = evaluate("daily_kpi_sync", instance, tick, NoDatabase())
+
+    (request,) = on_the_grid(requests)
+    assert {slug for _, slug in covered(instance, request, tick)} == set(clients)
 
 
 def test_without_clients_the_intraday_refresh_is_skipped_and_says_how_to_add_them(

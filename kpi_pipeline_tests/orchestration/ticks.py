@@ -1,5 +1,6 @@
 """What Dagster's daemon does at a tick, and leaves in the storage, without a daemon."""
 
+from collections.abc import Container
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -19,19 +20,39 @@ from dagster._core.scheduler.instigation import (
     TickStatus,
 )
 from dagster_shared.error import SerializableErrorInfo
+from pydantic import Field
 
 from kpi_pipeline.orchestration.assets.resources import AppResource
 
 
+class ActiveClients(AppResource):
+    """A registry without a database, in which these clients are active; without any, all are."""
+
+    active: list[str] = Field(default_factory=list)
+
+    def active_workspaces(self) -> Container[str]:
+        """See AppResource."""
+        return self.active or _Everything()
+
+
+class _Everything(Container[str]):
+    def __contains__(self, item: object) -> bool:
+        return True
+
+
 def evaluate_schedule(
-    definitions: dg.Definitions, name: str, instance: DagsterInstance, tick: datetime
+    definitions: dg.Definitions,
+    name: str,
+    instance: DagsterInstance,
+    tick: datetime,
+    app: AppResource | None = None,
 ) -> tuple[list[dg.RunRequest], str | None]:
     """What a schedule requests at a tick, as Dagster evaluates it; or why it skips the tick."""
     with dg.build_schedule_context(
         instance=instance,
         scheduled_execution_time=tick,
         repository_def=definitions.get_repository_def(),
-        resources={"app": AppResource()},
+        resources={"app": app or AppResource()},
     ) as context:
         data = definitions.resolve_schedule_def(name).evaluate_tick(context)
     return list(data.run_requests or []), data.skip_message

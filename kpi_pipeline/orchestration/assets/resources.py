@@ -1,6 +1,6 @@
 """The resource `app`: what a run or a tick needs of the installation."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -32,3 +32,15 @@ class AppResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             open_app(with_database(load_settings()), patient=True) as app,
         ):
             yield app
+
+    def active_workspaces(self) -> Container[str]:
+        """The workspaces of the active clients.
+
+        Raises:
+            dg.Failure: if the app can't be opened.
+            sqlalchemy.exc.DBAPIError: if the database becomes unreachable meanwhile.
+        """
+        from kpi_pipeline.db.registry.clients import active_clients
+
+        with self.opened() as app, app.engine.connect() as connection:
+            return {client.workspace for client in active_clients(connection)}

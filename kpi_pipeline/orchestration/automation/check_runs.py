@@ -16,7 +16,12 @@ from kpi_pipeline.orchestration.asset_checks.specs import LIGHT_CHECKS, TOTALS_C
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.assets.specs import REGISTRY
 from kpi_pipeline.orchestration.partitions import GRID_ASSETS
-from kpi_pipeline.orchestration.runs import NOT_FINISHED
+from kpi_pipeline.orchestration.runs import (
+    CHECKS_PRIORITY,
+    NOT_FINISHED,
+    PRIORITY,
+    SYNC_PRIORITY,
+)
 from kpi_pipeline.settings import Settings
 
 # While one sync follows another, checks wait for this long at most,
@@ -27,7 +32,12 @@ _MIN_INTERVAL = timedelta(minutes=2)
 
 def check_run(key: str, checks: Sequence[dg.AssetCheckKey]) -> RunRequest:
     """A run that does these checks and fills nothing; Dagster starts one of each `key` once."""
-    return RunRequest(run_key=f"checks {key}", asset_selection=[], asset_check_keys=list(checks))
+    return RunRequest(
+        run_key=f"checks {key}",
+        asset_selection=[],
+        asset_check_keys=list(checks),
+        tags={PRIORITY: CHECKS_PRIORITY},
+    )
 
 
 def build_check_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
@@ -159,6 +169,10 @@ def build_retry_schedule(settings: Settings) -> dg.ScheduleDefinition:
 
 def _retries(unanswered: Sequence[Check], tick: str) -> Iterator[RunRequest]:
     if Check.REGISTRY_MATCHES_BISON in unanswered:
-        yield RunRequest(run_key=f"retry {tick} registry", asset_selection=[REGISTRY])
+        yield RunRequest(
+            run_key=f"retry {tick} registry",
+            asset_selection=[REGISTRY],
+            tags={PRIORITY: SYNC_PRIORITY},
+        )
     if Check.TOTALS_MATCH_BISON in unanswered:
         yield check_run(f"retry {tick}", [TOTALS_CHECK])

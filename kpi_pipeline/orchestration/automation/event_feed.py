@@ -6,7 +6,13 @@ import dagster as dg
 from dagster import DagsterInstance, RunRequest
 
 from kpi_pipeline.orchestration.assets.specs import WEBHOOK_EVENTS
-from kpi_pipeline.orchestration.runs import FEED_TAG, NOT_FINISHED, PRIORITY, is_syncing
+from kpi_pipeline.orchestration.runs import (
+    EVENTS_PRIORITY,
+    FEED_TAG,
+    NOT_FINISHED,
+    PRIORITY,
+    is_syncing,
+)
 
 if TYPE_CHECKING:
     from kpi_pipeline.app import AppContext
@@ -30,6 +36,6 @@ def feed_runs(dagster_instance: DagsterInstance, app: "AppContext") -> list[RunR
             asset_selection=[WEBHOOK_EVENTS],
             asset_check_keys=[],
             # Before the many runs of a backfill: people wait for a new lead.
-            tags={FEED_TAG: _POLL, PRIORITY: "10"},
+            tags={FEED_TAG: _POLL, PRIORITY: EVENTS_PRIORITY},
         )
     ]

@@ -5,10 +5,12 @@ from datetime import date
 
 import dagster as dg
 from dagster import RunRequest, ScheduleEvaluationContext, SkipReason
+from sqlalchemy.exc import DBAPIError
 
 from kpi_pipeline.checks.automation import SYNC_SCHEDULES
 from kpi_pipeline.domain.calendar import business_date, days_between, nightly_dates
 from kpi_pipeline.domain.formatting import counted, listed
+from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.assets.specs import REGISTRY
 from kpi_pipeline.orchestration.partitions import (
     GRID_ASSETS,
@@ -17,7 +19,14 @@ from kpi_pipeline.orchestration.partitions import (
     contiguous_groups,
     first_date,
 )
-from kpi_pipeline.orchestration.runs import INTRADAY_REFRESH, NOT_FINISHED, RUN_KEY, SCHEDULE
+from kpi_pipeline.orchestration.runs import (
+    INTRADAY_REFRESH,
+    NOT_FINISHED,
+    PRIORITY,
+    RUN_KEY,
+    SCHEDULE,
+    SYNC_PRIORITY,
+)
 from kpi_pipeline.settings import Settings
 
 _HOUR = 60
@@ -39,12 +48,15 @@ def build_sync_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         description="Every night: all active clients × the last 7 closed days and today. Bison "
         "revises recent days, so they are fetched and recomputed.",
     )
-    def daily_kpi_sync(context: ScheduleEvaluationContext) -> Iterator[RunRequest]:
+    def daily_kpi_sync(
+        context: ScheduleEvaluationContext, app: AppResource
+    ) -> Iterator[RunRequest]:
         yield RunRequest(
             run_key=f"{context.scheduled_execution_time.isoformat()} {REGISTRY.to_user_string()}",
             asset_selection=[REGISTRY],
+            tags={PRIORITY: SYNC_PRIORITY},
         )
-        yield from _requests(context, settings, nightly_dates)
+        yield from _requests(context, app, settings, nightly_dates)
 
     if settings.refresh_minutes is None:
         return [daily_kpi_sync]
@@ -62,14 +74,18 @@ def _intraday_refresh(settings: Settings, minutes: int) -> dg.ScheduleDefinition
         "today, one call each, and once an hour today's sending plans. Skipped while a sync of "
         "these schedules is queued or in progress.",
     )
-    def intraday_refresh(context: ScheduleEvaluationContext) -> list[RunRequest] | SkipReason:
+    def intraday_refresh(
+        context: ScheduleEvaluationContext, app: AppResource
+    ) -> list[RunRequest] | SkipReason:
         if unfinished := _unfinished_syncs(context):
             return SkipReason(
                 f"{counted(len(unfinished), 'run')} of {listed(sorted(set(unfinished)))} "
                 f"{'is' if len(unfinished) == 1 else 'are'} queued or in progress. The next "
                 "refresh fetches the same days."
             )
-        requests = _requests(context, settings, lambda today: nightly_dates(today, closed_days=1))
+        requests = _requests(
+            context, app, settings, lambda today: nightly_dates(today, closed_days=1)
+        )
         # Dagster accepts a reason or requests: a tick with both is an error.
         return list(requests) or SkipReason(
             "There are no active clients: `kpi clients import FILE.csv` adds them."
@@ -105,10 +121,11 @@ def _unfinished_syncs(context: ScheduleEvaluationContext) -> list[str]:
 
 def _requests(
     context: ScheduleEvaluationContext,
+    app: AppResource,
     settings: Settings,
     dates_of: Callable[[date], tuple[date, date]],
 ) -> Iterator[RunRequest]:
-    """One run for each group of contiguous clients.
+    """One run for each group of contiguous active clients.
 
     The dates come from the tick, never from the clock: a tick made up late covers its own days.
     """
@@ -119,11 +136,25 @@ def _requests(
     if not dates:
         return
     order: Sequence[str] = context.instance.get_dynamic_partitions(WORKSPACE)
-    for group in contiguous_groups(order, order, settings.workspaces_per_run):
+    active = _active(context, app, order)
+    for group in contiguous_groups(order, active, settings.workspaces_per_run):
         yield RunRequest(
             run_key=f"{tick.isoformat()} {group[0]}..{group[-1]}",
             asset_selection=GRID_ASSETS,
             # A run of checks follows when all syncs have ended.
             asset_check_keys=[],
-            tags=block_tags(group, dates),
+            tags={**block_tags(group, dates), PRIORITY: SYNC_PRIORITY},
         )
+
+
+def _active(
+    context: ScheduleEvaluationContext, app: AppResource, order: Sequence[str]
+) -> Sequence[str]:
+    """The partitions of active clients: those of others may stay for some days."""
+    try:
+        active = app.active_workspaces()
+    except (dg.Failure, DBAPIError):
+        # The night is not to be missed for that: a run skips inactive clients, too.
+        context.log.warning("The clients can't be read: the tick covers all partitions.")
+        return order
+    return [it for it in order if it in active]

@@ -9,7 +9,7 @@ from dagster import RunRequest, ScheduleEvaluationContext
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.assets.resources import AppResource
-from kpi_pipeline.orchestration.runs import SUMMARY_OF
+from kpi_pipeline.orchestration.runs import CHECKS_PRIORITY, PRIORITY, SUMMARY_OF
 from kpi_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,7 +50,10 @@ def build_summary_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         # The date comes from the tick: one that is made up late reports its own yesterday.
         tick = context.scheduled_execution_time
         yesterday = business_date(tick, settings.day_zone) - timedelta(days=1)
-        return RunRequest(run_key=yesterday.isoformat(), tags={SUMMARY_OF: yesterday.isoformat()})
+        return RunRequest(
+            run_key=yesterday.isoformat(),
+            tags={SUMMARY_OF: yesterday.isoformat(), PRIORITY: CHECKS_PRIORITY},
+        )
 
     return [daily_summary]
 
