@@ -139,7 +139,7 @@ class BackfillPace(Protocol):
     """When the daemon evaluates backfills. Moments are those of `time.monotonic`, in seconds."""
 
     def is_due(self, backfill_id: str, now: float) -> bool:
-        """Whether to evaluate this backfill."""
+        """Whether to evaluate this backfill, which nobody has cancelled."""
 
     def evaluated(self, backfill_id: str, age: float, began: float, ended: float) -> None:
         """A backfill that was requested `age` seconds ago was evaluated."""
@@ -308,7 +308,9 @@ def set_backfill_pace(pace: BackfillPace) -> None:
 
     def evaluate_if_due(backfill: Any, *arguments: Any, **named: Any) -> Iterator[Any]:
         began = time.monotonic()
-        if not pace.is_due(backfill.backfill_id, began):
+        # One that a person cancels is not to wait.
+        requested = backfill.status == BulkActionStatus.REQUESTED
+        if requested and not pace.is_due(backfill.backfill_id, began):
             return
         try:
             yield from evaluate(backfill, *arguments, **named)

@@ -53,4 +53,4 @@ def test_a_backfill_does_not_wait_for_another_ones_evaluation() -> None:
 
 def test_reading_the_backfills_is_repeated_each_second_or_later_if_that_takes_long() -> None:
     pace = AdaptivePace()
-    assert [pace.pause(it) for it in (0.0, 0.02, 0.5, 60.0)] == [1.0, 1.0, 2.5, 10.0]
+    assert [pace.pause(it) for it in (0.0, 0.02, 0.5, 60.0)] == [1.0, 1.0, 2.5, 3.0]

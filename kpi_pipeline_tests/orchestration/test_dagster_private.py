@@ -319,10 +319,11 @@ def test_the_daemon_pauses_between_backfills_and_evaluates_those_that_are_due(
 
         def is_due(self, backfill_id: str, now: float) -> bool:
             assert now <= time.monotonic()
+            assert backfill_id != "cancelled", "is not to wait"
             return backfill_id == "due"
 
         def evaluated(self, backfill_id: str, age: float, began: float, ended: float) -> None:
-            assert backfill_id == "due"
+            assert backfill_id in ("due", "cancelled")
             assert 0 <= ended - began < 10
             self.ages.append(age)
 
@@ -339,11 +340,12 @@ def test_the_daemon_pauses_between_backfills_and_evaluates_those_that_are_due(
     waits: list[float] = []
     ending: Any = SimpleNamespace(wait=waits.append)
     with temporary_instance() as instance, BackfillDaemon({}) as daemon:
-        for name in ("due", "not due"):
+        for name in ("due", "not due", "cancelled"):
+            status = "CANCELING" if name == "cancelled" else "REQUESTED"
             instance.add_backfill(
                 PartitionBackfill(
                     name,
-                    status=BulkActionStatus.REQUESTED,
+                    status=BulkActionStatus(status),
                     from_failure=False,
                     tags={},
                     backfill_timestamp=time.time() - 20,
@@ -356,7 +358,7 @@ def test_the_daemon_pauses_between_backfills_and_evaluates_those_that_are_due(
 
     assert waits == [0.25] * 3
     assert all(0 <= it < 10 for it in pace.reading)
-    assert set(evaluated) == {"due"}
+    assert set(evaluated) == {"due", "cancelled"}
     assert all(20 <= age < 60 for age in pace.ages)
 
 

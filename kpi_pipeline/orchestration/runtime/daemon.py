@@ -20,6 +20,8 @@ from kpi_pipeline.orchestration.runs import BACKFILL_PRIORITY, PRIORITY
 
 _SHORTEST_PAUSE = 1.0
 _LONGEST_PAUSE = 10.0
+# A new backfill, and one that is cancelled, is found by then, however long it takes to read all.
+_LONGEST_UNREAD = 3.0
 # A sixth of a core, at most, for the evaluations of a backfill; they take seconds in a large grid.
 _TIMES_THE_LAST = 5
 # A small backfill is over by then, if nothing else runs.
@@ -43,7 +45,9 @@ class AdaptivePace:
 
     def evaluated(self, backfill_id: str, age: float, began: float, ended: float) -> None:
         """Set when the backfill is due again, from its age and its last evaluation, in seconds."""
-        pause = _SHORTEST_PAUSE if age < _YOUNG_SECONDS else self.pause(ended - began)
+        pause = _SHORTEST_PAUSE
+        if age >= _YOUNG_SECONDS:
+            pause = min(max(pause, _TIMES_THE_LAST * (ended - began)), _LONGEST_PAUSE)
         with self._lock:
             # Those of backfills that have ended are dropped.
             self._due = {it: due for it, due in self._due.items() if due > ended}
@@ -52,7 +56,7 @@ class AdaptivePace:
 
     def pause(self, reading_seconds: float) -> float:
         """How long the daemon waits after reading all backfills, which took so many seconds."""
-        return min(max(_SHORTEST_PAUSE, _TIMES_THE_LAST * reading_seconds), _LONGEST_PAUSE)
+        return min(max(_SHORTEST_PAUSE, _TIMES_THE_LAST * reading_seconds), _LONGEST_UNREAD)
 
 
 def ranges_of(
