@@ -4,7 +4,12 @@ import sys
 
 from rich.console import Console
 
-from benchmarks.backfills import a_run_for_each_partition, growth, year_of_every_client
+from benchmarks.backfills import (
+    a_run_for_each_partition,
+    click_to_green,
+    growth,
+    year_of_every_client,
+)
 from benchmarks.checks import round_of_checks
 from benchmarks.daily_sync import daily_sync
 from benchmarks.event_feed import sync_beside_feed
@@ -15,6 +20,7 @@ _ALL = {
     "daily": daily_sync,
     "year": year_of_every_client,
     "growth": growth,
+    "click": click_to_green,
     "naive": a_run_for_each_partition,
     "thousand": night_of_a_thousand_clients,
     "webhooks": webhooks,

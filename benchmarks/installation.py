@@ -52,6 +52,28 @@ def run_ended(play: Playground, run_id: str) -> RunStatus:
     return status
 
 
+def cpu_seconds(play: Playground) -> float:
+    """CPU seconds of all processes so far, but for the sandbox: Dagster's, and PostgreSQL's."""
+    postmaster = next(play.app.settings.state_dir.rglob("postmaster.pid"), None)
+    roots = [it for it in psutil.Process().children() if not _is_sandbox(it)]
+    if postmaster is not None:
+        roots.append(psutil.Process(int(postmaster.read_text().split()[0])))
+    total = 0.0
+    for root in roots:
+        for process in (root, *root.children(recursive=True)):
+            try:
+                times = process.cpu_times()
+            except psutil.Error:
+                # It ended just now, and counts among its parent's children.
+                continue
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def _is_sandbox(process: psutil.Process) -> bool:
+    return "sandbox" in process.cmdline()
+
+
 # The processes that execute runs are forked from this one.
 _RUN = "forkserver"
 # A look at all processes takes time from those that are measured. A run takes longer than this.
