@@ -4,6 +4,7 @@ import dagster as dg
 
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.domain.clock import utc_now
+from kpi_pipeline.orchestration.assets.agency_totals import agency_totals
 from kpi_pipeline.orchestration.assets.client_kpis import build_client_kpis
 from kpi_pipeline.orchestration.assets.client_registry import client_registry
 from kpi_pipeline.orchestration.assets.resources import AppResource
@@ -21,8 +22,15 @@ def build_definitions(settings: Settings, app: AppResource | None = None) -> dg.
     # Dagster loads this without a database, and bounds the grid's end by this machine's clock, too.
     grid = kpi_grid(settings, business_date(utc_now(), settings.day_zone))
     automation = build_automation(settings)
+    assets = [
+        client_registry,
+        webhook_events,
+        build_client_kpis(grid, settings),
+        agency_totals,
+    ]
     return dg.Definitions(
-        assets=[client_registry, webhook_events, build_client_kpis(grid, settings)],
+        # Each asset's page leads to the file and line of its code.
+        assets=dg.with_source_code_references(assets),
         asset_checks=[webhook_event_checks],
         schedules=automation.schedules,
         sensors=automation.sensors,

@@ -73,13 +73,19 @@ def replies_of_day(summary: SummaryOfDay, row: MetricRow) -> int | None:
     return row.all_replies_mtd - before.all_replies_mtd
 
 
+def is_on_track(row: MetricRow) -> bool:
+    """Whether the client's projection reaches its target, or nearly; False without a target."""
+    percent = row.projection_replies_progress
+    return bool(row.monthly_kpi_target) and percent is not None and percent >= _ON_TRACK
+
+
 def _group_of(row: MetricRow) -> str:
     percent = row.projection_replies_progress
     if not row.monthly_kpi_target or percent is None:
         return "No target"
     if percent >= _AHEAD:
         return "Ahead"
-    return "On track" if percent >= _ON_TRACK else "Behind"
+    return "On track" if is_on_track(row) else "Behind"
 
 
 def _is_closed(row: MetricRow, day: date, day_zone: ZoneInfo) -> bool:

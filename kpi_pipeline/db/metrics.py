@@ -4,35 +4,44 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import (
     Connection,
-    Subquery,
-    Table,
-    case,
+    Date,
+    Row,
+    bindparam,
     func,
-    join,
     select,
+    tuple_,
     update,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from kpi_pipeline.db.tables import (
     client_metrics,
     clients,
-    kpi_projections,
     raw_bison_stats,
 )
+from kpi_pipeline.domain.columns import FACT_COUNTS, PARTITION_COLUMNS
 
 
 @dataclass(frozen=True)
 class DayNumbers:
-    """The numbers of one client and day that Dagster plots; None where there is none."""
+    """One client's day, as Dagster's page shows it.
 
+    `metrics` are the values of `PARTITION_COLUMNS` in its row of `client_metrics`, and `facts` are
+    those of `FACT_COUNTS`; `facts` and `facts_as_of` are None for a day that was never fetched.
+    """
+
+    workspace: str
     date: date
-    emails_sent: int
-    positive_replies: int
-    positive_replies_mtd: int | None
-    projection_positive_replies_eom: int | None
+    client: str
+    instance: str
+    metrics: Sequence[int | Decimal | None]
+    as_of: datetime
+    facts: Sequence[int] | None
+    facts_as_of: datetime | None
 
 
 def publish_labels(connection: Connection, workspaces: Collection[str]) -> int:
@@ -54,38 +63,61 @@ def publish_labels(connection: Connection, workspaces: Collection[str]) -> int:
     return connection.execute(statement).rowcount
 
 
+_DAYS = (
+    select(
+        client_metrics.c.workspace,
+        client_metrics.c.metric_date,
+        client_metrics.c.display_name,
+        clients.c.instance,
+        client_metrics.c.as_of,
+        raw_bison_stats.c.as_of,
+        *(client_metrics.c[name] for name in PARTITION_COLUMNS),
+        *(raw_bison_stats.c[name] for name in FACT_COUNTS),
+    )
+    .join_from(client_metrics, clients, clients.c.workspace == client_metrics.c.workspace)
+    .outerjoin(
+        raw_bison_stats,
+        (raw_bison_stats.c.workspace == client_metrics.c.workspace)
+        & (raw_bison_stats.c.date == client_metrics.c.metric_date),
+    )
+    .where(client_metrics.c.metric_type == "mtd")
+)
+# Where the numbers begin in a row of it, and where the facts do.
+_NUMBERS = 6
+_FACTS = _NUMBERS + len(PARTITION_COLUMNS)
+_DAYS_OF_ONE = _DAYS.where(
+    client_metrics.c.workspace == bindparam("workspace"),
+    client_metrics.c.metric_date == func.any(bindparam("days", type_=ARRAY(Date))),
+).order_by(client_metrics.c.metric_date)
+_DAYS_OF_ROWS = _DAYS.where(
+    tuple_(client_metrics.c.workspace, client_metrics.c.metric_date).in_(
+        bindparam("rows", expanding=True)
+    )
+)
+
+
 def read_day_numbers(
     connection: Connection, workspace: str, dates: Sequence[date]
 ) -> dict[date, DayNumbers]:
-    """The plotted numbers of those of `dates` that have facts or projections."""
-    facts = _of(raw_bison_stats, "date", ["sent", "interested", "as_of"], workspace, dates)
-    counted = ["emails_sent_today", "positive_replies_today", "as_of"]
-    plotted = ["positive_replies_mtd", "projection_positive_replies_eom"]
-    numbers = _of(kpi_projections, "metric_date", [*counted, *plotted], workspace, dates)
-    # Facts that were fetched after the projections were computed are newer.
-    stale = numbers.c.as_of.is_(None) | (numbers.c.as_of < facts.c.as_of)
-    day = func.coalesce(facts.c.day, numbers.c.day)
-    statement = select(
-        day.label("date"),
-        case((stale, facts.c.sent), else_=numbers.c.emails_sent_today).label("emails_sent"),
-        case((stale, facts.c.interested), else_=numbers.c.positive_replies_today).label(
-            "positive_replies"
-        ),
-        *(numbers.c[name] for name in plotted),
-    ).select_from(join(facts, numbers, facts.c.day == numbers.c.day, full=True))
-    rows = connection.execute(statement.order_by(day)).mappings()
-    return {row["date"]: DayNumbers(**row) for row in rows}
+    """One client's days among `dates` that have a row, in the order of time."""
+    found = connection.execute(_DAYS_OF_ONE, {"workspace": workspace, "days": list(dates)})
+    return {it.date: it for it in map(_day_numbers, found)}
 
 
-def _of(
-    table: Table, day: str, columns: Sequence[str], workspace: str, dates: Sequence[date]
-) -> Subquery:
-    """These columns of one client's rows of `dates`, with the date as `day`."""
-    return (
-        select(table.c[day].label("day"), *(table.c[name] for name in columns))
-        .where(table.c.workspace == workspace, table.c[day].in_(dates))
-        .subquery()
-    )
+def read_numbers_of(
+    connection: Connection, rows: Collection[tuple[str, date]]
+) -> dict[tuple[str, date], DayNumbers]:
+    """The days of these clients and dates that have a row."""
+    if not rows:
+        return {}
+    found = connection.execute(_DAYS_OF_ROWS, {"rows": list(rows)})
+    return {(it.workspace, it.date): it for it in map(_day_numbers, found)}
+
+
+def _day_numbers(row: Row[Any]) -> DayNumbers:
+    workspace, day, client, instance, as_of, facts_as_of = row[:_NUMBERS]
+    metrics, facts = row[_NUMBERS:_FACTS], None if facts_as_of is None else row[_FACTS:]
+    return DayNumbers(workspace, day, client, instance, metrics, as_of, facts, facts_as_of)
 
 
 @dataclass(frozen=True)

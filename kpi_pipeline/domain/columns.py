@@ -34,10 +34,51 @@ PERCENTAGES = (
 )
 METRIC_COLUMNS = (*COUNTS, *PERCENTAGES)
 
+# What Dagster's page shows of each row, beside the client's name and `as_of`.
+PARTITION_COLUMNS = (
+    "emails_sent_today",
+    "positive_replies_today",
+    "emails_sent_mtd",
+    "positive_replies_mtd",
+    "projection_positive_replies_eom",
+    "monthly_kpi_target",
+    "mtd_leads_progress",
+    "projection_replies_progress",
+    "positive_replies_last_7_days",
+    "positive_replies_last_14_days",
+    "positive_replies_last_30_days",
+)
+
 _WINDOW = "{what} of the {days} days that end on the metric date"
 
 # Column descriptions for Dagster's asset catalog; `metrics` holds the definitions.
 MEANINGS = {
+    "workspace": "the client's key: a slug that never changes",
+    "workspace_name": "Email Bison's name of the client's workspace",
+    "display_name": "the agency's label of the client, or else Email Bison's name",
+    "instance": "the Email Bison instance",
+    "bison_workspace_id": "Email Bison's id of the workspace",
+    "active": "whether the client is synced",
+    "seen_in_bison_at": "when Email Bison's list of workspaces last had it",
+    "id": "the event's number in the inbox",
+    "arrived_at": "when it arrived first",
+    "happened_at": "when it happened, by the best time known",
+    "idempotency_key": "what an event has in common with its repetitions",
+    "status": "what became of it; see `kpi events list`",
+    "tries": "how often applying it failed",
+    "next_try_at": "when it is tried again",
+    "last_delivered_at": "when it arrived last",
+    "applied_at": "when the numbers began to include it",
+    "date": "the day, as Email Bison counts days",
+    "metric_date": "the date that the numbers end on and include",
+    "metric_type": "always mtd",
+    "sent": "emails sent on the day",
+    "replied": "replies of any kind on the day",
+    "interested": "leads that turned interested on the day: positive replies",
+    "bounced": "bounces on the day",
+    "unsubscribed": "unsubscribes on the day",
+    "total_opens": "opens on the day, if the instance counts them",
+    "unique_opens": "mails that were opened on the day, if the instance counts them",
     "emails_sent_mtd": "emails sent from the first of the month to the metric date",
     "positive_replies_mtd": "positive replies from the first of the month to the metric date",
     "all_replies_mtd": "replies of any kind from the first of the month to the metric date",

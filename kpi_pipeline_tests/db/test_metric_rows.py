@@ -18,11 +18,13 @@ from kpi_pipeline.db.facts import (
 from kpi_pipeline.db.metrics import (
     DayNumbers,
     read_day_numbers,
+    read_numbers_of,
 )
 from kpi_pipeline.db.recompute import write_rows
 from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import client_metrics, kpi_projections
 from kpi_pipeline.domain.calendar import days_between, fetch_period
+from kpi_pipeline.domain.columns import PARTITION_COLUMNS
 from kpi_pipeline.domain.metrics import compute
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline_tests.db.stocked import (
@@ -214,17 +216,26 @@ def test_dates_without_facts_are_named_and_nothing_is_written(
     )
 
 
-def test_the_plotted_numbers_are_those_of_days_with_facts(engine: Engine) -> None:
+def test_a_day_has_the_numbers_of_its_row_and_what_was_fetched_of_it(engine: Engine) -> None:
     with engine.begin() as connection:
         stock_facts(connection, "harbor", sent=80, interested=2)
         stock_facts(connection, "quay")
-        write_rows(connection, {"harbor": [TODAY]}, CHICAGO, "sync")
-        write_rows(connection, {"quay": [YESTERDAY, TODAY]}, CHICAGO, "sync")
-        tomorrow = TODAY + timedelta(days=1)
-        found = read_day_numbers(connection, "harbor", [YESTERDAY, TODAY, tomorrow])
-        projected = rows_of(connection, kpi_projections)[0]
+    (row,) = compute_and_publish(engine, [TODAY])
+    with engine.begin() as connection:
+        found = read_day_numbers(connection, "harbor", [YESTERDAY, TODAY])
+        assert read_numbers_of(connection, [("harbor", TODAY), ("quay", TODAY)]) == {
+            ("harbor", TODAY): found[TODAY]
+        }
     assert found == {
-        YESTERDAY: DayNumbers(YESTERDAY, 80, 2, None, None),
-        TODAY: DayNumbers(TODAY, 80, 2, 36, projected["projection_positive_replies_eom"]),
+        TODAY: DayNumbers(
+            workspace="harbor",
+            date=TODAY,
+            client="HB",
+            instance="main",
+            metrics=tuple(row[name] for name in PARTITION_COLUMNS),
+            as_of=AS_OF,
+            facts=(80, 10, 2, 5, 2),
+            facts_as_of=AS_OF,
+        )
     }
-    assert projected["projection_positive_replies_eom"] is not None
+    assert row["positive_replies_mtd"] == 36

@@ -3,14 +3,14 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from kpi_pipeline.db.tables import client_metrics, metadata
+from kpi_pipeline.db.tables import metadata
 from kpi_pipeline.definitions import build_definitions
-from kpi_pipeline.domain.columns import METRIC_COLUMNS
-from kpi_pipeline.orchestration.assets.specs import table_metadata
+from kpi_pipeline.orchestration.assets.specs import kpi_specs
 from kpi_pipeline.settings import load_settings
 
 ASSETS = {
@@ -21,8 +21,13 @@ ASSETS = {
     # Were it downstream of one of the first two, each night, or each event, would make every row of
     # the past "unsynced".
     "client_metrics": ("kpis", {"postgres", "table"}, {"kpi_projections"}),
+    # Were it downstream of client_metrics, each lead would make it "unsynced".
+    "agency_totals": ("kpis", {"postgres"}, set()),
 }
-TABLES = {name: name for name in ASSETS} | {"client_registry": "clients"}
+UNPARTITIONED = ("client_registry", "webhook_events", "agency_totals")
+# agency_totals has no table.
+TABLES = {name: name for name in ASSETS if name != "agency_totals"}
+TABLES["client_registry"] = "clients"
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +63,8 @@ def test_every_asset_has_an_owner_and_a_description(specs: dict[str, dg.AssetSpe
 def test_the_catalogue_shows_the_columns_of_the_real_tables(
     specs: dict[str, dg.AssetSpec],
 ) -> None:
-    for name, spec in specs.items():
-        table = metadata.tables[TABLES[name]]
+    for name, table_name in TABLES.items():
+        spec, table = specs[name], metadata.tables[table_name]
         assert spec.metadata["dagster/table_name"] == table.name
         schema = spec.metadata["dagster/column_schema"]
         assert [(it.name, it.type, it.constraints.nullable) for it in schema.columns] == [
@@ -70,12 +75,14 @@ def test_the_catalogue_shows_the_columns_of_the_real_tables(
 def test_three_assets_share_one_grid_and_one_step_and_can_be_run_alone(
     definitions: dg.Definitions,
 ) -> None:
-    (step,) = {definitions.resolve_assets_def(name) for name in list(ASSETS)[2:]}
+    partitioned = [name for name in ASSETS if name not in UNPARTITIONED]
+    (step,) = {definitions.resolve_assets_def(name) for name in partitioned}
     assert isinstance(step.partitions_def, dg.MultiPartitionsDefinition)
     assert step.partitions_def.partition_dimension_names == ["date", "workspace"]
     assert step.can_subset
     assert step.backfill_policy == dg.BackfillPolicy.single_run()
-    assert definitions.resolve_assets_def("client_registry").partitions_def is None
+    for name in UNPARTITIONED:
+        assert definitions.resolve_assets_def(name).partitions_def is None
 
 
 def test_no_job_over_partitioned_assets_has_a_page_whose_backfills_would_fill_the_wrong_ones(
@@ -145,8 +152,29 @@ def test_loading_brings_in_nothing_that_only_the_work_of_a_run_needs() -> None:
     assert loading().stdout.split()[2:] == []
 
 
-def test_the_catalogue_says_of_every_number_what_it_means() -> None:
-    schema = table_metadata(client_metrics)["dagster/column_schema"]
-    assert isinstance(schema, dg.TableSchema)
-    described = {column.name for column in schema.columns if column.description}
-    assert described >= {*METRIC_COLUMNS, "monthly_kpi_target", "as_of", "source"}
+def test_every_column_of_every_asset_has_a_description(specs: dict[str, dg.AssetSpec]) -> None:
+    undescribed = [
+        f"{name}.{column.name}"
+        for name, spec in specs.items()
+        if (schema := spec.metadata.get("dagster/column_schema")) is not None
+        for column in schema.columns
+        if not column.description
+    ]
+    assert undescribed == []
+
+
+def test_each_asset_leads_to_its_code_and_to_a_document(specs: dict[str, dg.AssetSpec]) -> None:
+    for name, spec in specs.items():
+        (reference,) = spec.metadata["dagster/code_references"].code_references
+        assert isinstance(reference, dg.LocalFileCodeReference)
+        assert "kpi_pipeline/orchestration/assets/" in reference.file_path, name
+        assert Path(spec.metadata["documentation"].path).is_file(), name
+
+
+def test_the_partitioned_assets_lead_to_the_email_bison_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KPI_ENV_FILE", "")
+    monkeypatch.setenv("KPI_BISON_INSTANCES", "main https://bison.example")
+    for spec in kpi_specs(load_settings()):
+        assert spec.metadata["email_bison"].value == "[main](https://bison.example)"

@@ -18,6 +18,7 @@ from kpi_pipeline.db.tables.clients import client_api_keys, client_targets, clie
 from kpi_pipeline.db.tables.events import event_feed, event_feed_missing, webhook_events
 from kpi_pipeline.db.tables.measured import bison_findings, bison_series_readings
 from kpi_pipeline.db.tables.numbers import (
+    changed_rows,
     client_metrics,
     day_zone,
     kpi_projections,
@@ -37,6 +38,7 @@ __all__ = [
     "bison_pacing",
     "bison_series_readings",
     "bison_unknown_fields",
+    "changed_rows",
     "check_outcomes",
     "client_api_keys",
     "client_metrics",

@@ -98,6 +98,21 @@ client_metrics = Table(
     Index("ix_client_metrics_metric_date", "metric_date"),
 )
 
+# Rows of client_metrics of which Dagster's page may show older numbers. A trigger on client_metrics
+# adds them, whatever changes a row; the sensor `report_changed_rows` deletes them.
+changed_rows = Table(
+    "changed_rows",
+    metadata,
+    workspace_key(),
+    Column("metric_date", Date, primary_key=True),
+    moment("changed_at"),
+    Column(
+        "checked_at",
+        DateTime(timezone=True),
+        comment="when it was last compared with Dagster's page, and reported if they differed",
+    ),
+)
+
 # The time zone in which all stored dates are days: of facts, events and rows. One row at most.
 day_zone = Table(
     "day_zone",

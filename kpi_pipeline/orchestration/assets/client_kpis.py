@@ -17,7 +17,11 @@ from pydantic import Field
 
 from kpi_pipeline.orchestration.asset_checks.specs import TOTALS_CHECK, specs_of
 from kpi_pipeline.orchestration.assets.heartbeat import heartbeat
-from kpi_pipeline.orchestration.assets.partition_metadata import materializations, partition
+from kpi_pipeline.orchestration.assets.partition_metadata import (
+    instance_urls,
+    materializations,
+    partition,
+)
 from kpi_pipeline.orchestration.assets.progress import ProgressLog
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.assets.specs import kpi_specs
@@ -83,12 +87,13 @@ def _fill(
 
     block = block_of(context)
     assets = [it for it in KpiAsset if fetch or it is not KpiAsset.FACTS]
+    urls = instance_urls(app)
 
     def log_filled(outcomes: Sequence["ClientOutcome"]) -> None:
         # Dagster logs materializations when a step ends, and those of a failed step not at all; and
         # `context.add_asset_metadata` reads the whole range for each partition: 2,808 took 23 s.
         for asset in assets:
-            log_materializations(context, materializations(asset, outcomes))
+            log_materializations(context, materializations(asset, outcomes, urls))
 
     def report(outcome: "ClientOutcome") -> None:
         if outcome.skipped is not None:

@@ -1,6 +1,7 @@
 """The specs of the assets: what Dagster's catalogue shows of them."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
 from sqlalchemy import Table
@@ -19,6 +20,10 @@ from kpi_pipeline.sync.scope import KpiAsset
 OWNERS = ["team:campaign-analytics"]
 REGISTRY = dg.AssetKey("client_registry")
 WEBHOOK_EVENTS = dg.AssetKey("webhook_events")
+AGENCY_TOTALS = dg.AssetKey("agency_totals")
+
+# In a checkout; an installed package has no documents.
+_DOCUMENTS = Path(__file__).parents[3] / "docs"
 
 
 def table_metadata(table: Table) -> dict[str, dg.TableSchema | str]:
@@ -38,6 +43,12 @@ def table_metadata(table: Table) -> dict[str, dg.TableSchema | str]:
     }
 
 
+def documentation(name: str) -> dict[str, dg.PathMetadataValue]:
+    """The entry that leads to one of the documents, where they are."""
+    document = _DOCUMENTS / name
+    return {"documentation": dg.MetadataValue.path(document)} if document.exists() else {}
+
+
 def kpi_specs(settings: Settings) -> list[dg.AssetSpec]:
     """The three assets over date × workspace, upstream first.
 
@@ -52,6 +63,7 @@ def kpi_specs(settings: Settings) -> list[dg.AssetSpec]:
     """
     # Dagster takes no shorter one.
     window = max(settings.stale_after, timedelta(minutes=1))
+    numbers = {**_email_bison(settings), **documentation("numbers.md")}
     badge = dg.FreshnessPolicy.time_window(warn_window=window, fail_window=2 * window)
     return [
         dg.AssetSpec(
@@ -62,7 +74,7 @@ def kpi_specs(settings: Settings) -> list[dg.AssetSpec]:
             description="Daily facts of each client: what Email Bison counted on each day. One "
             "call of the daily series returns all days that the numbers of the chosen dates are "
             f"computed from. A day runs from midnight to midnight in {settings.day_zone.key}.",
-            metadata=table_metadata(raw_bison_stats),
+            metadata={**table_metadata(raw_bison_stats), **numbers},
             freshness_policy=badge,
             skippable=True,
         ),
@@ -73,8 +85,9 @@ def kpi_specs(settings: Settings) -> list[dg.AssetSpec]:
             kinds={"postgres"},
             owners=OWNERS,
             description="Month to date, the last 7, 14 and 30 days, the projection of the month's "
-            "end and the progress towards the target, recomputed from the facts.",
-            metadata=table_metadata(kpi_projections),
+            "end and the progress towards the target, recomputed from the facts. The partitions of "
+            "client_metrics show the numbers.",
+            metadata={**table_metadata(kpi_projections), **numbers},
             freshness_policy=badge,
             skippable=True,
         ),
@@ -85,12 +98,38 @@ def kpi_specs(settings: Settings) -> list[dg.AssetSpec]:
             kinds={"postgres", "table"},
             owners=OWNERS,
             description="The table that dashboards read: one row for each client and date, with "
-            "labels, numbers, target and today's sending plan.",
-            metadata=table_metadata(client_metrics),
+            "labels, numbers, target and today's sending plan. Each partition shows its row, at "
+            "most five minutes late, whatever changed it. The asset agency_totals has plots.",
+            metadata={**table_metadata(client_metrics), **numbers},
             freshness_policy=badge,
             skippable=True,
         ),
     ]
+
+
+def _email_bison(settings: Settings) -> dict[str, dg.MarkdownMetadataValue]:
+    """The entry that leads to the Email Bison instances; each partition leads to its client's."""
+    links = [f"[{it.name}]({it.url})" for it in settings.bison_instances]
+    return {"email_bison": dg.MetadataValue.md(", ".join(links))} if links else {}
+
+
+def agency_totals_spec() -> dg.AssetSpec:
+    """The unpartitioned asset of the sums over all clients.
+
+    It depends on no asset: Dagster would call it "unsynced" with each new lead of any client.
+    """
+    return dg.AssetSpec(
+        AGENCY_TOTALS,
+        group_name="kpis",
+        kinds={"postgres"},
+        owners=OWNERS,
+        description="Today's rows of client_metrics, summed up over all active clients after each "
+        "scheduled sync, for plots: emails and positive replies from the first of the month, the "
+        "projection of positive replies at the month's end, and the clients whose projection "
+        "reaches nine tenths of their target. The sums leave out clients without numbers, whose "
+        "number is the difference of clients and clients_with_numbers.",
+        metadata=documentation("numbers.md"),
+    )
 
 
 def registry_spec() -> dg.AssetSpec:
@@ -104,7 +143,7 @@ def registry_spec() -> dg.AssetSpec:
         "adopts their names, checks the workspace that each API key belongs to, keeps the "
         "`workspace` partitions equal to the active clients, and each night measures how Email "
         "Bison counts.",
-        metadata=table_metadata(clients),
+        metadata={**table_metadata(clients), **documentation("operations.md")},
     )
 
 
@@ -120,5 +159,5 @@ def webhook_events_spec() -> dg.AssetSpec:
         "later fetch includes them: the numbers are computed from both. Applied events are "
         "reported here once a minute at most; materializing the asset reads the event feed, "
         "ingests dropped files, and matches events whose workspace has become a client's.",
-        metadata=table_metadata(webhook_events),
+        metadata={**table_metadata(webhook_events), **documentation("operations.md")},
     )

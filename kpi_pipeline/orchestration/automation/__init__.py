@@ -8,6 +8,7 @@ from kpi_pipeline.orchestration.automation.check_runs import (
 )
 from kpi_pipeline.orchestration.automation.clean_up import build_clean_up_schedule
 from kpi_pipeline.orchestration.automation.event_retention import build_event_retention_schedule
+from kpi_pipeline.orchestration.automation.report_rows import build_report_sensor
 from kpi_pipeline.orchestration.automation.retry_clients import build_retry_sensor
 from kpi_pipeline.orchestration.automation.schedules import build_sync_schedules
 from kpi_pipeline.orchestration.automation.state import SchedulesAndSensors
@@ -30,6 +31,7 @@ def build_automation(settings: Settings) -> SchedulesAndSensors:
         sensors=[
             build_retry_sensor(settings),
             build_webhook_event_sensor(),
+            build_report_sensor(),
             build_check_sensor(),
             build_alert_sensor(),
         ],
