@@ -16,6 +16,7 @@ from kpi_pipeline.cli import (
     backfill,
     bison,
     clients,
+    dagster,
     demo,
     events,
     export,
@@ -43,6 +44,7 @@ commands = typer.Typer(
 commands.add_typer(alerts.commands, name="alerts")
 commands.add_typer(bison.commands, name="bison")
 commands.add_typer(clients.commands, name="clients")
+commands.add_typer(dagster.commands, name="dagster")
 commands.add_typer(keys.commands, name="keys")
 commands.add_typer(keys.secret_key_commands, name="secret-key")
 commands.add_typer(events.commands, name="events")

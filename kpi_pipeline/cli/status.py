@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from rich.markup import escape
@@ -11,12 +12,23 @@ from rich.table import Table
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.checks.automation import automation_problems
 from kpi_pipeline.checks.freshness import Deadlines, FreshnessStatus, freshness_statuses
-from kpi_pipeline.cli.common import cell, exit_unless, local_time, opened_app, out, print_whole
+from kpi_pipeline.cli.common import (
+    cell,
+    exit_unless,
+    local_time,
+    opened_app,
+    out,
+    print_warning,
+    print_whole,
+)
 from kpi_pipeline.db.check_results import StoredOutcome, read_outcomes
 from kpi_pipeline.db.sync_log import LastSync, SyncOfRun, last_syncs, read_history
 from kpi_pipeline.domain.formatting import counted, duration, whose_day
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.services.dagster_home import dagster_instance
+
+if TYPE_CHECKING:
+    from kpi_pipeline.orchestration.rebuild import GridGap
 
 _RUNS_SHOWN = 5
 
@@ -34,6 +46,8 @@ class _Status:
 def run() -> None:
     """Show how fresh each client is, how the last syncs went, what fails, and what is late.
 
+    It says, too, when Dagster's grid lacks stored rows: see `kpi dagster rebuild`.
+
     Exits with code 1 when a client is stale, or a schedule, a sensor or Dagster's daemon is late.
     """
     with opened_app() as app:
@@ -44,7 +58,7 @@ def print_status(app: AppContext) -> bool:
     """Print the status of this installation; return whether nothing is stale or late."""
     now, zone = app.now(), app.timezone
     status = _read(app)
-    late = _late(app)
+    late, gap = _dagsters_state(app)
     _print_clients(status, now, zone)
     _print_runs(status.runs, zone)
     _print_checks(status.checks, zone)
@@ -53,6 +67,8 @@ def print_status(app: AppContext) -> bool:
         out.print(f"Today is {today}; times are those of {zone.key}.", soft_wrap=True)
     for line in late:
         out.print(f"[red]✗[/red] {escape(line)}", soft_wrap=True)
+    if gap is not None:
+        print_warning(str(gap))
     stale = sum(it.severity is not None for it in status.freshness)
     clients = counted(len(status.freshness), "client")
     times = f"{len(late)} late or off" if late else "all schedules and sensors are on time"
@@ -71,18 +87,20 @@ def _read(app: AppContext) -> _Status:
         )
 
 
-def _late(app: AppContext) -> list[str]:
-    """One line for each schedule, sensor or daemon that is late or off."""
+def _dagsters_state(app: AppContext) -> tuple[list[str], "GridGap | None"]:
+    """A line for each schedule, sensor or daemon that is late or off; rows missing in the grid."""
     # Imported late, as they import Dagster: the tables above are read without it.
     from kpi_pipeline.orchestration.automation import build_automation
     from kpi_pipeline.orchestration.automation.state import read_automation
+    from kpi_pipeline.orchestration.rebuild import grid_gap
 
     try:
         with dagster_instance(app.settings) as opened:
             found = read_automation(opened, build_automation(app.settings))
+            gap = grid_gap(app, opened)
     except KpiError as error:
-        return [str(error)]
-    return [f"{it['what']} {it['problem']}" for it in automation_problems(found, app.now())]
+        return [str(error)], None
+    return [f"{it['what']} {it['problem']}" for it in automation_problems(found, app.now())], gap
 
 
 def _print_clients(status: _Status, now: datetime, zone: ZoneInfo) -> None:

@@ -45,7 +45,7 @@ def run() -> None:
         claim = stack.enter_context(one_daemon(settings, "kpi up", err.print))
         app = stack.enter_context(open_app(settings))
         update_grid(app, settings)
-        for warning in (missing_instances(app), unknown_instances(settings)):
+        for warning in (missing_instances(app), unknown_instances(settings), _missing_rows(app)):
             if warning:
                 print_warning(warning)
         environment = child_environment(settings)
@@ -95,6 +95,16 @@ def missing_instances(app: AppContext) -> str | None:
         "Some active clients cannot be fetched until KPI_BISON_INSTANCES contains their instance: "
         f"{named}."
     )
+
+
+def _missing_rows(app: AppContext) -> str | None:
+    """A sentence if Dagster's grid lacks stored rows, as after a loss of its database."""
+    # Imported late, as it imports Dagster.
+    from kpi_pipeline.orchestration.rebuild import grid_gap
+
+    with dagster_instance(app.settings) as opened:
+        gap = grid_gap(app, opened)
+    return None if gap is None else str(gap)
 
 
 def _how_to_receive_webhooks(instances: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ from dagster import (
     AssetMaterialization,
     BackfillPolicy,
     DagsterEvent,
+    DagsterEventType,
     DagsterInstance,
     MultiPartitionKey,
     MultiPartitionsDefinition,
@@ -40,7 +41,11 @@ from dagster import (
 from dagster._core.definitions.partitions.utils.multi import PartitionDimensionKey
 
 # Write materializations, and what was planned, in batches: see log_materializations, log_planned.
-from dagster._core.events import AssetMaterializationPlannedData, DagsterEventBatchMetadata
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    DagsterEventBatchMetadata,
+    StepMaterializationData,
+)
 
 # The clean-up of old runs asks in SQL which of them hold a partition's latest event, and deletes
 # what Dagster leaves: no public way does either. Deleting a needed run turns its partitions grey.
@@ -50,7 +55,7 @@ from dagster._core.execution.backfill import (
     BulkActionStatus,
     PartitionBackfill,
 )
-from dagster._core.instance import RUNLESS_RUN_ID
+from dagster._core.instance import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 
 # What the public `DagsterInstance` returns of schedules and sensors, for the check
 # `automation_alive` and for alerts about failed ticks.
@@ -109,7 +114,9 @@ __all__ = [
     "list_grids_fast",
     "log_materializations",
     "log_planned",
+    "report_materializations",
     "run_daemon",
+    "run_page",
     "serve_code",
     "set_backfill_cut",
     "set_backfill_pace",
@@ -127,6 +134,8 @@ _CUT_PARAMETERS = (
     "tags",
     "dynamic_partitions_store",
 )
+# What the command dagster-webserver makes its application with: see run_page.
+_CREATE_APP = "create_app_from_workspace_process_context"
 _EVALUATE = "execute_backfill_iteration_with_instigation_logger"
 
 # The partition keys, and those of each dimension in order; the first and the last of each run.
@@ -192,6 +201,24 @@ def unfinished_backfills(dagster_instance: DagsterInstance) -> Sequence[Partitio
     """The backfills that are in progress, or are being canceled."""
     unfinished = [it for it in BulkActionStatus if it not in BULK_ACTION_TERMINAL_STATUSES]
     return dagster_instance.get_backfills(filters=BulkActionsFilter(statuses=unfinished))
+
+
+def report_materializations(
+    dagster_instance: DagsterInstance, materializations: Sequence[AssetMaterialization]
+) -> None:
+    """Log materializations that belong to no run, in batches.
+
+    The public `report_runless_asset_event` writes each in transactions of its own.
+    """
+    batch = str(uuid.uuid4())
+    for number, materialization in enumerate(materializations, start=1):
+        event = DagsterEvent(
+            DagsterEventType.ASSET_MATERIALIZATION.value,
+            RUNLESS_JOB_NAME,
+            event_specific_data=StepMaterializationData(materialization),
+        )
+        position = DagsterEventBatchMetadata(batch, is_end=number == len(materializations))
+        dagster_instance.report_dagster_event(event, RUNLESS_RUN_ID, batch_metadata=position)
 
 
 def cron_times(
@@ -341,6 +368,47 @@ def run_daemon() -> None:
     from dagster._daemon.cli import main
 
     main()
+
+
+def run_page(
+    guarded: Callable[[Any, str], Any],
+    may_write: Callable[[Any], bool],
+    arguments: Sequence[str],
+) -> None:
+    """The command `dagster-webserver`, with another ASGI application around that of its page.
+
+    `guarded` gets Dagster's application and its path prefix. A connection for which `may_write` is
+    False sees the page as `--read-only` shows it: what changes something is greyed out and refused.
+    """
+    from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
+    from dagster_webserver import cli
+
+    create_app = getattr(cli, _CREATE_APP)
+
+    def create_guarded_app(
+        context: WorkspaceProcessContext, path_prefix: str = "", *arguments: Any, **named: Any
+    ) -> Any:
+        create = context.create_request_context
+
+        def create_request_context(source: Any = None) -> WorkspaceRequestContext:
+            made = create(source)
+            if may_write(source):
+                return made
+            return WorkspaceRequestContext(
+                instance=made.instance,
+                current_workspace=made.get_current_workspace(),
+                process_context=made.process_context,
+                version=made.version,
+                source=source,
+                read_only=True,
+            )
+
+        setattr(context, "create_request_context", create_request_context)  # noqa: B010 - as above
+        return guarded(create_app(context, path_prefix, *arguments, **named), path_prefix)
+
+    list_grids_fast()
+    setattr(cli, _CREATE_APP, create_guarded_app)
+    cli.dagster_webserver(arguments, auto_envvar_prefix="DAGSTER_WEBSERVER")
 
 
 def serve_code(

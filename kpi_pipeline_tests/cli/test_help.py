@@ -22,6 +22,8 @@ OPTIONS = {
     "clients import": ["FILE.csv", "--targets-from", "--dry-run", "--yes"],
     "clients list": [],
     "clients template": [],
+    "dagster": [],
+    "dagster rebuild": ["--dry-run"],
     "db": [],
     "db upgrade": [],
     "demo": ["--once", "--days", "--port"],
