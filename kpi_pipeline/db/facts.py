@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, bindparam, delete, func, or_, select, text
+from sqlalchemy import Connection, any_, bindparam, delete, func, or_, select, text
 from sqlalchemy.types import ARRAY, Text
 
 from kpi_pipeline.db.tables import (
@@ -19,6 +19,21 @@ from kpi_pipeline.db.tables import (
 from kpi_pipeline.db.upsert import upsert
 from kpi_pipeline.domain.columns import FACT_COUNTS
 from kpi_pipeline.domain.metrics import DailyFact, Target
+
+_WORKSPACES = bindparam("workspaces", type_=ARRAY(Text))
+# In the order of the fields of DailyFact, and of Target.
+_FACTS = select(
+    *(raw_bison_stats.c[name] for name in ("workspace", "date", *FACT_COUNTS, "as_of"))
+).where(
+    raw_bison_stats.c.workspace == any_(_WORKSPACES),
+    raw_bison_stats.c.date.between(bindparam("first"), bindparam("last")),
+)
+_TARGETS = select(
+    client_targets.c.workspace,
+    client_targets.c.holds_from,
+    client_targets.c.monthly_kpi_target,
+    client_targets.c.monthly_sending_target,
+).where(client_targets.c.workspace == any_(_WORKSPACES))
 
 
 @dataclass(frozen=True)
@@ -105,23 +120,14 @@ def read_facts(
     connection: Connection, workspaces: Collection[str], first: date, last: date
 ) -> list[DailyFact]:
     """The stored facts of these clients' days `first` … `last`, without any event."""
-    columns = [raw_bison_stats.c[name] for name in ("workspace", "date", *FACT_COUNTS, "as_of")]
-    statement = select(*columns).where(
-        raw_bison_stats.c.workspace.in_(workspaces),
-        raw_bison_stats.c.date.between(first, last),
-    )
-    return [DailyFact(**row) for row in connection.execute(statement).mappings()]
+    period = {"workspaces": list(workspaces), "first": first, "last": last}
+    return [DailyFact(*row) for row in connection.execute(_FACTS, period)]
 
 
 def read_targets(connection: Connection, workspaces: Collection[str]) -> list[Target]:
     """The history of these clients' targets."""
-    statement = select(
-        client_targets.c.workspace,
-        client_targets.c.holds_from,
-        client_targets.c.monthly_kpi_target,
-        client_targets.c.monthly_sending_target,
-    ).where(client_targets.c.workspace.in_(workspaces))
-    return [Target(*row) for row in connection.execute(statement)]
+    found = connection.execute(_TARGETS, {"workspaces": list(workspaces)})
+    return [Target(*row) for row in found]
 
 
 def are_known_since(

@@ -6,6 +6,7 @@ instant is an aware datetime, and the clock is always passed in.
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from itertools import groupby
 from zoneinfo import ZoneInfo
 
@@ -23,6 +24,8 @@ def business_date(instant: datetime, tz: ZoneInfo) -> date:
     return _aware(instant).astimezone(tz).date()
 
 
+# A run asks for the same days for each of its clients, and three times for each row.
+@lru_cache(maxsize=4096)
 def day_start(day: date, tz: ZoneInfo) -> datetime:
     """Return the first instant of a business day, in UTC.
 

@@ -24,6 +24,8 @@ def open_engine(url: URL, *, pool_size: int = 8) -> Engine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_POOL_SECONDS,
+        # The connection that was used last has its statements prepared and its catalog read.
+        pool_use_lifo=True,
         pool_pre_ping=True,
         # Errors must not carry rows into logs.
         hide_parameters=True,
