@@ -49,6 +49,13 @@ _REAL = (
     "ALERT_URLS",
     "HEARTBEAT_URL",
     "DAGSTER_URL",
+    # The demo's page is for this machine alone.
+    "WEB_PASSWORD",
+    "WEB_READER_PASSWORD",
+    "WEB_HOST",
+    "WEB_HOSTS",
+    "WEB_PATH_PREFIX",
+    "WEB_PROXIES",
 )
 
 

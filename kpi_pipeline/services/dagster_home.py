@@ -108,6 +108,8 @@ def _as_text(value: object) -> str:
             return value.get_secret_value()
         case tuple() if all(isinstance(it, SecretStr) for it in value):
             return " ".join(it.get_secret_value() for it in value)
+        case tuple() if all(isinstance(it, str) for it in value):
+            return ",".join(value)
         case tuple():
             return format_instances(value)
         case time():

@@ -5,9 +5,11 @@ from enum import StrEnum
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.runtime import LOCATION
+from kpi_pipeline.settings import Settings
 
 _LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
@@ -30,6 +32,10 @@ class PageSilentError(KpiError):
     """The page does not answer, or another server does."""
 
 
+class PasswordNeededError(KpiError):
+    """The page asks for a password, or for another one."""
+
+
 class RunStatus(StrEnum):
     """The state of a run, as far as a waiting command needs it."""
 
@@ -39,10 +45,20 @@ class RunStatus(StrEnum):
 
 
 class DagsterPage:
-    """A running webserver at `url`."""
+    """A running webserver at `url`, which may ask for a password."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, password: SecretStr | None = None) -> None:
         self.url = url
+        # The page ignores the user's name.
+        self._auth = None if password is None else ("kpi", password.get_secret_value())
+
+    def answers(self) -> bool:
+        """Whether the page is ready to be used."""
+        try:
+            response = httpx.get(f"{self.url}/server_info", auth=self._auth, timeout=5)
+        except httpx.TransportError:
+            return False
+        return response.status_code == httpx.codes.OK
 
     def query(
         self, text: str, variables: Mapping[str, object], *, timeout: float = 60
@@ -51,12 +67,21 @@ class DagsterPage:
 
         Raises:
             PageSilentError: if the page does not answer, or another server does.
+            PasswordNeededError: if it asks for a password.
             KpiError: if it rejects the query.
         """
         try:
             response = httpx.post(
-                f"{self.url}/graphql", json={"query": text, "variables": variables}, timeout=timeout
+                f"{self.url}/graphql",
+                json={"query": text, "variables": variables},
+                auth=self._auth,
+                timeout=timeout,
             )
+            if response.status_code == httpx.codes.UNAUTHORIZED:
+                raise PasswordNeededError(
+                    f"Dagster's page at {self.url} asks for a password. Set KPI_WEB_PASSWORD to "
+                    "that of `kpi up`."
+                )
             answer = response.raise_for_status().json()
         except (httpx.HTTPError, ValueError) as error:
             raise self._silent(type(error).__name__) from None
@@ -115,3 +140,8 @@ class DagsterPage:
     def run_address(self, run_id: str) -> str:
         """The address of the page with the run's log."""
         return f"{self.url}/runs/{run_id}"
+
+
+def page_of(settings: Settings) -> DagsterPage:
+    """The page of this installation, as this machine reaches it."""
+    return DagsterPage(settings.local_page_url, settings.web_password)

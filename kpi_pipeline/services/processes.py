@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -23,19 +24,21 @@ _GRACE_SECONDS = 10.0
 _SHOWN_LINES = 15
 
 
-def require_free_port(port: int, setting: str) -> None:
-    """Check that a server can listen on `port` of 127.0.0.1; 0 means any free port.
+def require_free_port(port: int, setting: str, host: str = "127.0.0.1") -> None:
+    """Check that a server can listen on `port` of `host`; 0 means any free port.
 
     Raises:
-        KpiError: if another program listens there.
+        KpiError: if another program listens there, or the address is not of this machine.
     """
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+                raise KpiError(f"{host} is not an address of this machine. Correct it.") from None
             raise KpiError(
-                f"Port {port} on 127.0.0.1 is in use. Stop the program that listens there, or "
+                f"Port {port} on {host} is in use. Stop the program that listens there, or "
                 f"choose another port with {setting}."
             ) from None
 

@@ -125,7 +125,7 @@ def _one_daemon_or_its_page(
         except DaemonRunningError as error:
             raise KpiError(
                 f"{error} To use it, set KPI_WEB_PORT (now {settings.web_port}) to the port of its "
-                "page."
+                "page, and KPI_WEB_PASSWORD to its password, if it has one."
             ) from None
         yield claim
 
@@ -145,11 +145,14 @@ def _page_of(
     """
     from kpi_pipeline.orchestration.runtime.one_daemon import read_claim
 
-    urls = [f"http://127.0.0.1:{settings.web_port}"] if settings.web_port else []
+    urls = [settings.local_page_url] if settings.web_port else []
     claim = read_claim(dagster_instance)
     if claim is not None and claim.page and claim.is_alive(now()):
         urls.append(claim.page)
-    found = (_if_ours(DagsterPage(url), dagster_instance) for url in dict.fromkeys(urls))
+    found = (
+        _if_ours(DagsterPage(url, settings.web_password), dagster_instance)
+        for url in dict.fromkeys(urls)
+    )
     return next((page for page in found if page is not None), None)
 
 

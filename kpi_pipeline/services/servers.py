@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kpi_pipeline.orchestration.runtime import LOCATION
-from kpi_pipeline.services.dagster_page import DagsterPage
+from kpi_pipeline.services.dagster_page import DagsterPage, page_of
 from kpi_pipeline.services.processes import Child, answers, free_port, require_free_port
 from kpi_pipeline.settings import Settings
+from kpi_pipeline.settings.web import reached_at
 
 if TYPE_CHECKING:
     from kpi_pipeline.orchestration.runtime.one_daemon import DaemonClaim
@@ -31,28 +32,28 @@ def dagster_servers(
     Raises:
         KpiError: if the page's port is in use, or one of them does not start.
     """
-    require_free_port(settings.web_port, "KPI_WEB_PORT")
-    port = settings.web_port or free_port()
+    require_free_port(settings.web_port, "KPI_WEB_PORT", settings.web_host)
+    settings = settings.model_copy(update={"web_port": settings.web_port or free_port()})
     # Alerts link to the page.
-    environment = {**environment, "KPI_WEB_PORT": str(port)}
+    environment = {**environment, "KPI_WEB_PORT": str(settings.web_port)}
     logs = settings.state_dir / "logs"
     with ExitStack() as stack:
         workspace, code = stack.enter_context(code_server(environment, logs))
-        page = [sys.executable, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port)]
+        page = page_of(settings)
+        pages = [sys.executable, "-m", "kpi_pipeline.orchestration.runtime.webserver"]
         daemon = [sys.executable, "-m", "kpi_pipeline.orchestration.runtime.daemon", "run"]
         shared = {**environment, **claim.environment}
         children = [
             stack.enter_context(Child(name, [*command, "-w", workspace], variables, logs / file))
             for name, command, variables, file in (
-                ("Dagster's page", page, environment, "webserver.log"),
+                ("Dagster's page", pages, environment, "webserver.log"),
                 ("Dagster's daemon", daemon, shared, "daemon.log"),
             )
         ]
         children[1].needs = claim.require_held
-        url = f"http://127.0.0.1:{port}"
-        children[0].wait_until(lambda: answers(f"{url}/server_info"), _START_SECONDS)
-        claim.announce(url)
-        yield DagsterPage(url), [code, *children]
+        children[0].wait_until(page.answers, _START_SECONDS)
+        claim.announce(page.url)
+        yield page, [code, *children]
 
 
 @contextmanager
@@ -101,16 +102,9 @@ def gateway_server(
     with Child(
         "The gateway", command, environment, settings.state_dir / "logs/gateway.log"
     ) as child:
-        url = f"http://{_reached_at(settings.gateway_host)}:{port}"
+        url = f"http://{reached_at(settings.gateway_host)}:{port}"
         child.wait_until(lambda: answers(f"{url}/healthz"), _START_SECONDS)
         yield url, child
-
-
-def _reached_at(host: str) -> str:
-    """The host of an address at which a server that listens on `host` answers."""
-    # These two stand for every address of the machine.
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound here
-    return f"[{host}]" if ":" in host else host
 
 
 @contextmanager

@@ -10,12 +10,21 @@ from typing import Annotated
 from zoneinfo import ZoneInfo, available_timezones
 
 from platformdirs import user_state_path
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import InstanceSetting, parse_instances, url_problem
 from kpi_pipeline.settings.variables import PREFIX, unknown_variables
+from kpi_pipeline.settings.web import (
+    checked_password,
+    checked_prefix,
+    host_of,
+    is_loopback,
+    parse_names,
+    parse_proxies,
+    reached_at,
+)
 
 # Two refreshes may fail, or a night be two hours late, before anyone is alerted. Runs take minutes
 # to start on a busy day, however short the interval is.
@@ -143,7 +152,38 @@ class Settings(BaseSettings):
         "unless they hold a partition's latest event.",
     )
     web_port: int = Field(
-        default=3000, ge=0, le=65535, description="Port of Dagster's page on 127.0.0.1; 0: any."
+        default=3000, ge=0, le=65535, description="Port of Dagster's page; 0: any."
+    )
+    web_password: SecretStr | None = Field(
+        default=None,
+        description="Password of Dagster's page, of 12 characters and more; unset: the page has no "
+        "login, and listens on this machine alone.",
+    )
+    web_reader_password: SecretStr | None = Field(
+        default=None,
+        description="A second password, with which people can read the page and change nothing; "
+        "unset: none.",
+    )
+    # After the passwords, which its validator reads.
+    web_host: str = Field(
+        default="127.0.0.1",
+        description="Address on which Dagster's page listens; anything but this machine's own "
+        "loopback needs KPI_WEB_PASSWORD.",
+    )
+    web_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Further names by which browsers may call Dagster's page, separated by commas, "
+        "beside localhost, 127.0.0.1, [::1], KPI_WEB_HOST and the host of KPI_DAGSTER_URL.",
+    )
+    web_path_prefix: str = Field(
+        default="",
+        description="Path under which Dagster's page is published, such as `/dagster`, where a "
+        "proxy has other pages beside it; unset: none.",
+    )
+    web_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("127.0.0.1", "::1"),
+        description="Addresses or networks of the proxies whose X-Forwarded-Proto and -For are "
+        "believed, separated by commas; unset: this machine's.",
     )
 
     realtime: bool = Field(
@@ -210,8 +250,8 @@ class Settings(BaseSettings):
     )
     dagster_url: str | None = Field(
         default=None,
-        description="Address of Dagster's page in alerts; unset: that of KPI_WEB_PORT on "
-        "127.0.0.1.",
+        description="Address of Dagster's page in alerts, as people reach it; unset: that of "
+        "KPI_WEB_HOST and KPI_WEB_PORT.",
     )
     summary_at: Annotated[time | None, NoDecode] = Field(
         default=time(8),
@@ -246,7 +286,56 @@ class Settings(BaseSettings):
     @property
     def page_url(self) -> str:
         """The address of Dagster's page, as people reach it."""
-        return (self.dagster_url or f"http://127.0.0.1:{self.web_port}").rstrip("/")
+        return (self.dagster_url or self.local_page_url).rstrip("/")
+
+    @property
+    def local_page_url(self) -> str:
+        """The address of Dagster's page, as this machine reaches it."""
+        return f"http://{reached_at(self.web_host)}:{self.web_port}{self.web_path_prefix}"
+
+    @property
+    def web_names(self) -> tuple[str, ...]:
+        """The further names by which browsers may call Dagster's page."""
+        return (*self.web_hosts, *host_of(self.dagster_url))
+
+    @field_validator("web_password", "web_reader_password")
+    @classmethod
+    def _fit_for_a_login(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None:
+            return None
+        checked_password(value.get_secret_value())
+        if info.field_name == "web_reader_password" and "web_password" in info.data:
+            other = info.data["web_password"]
+            if other is None:
+                raise ValueError("it needs KPI_WEB_PASSWORD, for the people who may change things")
+            if other == value:
+                raise ValueError("it must differ from KPI_WEB_PASSWORD")
+        return value
+
+    @field_validator("web_host")
+    @classmethod
+    def _behind_a_login(cls, value: str, info: ValidationInfo) -> str:
+        if not is_loopback(value) and info.data.get("web_password", "") is None:
+            raise ValueError(
+                f"other machines reach Dagster's page at {value}, so it needs a login: set "
+                "KPI_WEB_PASSWORD"
+            )
+        return value
+
+    @field_validator("web_hosts", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        return parse_names(value) if isinstance(value, str) else value
+
+    @field_validator("web_proxies", mode="before")
+    @classmethod
+    def _proxies(cls, value: object) -> object:
+        return parse_proxies(value) if isinstance(value, str) else value
+
+    @field_validator("web_path_prefix")
+    @classmethod
+    def _plain_path(cls, value: str) -> str:
+        return checked_prefix(value)
 
     @field_validator("alert_urls", mode="before")
     @classmethod

@@ -101,7 +101,7 @@ def open_vault(secret_keys: SecretStr | None, state_dir: Path) -> Vault:
     if secret_keys is not None:
         return Vault(secret_keys)
     path = key_file(state_dir)
-    return Vault(_kept_keys(path), kept_in=path)
+    return Vault(kept_keys(path), kept_in=path)
 
 
 def new_secret_key() -> str:
@@ -143,7 +143,8 @@ def replace_kept_keys(path: Path, secret_keys: list[str]) -> None:
         ) from None
 
 
-def _kept_keys(path: Path) -> SecretStr:
+def kept_keys(path: Path) -> SecretStr:
+    """The secret keys in a file, readable by its owner alone; a new one if there is no file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written whole under a name of its own and then linked into place: of two processes that start
     # together one wins, and neither ever reads half a key.
