@@ -3,12 +3,13 @@
 Used by the demo, the benchmarks and the end-to-end tests.
 """
 
+import asyncio
 import csv
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import repeat
 
@@ -17,7 +18,9 @@ from pydantic import SecretStr
 
 from kpi_pipeline.app import AppContext, open_app
 from kpi_pipeline.db.registry.client_import import import_clients
+from kpi_pipeline.db.registry.clients import active_clients
 from kpi_pipeline.db.registry.clients_csv import parse
+from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline.services.dagster_home import child_environment, update_grid
 from kpi_pipeline.services.dagster_page import DagsterPage
@@ -26,6 +29,8 @@ from kpi_pipeline.services.processes import Child
 from kpi_pipeline.services.running_dagster import one_daemon
 from kpi_pipeline.services.servers import dagster_servers, gateway_server, sandbox_server
 from kpi_pipeline.settings import Settings
+from kpi_pipeline.settings.webhooks import webhook_url
+from kpi_pipeline.sync.webhooks import EVENTS, NAME, apply_plans, plan_registration
 
 _INSTANCE = "main"
 # As hostile as the real webhooks: late, out of order, in either case, sometimes twice.
@@ -35,7 +40,6 @@ _VARIANTS = {
     "delivery_repeats": 0.1,
     "delivery_retry_seconds": 5,
 }
-_EVENTS = ["lead_interested"]
 _REGISTRATIONS_AT_ONCE = 8
 _TIMEOUT_SECONDS = 60
 
@@ -112,25 +116,33 @@ def playground(
 def register_webhooks(play: Playground) -> None:
     """Register webhooks, with which the sandbox sends its events to the gateway.
 
-    Each workspace with a key of its own has a webhook, registered by Email Bison's own call, and
-    the whole instance has a parent hook: most events arrive twice, as in production.
+    Each workspace has a webhook, registered by Email Bison's own call, and the whole instance has a
+    parent hook: most events arrive twice, as in production.
     """
-    (secret,) = play.app.settings.webhook_secret.values()
-    url = f"{play.gateway}/webhooks/bison/{secret.get_secret_value()}"
+    settings = play.app.settings.model_copy(update={"gateway_url": play.gateway})
+    app = replace(play.app, settings=settings)
+    url = webhook_url(settings, _INSTANCE)
     with httpx.Client(base_url=play.sandbox, timeout=_TIMEOUT_SECONDS) as sandbox:
         sandbox.patch("/sandbox/variants", json=_VARIANTS).raise_for_status()
-        sandbox.post("/sandbox/parent-hook", json={"url": url}).raise_for_status()
+        hook = {"url": url.get_secret_value()}
+        sandbox.post("/sandbox/parent-hook", json=hook).raise_for_status()
         table = sandbox.get("/sandbox/clients.csv").raise_for_status().text
         api_keys = [row["api_key"] for row in csv.DictReader(table.splitlines()) if row["api_key"]]
         with ThreadPoolExecutor(_REGISTRATIONS_AT_ONCE) as threads:
-            list(threads.map(_register, repeat(sandbox), api_keys, repeat(url)))
+            list(threads.map(_register, repeat(sandbox), api_keys, repeat(hook["url"])))
+    # The others have the master key, which a call of the pipeline may switch at any moment.
+    with app.engine.connect() as connection:
+        keyless = [client for client in active_clients(connection) if not client.has_key]
+    outcomes = asyncio.run(apply_plans(app, keyless, plan_registration, dry_run=False))
+    if errors := [outcome.error for outcome in outcomes if outcome.error is not None]:
+        raise KpiError("\n".join(errors))
 
 
 def _register(sandbox: httpx.Client, api_key: str, url: str) -> None:
     sandbox.post(
         "/api/webhook-url",
         headers={"Authorization": f"Bearer {api_key}"},
-        json={"name": "KPI pipeline", "url": url, "events": _EVENTS},
+        json={"name": NAME, "url": url, "events": EVENTS},
     ).raise_for_status()
 
 
