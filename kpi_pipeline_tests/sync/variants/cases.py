@@ -244,7 +244,7 @@ class StruckSync:
         plans = of_clients(self._after, [scene.victim])[sending_plans.name]
         warning = self._outcomes[scene.victim].warning
         if case.no_plan:
-            assert (scene.victim, TODAY) not in plans
+            assert {plans[scene.victim, TODAY][name] for name in _PLANS} == {None}
             _assert_clear(scene, case.no_plan, scene.victim, str(warning))
         else:
             assert warning is None
