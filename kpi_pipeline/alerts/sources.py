@@ -116,8 +116,9 @@ def _of_sync(failures: Sequence[SyncFailure]) -> Problem:
         title=f"the sync of {number} client{'s' if number > 1 else ''} fails",
         severity=Severity.ERROR,
         since=min(it.since for it in failures),
-        what="Their rows are unchanged. Fix what is named, and materialize the failed partitions; "
-        "the next refresh also tries again.",
+        what="Their rows are unchanged. Fix what is named; then re-execute the run on its page, or "
+        "materialize the failed partitions on the page of any of the three assets. The next sync "
+        "also tries again.",
         clients=tuple(it.workspace for it in failures),
         lines=tuple(Line(why, tuple(it.workspace for it in group)) for why, group in common),
         path=f"/runs/{max(failures, key=lambda it: it.failed_at).run_id}",

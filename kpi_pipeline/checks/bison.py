@@ -9,6 +9,7 @@ from kpi_pipeline.checks.outcome import UNANSWERED, Check, Outcome, ProblemRow, 
 from kpi_pipeline.db.check_queries.totals import PeriodSums, read_sums
 from kpi_pipeline.domain.calendar import first_of_month
 from kpi_pipeline.domain.formatting import counted, listed
+from kpi_pipeline.domain.remedies import backfill_command
 
 # Without replies: Email Bison's total counts a contact once, its daily series counts each reply.
 _COMPARED = ("sent", "interested", "bounced", "unsubscribed")
@@ -49,9 +50,9 @@ def totals_match_bison(
         problems,
         if_passed=f"{compared}, {first} to {last}.",
         if_failed=f"{compared}, {first} to {last}; not: {listed(names)}. Email Bison may have "
-        f"revised older days since they were fetched: `kpi backfill --from {first} --to {last} -w "
-        "CLIENT` fetches them again; then execute this check again. If it still differs, compare "
-        "with Email Bison's own page. Unanswered requests are repeated every hour.",
+        f"revised older days since they were fetched: `{backfill_command(first, last, names)}` "
+        "fetches them again; then execute this check again. If it still differs, compare with "
+        "Email Bison's own page. Unanswered requests are repeated every hour.",
         severity=Severity.WARN,
         numbers={"clients": len(sums), "matching": matching},
     )

@@ -7,7 +7,9 @@ from sqlalchemy import Connection
 
 from kpi_pipeline.checks.outcome import Check, Outcome, ProblemRow, Severity, outcome
 from kpi_pipeline.db.check_queries.coverage import FACTS, METRICS, Coverage, Gap, read_coverage
+from kpi_pipeline.domain.calendar import first_of_month
 from kpi_pipeline.domain.formatting import counted, listed, period
+from kpi_pipeline.domain.remedies import fill
 
 # Two whole months: the span that dashboards compare.
 DAYS_TO_BE_COMPLETE = 62
@@ -22,7 +24,8 @@ def no_missing_days(connection: Connection, until: date) -> Outcome:
         _rows(found.gaps, "nothing was ever fetched"),
         if_passed=f"{_stored(found)}, and no day is missing up to {until}.",
         if_failed=f"{_stored(found)}; {counted(found.missing_days, 'day')} missing "
-        f"({_clients(found.gaps)}): every window over them is NULL, not 0. {_FILL}",
+        f"({_clients(found.gaps)}): every window over them is NULL, not 0. "
+        f"{_fill(found.gaps, until)}",
         severity=_severity(found.gaps),
         numbers=_numbers(found),
     )
@@ -42,16 +45,17 @@ def complete(connection: Connection, until: date) -> Outcome:
         Check.COMPLETE,
         _rows(found.gaps, "no row was ever written"),
         if_passed=f"{have_rows}.",
-        if_failed=f"{have_rows}; missing: {_clients(found.gaps)}. {_FILL}",
+        if_failed=f"{have_rows}; missing: {_clients(found.gaps)}. {_fill(found.gaps, until)}",
         severity=_severity(found.gaps),
         numbers={**_numbers(found), "days_due": due},
     )
 
 
-_FILL = (
-    "Fill them with `kpi backfill --from DATE --to DATE -w CLIENT`, or select the missing "
-    "partitions on the asset's page and materialize them."
-)
+def _fill(gaps: Sequence[Gap], until: date) -> str:
+    """How to fill the gaps. Clients without any day begin with the month of `until`."""
+    first = min((it.first or first_of_month(until) for it in gaps), default=until)
+    last = max((it.last or until for it in gaps), default=until)
+    return fill(first, last, _names(gaps))
 
 
 def _rows(gaps: Sequence[Gap], never: str) -> list[ProblemRow]:
@@ -71,7 +75,11 @@ def _severity(gaps: Sequence[Gap]) -> Severity:
 
 
 def _clients(gaps: Sequence[Gap]) -> str:
-    return listed(list(dict.fromkeys(it.workspace for it in _worst_first(gaps))))
+    return listed(_names(gaps))
+
+
+def _names(gaps: Sequence[Gap]) -> list[str]:
+    return list(dict.fromkeys(it.workspace for it in _worst_first(gaps)))
 
 
 def _worst_first(gaps: Sequence[Gap]) -> list[Gap]:

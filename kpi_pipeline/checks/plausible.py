@@ -14,7 +14,9 @@ from kpi_pipeline.db.check_queries.plausible import (
     read_anomalies,
     read_volumes,
 )
+from kpi_pipeline.domain.calendar import first_of_month
 from kpi_pipeline.domain.formatting import counted, listed
+from kpi_pipeline.domain.remedies import backfill_command
 
 # A reply that is marked again takes a few leads back. Sent mail stays sent, except for a test
 # campaign that somebody deletes.
@@ -42,23 +44,31 @@ def plausible(connection: Connection, today: date, until: date) -> Outcome:
     ]
     found.sort(key=lambda it: it[0] is Severity.WARN)
     names = list(dict.fromkeys(str(row["workspace"]) for _, row in found))
-    errors = sum(severity is Severity.ERROR for severity, _ in found)
+    wrong = [row for severity, row in found if severity is Severity.ERROR]
+    errors = len(wrong)
     return outcome(
         Check.PLAUSIBLE,
         [row for _, row in found],
         if_passed=f"The rows of {since} to {today} are consistent, and mail gets through.",
         if_failed=f"{counted(len(found) - errors, 'warning')}, {counted(errors, 'error')}: "
-        f"{listed(names)}. {_IF_ERRORS if errors else _IF_WARNINGS}",
+        f"{listed(names)}. {_if_errors(wrong, until, today) if errors else _IF_WARNINGS}",
         severity=Severity.ERROR if errors else Severity.WARN,
         numbers={"errors": errors, "warnings": len(found) - errors},
     )
 
 
-_IF_ERRORS = (
-    "Compare with Email Bison's own page. If it differs, `kpi keys check` shows whether each key "
-    "belongs to its client, and `kpi backfill --from FIRST-OF-THE-MONTH --to TODAY -w CLIENT` "
-    "recomputes the rows."
-)
+def _if_errors(rows: Sequence[ProblemRow], until: date, today: date) -> str:
+    """What to do: the rows of these months come from the source again."""
+    dates = [date.fromisoformat(str(row["date"])) for row in rows if row["date"]]
+    first = first_of_month(min(dates, default=until))
+    names = list(dict.fromkeys(str(row["workspace"]) for row in rows))
+    return (
+        "Compare with Email Bison's own page. If it differs, `kpi keys check` shows whether each "
+        f"key belongs to its client, and `{backfill_command(first, today, names)}` fetches and "
+        "computes the rows again."
+    )
+
+
 _IF_WARNINGS = "The rows are right: check the campaigns of these clients in Email Bison."
 
 

@@ -1,6 +1,5 @@
 """The check `rows_match_inputs`: every stored number is what its inputs give."""
 
-from collections.abc import Sequence
 from datetime import date
 from zoneinfo import ZoneInfo
 
@@ -11,8 +10,7 @@ from kpi_pipeline.checks.outcome import MAX_PROBLEMS, Check, Outcome, ProblemRow
 from kpi_pipeline.db.check_queries.rows_match_inputs import Cell, Differences, read_differences
 from kpi_pipeline.db.day_zone import stored_day_zone
 from kpi_pipeline.domain.formatting import counted, listed, period
-
-_CLIENTS_IN_COMMAND = 3
+from kpi_pipeline.domain.remedies import recompute_command
 
 
 def rows_match_inputs(connection: Connection, today: date, day_zone: ZoneInfo) -> Outcome:
@@ -45,20 +43,15 @@ def _description(found: Differences) -> str:
             f"{counted(found.rows, 'row')} of the last {DAYS_TO_BE_COMPLETE} days: every value "
             "equals what facts, events, targets, labels and sending plans give."
         )
+    command = recompute_command(found.first, found.last, found.clients)
     return (
         "Not what facts, events, targets, labels and sending plans give: "
         f"{counted(found.differing_cells, 'value')} in {counted(found.differing_rows, 'row')} of "
         f"{period(found.first, found.last)} ({listed(found.clients)}). A table was changed by "
-        f"hand, or the software has an error. `{_command(found.clients, found.first, found.last)}` "
+        f"hand, or the software has an error. `{command}` "
         "computes the rows again, without a call to Email Bison. If the check fails again after "
         "that, report its table."
     )
-
-
-def _command(clients: Sequence[str], first: date, last: date) -> str:
-    """The command that computes the rows again; without clients, where they are many, of all."""
-    few = clients if len(clients) <= _CLIENTS_IN_COMMAND else ()
-    return " ".join(["kpi recompute", *(f"-w {it}" for it in few), f"--from {first} --to {last}"])
 
 
 def _row(cell: Cell) -> ProblemRow:

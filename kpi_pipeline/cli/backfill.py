@@ -17,6 +17,7 @@ from kpi_pipeline.cli.sync import clients_to_fill
 from kpi_pipeline.db.metrics import MetricRow, read_metrics
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.domain.formatting import listed
+from kpi_pipeline.domain.remedies import backfill_command
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import NO_INSTANCE
 from kpi_pipeline.services.backfill_check import BackfillCheck, check_backfill, format_ranges
@@ -228,10 +229,7 @@ def print_backfill(report: BackfillReport, console: Console) -> None:
 def command_for_the_rest(check: BackfillCheck) -> str:
     """The command that fills what is unfinished: those clients, or all where they are many."""
     dates = [day for workspace in check.unfinished for day in check.target.dates[workspace]]
-    words = [f"kpi backfill --from {min(dates)} --to {max(dates)}"]
-    if len(check.unfinished) <= _CLIENTS_SHOWN:
-        words += [f"-w {workspace}" for workspace in check.unfinished]
-    return " ".join(words)
+    return backfill_command(min(dates), max(dates), check.unfinished)
 
 
 def _lines(report: BackfillReport) -> list[str]:

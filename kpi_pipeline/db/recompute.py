@@ -27,6 +27,7 @@ from kpi_pipeline.domain.calendar import fetch_period, last_date_affected
 from kpi_pipeline.domain.events.overlay import days_of_events, overlay
 from kpi_pipeline.domain.formatting import listed
 from kpi_pipeline.domain.metrics import ComputedRow, compute
+from kpi_pipeline.domain.remedies import fill
 from kpi_pipeline.errors import KpiError
 
 # Dates of rows, by workspace.
@@ -131,11 +132,9 @@ def _require_facts(missing: Collection[tuple[str, date]]) -> None:
     if not missing:
         return
     first = min(workspace for workspace, _ in missing)
-    days = listed([f"{day}" for it, day in sorted(missing) if it == first], 3)
-    raise KpiError(
-        f"{first} has no facts of {days}. "
-        "Materialize raw_bison_stats for these dates, or all three assets together."
-    )
+    days = sorted(day for it, day in missing if it == first)
+    named = listed([f"{day}" for day in days], 3)
+    raise KpiError(f"{first} has no facts of {named}. {fill(days[0], days[-1], [first])}")
 
 
 # Building the statement takes longer than executing it for one row.

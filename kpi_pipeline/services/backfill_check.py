@@ -58,7 +58,7 @@ def check_backfill(
 ) -> BackfillCheck:
     """Check what these runs wrote, with one query for each table and one for the log."""
     all_dates = [day for dates in target.dates.values() for day in dates]
-    missing = {}
+    missing: dict[str, dict[str, list[date]]] = {}
     for table in KpiAsset:
         stored = stored_days(connection, table, target.dates.keys(), min(all_dates), max(all_dates))
         missing[table] = {

@@ -60,7 +60,7 @@ def test_a_number_below_zero_is_an_error_and_zero_is_not(stock: Stock, column: s
         {"workspace": "acme", "date": "2026-03-16", "problem": "a number is below 0"}
     ]
     assert found.description.startswith("0 warnings, 1 error: acme. ")
-    assert "`kpi backfill --from FIRST-OF-THE-MONTH --to TODAY -w CLIENT`" in found.description
+    assert "`kpi backfill --from 2026-03-01 --to 2026-03-18 -w acme`" in found.description
 
 
 @pytest.mark.parametrize("what", ["emails_sent", "positive_replies"])

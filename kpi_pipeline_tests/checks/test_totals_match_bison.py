@@ -73,7 +73,7 @@ def test_what_to_do_names_the_client_and_its_period(stock: Stock) -> None:
     assert found.description.startswith(
         "1 of 2 clients match Email Bison's own totals, 2026-03-01 to 2026-03-17; not: birch. "
     )
-    assert "`kpi backfill --from 2026-03-01 --to 2026-03-17 -w CLIENT`" in found.description
+    assert "`kpi backfill --from 2026-03-01 --to 2026-03-17 -w birch`" in found.description
     assert [it["count"] for it in found.problems] == ["sent", "bounced"]
 
 

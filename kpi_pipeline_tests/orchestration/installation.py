@@ -45,6 +45,7 @@ class Installation:
         partition: str | None = None,
         *,
         checks: bool = True,
+        config: Mapping[str, object] | None = None,
     ) -> dg.ExecuteInProcessResult:
         """Execute one run of the assets and their checks, which may fail."""
         job = self.definitions.resolve_implicit_global_asset_job_def()
@@ -57,6 +58,7 @@ class Installation:
             asset_selection=chosen if checks else None,
             tags=dict(tags or {}),
             partition_key=partition,
+            run_config=config,
             raise_on_error=False,
         )
 
@@ -70,6 +72,15 @@ class Installation:
         materialized = value.deserialize_materialized_partition_subsets(self.grid)
         failed = value.deserialize_failed_partition_subsets(self.grid)
         return set(materialized.get_partition_keys()), set(failed.get_partition_keys())
+
+    def under_way(self, asset: str) -> set[str]:
+        """Which partitions the asset's page shows as being materialized."""
+        key = dg.AssetKey(asset)
+        value = get_and_update_asset_status_cache_value(
+            self.instance, key, self.grid, self.instance
+        )
+        assert value is not None
+        return set(value.deserialize_in_progress_partition_subsets(self.grid).get_partition_keys())
 
     def metadata(self, asset: str) -> dict[str, dict[str, object]]:
         """The metadata of each partition's latest materialization."""

@@ -23,6 +23,7 @@ from dagster import DagsterEvent, DagsterInstance, DagsterRunStatus, EventLogEnt
 from dagster._core.events import StepMaterializationData
 from dagster._core.storage import tags
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
+from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from sqlalchemy import create_engine, select
 
@@ -148,7 +149,7 @@ def test_a_run_is_finished_in_the_states_in_which_dagster_says_so() -> None:
     assert set(runs.NOT_FINISHED) - {DagsterRunStatus.MANAGED} == set(NOT_FINISHED_STATUSES)
 
 
-# Materializations in batches.
+# Materializations, and what was planned, in batches.
 
 
 def test_materializations_are_logged_in_batches_and_stay_when_the_step_fails(
@@ -186,6 +187,59 @@ def test_materializations_are_logged_in_batches_and_stay_when_the_step_fails(
         assert not result.success
         assert instance.get_materialized_partitions(dg.AssetKey("beacon")) == {"a", "b"}
         assert 2 in batches, "both in one batch"
+
+
+@pytest.mark.parametrize("batch_size", ["0", "500"])
+def test_a_partition_that_a_failed_run_logs_as_planned_is_shown_as_failed(
+    monkeypatch: pytest.MonkeyPatch, batch_size: str
+) -> None:
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", batch_size)
+    keys = dg.StaticPartitionsDefinition(["a", "b", "c"])
+    other = dg.AssetKey("other")
+
+    @dg.multi_asset(
+        specs=[dg.AssetSpec("beacon"), dg.AssetSpec(other)],
+        partitions_def=keys,
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def lights(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
+        dagster_private.log_planned(context, other, ["a", "b"])
+        shown.append(_shown(instance, other, keys))
+        dagster_private.log_materializations(
+            context, [dg.AssetMaterialization(other, partition="a")]
+        )
+        raise dg.Failure("as the test asked", allow_retries=False)
+        yield
+
+    shown: list[tuple[set[str], set[str], set[str]]] = []
+    with temporary_instance() as instance:
+        result = dg.materialize(
+            [lights],
+            instance=instance,
+            selection=["beacon"],
+            tags={runs.RANGE_START: "a", runs.RANGE_END: "c"},
+            raise_on_error=False,
+        )
+
+        assert not result.success
+        assert shown == [(set(), set(), {"a", "b"})], "under way"
+        assert _shown(instance, other, keys) == ({"a"}, {"b"}, set())
+
+
+def _shown(
+    instance: DagsterInstance, asset: dg.AssetKey, keys: dg.PartitionsDefinition[str]
+) -> tuple[set[str], set[str], set[str]]:
+    """The partitions that the asset's page shows as materialized, failed and under way."""
+    value = get_and_update_asset_status_cache_value(instance, asset, keys, instance)
+    assert value is not None
+    subsets = (
+        value.deserialize_materialized_partition_subsets(keys),
+        value.deserialize_failed_partition_subsets(keys),
+        value.deserialize_in_progress_partition_subsets(keys),
+    )
+    materialized, failed, in_progress = (set(it.get_partition_keys()) for it in subsets)
+    return materialized, failed, in_progress
 
 
 # The daemon.

@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import pytest
 
-from kpi_pipeline.db.tables import kpi_projections
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.orchestration.runs import RANGE_END, RANGE_START
 from kpi_pipeline.sync.scope import KpiAsset
@@ -146,39 +145,6 @@ def test_failed_partitions_turn_green_once_their_client_has_a_valid_key(
 
     for asset in ASSETS:
         assert installation.partitions(asset) == (cells(workspaces, [day]), set())
-
-
-def test_an_asset_that_is_materialized_alone_fills_its_table_alone(
-    installation: Installation,
-) -> None:
-    workspaces, dates = installation.workspaces[:2], installation.days_ago(2, 1)
-    tags = block_tags(workspaces, dates)
-
-    assert installation.run(tags, ["raw_bison_stats"]).success
-
-    assert installation.partitions("raw_bison_stats")[0] == cells(workspaces, dates)
-    assert installation.agency.rows(kpi_projections) == installation.agency.rows() == {}
-    installation.agency.forget_calls()
-
-    assert installation.run(tags, ["kpi_projections", "client_metrics"]).success
-
-    assert installation.agency.calls() == {}
-    assert installation.partitions("client_metrics")[0] == cells(workspaces, dates)
-    assert len(installation.agency.rows()) == 4
-
-
-def test_an_asset_without_its_upstream_rows_fails_and_says_what_to_materialize(
-    installation: Installation,
-) -> None:
-    (day,) = installation.days_ago(1)
-    workspace = installation.workspaces[0]
-
-    result = installation.run(partition=f"{day}|{workspace}", assets=["client_metrics"])
-
-    assert not result.success
-    assert installation.partitions("client_metrics") == (set(), cells([workspace], [day]))
-    error = installation.failure(result)
-    assert f"{workspace} has no projections of {day}. Materialize kpi_projections" in error
 
 
 def test_a_run_with_the_tags_of_a_range_and_of_single_partitions_fails(

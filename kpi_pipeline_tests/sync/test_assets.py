@@ -113,7 +113,7 @@ def test_a_client_that_lacks_facts_says_so_and_nothing_of_it_is_written(
 
     (error,) = errors(outcomes).values()
     assert error.startswith(f"{lacking} {said}")
-    assert "Materialize " in error
+    assert "press Materialize" in error
     after = agency.all_rows()
     for name, rows in after.items():
         assert {key: row for key, row in rows.items() if key[0] == lacking} == {
