@@ -41,9 +41,9 @@ class FillConfig(dg.Config):
 
     fetch: bool = Field(
         default=True,
-        description="Whether to fetch the facts from Email Bison, one call for each client and "
-        "two more for today's sending plan. With false, projections and metrics are computed again "
-        "from the stored facts, events and targets, without a call.",
+        description="true: fetch the daily facts from Email Bison, and compute projections and "
+        "metrics from them. false: make no call, and compute projections and metrics again from "
+        "the stored facts, events and targets.",
     )
 
 
@@ -86,7 +86,17 @@ def _fill(
     from kpi_pipeline.sync.run import run_sync
 
     block = block_of(context)
-    assets = [it for it in KpiAsset if fetch or it is not KpiAsset.FACTS]
+    partitions = [
+        partition(workspace, day) for workspace in block.workspaces for day in block.dates
+    ]
+    selected = {KpiAsset(key.to_user_string()) for key in context.selected_asset_keys}
+    # Without a fetch, nothing new is known of the facts. A backfill of them would wait in vain.
+    assets = [it for it in KpiAsset if fetch or it is not KpiAsset.FACTS or it in selected]
+    # Dagster planned the selected assets. If the run fails, or its process dies, the page shows
+    # what was planned and not materialized as failed.
+    for asset in assets:
+        if asset not in selected:
+            log_planned(context, dg.AssetKey(asset.value), partitions)
     urls = instance_urls(app)
 
     def log_filled(outcomes: Sequence["ClientOutcome"]) -> None:
@@ -111,14 +121,7 @@ def _fill(
         done = run_sync(app, block, fetch=fetch, run_id=run_id, on_done=report)
     outcomes = [outcome for outcome in done if outcome.skipped is None]
     failed = [outcome for outcome in outcomes if outcome.error is not None]
-    if not failed:
-        return None
-    # Dagster planned the selected assets, and shows a partition as failed if it was planned.
-    partitions = [partition(it.workspace, day) for it in failed for day in block.dates]
-    for asset in assets:
-        if dg.AssetKey(asset.value) not in context.selected_asset_keys:
-            log_planned(context, dg.AssetKey(asset.value), partitions)
-    return _failure(outcomes, failed)
+    return _failure(outcomes, failed) if failed else None
 
 
 def _check(context: dg.AssetExecutionContext, app: "AppContext") -> Iterator[dg.AssetCheckResult]:
