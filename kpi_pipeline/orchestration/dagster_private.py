@@ -95,6 +95,7 @@ __all__ = [
     "BULK_ACTION_TERMINAL_STATUSES",
     "RUNLESS_RUN_ID",
     "RUN_MODULES",
+    "TIMEOUT_MESSAGE",
     "AssetCheckExecutionsTable",
     "AssetEventTagsTable",
     "AssetKeyTable",
@@ -156,6 +157,10 @@ class BackfillPace(Protocol):
     def pause(self, reading_seconds: float) -> float:
         """How long to wait before all backfills are read again; that took `reading_seconds`."""
 
+
+# Part of what Dagster says when it ends a run that takes too long, in the same event as a person's
+# cancellation.
+TIMEOUT_MESSAGE = "exceeding maximum runtime"
 
 # What a run imports of Dagster's own: the code server's fork server imports it once for all runs.
 RUN_MODULES = (

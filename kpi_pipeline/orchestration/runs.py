@@ -18,6 +18,9 @@ SENSOR = "dagster/sensor_name"
 # "true" on a failed run that Dagster itself retries, because its process died.
 WILL_RETRY = "dagster/will_retry"
 
+# On a run that a person canceled, whatever became of it; its value is the id of the run itself, as
+# runs that are started again inherit the tag.
+CANCELED = "kpi/canceled"
 # On a run that applies stored events.
 EVENTS_TAG = "kpi/events"
 # On a run that polls the event feed.
@@ -47,6 +50,11 @@ FILLING_STEP = "client_kpis"
 WITHOUT_FETCH = {"ops": {FILLING_STEP: {"config": {"fetch": False}}}}
 
 _GRID = {AssetKey(asset.value) for asset in KpiAsset}
+
+
+def is_canceled(run: DagsterRun) -> bool:
+    """Whether a person canceled this run: nothing but a person starts it again."""
+    return run.status is DagsterRunStatus.CANCELED or run.tags.get(CANCELED) == run.run_id
 
 
 def is_syncing(dagster_instance: DagsterInstance) -> bool:

@@ -21,15 +21,18 @@ import dagster as dg
 import pytest
 from dagster import DagsterEvent, DagsterInstance, DagsterRunStatus, EventLogEntry
 from dagster._core.events import StepMaterializationData
+from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.storage import tags
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
+from dagster._daemon.monitoring import run_monitoring
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from sqlalchemy import create_engine, select
 
 from kpi_pipeline.orchestration import dagster_private, runs
 from kpi_pipeline.orchestration.runtime import DEFINITIONS
 from kpi_pipeline_tests.orchestration.installation import instance_in_files, temporary_instance
+from kpi_pipeline_tests.orchestration.old_backfills import add_backfill
 from kpi_pipeline_tests.orchestration.ticks import leave_tick
 
 InstigatorType = dagster_private.InstigatorType
@@ -82,6 +85,26 @@ def test_a_backfill_is_finished_in_these_states_and_unfinished_in_all_others() -
     }
     every = type(dagster_private.BULK_ACTION_TERMINAL_STATUSES[0])
     assert {it.value for it in every} - finished == {"REQUESTED", "CANCELING", "FAILING"}
+
+
+def test_a_run_that_takes_too_long_is_canceled_with_this_message() -> None:
+    source = inspect.getsource(run_monitoring.check_run_timeout)
+    assert "report_run_canceling" in source
+    assert dagster_private.TIMEOUT_MESSAGE in source
+
+
+def test_the_backfills_that_have_not_ended_are_found(in_files: DagsterInstance) -> None:
+    states = [it.value for it in BulkActionStatus]
+    ids = {it: add_backfill(in_files, it, ["2026-03-01|acorn"]) for it in states}
+
+    found = dagster_private.unfinished_backfills(in_files)
+
+    unfinished = ("REQUESTED", "CANCELING", "FAILING")
+    assert {it.backfill_id for it in found} == {ids[state] for state in unfinished}
+    data = found[0].asset_backfill_data
+    assert data is not None
+    (subset, *_) = data.target_subset.partitions_subsets_by_asset_key.values()
+    assert set(subset.get_partition_keys()) == {"2026-03-01|acorn"}
 
 
 # The states of schedules and sensors.

@@ -1,16 +1,20 @@
 """What a failed run over several clients left undone is retried, once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
-from dagster import DagsterInstance
+from dagster import DagsterEvent, DagsterEventType, DagsterInstance
+from dagster._core.events import JobFailureData
 from sqlalchemy import text
 
 from kpi_pipeline.orchestration.partitions import WORKSPACE, block_from_tags, block_tags
-from kpi_pipeline.orchestration.runs import RETRY_OF
+from kpi_pipeline.orchestration.runs import BACKFILL, CANCELED, RETRY_OF
 from kpi_pipeline_tests.agency import ASSETS
 from kpi_pipeline_tests.orchestration.installation import Installation, cells
+from kpi_pipeline_tests.orchestration.old_backfills import add_backfill
+from kpi_pipeline_tests.services.invented_backfills import launched_run
 
 pytestmark = pytest.mark.runs
 
@@ -173,7 +177,95 @@ def test_a_run_whose_first_workspace_is_no_partition_anymore_is_not_retried(
     requests, cursor = evaluate(installation)
 
     assert requests == []
-    assert cursor is not None, "it is looked at once"
+    assert cursor is not None, "it is handled once"
+
+
+def failed_run(
+    installation: Installation, minutes_ago: float = 0, tags: Mapping[str, str] | None = None
+) -> str:
+    """A run over the first three clients that reached none, and failed at this time."""
+    instance = installation.instance
+    block = block_tags(installation.workspaces[:3], installation.days_ago(1))
+    run = launched_run(instance, {**block, **(tags or {})})
+    event = DagsterEvent(
+        event_type_value=DagsterEventType.RUN_FAILURE.value,
+        job_name=run.job_name,
+        event_specific_data=JobFailureData(error=None),
+    )
+    at = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+    instance.run_storage.handle_run_event(run.run_id, event, at)
+    return run.run_id
+
+
+def retry_of(requests: Sequence[dg.RunRequest]) -> list[str]:
+    return [request.tags[RETRY_OF] for request in requests]
+
+
+def test_a_failure_that_is_stored_late_is_retried_and_none_twice(
+    installation: Installation,
+) -> None:
+    first = failed_run(installation, minutes_ago=2)
+    requests, cursor = evaluate(installation)
+    assert retry_of(requests) == [first]
+    assert {it.tags["dagster/priority"] for it in requests} == {"5"}
+    # Its end was before that of the first, and the database was unreachable.
+    late = failed_run(installation, minutes_ago=9)
+
+    requests, cursor = evaluate(installation, cursor)
+    assert retry_of(requests) == [late]
+
+    # A tag that is added later touches a run, and run keys of deleted runs are forgotten.
+    installation.instance.add_run_tags(first, {"seen": "yes"})
+    assert evaluate(installation, cursor)[0] == []
+
+
+def test_a_run_that_dagster_gives_up_to_retry_is_retried(installation: Installation) -> None:
+    run = failed_run(installation, tags={"dagster/will_retry": "true"})
+    other = failed_run(installation)
+    requests, cursor = evaluate(installation)
+    assert retry_of(requests) == [other]
+
+    installation.instance.add_run_tags(run, {"dagster/will_retry": "false"})
+
+    requests, cursor = evaluate(installation, cursor)
+    assert retry_of(requests) == [run]
+    assert evaluate(installation, cursor)[0] == []
+
+
+def test_the_cursor_of_an_earlier_version_is_read(installation: Installation) -> None:
+    run = failed_run(installation)
+    before = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+
+    assert retry_of(evaluate(installation, before)[0]) == [run]
+
+
+def test_what_a_person_canceled_is_not_retried(installation: Installation) -> None:
+    instance = installation.instance
+    # The run failed while it was being canceled: its storage has tagged it.
+    run = failed_run(installation)
+    instance.add_run_tags(run, {CANCELED: run})
+    block = block_tags(installation.workspaces[:3], installation.days_ago(1))
+    ended = launched_run(instance, block, dg.DagsterRunStatus.CANCELED)
+    keys = cells(installation.workspaces, installation.days_ago(1))
+    for state in ("CANCELING", "CANCELED"):
+        failed_run(installation, tags={BACKFILL: add_backfill(instance, state, keys)})
+    going_on = add_backfill(instance, "REQUESTED", keys)
+    of_it = failed_run(installation, tags={BACKFILL: going_on})
+    # It was canceled, and a person has started it again.
+    again = failed_run(installation, tags={CANCELED: ended.run_id})
+
+    assert retry_of(evaluate(installation)[0]) == [of_it, again]
+
+
+def test_a_client_that_was_deactivated_is_not_retried(installation: Installation) -> None:
+    failed_run(installation)
+    first, gone, third = installation.workspaces[:3]
+    statement = "UPDATE clients SET active = false WHERE workspace = :gone"
+    installation.agency.sql(statement, gone=gone)
+
+    requests, _ = evaluate(installation)
+
+    assert retried(installation, requests) == [[first], [third]]
 
 
 def test_without_a_failed_run_nothing_is_retried(installation: Installation) -> None:

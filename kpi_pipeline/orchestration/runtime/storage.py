@@ -14,10 +14,11 @@ Their configuration may be empty: the address then comes from the settings.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial, wraps
 from typing import Any, Self, TypeVar, cast
 
-from dagster import DagsterEventType, EventLogEntry
+from dagster import DagsterEvent, DagsterEventType, EventLogEntry, RunsFilter
 from dagster_postgres import (
     PostgresEventLogStorage,
     PostgresRunStorage,
@@ -33,7 +34,12 @@ from dagster_postgres.utils import (
 from sqlalchemy import Connection, Engine, event
 
 from kpi_pipeline.db.server.retry import retry_while_disconnected
-from kpi_pipeline.orchestration.dagster_private import DaemonHeartbeat, SqlEventLogStorageTable
+from kpi_pipeline.orchestration import runs
+from kpi_pipeline.orchestration.dagster_private import (
+    TIMEOUT_MESSAGE,
+    DaemonHeartbeat,
+    SqlEventLogStorageTable,
+)
 from kpi_pipeline.orchestration.runtime.databases import storage_address
 from kpi_pipeline.orchestration.runtime.one_daemon import ClaimOfDaemon
 from kpi_pipeline.settings import load_settings
@@ -156,8 +162,32 @@ class RetryingRunStorage(_RetryingStorage, PostgresRunStorage):
     # All reads of runs go through the first two.
     fetchall = _retried(PostgresRunStorage.fetchall)
     fetchone = _retried(PostgresRunStorage.fetchone)
-    handle_run_event = _retried(PostgresRunStorage.handle_run_event)
-    add_run_tags = _retried(PostgresRunStorage.add_run_tags)
+    _handle_run_event = _retried(PostgresRunStorage.handle_run_event)
+    _add_run_tags = _retried(PostgresRunStorage.add_run_tags)
+
+    def handle_run_event(
+        self, run_id: str, event: DagsterEvent, update_timestamp: datetime | None = None
+    ) -> None:
+        """Store the run's new state; tag a run that a person cancels.
+
+        It may still fail, as its process dies or a client fails meanwhile, and is not to be retried
+        for that.
+        """
+        self._handle_run_event(run_id, event, update_timestamp)
+        canceled = event.event_type in (
+            DagsterEventType.RUN_CANCELING,
+            DagsterEventType.RUN_CANCELED,
+        )
+        if canceled and TIMEOUT_MESSAGE not in (event.message or ""):
+            self._add_run_tags(run_id, {runs.CANCELED: run_id})
+
+    def add_run_tags(self, run_id: str, new_tags: Mapping[str, str]) -> None:
+        """Add the tags; Dagster retries no run that a person canceled."""
+        if new_tags.get(runs.WILL_RETRY) == "true":
+            found = self.get_runs(RunsFilter(run_ids=[run_id]))
+            if any(map(runs.is_canceled, found)):
+                new_tags = {**new_tags, runs.WILL_RETRY: "false"}
+        self._add_run_tags(run_id, new_tags)
 
     def add_daemon_heartbeat(self, daemon_heartbeat: DaemonHeartbeat) -> None:
         """Store a heartbeat of the one daemon of this database; another daemon ends here."""
