@@ -66,7 +66,7 @@ def test_freshness_turns_503_at_the_set_time_and_status_says_what_is_late_and_fo
     assert re.search(r"schedule intraday_refresh is [23] h \d+ min late", output)
     assert re.search(r"schedule data_checks is [23] h \d+ min late", output)
     assert "daemon scheduler has sent no heartbeat for 3 h" in output
-    assert "schedule clean_up_runs" not in output, "it is due on Sundays"
+    assert "schedule clean_up_runs" not in output, "it is due at night"
     assert "0 of 3 clients fresh" in output
 
 

@@ -16,7 +16,9 @@ from sqlalchemy import URL
 
 from kpi_pipeline.definitions import build_definitions
 from kpi_pipeline.orchestration.automation import clean_up
+from kpi_pipeline.orchestration.automation.report_rows import MAX_ROWS, REPORT_EVERY
 from kpi_pipeline.settings import load_settings
+from kpi_pipeline_tests import PROJECT_ROOT
 from kpi_pipeline_tests.orchestration.installation import temporary_instance
 from kpi_pipeline_tests.orchestration.old_runs import OldRuns, dagster_beside
 
@@ -85,6 +87,36 @@ def test_old_reports_of_a_sensor_are_deleted_except_the_latest_and_those_of_part
         )
         == []
     )
+
+
+def test_of_the_reports_of_a_partition_only_the_latest_is_left_after_a_day(old: OldRuns) -> None:
+    def report(*partitions: str) -> None:
+        for key in partitions:
+            old.instance.report_runless_asset_event(dg.AssetMaterialization("grid", partition=key))
+
+    # An hour of two clients whose rows change all the time.
+    for _ in range(12):
+        report("a", "b")
+    report("c")
+    assert "reports" not in old.clean_up(), "those of the last day stay"
+    old.sql("UPDATE event_logs SET timestamp = timestamp - interval '25 hours'")
+    report("a")
+
+    assert old.clean_up().endswith("Older reports of sensors: 23 deleted.")
+
+    left = old.sql("SELECT partition, count(*) FROM event_logs GROUP BY 1 ORDER BY 1")
+    assert [tuple(row) for row in left] == [("a", 1), ("b", 1), ("c", 1)]
+    assert old.sql("SELECT count(*) FROM asset_event_tags")[0][0] == 0
+    assert old.instance.get_materialized_partitions(dg.AssetKey("grid")) == {"a", "b", "c"}
+
+
+def test_the_largest_number_of_reports_is_the_one_in_the_documentation() -> None:
+    evaluations = timedelta(minutes=5) // timedelta(seconds=30)
+    text = (PROJECT_ROOT / "docs" / "operations.md").read_text()
+    per_client = timedelta(days=1) // REPORT_EVERY
+    assert evaluations * MAX_ROWS == 2000
+    for number in (per_client * 26, per_client * 1000):
+        assert f"{number:,}" in text
 
 
 def test_a_superseded_run_is_deleted_without_a_trace(old: OldRuns) -> None:

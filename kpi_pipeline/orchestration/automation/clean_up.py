@@ -1,10 +1,12 @@
-"""Every week: deletes old runs, except those that Dagster's page still needs.
+"""Every night: deletes old runs, except those that Dagster's page still needs.
 
 Dagster keeps runs and their events forever. Deleting a run deletes its events, and a partition
 whose latest events are gone turns grey, whatever its rows hold. So a run is deleted only when later
 ones have superseded its events of every partition. Clients' rows and `sync_log` are never touched.
 
-The materializations that a sensor reports belong to no run, and would stay forever as well.
+The materializations that a sensor reports belong to no run, and would stay forever as well. Those
+of partitions are by far the most: up to 288 a day for each client. A day after, only the latest
+materialization of a partition is needed, whether a run or a sensor wrote it.
 """
 
 import uuid
@@ -12,7 +14,18 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance
-from sqlalchemy import Connection, Select, Subquery, delete, func, literal, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Subquery,
+    delete,
+    exists,
+    func,
+    literal,
+    select,
+    union_all,
+)
 
 from kpi_pipeline.orchestration.dagster_private import (
     BULK_ACTION_TERMINAL_STATUSES,
@@ -38,12 +51,18 @@ from kpi_pipeline.orchestration.runtime.storage import PooledEventLogStorage
 from kpi_pipeline.settings import Settings
 
 _BATCH_SIZE = 1000
+# How long the superseded reports of a partition stay: a day of them can be read on its page.
+_REPORTS_KEPT = timedelta(days=1)
 
 _events, _runs, _tags = SqlEventLogStorageTable.c, RunsTable.c, RunTagsTable.c
+_RUNLESS = (
+    _events.run_id == RUNLESS_RUN_ID,
+    _events.dagster_event_type == DagsterEventType.ASSET_MATERIALIZATION.value,
+)
 
 
 def build_clean_up_schedule(settings: Settings) -> dg.ScheduleDefinition:
-    """The weekly schedule `clean_up_runs`, with its job."""
+    """The nightly schedule `clean_up_runs`, with its job."""
 
     @dg.op(description="Deletes old runs whose events later runs have superseded.")
     def delete_superseded_runs(context: dg.OpExecutionContext) -> None:
@@ -58,11 +77,12 @@ def build_clean_up_schedule(settings: Settings) -> dg.ScheduleDefinition:
     return dg.ScheduleDefinition(
         name="clean_up_runs",
         job=clean_up_runs,
-        cron_schedule="30 3 * * 0",
+        cron_schedule="30 3 * * *",
         execution_timezone=settings.timezone.key,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Every Sunday: deletes runs that ended more than "
-        f"{settings.run_retention_days} days ago, unless they hold a partition's latest event.",
+        description="Every night: deletes runs that ended more than "
+        f"{settings.run_retention_days} days ago, unless they hold a partition's latest event, and "
+        "reports of changed rows that later ones have superseded.",
     )
 
 
@@ -102,6 +122,7 @@ def delete_runs(dagster_instance: DagsterInstance, older_than: timedelta) -> str
     with storage.index_connection() as connection:
         kept = kept_runs(connection, ended_before)
         reports = delete_reports(connection, ended_before)
+        reports += delete_superseded_reports(connection, now - _REPORTS_KEPT)
         evaluations = delete_evaluations(connection, ended_before)
     why = "".join(f"; {count} {reason}" for reason, count in kept.items())
     day = f"{ended_before.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
@@ -129,21 +150,47 @@ def kept_runs(connection: Connection, ended_before: datetime) -> dict[str, int]:
 
 
 def delete_reports(connection: Connection, before: datetime) -> int:
-    """Delete the materializations before this instant that belong to no run; return their number.
+    """Delete the materializations before this instant that belong to no run and no partition.
 
-    The latest of each asset stays, and so do those of a partition: it would turn grey.
+    The latest of each asset stays. Returns the number deleted.
     """
-    runless = (
-        _events.run_id == RUNLESS_RUN_ID,
-        _events.dagster_event_type == DagsterEventType.ASSET_MATERIALIZATION.value,
-        _events.partition.is_(None),
-    )
+    runless = (*_RUNLESS, _events.partition.is_(None))
     latest = select(func.max(_events.id)).where(*runless).group_by(_events.asset_key)
+    old = select(_events.id).where(*runless, _before(before), _events.id.not_in(latest))
+    return _delete_events(connection, old)
+
+
+def delete_superseded_reports(connection: Connection, before: datetime) -> int:
+    """Delete the materializations of partitions before this instant that belong to no run.
+
+    Each partition's latest materialization stays, or it would turn grey. Returns the number
+    deleted.
+    """
+    later = SqlEventLogStorageTable.alias("later").c
+    superseded = exists().where(
+        later.asset_key == _events.asset_key,
+        later.dagster_event_type == _events.dagster_event_type,
+        later.partition == _events.partition,
+        later.id > _events.id,
+    )
+    old = (*_RUNLESS, _events.partition.is_not(None), _before(before), superseded)
+    return _delete_events(connection, select(_events.id).where(*old))
+
+
+def _before(instant: datetime) -> ColumnElement[bool]:
     # The column is in UTC, without a time zone.
-    passed = _events.timestamp < before.astimezone(UTC).replace(tzinfo=None)
-    old = select(_events.id).where(*runless, passed, _events.id.not_in(latest))
-    connection.execute(delete(AssetEventTagsTable).where(AssetEventTagsTable.c.event_id.in_(old)))
-    return connection.execute(delete(SqlEventLogStorageTable).where(_events.id.in_(old))).rowcount
+    return _events.timestamp < instant.astimezone(UTC).replace(tzinfo=None)
+
+
+def _delete_events(connection: Connection, chosen: Select[int]) -> int:
+    """Delete these events, with their tags; return their number."""
+    ids = connection.scalars(chosen).all()
+    for start in range(0, len(ids), _BATCH_SIZE):
+        batch = ids[start : start + _BATCH_SIZE]
+        tags = AssetEventTagsTable.c.event_id.in_(batch)
+        connection.execute(delete(AssetEventTagsTable).where(tags))
+        connection.execute(delete(SqlEventLogStorageTable).where(_events.id.in_(batch)))
+    return len(ids)
 
 
 def delete_evaluations(connection: Connection, before: datetime) -> int:

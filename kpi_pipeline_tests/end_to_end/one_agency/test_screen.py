@@ -51,8 +51,9 @@ def test_the_partition_grid_shows_each_client_and_the_numbers_of_a_clicked_parti
 
     row = agency.rows()[workspace, day]
     cells = shown.split()
-    assert cells[cells.index("positive_replies_mtd") + 1] == str(row["positive_replies_mtd"])
-    assert cells[cells.index("emails_sent") + 1] == str(row["emails_sent_today"])
+    for column in ("positive_replies_mtd", "emails_sent_today", "emails_sent_mtd"):
+        assert cells[cells.index(column) + 1] == f"{row[column]:,}"
+    assert row["display_name"] in shown
 
 
 def test_the_catalogue_describes_an_asset_and_the_columns_of_its_table(
