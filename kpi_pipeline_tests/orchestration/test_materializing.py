@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from kpi_pipeline.domain.columns import PARTITION_COLUMNS, PERCENTAGES
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.orchestration.runs import RANGE_END, RANGE_START
 from kpi_pipeline.sync.scope import KpiAsset
@@ -48,16 +49,25 @@ def test_each_partition_carries_its_own_numbers(installation: Installation) -> N
         assert metadata.keys() == cells(workspaces, dates)
         for (slug, day), row in rows.items():
             shown = metadata[f"{day}|{slug}"]
-            assert shown["dagster/partition_row_count"] == 1
-            assert shown["emails_sent"] == row["emails_sent_today"]
-            assert shown["positive_replies"] == row["positive_replies_today"]
+            assert shown["as_of"] == pytest.approx(row["as_of"].timestamp())
+            table = str(shown.get("numbers", "")).splitlines()
+            head = f"|[{row['display_name']}]({agency.bison.http.base_url}"
             if asset == KpiAsset.FACTS.value:
-                assert shown["key_used"] == ("master" if slug == keyless else "workspace")
                 # A keyless client: switch, whose key, series, whose key. Else: whose key, series.
-                assert shown["api_calls"] == (4 if slug == keyless else 2)
+                fetch = "master key, 4 calls" if slug == keyless else "workspace key, 2 calls"
+                assert str(shown["fetch"]).startswith(fetch)
+                assert table[0].startswith(head)
+                assert f"|sent|{row['emails_sent_today']:,}|" in table
+                assert f"|interested|{row['positive_replies_today']:,}|" in table
+            elif asset == KpiAsset.PROJECTIONS.value:
+                assert shown.keys() == {"as_of"}
             else:
-                for column in ("positive_replies_mtd", "projection_positive_replies_eom"):
-                    assert shown[column] == row[column]
+                assert table[0].startswith(head)
+                assert table[0].endswith(f"|{day}|")
+                for column in PARTITION_COLUMNS:
+                    unit = " %" if column in PERCENTAGES else ""
+                    number = "–" if row[column] is None else f"{row[column]:,}{unit}"
+                    assert f"|{column}|{number}|" in table
 
 
 def test_a_run_over_one_partition_fills_it_alone(installation: Installation) -> None:
