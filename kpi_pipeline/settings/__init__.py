@@ -128,7 +128,8 @@ class Settings(BaseSettings):
         default=None,
         description="Time zone of Email Bison's days, and so of every date; unset: what `kpi bison "
         "measure` found before anything was stored, else KPI_TIMEZONE, and then sending plans are "
-        "fetched only while it is the same date in UTC and US Eastern, too.",
+        "fetched only while it is the same date in all zones that a measurement left possible, or "
+        "before one in UTC, US Eastern and KPI_TIMEZONE.",
     )
     series_max_days: int = Field(
         default=400, ge=61, description="How many days of the daily series one call covers at most."
