@@ -108,13 +108,15 @@ def rebuild(
         done = Rebuilt(outside=count_outside_grid(connection, first))
         stored = list(read_stored_days(connection, first, today))
         for number, client in enumerate(stored, start=1):
+            if not dry_run:
+                grid.refresh()
             done.rows += len(client.dates)
             missing = grid.missing(client, done)
             done.clients += any(missing.values())
             for asset, dates in missing.items():
                 done.reported[asset] += len(dates)
             if not dry_run and any(missing.values()):
-                _report(app, dagster_instance, connection, client.workspace, missing, grid)
+                _report(app, dagster_instance, connection, client.workspace, missing)
             on_client(number, len(stored))
     return done
 
@@ -186,16 +188,12 @@ class _Grid:
             ]
         return found
 
-    def still_missing(self, asset: KpiAsset, workspace: str, dates: Sequence[date]) -> set[date]:
-        """Those of these dates that no run has filled since the grid was read."""
-        keys = {str(partition(workspace, day)): day for day in dates}
-        filled = self._storage.get_latest_storage_id_by_partition(
-            dg.AssetKey(asset.value),
-            DagsterEventType.ASSET_MATERIALIZATION,
-            set(keys),
-            after_cursor=self._cursor,
-        )
-        return {day for key, day in keys.items() if key not in filled}
+    def refresh(self) -> None:
+        """Read what was materialized since the last time, by runs beside this process or here."""
+        since, self._cursor = self._cursor, self._storage.get_maximum_record_id() or 0
+        for asset, shown in self._shown.items():
+            key = dg.AssetKey(asset.value)
+            shown |= self._storage.get_materialized_partitions(key, after_cursor=since)
 
 
 def _report(
@@ -204,7 +202,6 @@ def _report(
     connection: Connection,
     workspace: str,
     missing: Mapping[KpiAsset, Sequence[date]],
-    grid: _Grid,
 ) -> None:
     """Report these partitions of one client, with the metadata that a sync gives them."""
     days = sorted({day for dates in missing.values() for day in dates})
@@ -212,10 +209,9 @@ def _report(
     urls = instance_urls(app)
     reports: list[dg.AssetMaterialization] = []
     for asset, dates in missing.items():
-        wanted = grid.still_missing(asset, workspace, dates) if dates else set()
-        outcome = ClientOutcome(
-            workspace, numbers={day: it for day, it in numbers.items() if day in wanted}
-        )
+        # A row that was deleted meanwhile has no numbers.
+        wanted = {day: numbers[day] for day in dates if day in numbers}
+        outcome = ClientOutcome(workspace, numbers=wanted)
         reports += [_described(it) for it in materializations(asset, [outcome], urls)]
     report_materializations(dagster_instance, reports)
 
