@@ -102,6 +102,5 @@ def test_a_backfill_shows_its_progress_and_stops_soon_after_it_is_cancelled(
 
     # Nothing is left locked: the same again does the rest.
     assert agency.backfill(dict.fromkeys(agency.workspaces, year[-30:])) == ["COMPLETED_SUCCESS"]
-    expected = agency.expected(year[-30:])
-    stored = agency.rows()
-    assert [key for key, row in expected.items() if row.items() - stored[key].items()] == []
+    wanted = {(workspace, day) for workspace in agency.workspaces for day in year[-30:]}
+    assert agency.rows().keys() >= wanted
