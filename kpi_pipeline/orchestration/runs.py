@@ -23,6 +23,8 @@ WILL_RETRY = "dagster/will_retry"
 CANCELED = "kpi/canceled"
 # On a run that applies stored events.
 EVENTS_TAG = "kpi/events"
+# The highest id of the events that it was requested for.
+LAST_EVENT = "kpi/last_event"
 # On a run that polls the event feed.
 FEED_TAG = "kpi/feed"
 # On a run that retries what a failed one left undone; its value is the id of that run.

@@ -16,6 +16,7 @@ from kpi_pipeline.orchestration.partitions import WORKSPACE, block_from_tags
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.inbox.support import fail_rows_above
 from kpi_pipeline_tests.orchestration.installation import Installation, cells, lead, rows_of
+from kpi_pipeline_tests.services.invented_backfills import launched_run
 
 pytestmark = pytest.mark.runs
 EVENT_ASSETS = {"kpi_projections", "client_metrics"}
@@ -135,7 +136,7 @@ def test_events_are_not_requested_twice_while_a_run_is_active_and_again_after_it
     assert request.run_key not in keys
 
 
-def test_events_that_a_cancelled_run_left_are_requested_again_after_five_minutes(
+def test_events_that_a_failed_run_left_are_requested_again_after_five_minutes(
     stocked: Installation,
 ) -> None:
     store_leads(stocked, stocked.workspaces[0], stocked.today)
@@ -146,6 +147,49 @@ def test_events_that_a_cancelled_run_left_are_requested_again_after_five_minutes
 
     assert then.run_key != now.run_key, "Dagster starts no second run of one key"
     assert then.tags == now.tags
+
+
+def test_a_run_that_a_person_canceled_is_not_requested_again_until_a_newer_event(
+    stocked: Installation,
+) -> None:
+    first, second = stocked.workspaces[:2]
+    store_leads(stocked, first, stocked.today)
+    (request,) = evaluate(stocked).run_requests or ()
+    assert request.tags["dagster/priority"] == "30"
+    launched_run(stocked.instance, request.tags, DagsterRunStatus.CANCELED)
+    store_leads(stocked, second, stocked.today)
+    later = replace(stocked.agency.app, now=lambda: datetime.now(UTC) + timedelta(hours=1))
+
+    assert requested(stocked, evaluate(stocked, later)) == [
+        ([second], stocked.today, stocked.today)
+    ]
+
+    store_leads(stocked, first, stocked.today)
+    assert requested(stocked, evaluate(stocked)) == [
+        ([first, second], stocked.today, stocked.today)
+    ]
+
+
+def test_the_next_sync_applies_the_events_of_a_run_that_was_canceled(
+    stocked: Installation,
+) -> None:
+    first = stocked.workspaces[0]
+    store_leads(stocked, first, stocked.today - timedelta(days=1))
+    (request,) = evaluate(stocked).run_requests or ()
+    launched_run(stocked.instance, request.tags, DagsterRunStatus.CANCELED)
+
+    stocked.agency.synced([stocked.today], [first])
+
+    assert set(stocked.statuses().values()) == {"applied"}
+
+
+def test_no_run_is_requested_for_a_client_that_was_deactivated(stocked: Installation) -> None:
+    first, second = stocked.workspaces[:2]
+    store_leads(stocked, first, stocked.today)
+    store_leads(stocked, second, stocked.today)
+    stocked.agency.sql("UPDATE clients SET active = false WHERE workspace = :key", key=first)
+
+    assert requested(stocked, evaluate(stocked)) == [([second], stocked.today, stocked.today)]
 
 
 def test_a_gap_in_the_rows_splits_the_dates_and_the_event_is_applied(

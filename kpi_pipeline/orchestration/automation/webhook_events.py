@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from kpi_pipeline.db.check_queries.events import applied_between
 from kpi_pipeline.db.coordination.locks import lock_clients
 from kpi_pipeline.db.events.overlay import affected_dates, pending_events
+from kpi_pipeline.db.registry.clients import active_clients
 from kpi_pipeline.db.server.retry import retry_on_disconnect
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.assets.resources import AppResource
@@ -26,6 +27,7 @@ from kpi_pipeline.orchestration.assets.webhook_events import applied_report
 from kpi_pipeline.orchestration.automation.event_feed import feed_runs
 from kpi_pipeline.orchestration.automation.event_runs import (
     EVENT_ASSETS,
+    canceled_up_to,
     event_runs,
     workspaces_in_runs,
 )
@@ -130,23 +132,33 @@ def _requests(
         if not pending:
             return [], None
         dates = affected_dates(connection, [it.workspace for it in pending], today)
+        active = {client.workspace for client in active_clients(connection)}
     order = context.instance.get_dynamic_partitions(WORKSPACE)
     busy = workspaces_in_runs(context.instance, order)
-    due = [it for it in pending if it.workspace in order and it.workspace not in busy]
+    canceled = canceled_up_to(context.instance, order)
+    # The partition of an inactive client may stay for some days; a run would skip the client.
+    in_grid = [it for it in order if it in active]
+    due = [
+        it
+        for it in pending
+        if it.workspace in in_grid
+        and it.workspace not in busy
+        and it.last_event > canceled.get(it.workspace, 0)
+    ]
     grid_start = first_date(app.settings, today)
-    in_grid = {
+    dates_in_grid = {
         workspace: [day for day in days if day >= grid_start] for workspace, days in dates.items()
     }
-    _apply_here(app, [it.workspace for it in due if not in_grid.get(it.workspace)])
+    _apply_here(app, [it.workspace for it in due if not dates_in_grid.get(it.workspace)])
     requests = event_runs(
         due,
-        in_grid,
+        dates_in_grid,
         order,
         max_workspaces=app.settings.workspaces_per_run,
         now=now,
     )
     return requests, _without_partition(
-        [it.workspace for it in pending if it.workspace not in order]
+        [it.workspace for it in pending if it.workspace not in in_grid]
     )
 
 
