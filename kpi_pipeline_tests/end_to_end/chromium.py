@@ -25,12 +25,14 @@ def find_chromium() -> str | None:
 
 
 @contextmanager
-def open_page(executable: str) -> Iterator[Page]:
+def open_page(executable: str, *, trusts_any_certificate: bool = False) -> Iterator[Page]:
     """An empty page of a desktop's size."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=_QUIET)
         try:
-            yield browser.new_page(viewport={"width": 1440, "height": 900})
+            yield browser.new_page(
+                viewport={"width": 1440, "height": 900}, ignore_https_errors=trusts_any_certificate
+            )
         finally:
             browser.close()
 

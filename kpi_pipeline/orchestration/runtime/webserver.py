@@ -85,8 +85,6 @@ def reads_only(document: object) -> bool:
         definitions = parse(document).definitions
     except GraphQLError:
         return True
-    except RecursionError:
-        return False
     return not any(
         isinstance(it, OperationDefinitionNode) and it.operation is OperationType.MUTATION
         for it in definitions
