@@ -30,7 +30,8 @@ def _stocked(configured: URL, engine: Engine, vault: Vault) -> None:
     for workspace in ("acme", "birch"):
         for days in range(4):
             stock_metrics(engine, workspace, days_ago(days), display_name=workspace)
-            stock_facts(engine, workspace, days_ago(days))
+        with engine.begin() as connection:
+            stock_facts(connection, workspace, days_ago(3), days_ago(0))
 
 
 @pytest.fixture

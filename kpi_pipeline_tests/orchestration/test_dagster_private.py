@@ -600,3 +600,38 @@ def test_the_event_log_has_the_steps_of_storing_a_batch() -> None:
     }.items():
         method = getattr(PostgresEventLogStorage, name)
         assert list(inspect.signature(method).parameters) == arguments, name
+
+
+# The claim to be the one daemon, and reports in batches.
+
+
+def test_the_daemons_cursors_are_rows_of_the_table_that_holds_the_claim() -> None:
+    assert {"key", "value"} <= set(dagster_private.KeyValueStoreTable.columns.keys())
+    with temporary_instance() as instance:
+        instance.daemon_cursor_storage.set_cursor_values({"kpi/daemon": "{}"})
+        found = instance.daemon_cursor_storage.get_cursor_values({"kpi/daemon"})
+    assert found == {"kpi/daemon": "{}"}
+
+
+def test_a_daemon_sends_its_first_heartbeat_before_it_works_and_ends_with_its_thread() -> None:
+    from dagster._daemon.daemon import DagsterDaemon
+
+    loop = inspect.getsource(DagsterDaemon.run_daemon_loop)
+    assert 0 < loop.index("_check_add_heartbeat") < loop.index("next(daemon_generator)")
+    # SystemExit is none of the errors that it goes on after.
+    assert "except BaseException" not in loop
+    assert "except:" not in loop
+    assert dagster_private.DaemonHeartbeat(1.0, "SENSOR", "it").daemon_id == "it"
+
+
+@pytest.mark.parametrize("batch_size", ["0", "500"])
+def test_materializations_of_no_run_are_reported_in_batches(
+    monkeypatch: pytest.MonkeyPatch, batch_size: str
+) -> None:
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", batch_size)
+    reports = [dg.AssetMaterialization("beacon", partition=it) for it in ("a", "b")]
+    with temporary_instance() as instance:
+        dagster_private.report_materializations(instance, reports)
+        assert instance.get_materialized_partitions(dg.AssetKey("beacon")) == {"a", "b"}
+        records = instance.fetch_materializations(dg.AssetKey("beacon"), limit=9).records
+        assert {record.run_id for record in records} == {dagster_private.RUNLESS_RUN_ID}
