@@ -635,3 +635,24 @@ def test_materializations_of_no_run_are_reported_in_batches(
         assert instance.get_materialized_partitions(dg.AssetKey("beacon")) == {"a", "b"}
         records = instance.fetch_materializations(dg.AssetKey("beacon"), limit=9).records
         assert {record.run_id for record in records} == {dagster_private.RUNLESS_RUN_ID}
+
+
+# The page.
+
+
+def test_the_command_of_the_page_makes_its_application_with_the_function_that_is_replaced() -> None:
+    from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
+    from dagster_webserver import cli
+
+    create_app = getattr(cli, dagster_private._CREATE_APP)
+    assert [*inspect.signature(create_app).parameters][:2] == [
+        "workspace_process_context",
+        "path_prefix",
+    ]
+    source = inspect.getsource(cli.host_dagster_ui_with_workspace_process_context)
+    assert f"app = {dagster_private._CREATE_APP}(" in source
+    create = inspect.signature(WorkspaceProcessContext.create_request_context)
+    assert [*create.parameters] == ["self", "source"]
+    made = inspect.signature(WorkspaceRequestContext).parameters
+    named = {"instance", "current_workspace", "process_context", "version", "source", "read_only"}
+    assert {it.name for it in made.values() if it.default is it.empty} == named

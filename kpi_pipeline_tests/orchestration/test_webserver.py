@@ -88,7 +88,7 @@ def _client(settings: Settings, password: str) -> httpx.Client:
     return httpx.Client(base_url=settings.local_page_url, auth=("anybody", password), timeout=60)
 
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.long]
 
 
 def _socket(

@@ -229,7 +229,7 @@ def test_no_second_daemon_is_started_beside_one_whose_page_is_somewhere_else(
         _joined(Settings(web_port=0), instance, clock)
     assert str(refused.value) == (
         "Dagster already works on this database. To use it, set KPI_WEB_PORT (now 0) to the port "
-        "of its page."
+        "of its page, and KPI_WEB_PASSWORD to its password, if it has one."
     )
     assert starts.ports == []
 
