@@ -82,8 +82,10 @@ class DagsterPage:
                     f"Dagster's page at {self.url} asks for a password. Set KPI_WEB_PASSWORD to "
                     "that of `kpi up`."
                 )
+            if response.status_code == httpx.codes.FORBIDDEN:
+                raise KpiError(f"Dagster's page: {response.json()['errors'][0]['message']}")
             answer = response.raise_for_status().json()
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
             raise self._silent(type(error).__name__) from None
         match answer:
             case {"errors": [{"message": reason}, *_]}:
