@@ -5,7 +5,7 @@ whose latest events are gone turns grey, whatever its rows hold. So a run is del
 ones have superseded its events of every partition. Clients' rows and `sync_log` are never touched.
 
 The materializations that a sensor reports belong to no run, and would stay forever as well. Those
-of partitions are by far the most: up to 288 a day for each client. A day after, only the latest
+of partitions are by far the most: up to 338 a day for each client. A day after, only the latest
 materialization of a partition is needed, whether a run or a sensor wrote it.
 """
 
