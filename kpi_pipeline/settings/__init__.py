@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     run_retention_days: int = Field(
         default=90,
         ge=7,
-        description="For how many days finished runs are kept; older ones are deleted weekly "
+        description="For how many days finished runs are kept; older ones are deleted nightly "
         "unless they hold a partition's latest event.",
     )
     web_port: int = Field(

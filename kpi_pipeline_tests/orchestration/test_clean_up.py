@@ -46,6 +46,22 @@ def light(old: OldRuns, **tags: str) -> str:
     return result.run_id
 
 
+def test_superseded_refreshes_and_rounds_of_checks_stay_for_two_days_alone(old: OldRuns) -> None:
+    refresh = {"dagster__schedule_name": "intraday_refresh"}
+    gone = light(old, **refresh)
+    failed = light(old, fails="yes", **refresh)
+    nightly = light(old, dagster__schedule_name="daily_kpi_sync")
+    old.let_pass(2.1)
+    yesterday = light(old, **refresh)
+    old.let_pass(1, yesterday)
+    latest = light(old, **refresh)
+
+    assert old.clean_up().startswith("1 runs deleted, 0 from before ")
+
+    assert old.present() == {failed, nightly, yesterday, latest}
+    assert gone not in old.traces()
+
+
 def test_old_results_of_checks_are_deleted_except_the_latest_of_each(old: OldRuns) -> None:
     @dg.asset_check(asset=beacon)
     def bright() -> dg.AssetCheckResult:
@@ -127,7 +143,8 @@ def test_a_superseded_run_is_deleted_without_a_trace(old: OldRuns) -> None:
     report = old.clean_up()
 
     assert old.traces() == {second}
-    assert f" UTC: 1 deleted, 1 kept; 1 {KEPT_FOR_AN_EVENT}." in report
+    assert report.startswith("1 runs deleted, 1 from before ")
+    assert f" UTC kept; 1 {KEPT_FOR_AN_EVENT}." in report
     record = old.instance.get_latest_materialization_event(beacon.key)
     assert record is not None
     assert record.run_id == second
@@ -163,7 +180,7 @@ def test_runs_that_ended_less_long_ago_stay_and_so_do_those_that_have_not_ended(
 
 
 def test_nothing_to_delete_is_fine(old: OldRuns) -> None:
-    assert old.clean_up().endswith(" UTC: 0 deleted, 0 kept.")
+    assert old.clean_up().startswith("0 runs deleted, 0 from before ")
 
 
 def test_the_last_success_and_the_failure_after_it_stay_until_a_success_supersedes_both(
@@ -251,7 +268,7 @@ def test_more_runs_than_a_batch_are_all_deleted(
     *_, last = (light(old) for _ in range(6))
     old.let_pass(91)
 
-    assert "5 deleted, 1 kept" in old.clean_up()
+    assert old.clean_up().startswith("5 runs deleted, 1 from before ")
 
     assert old.present() == {last}
 
@@ -271,7 +288,7 @@ def test_the_job_keeps_runs_for_as_long_as_the_setting_says_and_logs_what_it_did
     assert first not in old.present()
     assert second in old.present()
     logged = [it.user_message for it in old.instance.all_logs(result.run_id)]
-    assert any("1 deleted, 0 kept." in message for message in logged)
+    assert any(it.startswith("1 runs deleted, 0 from before ") for it in logged)
 
 
 def test_without_postgresql_the_job_fails_with_a_sentence() -> None:

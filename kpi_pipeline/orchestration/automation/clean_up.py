@@ -4,6 +4,9 @@ Dagster keeps runs and their events forever. Deleting a run deletes its events, 
 whose latest events are gone turns grey, whatever its rows hold. So a run is deleted only when later
 ones have superseded its events of every partition. Clients' rows and `sync_log` are never touched.
 
+Refreshes and rounds of checks are most of the runs, some hundred a day, and say nothing that is
+looked up later: they stay for two days. The others stay for KPI_RUN_RETENTION_DAYS.
+
 The materializations that a sensor reports belong to no run, and would stay forever as well. Those
 of partitions are by far the most: up to 338 a day for each client. A day after, only the latest
 materialization of a partition is needed, whether a run or a sensor wrote it.
@@ -13,16 +16,18 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-from dagster import DagsterEventType, DagsterInstance
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
     Subquery,
+    and_,
     delete,
     exists,
     func,
     literal,
+    or_,
     select,
     union_all,
 )
@@ -42,6 +47,7 @@ from kpi_pipeline.orchestration.failures import failure
 from kpi_pipeline.orchestration.runs import (
     BACKFILL,
     FINISHED,
+    INTRADAY_REFRESH,
     PARENT_RUN,
     ROOT_RUN,
     SCHEDULE,
@@ -53,6 +59,9 @@ from kpi_pipeline.settings import Settings
 _BATCH_SIZE = 1000
 # How long the superseded reports of a partition stay: a day of them can be read on its page.
 _REPORTS_KEPT = timedelta(days=1)
+# How long the runs stay that these schedules and sensors request, if they succeed.
+_FREQUENT_KEPT = timedelta(days=2)
+_FREQUENT = (INTRADAY_REFRESH, "data_checks", "check_after_sync", "webhook_event_sensor")
 
 _events, _runs, _tags = SqlEventLogStorageTable.c, RunsTable.c, RunTagsTable.c
 _RUNLESS = (
@@ -103,13 +112,13 @@ def delete_runs(dagster_instance: DagsterInstance, older_than: timedelta) -> str
         )
     with storage.index_connection() as connection:
         now = connection.execute(select(func.now())).scalar_one()
-    ended_before = now - older_than
+    ended_before, frequent_before = now - older_than, now - min(older_than, _FREQUENT_KEPT)
     deleted = 0
     while True:
         # Read again for each batch: events arrive, and a run that was retried may go once the runs
         # that name it are gone.
         with storage.index_connection() as connection:
-            batch = superseded_runs(connection, ended_before, _BATCH_SIZE)
+            batch = superseded_runs(connection, ended_before, frequent_before, _BATCH_SIZE)
         if not batch:
             break
         for run_id in batch:
@@ -126,23 +135,42 @@ def delete_runs(dagster_instance: DagsterInstance, older_than: timedelta) -> str
         evaluations = delete_evaluations(connection, ended_before)
     why = "".join(f"; {count} {reason}" for reason, count in kept.items())
     day = f"{ended_before.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    summary = f"Runs that ended before {day}: {deleted} deleted, {sum(kept.values())} kept{why}."
+    summary = f"{deleted} runs deleted, {sum(kept.values())} from before {day} kept{why}."
     more = {"reports of sensors": reports, "results of checks": evaluations}
     return " ".join(
         [summary, *(f"Older {what}: {count} deleted." for what, count in more.items() if count)]
     )
 
 
-def superseded_runs(connection: Connection, ended_before: datetime, limit: int) -> list[str]:
-    """The ids of runs that ended before this instant and that nothing needs, oldest first."""
-    old = _old_runs(ended_before)
+def superseded_runs(
+    connection: Connection, ended_before: datetime, frequent_before: datetime, limit: int
+) -> list[str]:
+    """The ids of runs that ended before the first instant and that nothing needs, oldest first.
+
+    Of the frequent ones, those that succeeded before the second.
+    """
+    frequent = exists().where(
+        _tags.run_id == _runs.run_id,
+        _tags.key.in_([SCHEDULE, SENSOR]),
+        _tags.value.in_(_FREQUENT),
+    )
+    old = _old_runs(
+        or_(
+            _ended_before(ended_before),
+            and_(
+                _ended_before(frequent_before),
+                _runs.status == DagsterRunStatus.SUCCESS.value,
+                frequent,
+            ),
+        )
+    )
     free = select(old.c.run_id).where(old.c.reason.is_(None))
     return list(connection.scalars(free.order_by(old.c.id).limit(limit)))
 
 
 def kept_runs(connection: Connection, ended_before: datetime) -> dict[str, int]:
     """How many runs that ended before this instant are needed, by the first reason that applies."""
-    old = _old_runs(ended_before)
+    old = _old_runs(_ended_before(ended_before))
     counts = select(old.c.reason, func.count()).where(old.c.reason.is_not(None))
     rows = connection.execute(counts.group_by(old.c.reason).order_by(old.c.reason))
     reasons = list(_needed())
@@ -206,8 +234,12 @@ def delete_evaluations(connection: Connection, before: datetime) -> int:
     return connection.execute(old).rowcount
 
 
-def _old_runs(ended_before: datetime) -> Subquery:
-    """Each run that ended before this instant, with the number of the first reason to keep it."""
+def _ended_before(instant: datetime) -> ColumnElement[bool]:
+    return _runs.end_time < instant.timestamp()
+
+
+def _old_runs(old: ColumnElement[bool]) -> Subquery:
+    """Each finished run of which `old` holds, with the number of the first reason to keep it."""
     needed = union_all(
         *(
             runs.add_columns(literal(number).label("reason"))
@@ -223,7 +255,7 @@ def _old_runs(ended_before: datetime) -> Subquery:
     return (
         select(_runs.id, _runs.run_id, first.c.reason)
         .outerjoin_from(RunsTable, first, _runs.run_id == first.c.run_id)
-        .where(_runs.status.in_(finished), _runs.end_time < ended_before.timestamp())
+        .where(_runs.status.in_(finished), old)
         .subquery()
     )
 
