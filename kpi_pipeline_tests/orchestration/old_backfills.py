@@ -20,7 +20,8 @@ def add_backfill(instance: DagsterInstance, status: str, partition_keys: Iterabl
     assets = [dg.AssetKey(asset.value) for asset in KpiAsset]
     now = datetime.now(UTC).timestamp()
     target = AssetGraphSubset(
-        partitions_subsets_by_asset_key={key: DefaultPartitionsSubset(keys) for key in assets}
+        non_partitioned_asset_keys=set(),
+        partitions_subsets_by_asset_key={key: DefaultPartitionsSubset(keys) for key in assets},
     )
     backfill_id = f"backfill{int(now * 1e6)}"
     instance.add_backfill(
@@ -35,9 +36,9 @@ def add_backfill(instance: DagsterInstance, status: str, partition_keys: Iterabl
                 target_subset=target,
                 requested_runs_for_target_roots=True,
                 latest_storage_id=None,
-                materialized_subset=AssetGraphSubset(),
-                requested_subset=AssetGraphSubset(),
-                failed_and_downstream_subset=AssetGraphSubset(),
+                materialized_subset=AssetGraphSubset.create_empty_subset(),
+                requested_subset=AssetGraphSubset.create_empty_subset(),
+                failed_and_downstream_subset=AssetGraphSubset.create_empty_subset(),
                 backfill_start_time=TimestampWithTimezone(now, "UTC"),
             ),
         )
