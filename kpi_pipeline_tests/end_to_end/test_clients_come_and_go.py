@@ -10,7 +10,7 @@ from kpi_pipeline.db.registry.clients_csv import parse
 from kpi_pipeline.db.tables import client_metrics, kpi_projections, raw_bison_stats
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.services.dagster_page import RunStatus
-from kpi_pipeline_tests.agency import write
+from kpi_pipeline_tests.agency import SERIES, write
 from kpi_pipeline_tests.end_to_end.running import RunningAgency, running_agency
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1_200)]
@@ -20,8 +20,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1_200)]
 def agency(
     postgres: URL, administer: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningAgency]:
-    # With this latency, a run lasts for seconds.
-    options = {"clients": 8, "calls-per-second": 0, "latency": 1.5}
+    options = {"clients": 8, "calls-per-second": 0, "latency": 0}
     with running_agency(postgres, administer, tmp_path_factory.mktemp("agency"), options) as agency:
         yield agency
 
@@ -35,6 +34,8 @@ def test_a_backfill_of_8_clients_and_62_days_loses_only_those_that_it_must(
     renamed, gone, *_ = (it for it in clients[1:-1] if it != revoked)
     healthy = [it for it in clients if it not in (revoked, gone)]
 
+    # The runs last for some seconds.
+    agency.bison.fault("slow", path=SERIES, seconds=6, times=len(clients))
     backfill = agency.launch_backfill(dict.fromkeys(clients, dates))
     # The daemon has launched no run yet.
     agency.sql("UPDATE clients SET active = false WHERE workspace = :gone", gone=gone)
