@@ -106,7 +106,8 @@ async def _sending_plan(
 ) -> tuple[SendingPlan, str | None]:
     """Today's plan, and a warning if it could not be read: an older one holds no more then."""
     try:
-        planned = [await reader.sending_plan(day) for day in ("today", "tomorrow")]
+        for_today = await reader.sending_plan("today")
+        for_tomorrow = await reader.sending_plan("tomorrow")
     except BisonError as error:
         # The facts were just read, so it is not the workspace that is gone.
         not_offered = error.status == 404
@@ -115,7 +116,7 @@ async def _sending_plan(
             f"{client.workspace}: the sending plan of {today} is not known: {error.call} "
             f"{error.what}. Its two columns are NULL, and all other numbers are stored. {remedy}."
         )
-    return SendingPlan(today, *planned, as_of=as_of), None
+    return SendingPlan(today, for_today, for_tomorrow, as_of), None
 
 
 def report_unknown_fields(

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from kpi_pipeline.db.tables import raw_bison_stats, sending_plans, sync_log
 from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.domain.columns import FACT_COUNTS
 from kpi_pipeline.sync.run import run_sync
 from kpi_pipeline.sync.scope import PartitionBlock
 from kpi_pipeline_tests.agency import (
@@ -211,7 +212,9 @@ def test_an_outcome_tells_how_many_days_of_facts_were_fetched(agency: Agency) ->
     assert sorted(day for _, day in facts) == days_between(date(2026, 2, 1), YESTERDAY)
     assert {row["as_of"] for row in facts.values()} == {NOW}
     assert outcome.numbers.keys() == {YESTERDAY}
-    assert outcome.numbers[YESTERDAY].emails_sent == facts[slug, YESTERDAY]["sent"]
+    reported = outcome.numbers[YESTERDAY].facts or ()
+    sent = dict(zip(FACT_COUNTS, reported, strict=True))["sent"]
+    assert sent == facts[slug, YESTERDAY]["sent"]
 
 
 def test_time_of_waiting_and_time_in_calls_are_logged_separately(agency: Agency) -> None:
