@@ -159,6 +159,7 @@ def test_the_tags_are_those_of_dagster() -> None:
         "RANGE_START": tags.ASSET_PARTITION_RANGE_START_TAG,
         "RANGE_END": tags.ASSET_PARTITION_RANGE_END_TAG,
         "ROOT_RUN": tags.ROOT_RUN_ID_TAG,
+        "RUN_KEY": tags.RUN_KEY_TAG,
         "SCHEDULE": tags.SCHEDULE_NAME_TAG,
         "SENSOR": tags.SENSOR_NAME_TAG,
         "WILL_RETRY": tags.WILL_RETRY_TAG,
