@@ -1,11 +1,11 @@
 """Debian's chromium, driven by Playwright, on Dagster's page."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Locator, Page, sync_playwright
 
 # Without the internet, it must not look for updates.
 _QUIET = [
@@ -37,14 +37,33 @@ def open_page(executable: str, *, trusts_any_certificate: bool = False) -> Itera
             browser.close()
 
 
-def show_grid(page: Page, dagster: str, first: date, last: date) -> None:
-    """Open the partition grid of client_metrics, narrowed down to the dates, and wait for it."""
-    page.goto(f"{dagster}/assets/client_metrics?view=partitions")
+def show_grid(
+    page: Page, dagster: str, first: date, last: date, asset: str = "client_metrics"
+) -> None:
+    """Open the partition grid of an asset, narrowed down to the dates, and wait for it."""
+    page.goto(f"{dagster}/assets/{asset}?view=partitions")
     dates = page.get_by_placeholder("...")
     dates.wait_for(timeout=60_000)
     dates.fill(f"[{first}...{last}]")
     dates.press("Enter")
     page.get_by_text(str(last), exact=True).first.wait_for()
+
+
+def open_dialog(page: Page, workspaces: Sequence[str], dates: Sequence[date]) -> Locator:
+    """Press Materialize on the asset's page, and choose clients and dates in the dialog."""
+    page.get_by_role("button", name="Materialize").first.click()
+    dialog = page.get_by_role("dialog")
+    field = dialog.get_by_placeholder("ex: ")
+    field.fill(f"[{dates[0]}...{dates[-1]}]")
+    field.press("Enter")
+    dialog.get_by_text("Select a partition or create one").click()
+    for workspace in workspaces:
+        choice = page.get_by_role("menu").get_by_text(workspace, exact=True)
+        choice.locator("visible=true").last.click()
+    # A click elsewhere closes the list, which fades out.
+    field.click()
+    page.wait_for_timeout(1_000)
+    return dialog
 
 
 def pick_partition(page: Page, day: date, workspace: str) -> None:

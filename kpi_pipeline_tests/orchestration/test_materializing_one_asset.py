@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import date
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -148,7 +149,7 @@ def test_without_a_fetch_a_client_that_lacks_facts_says_what_to_do(
     assert not result.success
     error = installation.failure(result)
     assert f"{workspaces[0]} has no facts of {dates[0]}. Fill them with `kpi backfill" in error
-    red = set(), cells(workspaces, dates)
+    red = set[str](), cells(workspaces, dates)
     assert [installation.partitions(it) for it in ASSETS[1:]] == [red, red]
 
 
@@ -192,7 +193,8 @@ def test_while_a_run_is_under_way_and_after_its_process_has_died_all_three_show_
 
 
 def test_the_launchpad_describes_the_choice_to_fetch() -> None:
-    fields = client_kpis.FillConfig.to_config_schema().config_type.fields
+    schema: Any = client_kpis.FillConfig.to_config_schema()
+    fields = schema.config_type.fields
     assert fields.keys() == {"fetch"}
     assert fields["fetch"].default_value is True
     description = str(fields["fetch"].description)

@@ -11,7 +11,7 @@ from playwright.sync_api import Page
 
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline_tests.agency import ASSETS, SERIES, differences
-from kpi_pipeline_tests.end_to_end.chromium import open_page
+from kpi_pipeline_tests.end_to_end.chromium import open_dialog, open_page
 from kpi_pipeline_tests.end_to_end.one_agency.test_screen import require_chromium
 from kpi_pipeline_tests.end_to_end.running import RunningAgency
 
@@ -49,17 +49,7 @@ def materialize(
     """Press Materialize on the asset's page, choose dates and clients in the dialog, and launch."""
     backfills = len(backfills_of(agency))
     open_partitions(page, agency, asset, dates)
-    page.get_by_role("button", name="Materialize").first.click()
-    dialog = page.get_by_role("dialog")
-    field = dialog.get_by_placeholder("ex: ")
-    field.fill(f"[{dates[0]}...{dates[-1]}]")
-    field.press("Enter")
-    dialog.get_by_text("Select a partition or create one").click()
-    for workspace in workspaces:
-        choice = page.get_by_role("menu").get_by_text(workspace, exact=True)
-        choice.locator("visible=true").last.click()
-    # A click elsewhere closes the list.
-    dialog.get_by_text("Launch runs to materialize").click(force=True)
+    dialog = open_dialog(page, workspaces, dates)
     if only_failed_and_missing:
         dialog.get_by_text("Backfill only failed and missing partitions").click()
     picture(page, f"dialog-{asset}")
