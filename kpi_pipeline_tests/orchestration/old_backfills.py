@@ -19,10 +19,7 @@ def add_backfill(instance: DagsterInstance, status: str, partition_keys: Iterabl
     keys = set(partition_keys)
     assets = [dg.AssetKey(asset.value) for asset in KpiAsset]
     now = datetime.now(UTC).timestamp()
-    target = AssetGraphSubset(
-        non_partitioned_asset_keys=set(),
-        partitions_subsets_by_asset_key={key: DefaultPartitionsSubset(keys) for key in assets},
-    )
+    target = AssetGraphSubset({key: DefaultPartitionsSubset(keys) for key in assets}, set())
     backfill_id = f"backfill{int(now * 1e6)}"
     instance.add_backfill(
         PartitionBackfill(
