@@ -19,7 +19,9 @@ def add_backfill(instance: DagsterInstance, status: str, partition_keys: Iterabl
     keys = set(partition_keys)
     assets = [dg.AssetKey(asset.value) for asset in KpiAsset]
     now = datetime.now(UTC).timestamp()
-    target = AssetGraphSubset({key: DefaultPartitionsSubset(keys) for key in assets}, set())
+    target = AssetGraphSubset.create_empty_subset()._replace(
+        partitions_subsets_by_asset_key={key: DefaultPartitionsSubset(keys) for key in assets}
+    )
     backfill_id = f"backfill{int(now * 1e6)}"
     instance.add_backfill(
         PartitionBackfill(
