@@ -23,17 +23,17 @@ def problem(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
 def test_an_address_that_others_reach_needs_a_password(
     monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    assert problem(monkeypatch, KPI_WEB_HOST=address) == (
-        f"KPI_WEB_HOST: other machines reach Dagster's page at {address}, so it needs a login: set "
-        "KPI_WEB_PASSWORD"
+    assert problem(monkeypatch, KPI_WEB_ADDRESS=address) == (
+        f"KPI_WEB_ADDRESS: other machines reach Dagster's page at {address}, so it needs a login: "
+        "set KPI_WEB_PASSWORD"
     )
     monkeypatch.setenv("KPI_WEB_PASSWORD", PASSWORD)
-    assert load_settings().web_host == address
+    assert load_settings().web_address == address
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_loopback_needs_no_password(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    monkeypatch.setenv("KPI_WEB_HOST", address)
+    monkeypatch.setenv("KPI_WEB_ADDRESS", address)
     assert load_settings().web_password is None
 
 
@@ -56,7 +56,11 @@ def test_readers_need_a_password_that_differs_from_the_operators(
 @pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [
-        ("KPI_WEB_HOSTS", "0.0.0.0", "0.0.0.0 is no name; KPI_WEB_HOST is the address to listen"),
+        (
+            "KPI_WEB_HOSTS",
+            "0.0.0.0",
+            "0.0.0.0 is no name; KPI_WEB_ADDRESS is the address",
+        ),
         ("KPI_WEB_HOSTS", "https://kpi.example", "'https://kpi.example' is not a host name"),
         ("KPI_WEB_HOSTS", "kpi.example:443", "'kpi.example:443' is not a host name"),
         ("KPI_WEB_HOSTS", "*", "'*' is not a host name"),
@@ -76,7 +80,7 @@ def test_the_page_is_reached_under_its_prefix_and_links_name_its_public_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("KPI_WEB_PASSWORD", PASSWORD)
-    monkeypatch.setenv("KPI_WEB_HOST", "::")
+    monkeypatch.setenv("KPI_WEB_ADDRESS", "::")
     monkeypatch.setenv("KPI_WEB_PATH_PREFIX", "/dagster/")
     monkeypatch.setenv("KPI_WEB_HOSTS", "kpi.internal, [FD00::7]")
     settings = load_settings()
@@ -91,7 +95,7 @@ def test_the_page_is_reached_under_its_prefix_and_links_name_its_public_address(
 
 def test_the_pages_own_process_reads_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KPI_WEB_PASSWORD", PASSWORD)
-    monkeypatch.setenv("KPI_WEB_HOST", "0.0.0.0")
+    monkeypatch.setenv("KPI_WEB_ADDRESS", "0.0.0.0")
     monkeypatch.setenv("KPI_WEB_HOSTS", "kpi.agency.example,kpi.internal")
     monkeypatch.setenv("KPI_WEB_PROXIES", "10.0.0.0/8 ::1")
     monkeypatch.setenv("KPI_DAGSTER_DATABASE_URL", "postgresql://kpi@db/dagster")

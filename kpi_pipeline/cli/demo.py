@@ -52,7 +52,7 @@ _REAL = (
     # The demo's page is for this machine alone.
     "WEB_PASSWORD",
     "WEB_READER_PASSWORD",
-    "WEB_HOST",
+    "WEB_ADDRESS",
     "WEB_HOSTS",
     "WEB_PATH_PREFIX",
     "WEB_PROXIES",

@@ -32,7 +32,7 @@ def dagster_servers(
     Raises:
         KpiError: if the page's port is in use, or one of them does not start.
     """
-    require_free_port(settings.web_port, "KPI_WEB_PORT", settings.web_host)
+    require_free_port(settings.web_port, "KPI_WEB_PORT", settings.web_address)
     settings = settings.model_copy(update={"web_port": settings.web_port or free_port()})
     # Alerts link to the page.
     environment = {**environment, "KPI_WEB_PORT": str(settings.web_port)}

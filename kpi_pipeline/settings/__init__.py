@@ -166,7 +166,7 @@ class Settings(BaseSettings):
         "unset: none.",
     )
     # After the passwords, which its validator reads.
-    web_host: str = Field(
+    web_address: str = Field(
         default="127.0.0.1",
         description="Address on which Dagster's page listens; anything but this machine's own "
         "loopback needs KPI_WEB_PASSWORD.",
@@ -174,7 +174,7 @@ class Settings(BaseSettings):
     web_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Further names by which browsers may call Dagster's page, separated by commas, "
-        "beside localhost, 127.0.0.1, [::1], KPI_WEB_HOST and the host of KPI_DAGSTER_URL.",
+        "beside localhost, 127.0.0.1, [::1], KPI_WEB_ADDRESS and the host of KPI_DAGSTER_URL.",
     )
     web_path_prefix: str = Field(
         default="",
@@ -252,7 +252,7 @@ class Settings(BaseSettings):
     dagster_url: str | None = Field(
         default=None,
         description="Address of Dagster's page in alerts, as people reach it; unset: that of "
-        "KPI_WEB_HOST and KPI_WEB_PORT.",
+        "KPI_WEB_ADDRESS and KPI_WEB_PORT.",
     )
     summary_at: Annotated[time | None, NoDecode] = Field(
         default=time(8),
@@ -292,7 +292,7 @@ class Settings(BaseSettings):
     @property
     def local_page_url(self) -> str:
         """The address of Dagster's page, as this machine reaches it."""
-        return f"http://{reached_at(self.web_host)}:{self.web_port}{self.web_path_prefix}"
+        return f"http://{reached_at(self.web_address)}:{self.web_port}{self.web_path_prefix}"
 
     @property
     def web_names(self) -> tuple[str, ...]:
@@ -313,7 +313,7 @@ class Settings(BaseSettings):
                 raise ValueError("it must differ from KPI_WEB_PASSWORD")
         return value
 
-    @field_validator("web_host")
+    @field_validator("web_address")
     @classmethod
     def _behind_a_login(cls, value: str, info: ValidationInfo) -> str:
         if not is_loopback(value) and info.data.get("web_password", "") is None:

@@ -48,7 +48,7 @@ def parse_names(text: str) -> tuple[str, ...]:
     names = tuple(it.lower() for it in re.split(r"[\s,]+", text) if it)
     for name in names:
         if name in _REACHED_AT:
-            raise ValueError(f"{name} is no name; KPI_WEB_HOST is the address to listen on")
+            raise ValueError(f"{name} is no name; KPI_WEB_ADDRESS is the address to listen on")
         if not re.fullmatch(r"[a-z0-9_.-]+|\[[0-9a-f:.]+\]", name):
             raise ValueError(f"{name!r} is not a host name; write one such as kpi.agency.example")
     return names

@@ -39,7 +39,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: Settings, prefix: str) -> None:
         self._app = app
-        self._names = allowed_names(settings.web_names, settings.web_host)
+        self._names = allowed_names(settings.web_names, settings.web_address)
         self._home = f"{prefix}/"
         self._login, self._logout = f"{prefix}/login", f"{prefix}/logout"
         roles = _passwords(settings)

@@ -215,17 +215,18 @@ def test_a_schedule_that_is_stopped_is_alerted_until_it_is_on_again(alarms: Alar
 
 
 def test_numbers_without_a_refresh_are_a_warning_and_then_an_error(alarms: Alarms) -> None:
-    assert alarms.check(2.9, Check.FRESHNESS).passed
-    outcome = alarms.assert_alerted_once(Check.FRESHNESS, "WARN", 3.2)
+    assert alarms.check(0.7, Check.FRESHNESS).passed
+    # After three refreshes of a quarter of an hour.
+    outcome = alarms.assert_alerted_once(Check.FRESHNESS, "WARN", 0.8, every=0.1)
     assert "0 of 8 clients fresh" in str(outcome.description)
-    assert "its numbers are 3 h" in problems_of(outcome)
+    assert "its numbers are 4" in problems_of(outcome)
 
-    assert alarms.check(6.2, Check.FRESHNESS).severity.value == "ERROR"
-    alarms.alert(6.2)
+    assert alarms.check(1.6, Check.FRESHNESS).severity.value == "ERROR"
+    alarms.alert(1.6)
     assert alarms.notices(Check.FRESHNESS) == ["WARN", "WORSE, ERROR"]
 
-    alarms.sync(6.5)
-    alarms.assert_resolved(Check.FRESHNESS, 6.6)
+    alarms.sync(1.7)
+    alarms.assert_resolved(Check.FRESHNESS, 1.8)
 
 
 @pytest.mark.long

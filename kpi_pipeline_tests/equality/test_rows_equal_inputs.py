@@ -24,7 +24,12 @@ from sqlalchemy import Engine, event
 from kpi_pipeline.db.coordination.locks import lock_clients
 from kpi_pipeline.db.recompute import update_rows
 from kpi_pipeline.db.registry.vault import Vault
-from kpi_pipeline.domain.calendar import days_between, fetch_period, nightly_dates
+from kpi_pipeline.domain.calendar import (
+    LONGEST_LOOK_BACK_DAYS,
+    days_between,
+    fetch_period,
+    nightly_dates,
+)
 from kpi_pipeline.inbox.ingest import inbox_of
 from kpi_pipeline.inbox.replay import replay
 from kpi_pipeline.inbox.retention import delete_finished_events, purge
@@ -218,8 +223,11 @@ class Everything(RuleBasedStateMachine):
                     period = fetch_period(*nightly_dates(self.at.today))
                     assert self.at.untrue_facts(slug, *period) == []
                     dates = list(self.at.numbers("source", slug))
+                    # A sync goes no further back, however long the service was away.
+                    longest = self.at.app.settings.series_max_days - LONGEST_LOOK_BACK_DAYS
+                    first = max(dates[0], self.at.today - timedelta(days=longest))
                     # A zone that was ahead may have left a row of tomorrow.
-                    lacking = {*days_between(dates[0], self.at.today)} - {*dates}
+                    lacking = {*days_between(first, self.at.today)} - {*dates}
                     assert not lacking, f"{slug} lacks days"
         finally:
             event.remove(self.engine, "before_cursor_execute", self._count_statement)

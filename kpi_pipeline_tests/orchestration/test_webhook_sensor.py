@@ -56,7 +56,11 @@ def requested(installation: Installation, result: dg.SensorResult) -> list[Reque
 def execute(installation: Installation, result: dg.SensorResult) -> list[dg.ExecuteInProcessResult]:
     """Execute the requested runs."""
     return [
-        installation.run(it.tags, [key.to_user_string() for key in it.asset_selection or ()])
+        installation.run(
+            it.tags,
+            [key.to_user_string() for key in it.asset_selection or ()],
+            config=it.run_config,
+        )
         for it in result.run_requests or ()
     ]
 

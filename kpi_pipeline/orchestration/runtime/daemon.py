@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Collection, Mapping, Sequence
 
+from kpi_pipeline.orchestration.backfill_blocks import cut
 from kpi_pipeline.orchestration.dagster_private import (
     list_grids_fast,
     run_daemon,
@@ -15,7 +16,6 @@ from kpi_pipeline.orchestration.dagster_private import (
     set_backfill_pace,
 )
 from kpi_pipeline.orchestration.partitions import DATE, WORKSPACE
-from kpi_pipeline.orchestration.rectangles import cut
 from kpi_pipeline.orchestration.runs import BACKFILL_PRIORITY, PRIORITY
 
 _SHORTEST_PAUSE = 1.0

@@ -132,7 +132,7 @@ def main() -> None:
     settings = load_settings()
     # uvicorn reads it.
     os.environ["FORWARDED_ALLOW_IPS"] = ",".join(settings.web_proxies)
-    address = ["--host", settings.web_host, "--port", str(settings.web_port)]
+    address = ["--host", settings.web_address, "--port", str(settings.web_port)]
     run_page(
         lambda app, prefix: Guard(DagsterRules(app), settings, prefix),
         _may_write,

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpi_pipeline.orchestration.rectangles import MAX_CELLS, Rectangle, cut
+from kpi_pipeline.orchestration.backfill_blocks import MAX_CELLS, Block, cut
 
 Cells = Collection[tuple[int, int]]
 
 
-def covered(rectangle: Rectangle) -> list[tuple[int, int]]:
-    (first, last), (begin, end) = rectangle.clients, rectangle.dates
+def covered(block: Block) -> list[tuple[int, int]]:
+    (first, last), (begin, end) = block.clients, block.dates
     return list(product(range(first, last + 1), range(begin, end + 1)))
 
 
@@ -29,7 +29,7 @@ def runs_of_dagster(cells: Cells) -> int:
 
 @st.composite
 def selections(draw: st.DrawFn) -> set[tuple[int, int]]:
-    """What people select: rectangles of any size that may overlap, less some cells."""
+    """What people select: blocks of any size that may overlap, less some cells."""
     cells: set[tuple[int, int]] = set()
     for _ in range(draw(st.integers(1, 4))):
         client, date = draw(st.integers(0, 15)), draw(st.integers(0, 40))
@@ -80,20 +80,20 @@ def test_whole_selections_are_cut_into_few_runs_that_work_side_by_side(
 
 
 def test_clients_with_different_dates_are_cut_the_way_that_takes_fewer_runs() -> None:
-    # Five clients of a month, two of them without the 10th day: 7 rectangles by client.
+    # Five clients of a month, two of them without the 10th day: 7 blocks by client.
     cells = set(product(range(5), range(30))) - {(1, 9), (3, 9)}
     assert cut(cells) == [
-        Rectangle((0, 0), (9, 9)),
-        Rectangle((0, 4), (0, 8)),
-        Rectangle((0, 4), (10, 29)),
-        Rectangle((2, 2), (9, 9)),
-        Rectangle((4, 4), (9, 9)),
+        Block((0, 0), (9, 9)),
+        Block((0, 4), (0, 8)),
+        Block((0, 4), (10, 29)),
+        Block((2, 2), (9, 9)),
+        Block((4, 4), (9, 9)),
     ]
     # Every second client: neither dates nor clients can be merged across them.
     cells = set(product(range(0, 10, 2), range(30)))
-    assert cut(cells) == [Rectangle((it, it), (0, 29)) for it in range(0, 10, 2)]
+    assert cut(cells) == [Block((it, it), (0, 29)) for it in range(0, 10, 2)]
 
 
 def test_a_client_that_is_not_contiguous_with_the_others_has_a_run_of_its_own() -> None:
     cells = set(product([0, 1, 2, 7], range(5)))
-    assert cut(cells) == [Rectangle((0, 2), (0, 4)), Rectangle((7, 7), (0, 4))]
+    assert cut(cells) == [Block((0, 2), (0, 4)), Block((7, 7), (0, 4))]

@@ -1,6 +1,6 @@
-"""Cuts the partitions of a backfill into rectangles: contiguous clients × consecutive dates.
+"""Cuts the partitions of a backfill into blocks: contiguous clients × consecutive dates.
 
-A run covers a rectangle. Dagster cuts along one dimension, into a run for each client or for each
+A run covers a block. Dagster cuts along one dimension, into a run for each client or for each
 date, so its cost grows with the number of runs: 100 clients × 90 dates are 90 runs. Clients and
 dates are numbers here: their positions among the partition keys.
 """
@@ -23,7 +23,7 @@ _MAX_SIDE_BY_SIDE = 10
 
 
 @dataclass(frozen=True, order=True)
-class Rectangle:
+class Block:
     """Clients and dates, each from the first to the last."""
 
     clients: Range
@@ -35,12 +35,12 @@ class Rectangle:
         return _width(self.clients) * _width(self.dates)
 
 
-def cut(cells: Collection[tuple[int, int]]) -> list[Rectangle]:
-    """Rectangles that cover exactly these cells (client, date), each once.
+def cut(cells: Collection[tuple[int, int]]) -> list[Block]:
+    """Blocks that cover exactly these cells (client, date), each once.
 
     Never more than the runs that Dagster would make, however it cut. Contiguous clients with the
     same dates are merged, or consecutive dates with the same clients, whichever makes fewer. These
-    rectangles are then divided along their clients, so that runs work side by side and none is much
+    blocks are then divided along their clients, so that runs work side by side and none is much
     larger than MAX_CELLS. A client's facts are one call, whatever the number of its dates.
     """
     by_client = list(_merged(cells))
@@ -48,9 +48,9 @@ def cut(cells: Collection[tuple[int, int]]) -> list[Rectangle]:
     # Dagster makes a run for each client of these, or for each date.
     most = min(sum(_width(it[0]) for it in merged) for merged in (by_client, by_date))
     if len(by_client) <= len(by_date):
-        found = [Rectangle(clients, dates) for clients, dates in by_client]
+        found = [Block(clients, dates) for clients, dates in by_client]
     else:
-        found = [Rectangle(clients, dates) for dates, clients in by_date]
+        found = [Block(clients, dates) for dates, clients in by_date]
     return sorted(_divided(found, most, _worth_running(cells)))
 
 
@@ -87,11 +87,11 @@ def _worth_running(cells: Collection[tuple[int, int]]) -> int:
     return min(worth, _MAX_SIDE_BY_SIDE)
 
 
-def _divided(rectangles: list[Rectangle], most: int, worth: int) -> Iterator[Rectangle]:
-    """The rectangles, the largest ones divided along their clients; `most` of them at most."""
-    parts = dict.fromkeys(rectangles, 1)
-    divisible = [it for it in rectangles if _width(it.clients) > 1]
-    for total in range(len(rectangles), most):
+def _divided(blocks: list[Block], most: int, worth: int) -> Iterator[Block]:
+    """The blocks, the largest ones divided along their clients; `most` of them at most."""
+    parts = dict.fromkeys(blocks, 1)
+    divisible = [it for it in blocks if _width(it.clients) > 1]
+    for total in range(len(blocks), most):
         largest = max(divisible, key=lambda it: it.cells / parts[it], default=None)
         if largest is None:
             break
@@ -100,11 +100,11 @@ def _divided(rectangles: list[Rectangle], most: int, worth: int) -> Iterator[Rec
         parts[largest] += 1
         if parts[largest] == _width(largest.clients):
             divisible.remove(largest)
-    for rectangle, count in parts.items():
-        first, clients = rectangle.clients[0], _width(rectangle.clients)
+    for block, count in parts.items():
+        first, clients = block.clients[0], _width(block.clients)
         bounds = [first + clients * number // count for number in range(count + 1)]
         for begin, end in pairwise(bounds):
-            yield Rectangle((begin, end - 1), rectangle.dates)
+            yield Block((begin, end - 1), block.dates)
 
 
 def _width(numbers: Range) -> int:
