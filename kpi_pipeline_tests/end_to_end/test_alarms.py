@@ -221,12 +221,12 @@ def test_numbers_without_a_refresh_are_a_warning_and_then_an_error(alarms: Alarm
     assert "0 of 8 clients fresh" in str(outcome.description)
     assert "its numbers are 4" in problems_of(outcome)
 
-    assert alarms.check(1.6, Check.FRESHNESS).severity.value == "ERROR"
-    alarms.alert(1.6)
+    assert alarms.check(2, Check.FRESHNESS).severity.value == "ERROR"
+    alarms.alert(2)
     assert alarms.notices(Check.FRESHNESS) == ["WARN", "WORSE, ERROR"]
 
-    alarms.sync(1.7)
-    alarms.assert_resolved(Check.FRESHNESS, 1.8)
+    alarms.sync(2.1)
+    alarms.assert_resolved(Check.FRESHNESS, 2.2)
 
 
 @pytest.mark.long
