@@ -266,12 +266,13 @@ def test_the_refresh_ticks_amid_the_intervals_of_an_hour_or_a_day(
 def sync_run(
     instance: DagsterInstance, tags: Mapping[str, str], assets: Collection[str] = GRID_ASSETS
 ) -> dg.DagsterRun:
-    return create_run_for_test(
+    run: dg.DagsterRun = create_run_for_test(
         instance,
         asset_selection=frozenset(map(dg.AssetKey, assets)),
         status=dg.DagsterRunStatus.STARTED,
         tags=tags,
     )
+    return run
 
 
 @pytest.mark.parametrize("name", SYNC_SCHEDULES)
