@@ -51,9 +51,10 @@ test-fast: $(READY)
 # How many runs of 60 steps the state machine of all rows makes: half an hour of processor time.
 RUNS := 200
 
+# Four processes: these tests wait for daemons most of their time.
 test-long: $(READY)
 	@$(BIN)/pytest -m alone kpi_pipeline_tests/processes
-	@PYTEST_RUNS=$(RUNS) $(BIN)/pytest $(SIDE_BY_SIDE) --hypothesis-profile long \
+	@PYTEST_RUNS=$(RUNS) $(BIN)/pytest -n 4 --no-loadscope-reorder --hypothesis-profile long \
 		-m "(long or thorough) and not alone"
 
 # Its own environment: the exact versions of constraints.txt, but for Dagster's.
