@@ -15,7 +15,7 @@ from kpi_pipeline.services.backfills import BackfillStatus, read_status
 from kpi_pipeline.sync.scope import KpiAsset
 from kpi_pipeline_tests.end_to_end.running import RunningAgency, running_agency
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.weekly, pytest.mark.timeout(900)]
 
 _TERMINATE = "mutation ($run: String!) { terminateRun(runId: $run) { __typename } }"
 _CANCEL = "mutation ($id: String!) { cancelPartitionBackfill(backfillId: $id) { __typename } }"

@@ -14,7 +14,7 @@ from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline_tests.agency import ASSETS
 from kpi_pipeline_tests.end_to_end.running import RunningAgency, running_agency
 
-pytestmark = [pytest.mark.server, pytest.mark.long]
+pytestmark = [pytest.mark.server, pytest.mark.long, pytest.mark.weekly]
 
 _FIVE_MINUTES = 300
 _SHOWN = """query ($partitions: [String!]) {

@@ -13,7 +13,7 @@ from kpi_pipeline_tests.end_to_end.one_agency.test_screen import require_chromiu
 from kpi_pipeline_tests.end_to_end.running import RunningAgency, running_agency
 from kpi_pipeline_tests.end_to_end.tls_proxy import tls_proxy
 
-pytestmark = [pytest.mark.server, pytest.mark.browser, pytest.mark.long]
+pytestmark = [pytest.mark.server, pytest.mark.browser, pytest.mark.long, pytest.mark.weekly]
 
 OPERATOR, READER = "operators-password", "readers-password"
 _RUNS = """{ runsOrError { ... on Runs { results { status assetSelection { path } } } } }"""

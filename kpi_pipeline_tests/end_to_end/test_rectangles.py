@@ -14,7 +14,7 @@ from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline_tests.agency import SERIES, write
 from kpi_pipeline_tests.end_to_end.running import RunningAgency, Target, running_agency
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1_200)]
+pytestmark = [pytest.mark.long, pytest.mark.weekly, pytest.mark.timeout(1_200)]
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.expected import expected_rows
 from kpi_pipeline_tests.gateway.support import GatewayProcess, gateway_processes
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.weekly]
 
 LEADS, DUPLICATES = 7_000, 3_000
 ROUNDS, WAVES = 2, 4

@@ -95,6 +95,7 @@ def test_what_is_stored_while_a_replay_goes_on_is_no_part_of_it(
 
 
 @pytest.mark.long
+@pytest.mark.weekly
 @pytest.mark.timeout(900)
 def test_two_hundred_thousand_events_are_replayed_in_little_memory(stocked: Clients) -> None:
     store(stocked, 200_000, "set_aside")

@@ -15,7 +15,7 @@ from kpi_pipeline_tests.end_to_end.chromium import open_dialog, open_page
 from kpi_pipeline_tests.end_to_end.one_agency.test_screen import require_chromium
 from kpi_pipeline_tests.end_to_end.running import RunningAgency
 
-pytestmark = [pytest.mark.server, pytest.mark.browser, pytest.mark.long]
+pytestmark = [pytest.mark.server, pytest.mark.browser, pytest.mark.long, pytest.mark.weekly]
 
 _SECONDS = 120
 # Where to leave pictures for a person to look at; nowhere unless it is set.

@@ -33,6 +33,7 @@ from kpi_pipeline_tests.sync.variants.cases import (
 FEED = "/api/events"
 SECRET = "a" * 32
 MINUTE = timedelta(minutes=1)
+LONG = [pytest.mark.long, pytest.mark.weekly]
 
 
 def each_of(
@@ -41,7 +42,7 @@ def each_of(
     """Runs a test under each of these variants; the second ones in `make test-long` alone."""
     return pytest.mark.parametrize(
         "variants",
-        [*usual, *(pytest.param(it, marks=pytest.mark.long) for it in long)],
+        [*usual, *(pytest.param(it, marks=LONG) for it in long)],
         ids=lambda it: ", ".join(f"{name} {value}" for name, value in it.items()),
     )
 
