@@ -20,7 +20,12 @@ from kpi_pipeline.domain.formatting import listed
 from kpi_pipeline.domain.remedies import backfill_command
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import NO_INSTANCE
-from kpi_pipeline.services.backfill_check import BackfillCheck, check_backfill, format_ranges
+from kpi_pipeline.services.backfill_check import (
+    BackfillCheck,
+    check_backfill,
+    format_ranges,
+    of_active_clients,
+)
 from kpi_pipeline.services.backfills import (
     BackfillStatus,
     BackfillTarget,
@@ -154,6 +159,12 @@ def _see_through(
             sensor_since=joined_at if dagster.children else None,
         )
     with app.engine.connect() as connection:
+        fillable = of_active_clients(connection, target)
+        if left_out := sorted(target.dates.keys() - fillable.dates.keys()):
+            err.print(f"Left out, as they are inactive now: {listed(left_out, _CLIENTS_SHOWN)}.")
+        if not fillable.dates:
+            return True
+        target = fillable
         check = check_backfill(connection, target, all_runs(opened, backfill_id))
         rows = read_metrics(connection, _last_date(target), list(target.dates))
     report = BackfillReport(status, check, rows)

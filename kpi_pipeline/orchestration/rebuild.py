@@ -95,7 +95,7 @@ def rebuild(
     again. `on_client` gets how many of the clients with rows are done.
 
     Raises:
-        KpiError: if another process is at it.
+        KpiError: if another process rebuilds the grid at the same time.
     """
     today = app.today()
     with app.engine.begin() as connection:
@@ -253,7 +253,7 @@ def _agrees(
 def _shown_sums(
     events: Connection, asset: KpiAsset, first: date, last: date
 ) -> dict[str, tuple[int, int]]:
-    """As `read_stored_sums`, of the partitions that are materialized, whoever's they are."""
+    """The sums of `read_stored_sums`, over the materialized partitions of all clients."""
     table, key = SqlEventLogStorageTable.c, dg.AssetKey(asset.value).to_string()
     wiped_at = (
         select(AssetKeyTable.c.wipe_timestamp)

@@ -7,6 +7,7 @@ from datetime import date
 from sqlalchemy import Connection
 
 from kpi_pipeline.db.facts import stored_days
+from kpi_pipeline.db.registry.clients import active_clients
 from kpi_pipeline.db.sync_log import SyncEntry, read_entries
 from kpi_pipeline.domain.calendar import consecutive_ranges
 from kpi_pipeline.domain.formatting import listed, period
@@ -73,6 +74,12 @@ def check_backfill(
         _merged(by_client[it], dates) for it, dates in target.dates.items() if it in by_client
     ]
     return BackfillCheck(target, entries, missing)
+
+
+def of_active_clients(connection: Connection, target: BackfillTarget) -> BackfillTarget:
+    """The part of the target that can still be filled: runs skip a client that is deactivated."""
+    active = {client.workspace for client in active_clients(connection)}
+    return BackfillTarget({it: dates for it, dates in target.dates.items() if it in active})
 
 
 def format_ranges(days: Sequence[date]) -> str:

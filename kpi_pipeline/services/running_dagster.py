@@ -101,7 +101,7 @@ def one_daemon(
     url = {"postgres_url": storage_address(settings)}
     storage = RetryingRunStorage.from_config_value(None, url)
     try:
-        # Whoever uses it asks whether it is held: see `dagster_servers`.
+        # The caller asks whether it is still held: see `dagster_servers`.
         claim = DaemonClaim(storage, say, on_loss=lambda _: None)
         claim.take(command)
         try:

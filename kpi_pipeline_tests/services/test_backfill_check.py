@@ -8,8 +8,12 @@ from kpi_pipeline.app import AppContext
 from kpi_pipeline.db.recompute import write_rows
 from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.sync_log import SyncEntry, store_entry
-from kpi_pipeline.db.tables import client_metrics, kpi_projections, raw_bison_stats
-from kpi_pipeline.services.backfill_check import BackfillCheck, check_backfill
+from kpi_pipeline.db.tables import client_metrics, clients, kpi_projections, raw_bison_stats
+from kpi_pipeline.services.backfill_check import (
+    BackfillCheck,
+    check_backfill,
+    of_active_clients,
+)
 from kpi_pipeline.services.backfills import BackfillTarget
 from kpi_pipeline_tests.agency import ASSETS
 from kpi_pipeline_tests.db.stocked import imported, record, stock_facts
@@ -156,6 +160,15 @@ def test_a_client_that_no_run_finished_is_unreached(engine: Engine) -> None:
     check = _checked(engine, entry("heron"), entry("otter", run_id="a-nightly-run"))
     assert check.unreached == ["otter"]
     assert check.unfinished == ["otter"]
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_client_that_was_deactivated_meanwhile_is_not_waited_for(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            update(clients).where(clients.c.workspace == "otter").values(active=False)
+        )
+        assert of_active_clients(connection, target("heron", "otter")) == target("heron")
 
 
 @pytest.mark.usefixtures("filled")

@@ -22,8 +22,8 @@ _SHOWN = (
     "positive_replies_last_30_days",
 )
 
-# Whoever may write client_metrics needs no other right for this, so it runs with its owner's; then
-# nothing of the writer's may decide what a name in it means.
+# It runs with its owner's rights, as a role that may write client_metrics alone may not write this
+# table. The fixed search_path keeps that role from deciding what a name in it means.
 _FUNCTION = """
 CREATE FUNCTION note_changed_row() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
