@@ -97,9 +97,13 @@ def test_a_second_up_is_refused_and_starts_within_the_heartbeat_once_the_first_i
 
 
 def started(process: subprocess.Popen[str]) -> str:
-    """Wait until `kpi up` says where its page is; the address."""
+    """Wait until `kpi up` has said where its page is and how to stop it; the address."""
     assert process.stdout is not None
+    page = ""
     for line in process.stdout:
         if found := re.match(r"Dagster runs at (\S+),", line):
-            return found[1]
+            page = found[1]
+        # Ctrl-C before this line ends the start, with another exit code.
+        if line.startswith("Ctrl-C stops everything."):
+            return page
     raise AssertionError(process.communicate()[1])
