@@ -30,9 +30,10 @@ Target = Mapping[str, Sequence[date]]
 _SANDBOX = {"clients": 26, "calls-per-second": 0, "latency": 0.01}
 _RUNS = """query ($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 500) {
     ... on Runs { results { runId status parentRunId tags { key value } } } } }"""
-_EVENTS = """query ($run: ID!) { runOrError(runId: $run) { ... on Run { eventConnection { events {
-    ... on MessageEvent { message } ... on ExecutionStepFailureEvent {
-        error { message } failureMetadata { description } } } } } } }"""
+_EVENTS = """query ($run: ID!, $after: String) { runOrError(runId: $run) { ... on Run {
+    eventConnection(afterCursor: $after) { cursor hasMore events {
+        ... on MessageEvent { message } ... on ExecutionStepFailureEvent {
+            error { message } failureMetadata { description } } } } } } }"""
 _PARTITIONS = """query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) {
     ... on AssetNode { assetPartitionStatuses { ... on MultiPartitionStatuses { ranges {
         primaryDimStartKey primaryDimEndKey secondaryDim {
@@ -110,8 +111,15 @@ class RunningAgency(Agency):
 
     def log_of(self, run_id: str) -> list[str]:
         """What Dagster's page shows of a run: its messages and its errors."""
-        run = self.page.query(_EVENTS, {"run": run_id})["runOrError"]
-        return [str(event) for event in run["eventConnection"]["events"] if event]
+        found: list[str] = []
+        after = None
+        while True:
+            asked = {"run": run_id, "after": after}
+            part = self.page.query(_EVENTS, asked)["runOrError"]["eventConnection"]
+            found += [str(event) for event in part["events"] if event]
+            if not part["hasMore"]:
+                return found
+            after = part["cursor"]
 
     def runs(self, *statuses: str) -> list[Run]:
         """The runs over ranges of partitions: all, or those of some statuses."""
