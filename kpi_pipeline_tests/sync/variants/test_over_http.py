@@ -33,7 +33,7 @@ from kpi_pipeline_tests.sync.variants.cases import (
 FEED = "/api/events"
 SECRET = "a" * 32
 MINUTE = timedelta(minutes=1)
-LONG = [pytest.mark.long, pytest.mark.weekly]
+LONG = pytest.mark.long
 
 
 def each_of(
