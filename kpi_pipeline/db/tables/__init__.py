@@ -26,8 +26,16 @@ from kpi_pipeline.db.tables.numbers import (
     sending_plans,
     sync_log,
 )
+from kpi_pipeline.db.tables.web import (
+    action_requests,
+    target_changes,
+    web_api_tokens,
+    web_sessions,
+    web_users,
+)
 
 __all__ = [
+    "action_requests",
     "alert_mutes",
     "alert_receivers",
     "alert_state",
@@ -52,5 +60,9 @@ __all__ = [
     "raw_bison_stats",
     "sending_plans",
     "sync_log",
+    "target_changes",
+    "web_api_tokens",
+    "web_sessions",
+    "web_users",
     "webhook_events",
 ]
