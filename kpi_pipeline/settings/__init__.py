@@ -186,6 +186,24 @@ class Settings(BaseSettings):
         description="Addresses or networks of the proxies whose X-Forwarded-Proto and -For are "
         "believed, separated by commas; unset: this machine's.",
     )
+    dashboard_port: int = Field(
+        default=3001, ge=0, le=65535, description="Port of the KPI dashboard; 0: any."
+    )
+    dashboard_address: str = Field(
+        default="127.0.0.1",
+        description="Address on which the dashboard listens; anything but this machine's own "
+        "loopback needs a user (`kpi users add`) or KPI_WEB_PASSWORD.",
+    )
+    dashboard_path_prefix: str = Field(
+        default="",
+        description="Path under which the dashboard is published, such as `/kpis`, where a proxy "
+        "has other pages beside it; unset: none.",
+    )
+    dashboard_url: str | None = Field(
+        default=None,
+        description="Address of the dashboard in alerts and links, as people reach it; unset: that "
+        "of KPI_DASHBOARD_ADDRESS and KPI_DASHBOARD_PORT.",
+    )
 
     realtime: bool = Field(
         default=True,
@@ -333,7 +351,7 @@ class Settings(BaseSettings):
     def _proxies(cls, value: object) -> object:
         return parse_proxies(value) if isinstance(value, str) else value
 
-    @field_validator("web_path_prefix")
+    @field_validator("web_path_prefix", "dashboard_path_prefix")
     @classmethod
     def _plain_path(cls, value: str) -> str:
         return checked_prefix(value)

@@ -1,0 +1,80 @@
+"""The dashboard as an ASGI application, behind the guard."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kpi_pipeline.dashboard.site import STATIC, Site, site
+from kpi_pipeline.web.guard import Guard
+
+# Scripts and styles come from this site alone, and none is inline: text from outside that got into
+# a page as markup would still do nothing.
+_HEADERS = [
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        b"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+
+
+def create_app(of: Site) -> ASGIApp:
+    """The dashboard for one installation, which lets in whom its guard lets in."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+
+    app = Starlette(
+        routes=[
+            Route("/healthz", _alive),
+            Mount("/static", StaticFiles(directory=STATIC), name="static"),
+        ],
+        middleware=[Middleware(GZipMiddleware, minimum_size=1000), Middleware(_Headers)],
+        exception_handlers={HTTPException: _error, Exception: _error},
+        lifespan=lifespan,
+    )
+    app.state.site = of
+    return Guard(app, of.settings, of.settings.dashboard_path_prefix)
+
+
+class _Headers:
+    """Adds the headers that tell a browser what the page may load."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                versioned = scope["path"].startswith("/static/") and b"v=" in scope["query_string"]
+                kept = [(b"cache-control", b"public, max-age=31536000, immutable")]
+                message["headers"] = [*message["headers"], *_HEADERS, *(kept if versioned else ())]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+async def _alive(_: Request) -> Response:
+    return PlainTextResponse("alive\n")
+
+
+def _error(request: Request, error: Exception) -> Response:
+    """A page with one sentence; its cause stands in the log alone."""
+    status, sentence = 500, "Something went wrong here. The log of the dashboard says what."
+    if isinstance(error, HTTPException):
+        status, sentence = error.status_code, error.detail
+    return site(request).render(
+        request, "error.html", status_code=status, sentence=sentence, status=status
+    )
