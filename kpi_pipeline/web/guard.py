@@ -3,6 +3,7 @@
 It passes requests and answers on as they come, without keeping bodies in memory.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -17,9 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.web.login import Passwords, Role, TooManyGuessesError, basic_password
+from kpi_pipeline.web.login import Passwords, TooManyGuessesError, basic_password
 from kpi_pipeline.web.login_page import CONTENT_SECURITY_POLICY, login_form, logout_form
 from kpi_pipeline.web.origins import Rejection, allowed_names, rejected_host, rejected_origin
+from kpi_pipeline.web.visitor import LOCAL, Role, Visitor
 
 if TYPE_CHECKING:
     from kpi_pipeline.web.sessions import Sessions
@@ -31,10 +33,10 @@ _WRONG = "This password is wrong."
 
 
 class Guard:
-    """Answers what it does not allow, and hands the rest to `app`, with the role as `user`.
+    """Answers what it does not allow, and hands the rest to `app`, with a Visitor as `user`.
 
     `prefix` is the path under which the page is published, such as /dagster, or empty. Without a
-    password in the settings, everybody is an operator. The login is at `prefix`/login.
+    password in the settings, everybody is an editor. The login is at `prefix`/login.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, prefix: str) -> None:
@@ -69,7 +71,7 @@ class Guard:
     async def _identified(self, scope: Scope, receive: Receive) -> Response | None:
         """Set the role of the request; the answer instead, if it is for the login or has none."""
         if self._passwords is None or self._sessions is None:
-            scope["user"] = Role.OPERATOR
+            scope["user"] = LOCAL
             return None
         connection = HTTPConnection(scope)
         address = connection.client.host if connection.client else ""
@@ -84,7 +86,7 @@ class Guard:
             except TooManyGuessesError as error:
                 return _too_many(deny(scope, Rejection(429, _wait(error))), error)
         if role is not None:
-            scope["user"] = role
+            scope["user"] = _visitor(role, token)
             return None
         return self._ask_to_log_in(scope, connection)
 
@@ -109,7 +111,7 @@ class Guard:
             then = self._own_path(request.query_params.get("then", ""))
             if role is None:
                 return _html(login_form(self._login, then, None))
-            return _html(logout_form(self._logout, self._home, role))
+            return _html(logout_form(self._logout, self._home, _visitor(role, token).name))
         if request.method != "POST":
             return deny(request.scope, Rejection(405, "The login takes GET and POST."))
         if request.url.path == self._logout:
@@ -160,7 +162,7 @@ _UNSTORED = {"Cache-Control": "no-store"}
 
 def _passwords(settings: Settings) -> Mapping[Role, SecretStr]:
     """The password of each role that has one."""
-    all_roles = {Role.OPERATOR: settings.web_password, Role.READER: settings.web_reader_password}
+    all_roles = {Role.EDITOR: settings.web_password, Role.VIEWER: settings.web_reader_password}
     return {role: it for role, it in all_roles.items() if it is not None}
 
 
@@ -169,6 +171,11 @@ def _sessions(settings: Settings, passwords: Sequence[SecretStr]) -> "Sessions":
     from kpi_pipeline.web.sessions import Sessions
 
     return Sessions(settings.state_dir, passwords, SESSION_SECONDS)
+
+
+def _visitor(role: Role, token: str) -> Visitor:
+    name = "operator" if role is Role.EDITOR else "reader"
+    return Visitor(name, role, hashlib.sha256(token.encode()).hexdigest())
 
 
 def _role(text: str | None) -> Role | None:

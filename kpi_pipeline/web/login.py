@@ -8,20 +8,14 @@ import ipaddress
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 
 from pydantic import SecretStr
+
+from kpi_pipeline.web.visitor import Role
 
 _WINDOW_SECONDS = 600.0
 _GUESSES_OF_AN_ADDRESS = 10
 _GUESSES_OF_ALL = 100
-
-
-class Role(StrEnum):
-    """What a person may do with a page."""
-
-    OPERATOR = "operator"
-    READER = "reader"
 
 
 class TooManyGuessesError(Exception):

@@ -14,15 +14,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.web.guard import Guard
-from kpi_pipeline.web.login import Passwords, Role, TooManyGuessesError, basic_password
+from kpi_pipeline.web.login import Passwords, TooManyGuessesError, basic_password
 from kpi_pipeline.web.sessions import Sessions
+from kpi_pipeline.web.visitor import Role
 
 OPERATOR, READER = "operators-password", "readers-pässword"
 HTML = {"accept": "text/html"}
 
 
 async def whoami(scope: Scope, receive: Receive, send: Send) -> None:
-    answer = PlainTextResponse(f"{scope['user']} at {scope['path']}")
+    answer = PlainTextResponse(f"{scope['user'].name} at {scope['path']}")
     await answer(scope, receive, send)
 
 
@@ -60,9 +61,9 @@ def log_in(browser: httpx.Client, password: str = OPERATOR, then: str = "") -> A
     return browser.post("/kpi/login", data={"password": password, "then": then})
 
 
-def test_without_a_password_everybody_is_an_operator(tmp_path: Path) -> None:
+def test_without_a_password_everybody_is_an_editor(tmp_path: Path) -> None:
     browser = guarded(tmp_path, web_password=None, web_reader_password=None)
-    assert browser.get("/kpi/x").text == "operator at /kpi/x"
+    assert browser.get("/kpi/x").text == "local at /kpi/x"
     assert list(tmp_path.iterdir()) == [], "no key is needed"
 
 
@@ -191,7 +192,7 @@ def test_guessing_ends_after_ten_passwords_and_no_session_with_it(browser: httpx
 
 def test_wrong_passwords_are_counted_by_address_and_together_and_forgotten() -> None:
     now = 1_000.0
-    passwords = Passwords({Role.OPERATOR: SecretStr(OPERATOR)}, lambda: now)
+    passwords = Passwords({Role.EDITOR: SecretStr(OPERATOR)}, lambda: now)
 
     def guess(address: str, count: int) -> None:
         for _ in range(count):
@@ -201,7 +202,7 @@ def test_wrong_passwords_are_counted_by_address_and_together_and_forgotten() -> 
     guess("2001:db8::2", 4)
     with pytest.raises(TooManyGuessesError):
         passwords.role(OPERATOR, "2001:db8::3")
-    assert passwords.role(OPERATOR, "2001:db8:0:1::1") is Role.OPERATOR
+    assert passwords.role(OPERATOR, "2001:db8:0:1::1") is Role.EDITOR
     now += 300
     for number in range(9):
         guess(f"192.0.2.{number}", 10)
@@ -209,8 +210,8 @@ def test_wrong_passwords_are_counted_by_address_and_together_and_forgotten() -> 
         passwords.role(OPERATOR, "198.51.100.1")
     assert all_of_them.value.seconds == 300
     now += 300
-    assert passwords.role(OPERATOR, "198.51.100.1") is Role.OPERATOR
-    assert passwords.role(OPERATOR, "2001:db8::3") is Role.OPERATOR
+    assert passwords.role(OPERATOR, "198.51.100.1") is Role.EDITOR
+    assert passwords.role(OPERATOR, "2001:db8::3") is Role.EDITOR
 
 
 def test_a_stream_passes_part_by_part(tmp_path: Path) -> None:
