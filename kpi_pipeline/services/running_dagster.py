@@ -117,7 +117,7 @@ def _one_daemon_or_its_page(
     settings: Settings, say: Callable[[str], None]
 ) -> Iterator["DaemonClaim"]:
     """As `one_daemon`; the error of a claim that is held says how to use the other daemon."""
-    from kpi_pipeline.orchestration.runtime.one_daemon import DaemonRunningError
+    from kpi_pipeline.orchestration.runtime.claim import DaemonRunningError
 
     with ExitStack() as stack:
         try:
@@ -143,7 +143,7 @@ def _page_of(
     It does if it shows the heartbeats of this installation's database: another installation has
     the same code, and may have its page at this port.
     """
-    from kpi_pipeline.orchestration.runtime.one_daemon import read_claim
+    from kpi_pipeline.orchestration.runtime.claim import read_claim
 
     urls = [settings.local_page_url] if settings.web_port else []
     claim = read_claim(dagster_instance)
@@ -194,7 +194,7 @@ def _require_daemon(
 
 
 def _is_running(page: DagsterPage, dagster_instance: "DagsterInstance", now: datetime) -> bool:
-    from kpi_pipeline.orchestration.runtime.one_daemon import read_claim
+    from kpi_pipeline.orchestration.runtime.claim import read_claim
 
     daemons = [it for it in _daemons(page.query(_IDENTITY, {})) if it["required"]]
     if not all(it["healthy"] for it in daemons):

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,13 +17,8 @@ from dagster._daemon.types import DaemonHeartbeat
 from sqlalchemy import URL, text
 
 from kpi_pipeline.db.server.urls import for_dagster
-from kpi_pipeline.orchestration.runtime.one_daemon import (
-    SHARED_CLAIM,
-    Claim,
-    DaemonClaim,
-    DaemonRunningError,
-    _parsed,
-)
+from kpi_pipeline.orchestration.runtime.claim import Claim, ClaimRow, DaemonRunningError, parsed
+from kpi_pipeline.orchestration.runtime.one_daemon import SHARED_CLAIM, DaemonClaim
 from kpi_pipeline.orchestration.runtime.storage import RetryingRunStorage
 from kpi_pipeline_tests.cli.running import wait_until
 
@@ -88,7 +84,7 @@ def claim_of(storage: RetryingRunStorage) -> Iterator[Callable[..., DaemonClaim]
 
 
 def stored(storage: RetryingRunStorage) -> Claim:
-    found = _parsed(storage.get_cursor_values({"kpi/daemon"}).get("kpi/daemon"))
+    found = parsed(ClaimRow(storage).read())
     assert found is not None
     return found
 
@@ -105,6 +101,21 @@ def refusal(claim: DaemonClaim, command: str = "kpi up", daemon: str | None = No
     with pytest.raises(DaemonRunningError) as refused:
         claim.take(command, daemon)
     return str(refused.value)
+
+
+@contextmanager
+def holder(url: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the claim, and ends with the block."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = [sys.executable, "-c", _HOLDER, url]
+    process = subprocess.Popen(command, text=True, **pipes)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "taken\n", process.communicate()[1]
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_second_daemon_is_refused_and_the_first_one_named(
@@ -334,25 +345,3 @@ def test_a_daemon_on_these_storages_ends_before_it_works_where_another_one_does(
     errors = [it.message for it in caplog.records if it.levelname == "ERROR"]
     assert len(errors) == 1
     assert errors[0].startswith("Dagster already works on this database: `kpi up`, process ")
-
-
-class holder:  # noqa: N801 - used as a function
-    """Another process that holds the claim, and ends with the block."""
-
-    def __init__(self, url: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _HOLDER, url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self) -> subprocess.Popen[str]:
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "taken\n", self._process.communicate()[1]
-        return self._process
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()

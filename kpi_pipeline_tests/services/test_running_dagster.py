@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.orchestration.runtime.one_daemon import DaemonRunningError
+from kpi_pipeline.orchestration.runtime.claim import DaemonRunningError
 from kpi_pipeline.services import running_dagster
 from kpi_pipeline.services.dagster_page import DagsterPage
 from kpi_pipeline.services.processes import Child

@@ -10,7 +10,6 @@ the storages of dagster.yaml, such as that of `dagster dev`, takes it with its f
 a daemon with storages of its own, only Dagster's heartbeats are known.
 """
 
-import json
 import logging
 import os
 import socket
@@ -18,26 +17,22 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
-from typing import Any, TypeVar
 
-from dagster import DagsterInstance
 from dagster_postgres import PostgresRunStorage
-from sqlalchemy import Cast, Connection, Text, cast, extract, func, select
-from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import SQLAlchemyError
 
-from kpi_pipeline.db.server.retry import retry_while_disconnected
-from kpi_pipeline.errors import KpiError
-from kpi_pipeline.orchestration.dagster_private import KeyValueStoreTable
+from kpi_pipeline.orchestration.runtime.claim import (
+    DEAD_AFTER_SECONDS,
+    Claim,
+    ClaimRow,
+    DaemonRunningError,
+    parsed,
+)
 
 # In the environment of a daemon that shares its parent's claim.
 SHARED_CLAIM = "_KPI_DAEMON_CLAIM"
 
-_KEY = "kpi/daemon"
 _RENEW_SECONDS = 3.0
-_DEAD_AFTER_SECONDS = 12.0
 # By the database's clock: one that was not renewed for this long needs no watching.
 _FORGOTTEN_SECONDS = 60.0
 # A daemon sends Dagster's heartbeats every 30 s, later on a busy machine.
@@ -45,56 +40,6 @@ _SILENCE_SECONDS = 60.0
 _POLL_SECONDS = 0.25
 
 _log = logging.getLogger("dagster.daemon.claim")
-_table = KeyValueStoreTable.c
-_now = extract("epoch", func.clock_timestamp())
-
-T = TypeVar("T")
-
-
-class DaemonRunningError(KpiError):
-    """Another process is the daemon of this database."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Who is, or was, the daemon; times are seconds of the database's clock.
-
-    `pid` is that of the command to stop; `daemon` is the id in Dagster's heartbeats, once there are
-    some. `released` says that the holder ended in order.
-    """
-
-    holder: str
-    command: str
-    host: str
-    pid: int
-    since: float
-    renewed_at: float
-    page: str | None = None
-    daemon: str | None = None
-    released: bool = False
-
-    @property
-    def process(self) -> str:
-        """The holder, for people."""
-        return f"`{self.command}`, process {self.pid} on {self.host}"
-
-    def is_alive(self, now: datetime) -> bool:
-        """Whether it was renewed a moment before this instant of the database's clock."""
-        return not self.released and now.timestamp() - self.renewed_at < _DEAD_AFTER_SECONDS
-
-    def refusal(self) -> DaemonRunningError:
-        """The error that names the holder, for a process that wanted the claim."""
-        page = f", with its page at {self.page}" if self.page else ""
-        since = f"{datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M} UTC"
-        return DaemonRunningError(
-            f"Dagster already works on this database: {self.process}, since {since}{page}. Two "
-            "daemons would execute each run twice. Use that one, or stop it first."
-        )
-
-
-def read_claim(dagster_instance: DagsterInstance) -> Claim | None:
-    """The claim on the database of this instance, alive or not."""
-    return _parsed(dagster_instance.daemon_cursor_storage.get_cursor_values({_KEY}).get(_KEY))
 
 
 class DaemonClaim:
@@ -111,10 +56,11 @@ class DaemonClaim:
         on_loss: Callable[[str], None] = _log.error,
         *,
         renew_seconds: float = _RENEW_SECONDS,
-        dead_after_seconds: float = _DEAD_AFTER_SECONDS,
+        dead_after_seconds: float = DEAD_AFTER_SECONDS,
         silence_seconds: float = _SILENCE_SECONDS,
     ) -> None:
         self._storage = storage
+        self._row = ClaimRow(storage)
         self._say = say
         self._on_loss = on_loss
         self._renew_seconds = renew_seconds
@@ -157,7 +103,7 @@ class DaemonClaim:
         Raises:
             DaemonRunningError: if that process does not hold it any more.
         """
-        found = _parsed(self._read())
+        found = parsed(self._row.read())
         if found is None or found.holder != holder:
             raise found.refusal() if found else DaemonRunningError(_NOT_HELD)
         self._claim = found
@@ -190,7 +136,7 @@ class DaemonClaim:
         while not self._ended.wait(self._renew_seconds):
             try:
                 kept = self._write({"released": False})
-                holder = self._held() if kept else _parsed(self._read()) or self._held()
+                holder = self._held() if kept else parsed(self._row.read()) or self._held()
             except SQLAlchemyError:
                 # While the database is away, nobody can take it.
                 continue
@@ -202,9 +148,9 @@ class DaemonClaim:
     def _take(self, command: str) -> Claim | None:
         """Write a claim of this process in place of nothing, or of a dead one, and return that."""
         while True:
-            text = self._read()
-            found = _parsed(text)
-            now = self._clock()
+            text = self._row.read()
+            found = parsed(text)
+            now = self._row.clock()
             if (
                 found is not None
                 and not found.released
@@ -213,10 +159,10 @@ class DaemonClaim:
             ):
                 # It was released meanwhile.
                 continue
-            now = self._clock()
+            now = self._row.clock()
             host, pid = socket.gethostname(), os.getpid()
             mine = Claim(str(uuid.uuid4()), command, host, pid, now, now, daemon=self._daemon)
-            if self._replace(text, mine):
+            if self._row.replace(text, mine):
                 self._claim = mine
                 return found
             # Another process was faster.
@@ -235,10 +181,10 @@ class DaemonClaim:
         while time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
             began = time.monotonic()
-            read = self._read()
+            read = self._row.read()
             # While the database is away, nobody can renew it.
             deadline += time.monotonic() - began
-            now = _parsed(read)
+            now = parsed(read)
             if now is None or now.released:
                 return False
             if read != text:
@@ -252,7 +198,7 @@ class DaemonClaim:
             DaemonRunningError: if one sends a heartbeat.
         """
         beats = self._heartbeats(dead_daemon)
-        age = self._clock() - max(beats.values(), default=0.0)
+        age = self._row.clock() - max(beats.values(), default=0.0)
         if age > self._silence_seconds:
             return
         # One from the future says that a clock is wrong, not how old it is.
@@ -276,55 +222,14 @@ class DaemonClaim:
         found = self._storage.get_daemon_heartbeats()
         return {kind: it.timestamp for kind, it in found.items() if it.daemon_id != without}
 
+    def _write(self, changes: Mapping[str, object]) -> bool:
+        """Change and renew the claim; False if it is another's."""
+        return self._row.renew(self._held(), self._daemon, changes)
+
     def _held(self) -> Claim:
         if self._claim is None:
             raise RuntimeError("the claim was not taken")
         return self._claim
-
-    def _clock(self) -> float:
-        return self._tried(lambda connection: float(connection.scalar(select(_now)) or 0))
-
-    def _read(self) -> str | None:
-        statement = select(_table.value).where(_table.key == _KEY)
-        return self._tried(lambda connection: connection.scalar(statement))
-
-    def _replace(self, text: str | None, mine: Claim) -> bool:
-        """Write `mine` if the row still is what was read."""
-        value = json.dumps(asdict(mine))
-        new = insert(KeyValueStoreTable).values(key=_KEY, value=value)
-        statement = new.on_conflict_do_update(
-            index_elements=[_table.key], set_={"value": value}, where=_table.value == text
-        ).returning(_table.key)
-        # In place of nothing, a row that exists is another's.
-        return self._tried(lambda connection: connection.scalar(statement)) is not None
-
-    def _write(self, changes: Mapping[str, object]) -> bool:
-        """Change and renew the claim; False if it is another's. A row that is gone is written."""
-        mine = {**asdict(self._held()), "daemon": self._daemon, **changes}
-        stored = cast(_table.value, JSONB)
-        now = func.jsonb_build_object("renewed_at", _now)
-        ours = stored["holder"].astext == mine["holder"]
-        if self._daemon is not None:
-            ours &= stored["daemon"].astext == self._daemon
-        new = insert(KeyValueStoreTable).values(
-            key=_KEY, value=cast(_json(mine).op("||")(now), Text)
-        )
-        statement = new.on_conflict_do_update(
-            index_elements=[_table.key],
-            set_={"value": cast(stored.op("||")(_json(changes)).op("||")(now), Text)},
-            where=ours,
-        ).returning(_table.key)
-        with self._storage.connect() as connection:
-            return connection.scalar(statement) is not None
-
-    def _tried(self, work: Callable[[Connection], T]) -> T:
-        """Do `work` on a connection, and again while the database is unreachable."""
-
-        def once() -> T:
-            with self._storage.connect() as connection:
-                return work(connection)
-
-        return retry_while_disconnected(once)
 
 
 class ClaimOfDaemon:
@@ -369,18 +274,6 @@ _NOT_HELD = (
     "The command that started this daemon does not hold the claim on Dagster's database any more. "
     "Start it again with `kpi up`."
 )
-_FIELDS = {field.name for field in fields(Claim)}
-
-
-def _parsed(text: str | None) -> Claim | None:
-    if text is None:
-        return None
-    # A newer version may write more.
-    return Claim(**{name: it for name, it in json.loads(text).items() if name in _FIELDS})
-
-
-def _json(value: Mapping[str, object]) -> Cast[Any]:
-    return cast(dict(value), JSONB)
 
 
 def _end_process(reason: str) -> None:
