@@ -23,17 +23,16 @@ from sqlalchemy import (
     Numeric,
     Row,
     Select,
-    func,
-    select,
 )
 from sqlalchemy.types import TypeEngine
 
+from kpi_pipeline.db.exports import RowFilter, exported_rows
 from kpi_pipeline.db.migrate import require_current
 from kpi_pipeline.db.registry.clients import Client, all_clients
 from kpi_pipeline.db.server.embedded import embedded_server
 from kpi_pipeline.db.server.engine import open_engine, require_reachable
 from kpi_pipeline.db.server.urls import parse_url
-from kpi_pipeline.db.tables import client_metrics, clients
+from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline.domain.calendar import days_in_month, first_of_previous_month
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings, load_settings
@@ -72,12 +71,8 @@ def read_metrics(
     """
     with _connected(source) as connection:
         known = _known_clients(connection, workspaces)
-        statement = _rows_of(known)
-        if first is not None:
-            statement = statement.where(client_metrics.c.metric_date >= first)
-        if last is not None:
-            statement = statement.where(client_metrics.c.metric_date <= last)
-        return _frame(connection, statement)
+        chosen = RowFilter([client.workspace for client in known], first, last)
+        return _frame(connection, exported_rows(chosen))
 
 
 def read_accuracy(
@@ -101,7 +96,8 @@ def read_accuracy(
     dates = [first.replace(day=day) for first in firsts for day in (*_JUDGED, days_in_month(first))]
     with _connected(source) as connection:
         known = _known_clients(connection, workspaces)
-        rows = _frame(connection, _rows_of(known).where(client_metrics.c.metric_date.in_(dates)))
+        chosen = exported_rows(RowFilter([client.workspace for client in known]))
+        rows = _frame(connection, chosen.where(client_metrics.c.metric_date.in_(dates)))
     expected = [(first, client.workspace) for first in firsts for client in known if client.active]
     accuracy = projection_accuracy(rows, expected)
     labels = {client.workspace: client.label for client in known}
@@ -193,25 +189,6 @@ def _known_clients(connection: Connection, workspaces: Collection[str] | None) -
             f"There is no client {', '.join(unknown)}. `kpi clients list` shows the workspaces."
         )
     return [client for client in known if client.workspace in workspaces]
-
-
-def _rows_of(known: Sequence[Client]) -> Select[Any]:
-    label = func.coalesce(clients.c.display_name, clients.c.name).label("display_name")
-    numbers = [
-        column
-        for column in client_metrics.c
-        if column.name
-        not in {"workspace", "workspace_name", "display_name", "metric_date", "metric_type"}
-    ]
-    return (
-        select(client_metrics.c.workspace, label, client_metrics.c.metric_date, *numbers)
-        .join_from(client_metrics, clients)
-        .where(
-            client_metrics.c.metric_type == "mtd",
-            client_metrics.c.workspace.in_([client.workspace for client in known]),
-        )
-        .order_by(client_metrics.c.workspace, client_metrics.c.metric_date)
-    )
 
 
 def _frame(connection: Connection, statement: Select[Any]) -> pd.DataFrame:
