@@ -35,7 +35,7 @@ DatesOf = Mapping[str, Collection[date]]
 NO_DATES: DatesOf = {}
 
 # What computed a row last.
-Source = Literal["sync", "webhook", "import", "recompute"]
+Source = Literal["sync", "webhook", "import", "edit", "recompute"]
 
 _COMPUTED = [field.name for field in fields(ComputedRow)]
 _values_of = attrgetter(*_COMPUTED)

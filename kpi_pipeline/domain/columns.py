@@ -111,6 +111,6 @@ MEANINGS = {
     "emails_scheduled_today": "emails that Bison plans for the metric date, asked on that date",
     "emails_scheduled_tomorrow": "emails that Bison plans for the next day, asked the day before",
     "as_of": "when Bison was asked for the facts of the day",
-    "source": "what computed the row last: sync, webhook, import or recompute",
+    "source": "what computed the row last: sync, webhook, import, edit or recompute",
     "updated_at": "when the row was written last",
 }

@@ -94,7 +94,9 @@ client_metrics = Table(
     Column("source", Text, nullable=False),
     updated_at(),
     PrimaryKeyConstraint("workspace", "metric_date", "metric_type"),
-    CheckConstraint("source IN ('sync', 'webhook', 'import', 'recompute')", name="source_is_known"),
+    CheckConstraint(
+        "source IN ('sync', 'webhook', 'import', 'edit', 'recompute')", name="source_is_known"
+    ),
     Index("ix_client_metrics_metric_date", "metric_date"),
 )
 

@@ -81,7 +81,8 @@ action_requests = Table(
     moment("ended_at", nullable=True),
     CheckConstraint("kind IN ('refresh', 'fill')", name="kind_is_known"),
     CheckConstraint(
-        "status IN ('waiting', 'started', 'succeeded', 'failed')", name="status_is_known"
+        "status IN ('waiting', 'started', 'succeeded', 'failed', 'canceled')",
+        name="status_is_known",
     ),
     CheckConstraint("first_date <= last_date", name="dates_in_order"),
     Index(

@@ -15,10 +15,13 @@ def upgrade() -> None:
     _create_users()
     _create_actions()
     _create_notifications()
+    _allow_sources("'sync', 'webhook', 'import', 'edit', 'recompute'")
 
 
 def downgrade() -> None:
     """Undo this revision."""
+    op.execute("UPDATE client_metrics SET source = 'import' WHERE source = 'edit'")
+    _allow_sources("'sync', 'webhook', 'import', 'recompute'")
     for table, event in _NOTIFYING_ROWS:
         op.execute(f"DROP TRIGGER notify_{event} ON {table}")
     for table, _ in _NOTIFYING_TABLES:
@@ -33,6 +36,12 @@ def downgrade() -> None:
         "web_users",
     ):
         op.drop_table(table)
+
+
+def _allow_sources(sources: str) -> None:
+    name = op.f("ck_client_metrics_source_is_known")
+    op.drop_constraint(name, "client_metrics", type_="check")
+    op.create_check_constraint(name, "client_metrics", f"source IN ({sources})")
 
 
 def _moment(name: str, *, nullable: bool = False) -> sa.Column:  # type: ignore[type-arg]
@@ -117,7 +126,7 @@ def _create_actions() -> None:
             "kind IN ('refresh', 'fill')", name=op.f("ck_action_requests_kind_is_known")
         ),
         sa.CheckConstraint(
-            "status IN ('waiting', 'started', 'succeeded', 'failed')",
+            "status IN ('waiting', 'started', 'succeeded', 'failed', 'canceled')",
             name=op.f("ck_action_requests_status_is_known"),
         ),
         sa.CheckConstraint(
