@@ -37,10 +37,46 @@ def require_free_port(port: int, setting: str, host: str = "127.0.0.1") -> None:
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
                 raise KpiError(f"{host} is not an address of this machine. Correct it.") from None
+            listener = _listener(port)
             raise KpiError(
-                f"Port {port} on {host} is in use. Stop the program that listens there, or "
-                f"choose another port with {setting}."
+                f"Port {port} on {host} is in use{f' by {listener}' if listener else ''}. Stop the "
+                f"program that listens there, or choose another port with {setting}."
             ) from None
+
+
+def _listener(port: int) -> str | None:
+    """The process that listens on this port, for people: the `kpi` command that it is a part of.
+
+    None if this user may not see it, or it is in another container.
+    """
+    try:
+        sockets = psutil.net_connections("tcp")
+        pids = {
+            it.pid
+            for it in sockets
+            if it.laddr and it.laddr.port == port and it.status == psutil.CONN_LISTEN
+        }
+        process = next(psutil.Process(pid) for pid in pids if pid is not None)
+        family = [(it.pid, _kpi_command(it.cmdline())) for it in [process, *process.parents()]]
+        name = process.name()
+    except (psutil.Error, StopIteration):
+        return None
+    commands = [f"`{command}`, process {pid}" for pid, command in family if command is not None]
+    # The last one is the command that somebody typed.
+    return commands[-1] if commands else f"`{name}`, process {process.pid}"
+
+
+def _kpi_command(words: Sequence[str]) -> str | None:
+    """The `kpi` command of a process with this command line, without its options."""
+    match words:
+        case [python, "-m", "kpi_pipeline.cli.main", *rest] if "python" in python:
+            pass
+        case [python, script, *rest] if "python" in python and Path(script).name == "kpi":
+            pass
+        case _:
+            return None
+    names = (word for word in rest if not word.startswith("-"))
+    return f"kpi {next(names, '')}".rstrip()
 
 
 def free_port() -> int:

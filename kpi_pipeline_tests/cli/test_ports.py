@@ -16,7 +16,7 @@ def test_up_refuses_a_port_in_use_before_it_starts_anything(
     with taken_port() as port:
         monkeypatch.setenv("KPI_WEB_PORT", port)
         error = kpi("up").error()
-    assert error.startswith(f"Port {port} on 127.0.0.1 is in use.")
+    assert error.startswith(f"Port {port} on 127.0.0.1 is in use by ")
     assert "KPI_WEB_PORT" in error
     assert not list(tmp_path.iterdir())
 
@@ -24,7 +24,7 @@ def test_up_refuses_a_port_in_use_before_it_starts_anything(
 def test_the_demo_refuses_a_port_in_use_before_it_starts_anything(kpi: Kpi, tmp_path: Path) -> None:
     with taken_port() as port:
         error = kpi("demo", "--port", port).error()
-    assert error.startswith(f"Port {port} on 127.0.0.1 is in use.")
+    assert error.startswith(f"Port {port} on 127.0.0.1 is in use by ")
     assert "--port" in error
     assert not list(tmp_path.iterdir())
 

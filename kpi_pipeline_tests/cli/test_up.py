@@ -71,6 +71,12 @@ def test_a_second_up_is_refused_and_starts_within_the_heartbeat_once_the_first_i
         page = started(first)
         parts = psutil.Process(first.pid).children(recursive=True)
 
+        monkeypatch.setenv("KPI_WEB_PORT", page.rpartition(":")[2])
+        at_its_port = kpi("up").error()
+
+        assert f" is in use by `kpi up`, process {first.pid}. " in at_its_port
+
+        monkeypatch.setenv("KPI_WEB_PORT", "0")
         monkeypatch.setenv("KPI_STATE_DIR", str(tmp_path / "another state"))
         refused = kpi("up")
 

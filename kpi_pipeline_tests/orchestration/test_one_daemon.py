@@ -106,9 +106,9 @@ def refusal(claim: DaemonClaim, command: str = "kpi up", daemon: str | None = No
 @contextmanager
 def holder(url: str) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the claim, and ends with the block."""
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    pipe = subprocess.PIPE
     command = [sys.executable, "-c", _HOLDER, url]
-    process = subprocess.Popen(command, text=True, **pipes)
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "taken\n", process.communicate()[1]

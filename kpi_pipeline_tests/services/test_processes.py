@@ -135,10 +135,43 @@ with Child("The helper", [sys.executable, "-c", {FOREVER!r}], os.environ, Path(s
 def test_a_port_in_use_is_refused_with_its_number_and_its_setting() -> None:
     with taken_port() as port, pytest.raises(KpiError) as refused:
         require_free_port(int(port), "KPI_WEB_PORT")
+    listener = f"`{psutil.Process().name()}`, process {os.getpid()}"
     assert str(refused.value) == (
-        f"Port {port} on 127.0.0.1 is in use. Stop the program that listens there, or choose "
-        "another port with KPI_WEB_PORT."
+        f"Port {port} on 127.0.0.1 is in use by {listener}. Stop the program that listens there, "
+        "or choose another port with KPI_WEB_PORT."
     )
+
+
+def test_a_port_in_use_by_a_part_of_a_command_names_the_command(tmp_path: Path) -> None:
+    # As the console script `kpi`, with a process that listens.
+    script = tmp_path / "kpi"
+    listens = (
+        "import socket; it = socket.create_server(('127.0.0.1', 0)); "
+        "print(it.getsockname()[1], flush=True); input()"
+    )
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {listens!r}])"
+    script.write_text(program)
+    command = [sys.executable, str(script), "--demo", "up"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        port = process.stdout.readline().strip()
+        with pytest.raises(KpiError) as refused:
+            require_free_port(int(port), "KPI_WEB_PORT")
+        process.communicate("")
+    start = f"Port {port} on 127.0.0.1 is in use by `kpi up`, process {process.pid}. Stop "
+    assert str(refused.value).startswith(start)
+
+
+def test_a_port_in_use_is_refused_where_nobody_may_see_by_whom(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: str) -> None:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil, "net_connections", refuse)
+    with taken_port() as port, pytest.raises(KpiError, match=r"127\.0\.0\.1 is in use\. Stop the"):
+        require_free_port(int(port), "KPI_WEB_PORT")
 
 
 def test_a_free_port_and_any_port_pass() -> None:
