@@ -72,7 +72,12 @@ def read_metrics(
     with _connected(source) as connection:
         known = _known_clients(connection, workspaces)
         chosen = RowFilter([client.workspace for client in known], first, last)
-        return _frame(connection, exported_rows(chosen))
+        return read_rows(connection, chosen)
+
+
+def read_rows(connection: Connection, of: RowFilter) -> pd.DataFrame:
+    """Return the rows and columns of a filter, in the types of `read_metrics`."""
+    return _frame(connection, exported_rows(of))
 
 
 def read_accuracy(

@@ -13,6 +13,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kpi_pipeline.dashboard.api import routes as api
+from kpi_pipeline.dashboard.api.answers import json_answer
 from kpi_pipeline.dashboard.site import STATIC, Site, site
 from kpi_pipeline.web.guard import Guard
 
@@ -36,17 +38,15 @@ def create_app(of: Site) -> ASGIApp:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
 
+    prefix = of.settings.dashboard_path_prefix
     app = Starlette(
-        routes=[
-            Route("/healthz", _alive),
-            Mount("/static", StaticFiles(directory=STATIC), name="static"),
-        ],
+        routes=[Mount(prefix, routes=_ROUTES)] if prefix else _ROUTES,
         middleware=[Middleware(GZipMiddleware, minimum_size=1000), Middleware(_Headers)],
         exception_handlers={HTTPException: _error, Exception: _error},
         lifespan=lifespan,
     )
     app.state.site = of
-    return Guard(app, of.settings, of.settings.dashboard_path_prefix)
+    return Guard(app, of.settings, prefix)
 
 
 class _Headers:
@@ -58,7 +58,7 @@ class _Headers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                versioned = scope["path"].startswith("/static/") and b"v=" in scope["query_string"]
+                versioned = "/static/" in scope["path"] and b"v=" in scope["query_string"]
                 kept = [(b"cache-control", b"public, max-age=31536000, immutable")]
                 message["headers"] = [*message["headers"], *_HEADERS, *(kept if versioned else ())]
             await send(message)
@@ -71,10 +71,19 @@ async def _alive(_: Request) -> Response:
 
 
 def _error(request: Request, error: Exception) -> Response:
-    """A page with one sentence; its cause stands in the log alone."""
+    """A page, or JSON for the data API, with one sentence; its cause stands in the log alone."""
     status, sentence = 500, "Something went wrong here. The log of the dashboard says what."
     if isinstance(error, HTTPException):
         status, sentence = error.status_code, error.detail
+    if request.url.path.startswith(site(request).path("/api/")):
+        return json_answer({"error": sentence}, status, getattr(error, "headers", None))
     return site(request).render(
         request, "error.html", status_code=status, sentence=sentence, status=status
     )
+
+
+_ROUTES = [
+    *api.ROUTES,
+    Route("/healthz", _alive),
+    Mount("/static", StaticFiles(directory=STATIC), name="static"),
+]

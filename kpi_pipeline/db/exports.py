@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, cast, func, literal_column, select, tuple_
+from sqlalchemy import Connection, Row, Select, Text, cast, func, literal_column, select, tuple_
 from sqlalchemy.dialects.postgresql import BIGINT
 
 from kpi_pipeline.db.tables import client_metrics, clients
@@ -52,7 +52,7 @@ def exported_rows(of: RowFilter) -> Select[Any]:
 def rows_version(connection: Connection, of: RowFilter) -> str:
     """What changes whenever one of the rows does: their number, and a digest of their versions."""
     # The transaction that wrote a version is in xmin, and where it stands in ctid.
-    version = literal_column("client_metrics.xmin::text || client_metrics.ctid::text")
+    version = literal_column("client_metrics.xmin::text || client_metrics.ctid::text", Text)
     label = func.coalesce(clients.c.display_name, clients.c.name)
     digest = func.bit_xor(cast(func.hashtextextended(version + label, 0), BIGINT))
     number, found = connection.execute(_chosen(select(func.count(), digest), of)).one()
@@ -66,10 +66,10 @@ def stream_rows(connection: Connection, of: RowFilter) -> Iterator[Row[Any]]:
         yield from part
 
 
-def read_page(connection: Connection, of: RowFilter, limit: int) -> tuple[list[Row[Any]], bool]:
+def read_page(connection: Connection, of: RowFilter, limit: int) -> tuple[list[tuple[Any, ...]], bool]:
     """The first `limit` rows, and whether there are more."""
     found = connection.execute(exported_rows(of).limit(limit + 1)).all()
-    return list(found[:limit]), len(found) > limit
+    return [tuple(row) for row in found[:limit]], len(found) > limit
 
 
 def _chosen(statement: Select[Any], of: RowFilter) -> Select[Any]:

@@ -260,6 +260,14 @@ def _target_of(month_start: date, targets: Mapping[date, Target]) -> Target:
     return targets[max(held)] if held else _NO_TARGET
 
 
+def targets_of_month(targets: Iterable[Target], day: date) -> dict[str, Target]:
+    """The targets that hold in the month of `day`, by workspace; of clients that ever had any."""
+    month = calendar.first_of_month(day)
+    return {
+        workspace: _target_of(month, history) for workspace, history in _by_month(targets).items()
+    }
+
+
 def _elapsed_seconds(day: date, as_of: datetime, tz: ZoneInfo) -> int:
     """How much of the month has passed on a metric date at `as_of`, at least one day."""
     length = _seconds(calendar.day_length(day, tz))

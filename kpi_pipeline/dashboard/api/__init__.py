@@ -1,0 +1,1 @@
+"""The data API: rows, clients and status for programs, with their description (OpenAPI)."""
