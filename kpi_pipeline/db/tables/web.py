@@ -12,6 +12,7 @@ from sqlalchemy import (
     Index,
     Table,
     Text,
+    UniqueConstraint,
     func,
     text,
 )
@@ -47,6 +48,7 @@ web_api_tokens = Table(
     Column("label", Text, nullable=False),
     moment("created_at"),
     moment("last_used_at", nullable=True),
+    UniqueConstraint("user_name", "label"),
 )
 
 # Logins that have not ended. A user who is deleted, or gets another password, has none left.

@@ -85,6 +85,7 @@ def _create_users() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("token_hash", name=op.f("pk_web_api_tokens")),
+        sa.UniqueConstraint("user_name", "label", name=op.f("uq_web_api_tokens_user_name")),
     )
     op.create_table(
         "web_sessions",
