@@ -27,6 +27,8 @@ EVENTS_TAG = "kpi/events"
 LAST_EVENT = "kpi/last_event"
 # On a run that polls the event feed.
 FEED_TAG = "kpi/feed"
+# On a run that somebody asked for on the dashboard; its value is the id of the request.
+REQUEST = "kpi/request"
 # On a run that retries what a failed one left undone; its value is the id of that run.
 RETRY_OF = "kpi/retry_of"
 # On a run that sends the daily summary; its value is the date.
@@ -36,6 +38,8 @@ SUMMARY_OF = "kpi/summary_of"
 # were queued. A run without the tag has 0: what a person starts goes before the runs of a backfill,
 # of which a long one leaves hundreds in the queue.
 EVENTS_PRIORITY = "30"
+# Somebody waits for it, and a sync covers the same days a little later.
+REQUEST_PRIORITY = "25"
 SYNC_PRIORITY = "20"
 CHECKS_PRIORITY = "10"
 RETRY_PRIORITY = "5"

@@ -20,9 +20,9 @@ from kpi_pipeline.db.metrics import publish_labels
 from kpi_pipeline.db.recompute import update_rows
 from kpi_pipeline.db.registry.api_keys import NewKey, new_keys, store_keys
 from kpi_pipeline.db.registry.clients import all_clients, make_slug
+from kpi_pipeline.db.registry.targets import IMPORT, Targets, write_targets
 from kpi_pipeline.db.registry.vault import Vault
-from kpi_pipeline.db.tables import client_targets, clients
-from kpi_pipeline.db.upsert import upsert
+from kpi_pipeline.db.tables import clients
 from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.domain.metrics import Target
 
@@ -224,19 +224,12 @@ def write_import(connection: Connection, plan: ImportPlan, *, vault: Vault, zone
     `zone` is that of Email Bison's days.
     """
     _write_clients(connection, plan.changes)
-    targets = [it for it in plan.changes if it.changed(*_TARGETS)]
-    upsert(
-        connection,
-        client_targets,
-        [
-            {
-                "workspace": it.workspace,
-                "holds_from": plan.targets_from,
-                **{name: getattr(it.after, name) for name in _TARGETS},
-            }
-            for it in targets
-        ],
-    )
+    targets = {
+        it.workspace: Targets(**{name: getattr(it.after, name) for name in _TARGETS})
+        for it in plan.changes
+        if it.changed(*_TARGETS)
+    }
+    write_targets(connection, targets, plan.targets_from, changed_by=IMPORT)
     keys = {it.workspace: it.key.secret for it in plan.changes if it.key is not None}
     store_keys(connection, keys, vault)
     known = [it for it in plan.changes if it.before is not None]

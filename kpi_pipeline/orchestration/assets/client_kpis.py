@@ -23,6 +23,7 @@ from kpi_pipeline.orchestration.assets.partition_metadata import (
     partition,
 )
 from kpi_pipeline.orchestration.assets.progress import ProgressLog
+from kpi_pipeline.orchestration.assets.requested import requested
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.assets.specs import kpi_specs
 from kpi_pipeline.orchestration.dagster_private import log_materializations, log_planned
@@ -116,7 +117,7 @@ def _fill(
         if outcome.warning is not None:
             context.log.warning(outcome.warning)
 
-    with ProgressLog(log_filled) as progress:
+    with requested(context.run, app), ProgressLog(log_filled) as progress:
         run_id = context.run.run_id
         done = run_sync(app, block, fetch=fetch, run_id=run_id, on_done=report)
     outcomes = [outcome for outcome in done if outcome.skipped is None]

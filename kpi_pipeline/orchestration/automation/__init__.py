@@ -1,5 +1,6 @@
 """Every schedule and sensor; all are defined in code, and on by default."""
 
+from kpi_pipeline.orchestration.automation.action_requests import build_request_sensor
 from kpi_pipeline.orchestration.automation.alerts import build_alert_sensor
 from kpi_pipeline.orchestration.automation.check_runs import (
     build_check_schedules,
@@ -31,6 +32,7 @@ def build_automation(settings: Settings) -> SchedulesAndSensors:
         sensors=[
             build_retry_sensor(settings),
             build_webhook_event_sensor(),
+            build_request_sensor(),
             build_report_sensor(),
             build_check_sensor(),
             build_alert_sensor(),
