@@ -1,0 +1,26 @@
+from collections.abc import Iterator
+from zoneinfo import ZoneInfo
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+
+from kpi_pipeline.dashboard.app import create_app
+from kpi_pipeline.dashboard.site import Site
+from kpi_pipeline.settings import Settings
+from kpi_pipeline_tests.conftest import NOW
+from kpi_pipeline_tests.dashboard.browsing import browsing
+
+
+@pytest.fixture
+def dashboard_site(engine: Engine) -> Site:
+    """A dashboard on the test's own database, without a login, at NOW; days are Chicago's."""
+    zone = ZoneInfo("America/Chicago")
+    return Site(Settings(timezone=zone, bison_timezone=zone), engine, lambda: NOW)
+
+
+@pytest.fixture
+def browse(dashboard_site: Site) -> Iterator[httpx.Client]:
+    """Asks that dashboard for pages, as a browser on this machine."""
+    with browsing(create_app(dashboard_site)) as browser:
+        yield browser
