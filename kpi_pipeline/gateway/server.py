@@ -1,17 +1,10 @@
 """Serves the gateway with uvicorn until it receives a signal."""
 
-import asyncio
-import errno
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
 
-import uvicorn
 from sqlalchemy.exc import DBAPIError
-from starlette.applications import Starlette
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kpi_pipeline.checks.freshness import Deadlines
 from kpi_pipeline.db.day_zone import ensure_day_zone
@@ -23,12 +16,7 @@ from kpi_pipeline.gateway.app import create_app
 from kpi_pipeline.inbox.ingest import Inbox
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.settings.webhooks import secrets_of_instances
-
-HEAD_SECONDS = 10.0
-# Further requests are answered 503, as each may hold a body of a mebibyte in memory.
-_MAX_CONCURRENT_REQUESTS = 1_000
-# Shorter than the time after which `kpi up` kills a process that does not stop.
-_SHUTDOWN_SECONDS = 5
+from kpi_pipeline.web.serving import configured, open_listener, serve_until_signal
 
 
 def serve(
@@ -67,87 +55,11 @@ def serve(
         # What an unreachable or outdated database means for events, `GET /readyz` says.
         with suppress(DBAPIError):
             ensure_day_zone(engine, settings)
-        with _listener(host, port) as listener:
-            shown = f"[{host}]" if ":" in host else host
-            url = f"http://{shown}:{listener.getsockname()[1]}/webhooks/bison/…"
-            # uvicorn raises the signal again after it has stopped.
-            with suppress(KeyboardInterrupt):
-                _Server(config, lambda: on_listening(url)).run(sockets=[listener])
+        with open_listener(
+            host, port, "The gateway", "KPI_GATEWAY_HOST", "KPI_GATEWAY_PORT"
+        ) as listener:
+            serve_until_signal(
+                config, listener, host, lambda url: on_listening(f"{url}/webhooks/bison/…")
+            )
     finally:
         engine.dispose()
-
-
-def configured(app: Starlette) -> uvicorn.Config:
-    """uvicorn's configuration for the gateway."""
-    return uvicorn.Config(
-        app,
-        http=TimeoutProtocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        # It would log the secret in each URL.
-        access_log=False,
-        server_header=False,
-        limit_concurrency=_MAX_CONCURRENT_REQUESTS,
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-    )
-
-
-class TimeoutProtocol(H11Protocol):
-    """uvicorn's protocol, with a time limit for the head of a request, which uvicorn lacks.
-
-    Closes a connection that has not sent a whole head within `HEAD_SECONDS`, or twice that for a
-    later request on the same connection. For bodies see `webhooks.BODY_SECONDS`.
-    """
-
-    _timer: asyncio.TimerHandle | None = None
-    _request_before: object = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timer."""
-        super().connection_made(transport)
-        self._timer = self.loop.call_later(HEAD_SECONDS, self._check, transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-        super().connection_lost(exc)
-
-    def _check(self, transport: asyncio.Transport) -> None:
-        # None before the first request.
-        request: Any = self.cycle
-        between = request is None or request.response_complete
-        # uvicorn itself closes a connection that idles between two requests.
-        idle = self.timeout_keep_alive_task is not None
-        if between and not idle and request is self._request_before:
-            transport.close()
-            return
-        self._request_before = request if between else object()
-        self._timer = self.loop.call_later(HEAD_SECONDS, self._check, transport)
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_listening = on_listening
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._on_listening()
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2_048)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise KpiError(
-                f"Port {port} on {host} is in use. Stop what listens there, or choose another with "
-                "KPI_GATEWAY_PORT or --port (0: any free one)."
-            ) from None
-        raise KpiError(
-            f"The gateway can't listen on port {port} of {host}: {error.strerror or error}. "
-            "Choose another host or port (KPI_GATEWAY_HOST, KPI_GATEWAY_PORT)."
-        ) from None

@@ -24,9 +24,9 @@ from starlette.applications import Starlette
 from kpi_pipeline.db.registry.vault import Vault, new_secret_key
 from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.gateway.app import create_app
-from kpi_pipeline.gateway.server import configured
 from kpi_pipeline.inbox.ingest import Inbox
 from kpi_pipeline.services.processes import Child, answers, free_port
+from kpi_pipeline.web.serving import configured
 from kpi_pipeline_tests.cli.running import address, calm_zone, days_ago, wait_until
 from kpi_pipeline_tests.db.stocked import imported, record, stock_facts
 from kpi_pipeline_tests.domain.bodies import content

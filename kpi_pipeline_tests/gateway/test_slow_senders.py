@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, text
 
-from kpi_pipeline.gateway import server, webhooks
+from kpi_pipeline.gateway import webhooks
+from kpi_pipeline.web import serving
 from kpi_pipeline_tests.databases import another_database
 from kpi_pipeline_tests.gateway.support import Gateway, encoded, in_thread, lead
 
@@ -26,7 +27,7 @@ TIME_LIMIT = 0.9
 def hurried(postgres: URL) -> Iterator[Gateway]:
     """A gateway with short time limits."""
     with pytest.MonkeyPatch.context() as patch, another_database(postgres) as url:
-        patch.setattr(server, "HEAD_SECONDS", TIME_LIMIT)
+        patch.setattr(serving, "HEAD_SECONDS", TIME_LIMIT)
         patch.setattr(webhooks, "BODY_SECONDS", TIME_LIMIT)
         with in_thread(url) as gateway:
             yield gateway

@@ -1,0 +1,62 @@
+"""Serves the dashboard with uvicorn until it receives a signal."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from kpi_pipeline.dashboard.app import create_app
+from kpi_pipeline.dashboard.site import Site
+from kpi_pipeline.db.day_zone import ensure_day_zone, with_measured_zone
+from kpi_pipeline.db.migrate import require_current
+from kpi_pipeline.db.server.clock import DatabaseClock
+from kpi_pipeline.db.server.engine import open_engine
+from kpi_pipeline.db.server.retry import retry_on_disconnect
+from kpi_pipeline.db.server.urls import parse_url
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.settings import Settings
+from kpi_pipeline.web.serving import configured, open_listener, serve_until_signal
+
+# A page is read in a few milliseconds, so a few connections answer many people.
+_POOL_SIZE = 4
+
+
+def serve(
+    settings: Settings,
+    host: str,
+    port: int,
+    on_listening: Callable[[str], None],
+    now: Callable[[], datetime] | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM, and answer active requests before the end.
+
+    Port 0 takes any free one. `on_listening` gets the URL of the first page. `now` is the
+    database's clock unless given.
+
+    Raises:
+        KpiError: if no database is configured or it can't be reached, its tables are of another
+            version, its dates are days of another zone, or the port can't be opened.
+    """
+    if settings.database_url is None:
+        raise KpiError(
+            "KPI_DATABASE_URL is not set in this process. `kpi up` runs the dashboard with the "
+            "embedded database; a dashboard alone needs a server of yours in that variable."
+        )
+    url = parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL")
+    engine = open_engine(url, pool_size=_POOL_SIZE)
+
+    def start() -> Settings:
+        require_current(engine)
+        found = with_measured_zone(engine, settings)
+        ensure_day_zone(engine, found)
+        return found
+
+    try:
+        site = Site(retry_on_disconnect(start), engine, now or DatabaseClock(engine))
+        config = configured(create_app(site), proxies=settings.web_proxies)
+        with open_listener(
+            host, port, "The dashboard", "KPI_DASHBOARD_ADDRESS", "KPI_DASHBOARD_PORT"
+        ) as listener:
+            serve_until_signal(
+                config, listener, host, lambda base: on_listening(f"{base}{site.path('/')}")
+            )
+    finally:
+        engine.dispose()

@@ -1,0 +1,141 @@
+"""Serves an ASGI application with uvicorn until a signal: the gateway's server, and the pages'."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from kpi_pipeline.errors import KpiError
+
+HEAD_SECONDS = 10.0
+# Further requests are answered 503, as each may hold a body of a mebibyte in memory.
+_MAX_CONCURRENT_REQUESTS = 1_000
+# Shorter than the time after which `kpi up` kills a process that does not stop.
+_SHUTDOWN_SECONDS = 5
+
+
+def configured(app: ASGIApp, *, proxies: Sequence[str] = ("127.0.0.1",)) -> uvicorn.Config:
+    """uvicorn's configuration. Of `proxies`, X-Forwarded-For and -Proto are believed."""
+    return uvicorn.Config(
+        app,
+        http=TimeoutProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        # It would log the secret in each URL of the gateway.
+        access_log=False,
+        server_header=False,
+        forwarded_allow_ips=list(proxies),
+        limit_concurrency=_MAX_CONCURRENT_REQUESTS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+    )
+
+
+class TimeoutProtocol(H11Protocol):
+    """uvicorn's protocol, with a time limit for the head of a request, which uvicorn lacks.
+
+    Closes a connection that has not sent a whole head within `HEAD_SECONDS`, or twice that for a
+    later request on the same connection. Bodies have limits of their own.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+    _request_before: object = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the timer."""
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._check, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def _check(self, transport: asyncio.Transport) -> None:
+        # None before the first request.
+        request: Any = self.cycle
+        between = request is None or request.response_complete
+        # uvicorn itself closes a connection that idles between two requests.
+        idle = self.timeout_keep_alive_task is not None
+        if between and not idle and request is self._request_before:
+            transport.close()
+            return
+        self._request_before = request if between else object()
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._check, transport)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which says when it listens, and when it begins to stop.
+
+    `on_stopping` ends answers without an end, such as streams of events: uvicorn would wait for
+    them in vain, and cut them off.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_listening: Callable[[], None],
+        on_stopping: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(config)
+        self._on_listening = on_listening
+        self._on_stopping = on_stopping
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self._on_listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say that it stops, and stop."""
+        self._on_stopping()
+        await super().shutdown(sockets)
+
+
+def serve_until_signal(
+    config: uvicorn.Config,
+    listener: socket.socket,
+    host: str,
+    on_listening: Callable[[str], None],
+    on_stopping: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve on the listener until SIGINT or SIGTERM, and answer active requests before the end.
+
+    `on_listening` gets the URL of the server at `host`, without a slash at its end.
+    """
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{listener.getsockname()[1]}"
+    # uvicorn raises the signal again after it has stopped.
+    with suppress(KeyboardInterrupt):
+        Server(config, lambda: on_listening(url), on_stopping).run(sockets=[listener])
+
+
+def open_listener(
+    host: str, port: int, name: str, host_setting: str, port_setting: str
+) -> socket.socket:
+    """A socket that listens; port 0 takes any free one.
+
+    Raises:
+        KpiError: if that port can't be opened; the message calls the server `name`, such as "The
+            gateway", and names both settings.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2_048)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise KpiError(
+                f"Port {port} on {host} is in use. Stop what listens there, or choose another with "
+                f"{port_setting} or --port (0: any free one)."
+            ) from None
+        raise KpiError(
+            f"{name} can't listen on port {port} of {host}: {error.strerror or error}. "
+            f"Choose another host or port ({host_setting}, {port_setting})."
+        ) from None
