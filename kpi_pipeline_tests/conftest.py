@@ -7,6 +7,8 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from hypothesis import is_hypothesis_test, settings
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine
@@ -102,6 +104,23 @@ def _interruptible() -> None:
     """A shell lets what runs in its background ignore Ctrl-C, and so would our child processes."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _revisions_are_read_once() -> Iterator[None]:
+    """A new Dagster reads its ninety migrations four times: 0.3 s of processor time."""
+    read = ScriptDirectory.from_config
+    folders: dict[str | None, ScriptDirectory] = {}
+
+    def from_config(config: Config) -> ScriptDirectory:
+        location = config.get_main_option("script_location")
+        if location not in folders:
+            folders[location] = read(config)
+        return folders[location]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", from_config)
+        yield
 
 
 @pytest.fixture(autouse=True)

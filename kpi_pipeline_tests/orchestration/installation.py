@@ -19,6 +19,19 @@ from kpi_pipeline.orchestration.partitions import WORKSPACE, add_workspaces
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.agency import ASSETS, Agency
 
+_BUILT: dict[str, dg.Definitions] = {}
+# They differ from test to test, and no definition depends on them.
+_OF_A_TEST = {"state_dir", "database_url", "secret_key"}
+
+
+def _definitions(today: date) -> dg.Definitions:
+    """The definitions for the settings of the environment, which tests with the same ones share."""
+    settings = load_settings()
+    described = f"{today} {settings.model_dump(exclude=_OF_A_TEST)}"
+    if described not in _BUILT:
+        _BUILT[described] = build_definitions(settings)
+    return _BUILT[described]
+
 
 class Installation:
     """The real definitions, with the settings of the environment."""
@@ -27,7 +40,7 @@ class Installation:
         self.agency = agency
         self.instance = instance
         self.today = agency.today
-        self.definitions = build_definitions(load_settings())
+        self.definitions = _definitions(self.today)
         grid = self.definitions.resolve_assets_def(ASSETS[0]).partitions_def
         assert isinstance(grid, dg.MultiPartitionsDefinition)
         self.grid = grid
