@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from kpi_pipeline.checks.outcome import Severity
+from kpi_pipeline.db.alerts import mute_name
 
 _SEE_PAGE = "Its page says what is wrong and what to do."
 
@@ -55,11 +56,13 @@ def without_muted(
 ) -> list[Problem]:
     """The problems without muted ones and without muted clients.
 
-    A problem of some clients is dropped when all of them are muted.
+    A mute names a problem, a client, or a client in one problem (`mute_name`). A problem of some
+    clients is dropped when all of them are muted.
     """
-    muted = {name for name, until in mutes.items() if until > now}
+    names = {name for name, until in mutes.items() if until > now}
     kept = []
     for problem in problems:
+        muted = names | {it for it in problem.clients if mute_name(it, problem.name) in names}
         clients = tuple(it for it in problem.clients if it not in muted)
         if problem.name in muted or (problem.clients and not clients):
             continue

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from kpi_pipeline.alerts.problem import Problem
 from kpi_pipeline.checks.outcome import Severity
-from kpi_pipeline.db.alerts import AlertState, LastNotice
+from kpi_pipeline.db.alerts import AlertState, LastNotice, mute_name
 
 # A problem that comes and goes, or grows client by client, is notified once in this time. Its
 # first notice and the one that it is resolved are never delayed.
@@ -166,7 +166,10 @@ def _knows_of(state: AlertState, receiver: str) -> bool:
 
 
 def _is_muted(state: AlertState, muted: set[str]) -> bool:
-    return set(state.names) <= muted or (bool(state.clients) and set(state.clients) <= muted)
+    def is_muted(client: str) -> bool:
+        return client in muted or all(mute_name(client, it) in muted for it in state.names)
+
+    return set(state.names) <= muted or (bool(state.clients) and all(map(is_muted, state.clients)))
 
 
 def _hold(problem: Problem, present: Mapping[str, Problem]) -> timedelta:

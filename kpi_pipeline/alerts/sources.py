@@ -15,10 +15,9 @@ from kpi_pipeline.checks.outcome import (
     all_unanswered,
     client_of,
 )
+from kpi_pipeline.db.alerts import SYNC
 from kpi_pipeline.db.check_results import StoredOutcome, failing_checks
 from kpi_pipeline.db.sync_log import SyncFailure, sync_failures
-
-SYNC = "sync"
 
 # Retries resolve most failures within this time: a failed run's clients are synced one by one, a
 # killed process is restarted, the next tick finds the database up again.

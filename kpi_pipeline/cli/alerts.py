@@ -31,7 +31,8 @@ _SPAN = re.compile(r"(?:(?P<days>\d{1,4})d)?(?:(?P<hours>\d{1,4})h)?(?:(?P<minut
 Name = Annotated[
     str,
     typer.Argument(
-        metavar="CLIENT|CHECK", help="A client's workspace key, or a name of `kpi alerts list`."
+        metavar="CLIENT|CHECK|CLIENT:CHECK",
+        help="A client's workspace key, a name of `kpi alerts list`, or a client in one check.",
     ),
 ]
 
@@ -91,17 +92,17 @@ def mute(
         str, typer.Option("--for", metavar="SPAN", help="For how long: 2d, 12h, 90m, 1d12h.")
     ],
 ) -> None:
-    """Send no alerts about a client, a check, a schedule or the sync as a whole, for a time."""
+    """Send no alerts about a client, a check, a schedule or the sync as a whole, for a time.
+
+    `acme:plausible` mutes one client in one check: alerts about its other clients go on.
+    """
     length = _length(span)
     with _opened() as (app, connection):
-        known = {it.workspace for it in all_clients(connection)}
-        known |= set(Check)
-        states = stored_alerts.read_states(connection).values()
-        known |= {it for state in states for it in state.names}
-        if name not in known:
+        if not _is_known(connection, name):
             raise KpiError(
                 f"{name} is neither a client's workspace key nor the name of a check or an alert. "
-                "`kpi clients list` shows the keys, `kpi alerts list` the current problems."
+                "`kpi clients list` shows the keys, `kpi alerts list` the current problems; "
+                "a client in one of them is written CLIENT:CHECK."
             )
         until = app.now() + length
         stored_alerts.mute(connection, name, until)
@@ -129,6 +130,15 @@ def print_summary(day: Day = None) -> None:
 def _opened() -> Iterator[tuple[AppContext, Connection]]:
     with opened_app() as app, app.engine.begin() as connection:
         yield app, connection
+
+
+def _is_known(connection: Connection, name: str) -> bool:
+    """Whether it names a client, a problem, or a client in a problem."""
+    clients = {it.workspace for it in all_clients(connection)}
+    states = stored_alerts.read_states(connection).values()
+    problems = {*Check, stored_alerts.SYNC, *(it for state in states for it in state.names)}
+    client, is_pair, problem = name.partition(":")
+    return client in clients and problem in problems if is_pair else name in clients | problems
 
 
 def _length(span: str) -> timedelta:

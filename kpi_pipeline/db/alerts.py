@@ -10,6 +10,9 @@ from sqlalchemy import Connection, delete, select
 from kpi_pipeline.db.tables import alert_mutes, alert_receivers, alert_state
 from kpi_pipeline.db.upsert import upsert
 
+# The name of the problem that clients' syncs fail; others are named for their checks.
+SYNC = "sync"
+
 
 @dataclass(frozen=True)
 class LastNotice:
@@ -74,6 +77,11 @@ def read_mutes(connection: Connection, now: datetime) -> dict[str, datetime]:
         .order_by(alert_mutes.c.name)
     )
     return {row.name: row.muted_until for row in connection.execute(statement)}
+
+
+def mute_name(client: str, name: str) -> str:
+    """The name that mutes a client in one problem alone, such as a check: acme:plausible."""
+    return f"{client}:{name}"
 
 
 def mute(connection: Connection, name: str, until: datetime) -> None:

@@ -170,6 +170,30 @@ def test_a_muted_client_is_left_out_and_with_all_muted_nothing_is_notified() -> 
     assert office.gets(9.1, it) == [(NoticeKind.NEW, "freshness")], "the mutes have expired"
 
 
+def test_a_client_that_is_muted_in_one_check_is_left_out_of_that_check_alone() -> None:
+    lines = (Line("5 h old", ("birch", "acme")),)
+    stale = problem("freshness", "acme", "birch", lines=lines)
+    odd, alone = problem("plausible", "acme", "birch"), problem("complete", "acme")
+    names = ("acme:freshness", "acme:complete", "x:plausible")
+    until = dict.fromkeys(names, START + timedelta(hours=1))
+    current = without_muted([stale, odd, alone], until, START)
+    assert [(it.name, it.clients) for it in current] == [
+        ("freshness", ("birch",)),
+        ("plausible", ("acme", "birch")),
+    ]
+    assert current[0].lines == (Line("5 h old", ("birch",)),)
+    assert len(without_muted([alone], until, START + timedelta(hours=2))) == 1, "it has expired"
+
+
+def test_the_only_client_of_a_check_that_is_muted_in_it_causes_no_notice_and_no_end() -> None:
+    office, it = Office(), problem("plausible", "acme")
+    assert office.gets(0, it) == [(NoticeKind.NEW, "plausible")]
+    mutes = {"acme:plausible": 48.0}
+    assert office.gets(13, it, mutes=mutes) == []
+    assert office.gets(27, mutes=mutes) == []
+    assert office.states == {}
+
+
 def test_muting_the_clients_with_lines_hides_no_other_client() -> None:
     it = problem("freshness", "acme", "birch", lines=(Line("4 h old", ("acme",)),), more=1)
     (current,) = without_muted([it], {"acme": START + timedelta(hours=1)}, START)

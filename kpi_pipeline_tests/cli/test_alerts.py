@@ -104,6 +104,20 @@ def test_a_client_or_a_check_is_muted_for_a_while_and_listed(
     assert kpi("alerts", "list").answer().count("Muted until ") == 2
 
 
+def test_a_client_is_muted_in_one_check(kpi: Kpi, office: Office) -> None:
+    for name in ("acme:plausible", "acme:sync"):
+        assert f"{name} is muted until " in kpi("alerts", "mute", name, "--for", "2d").answer()
+    assert set(mutes(office.engine)) == {"acme:plausible", "acme:sync"}
+    assert "acme:plausible" in kpi("alerts", "list").answer()
+    assert kpi("alerts", "unmute", "acme:plausible").answer().endswith("is no longer muted.\n")
+
+
+@pytest.mark.parametrize("name", ["acme:", ":plausible", "acme:plausable", "acmee:plausible"])
+def test_a_pair_with_an_unknown_half_is_not_muted(kpi: Kpi, office: Office, name: str) -> None:
+    assert "is written CLIENT:CHECK" in kpi("alerts", "mute", name, "--for=2d").error()
+    assert mutes(office.engine) == {}
+
+
 def test_alerts_are_sent_again_about_what_is_unmuted(kpi: Kpi, office: Office) -> None:
     kpi("alerts", "mute", "acme", "--for", "2d").answer()
     assert kpi("alerts", "unmute", "acme").answer() == "acme is no longer muted.\n"

@@ -40,7 +40,8 @@ alert_state = Table(
     CheckConstraint("severity IN ('WARN', 'ERROR')", name="severity_is_known"),
 )
 
-# Workspace keys, and names of checks, schedules, sensors and assets, that cause no alerts.
+# What causes no alerts: workspace keys, names of checks, schedules, sensors and assets, and clients
+# in one of them, such as `acme:plausible`.
 alert_mutes = Table(
     "alert_mutes",
     metadata,

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, RunsFilter
 
-from kpi_pipeline.alerts.sources import SYNC, FailedRun, FailedTick
+from kpi_pipeline.alerts.sources import FailedRun, FailedTick
 from kpi_pipeline.checks.outcome import Check
+from kpi_pipeline.db.alerts import SYNC
 from kpi_pipeline.db.check_results import read_outcomes
 from kpi_pipeline.db.sync_log import read_entries
 from kpi_pipeline.orchestration.assets.specs import REGISTRY
