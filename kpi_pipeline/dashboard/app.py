@@ -13,6 +13,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kpi_pipeline.dashboard import client
 from kpi_pipeline.dashboard.api import routes as api
 from kpi_pipeline.dashboard.api.answers import json_answer
 from kpi_pipeline.dashboard.site import STATIC, Site, site
@@ -46,7 +47,7 @@ def create_app(of: Site) -> ASGIApp:
         lifespan=lifespan,
     )
     app.state.site = of
-    return Guard(app, of.settings, prefix)
+    return Guard(app, of.settings, of.settings.dashboard_page, of.engine, public=["/healthz"])
 
 
 class _Headers:
@@ -84,6 +85,7 @@ def _error(request: Request, error: Exception) -> Response:
 
 _ROUTES = [
     *api.ROUTES,
+    *client.ROUTES,
     Route("/healthz", _alive),
     Mount("/static", StaticFiles(directory=STATIC), name="static"),
 ]

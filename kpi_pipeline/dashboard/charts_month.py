@@ -1,0 +1,296 @@
+"""Charts of one month, and of the days before: plain SVG, drawn on the server.
+
+Colours are classes of `client.css`, so that the same drawing serves dark and light screens and
+paper. Each chart is drawn twice, for wide and for narrow screens, as its text would be too small on
+a phone otherwise; the style sheet shows one of them. All numbers stand in a table on the page, too.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import floor, log10
+
+from markupsafe import Markup, escape
+
+_NARROW = 340
+_LETTER = 6.6
+_LABEL_GAP = 15.0
+_HEIGHT = 250
+_TOP, _BOTTOM = 22.0, 28.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line over the days of a month.
+
+    `points` are (day, value) in order, from (0, 0) on for a line that begins with the month. None
+    is a gap. `style` is the class of the line, and `label` the text for its end: at the edge of the
+    chart, or close to the end itself for a line `within` it.
+    """
+
+    style: str
+    label: str
+    points: Sequence[tuple[int, float | None]]
+    within: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One day of a chart of days: its value, or None for a gap, with its reason.
+
+    `text` says all of it, for a pointer that rests on the day. `tick` is a label under the day.
+    """
+
+    value: int | None
+    text: str
+    reason: str = ""
+    tick: str = ""
+    weekend: bool = False
+
+
+def line_chart(
+    lines: Sequence[Line], days: int, summary: str, *, texts: Sequence[str] = (), wide: int = 760
+) -> Markup:
+    """Lines over the `days` of a month, each with its label at its end.
+
+    `summary` says in words what the chart shows, and `texts` what is known of each day.
+    """
+    return _in_both_widths(lambda width: _lines(lines, days, summary, texts, width), wide)
+
+
+def bar_chart(bars: Sequence[Bar], summary: str, wide: int = 1000) -> Markup:
+    """A bar for each day, shaded weekends, and gaps that are no bars of 0."""
+    return _in_both_widths(lambda width: _bars(bars, summary, width), wide)
+
+
+def axis(low: float, high: float, most: int = 5) -> list[int]:
+    """Round numbers in equal steps, at most `most` of them, from `low` or below to `high`.
+
+    The last may be below `high`, by less than a step. They include 0, and are at least two.
+    """
+    low, high = min(0.0, low), max(1.0, high)
+    step = max(1, _round_step((high - low) / (most - 1)))
+    return list(range(floor(low / step) * step, floor(high / step) * step + 1, step)) or [0, 1]
+
+
+def spread(wanted: Sequence[float], low: float, high: float, gap: float) -> list[float]:
+    """Places as near to `wanted` as possible, from `low` to `high`, at least `gap` apart.
+
+    Where there is no room for all, they are evenly spread.
+    """
+    if not wanted:
+        return []
+    gap = min(gap, (high - low) / max(1, len(wanted) - 1))
+    order = sorted(range(len(wanted)), key=lambda it: wanted[it])
+    placed = [0.0] * len(wanted)
+    lowest = low
+    for it in order:
+        placed[it] = lowest = max(wanted[it], lowest)
+        lowest += gap
+    highest = high
+    for it in reversed(order):
+        placed[it] = highest = min(placed[it], highest)
+        highest -= gap
+    return placed
+
+
+def short(value: float) -> str:
+    """A number of an axis: 300, 12k, 1.5M."""
+    for unit, letter in ((1_000_000_000, "B"), (1_000_000, "M"), (1_000, "k")):
+        if abs(value) >= unit and value % (unit / 10) == 0:
+            return f"{value / unit:g}{letter}".replace("-", "−")
+    return f"{value:,.0f}".replace("-", "−")
+
+
+def _round_step(rough: float) -> int:
+    if rough <= 1:
+        return 1
+    power = 10 ** floor(log10(rough))
+    return int(next(it * power for it in (1, 2, 5, 10) if it * power >= rough * 0.999))
+
+
+def _in_both_widths(draw: Callable[[int], Iterable[Markup]], wide: int) -> Markup:
+    pairs = (("wide", wide), ("narrow", _NARROW))
+    return Markup("").join(
+        Markup('<div class="chart {}">{}</div>').format(name, Markup("").join(draw(width)))
+        for name, width in pairs
+    )
+
+
+def _svg(width: float, height: float, summary: str, parts: Iterable[Markup]) -> Iterator[Markup]:
+    yield Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
+        f"{width:g}", f"{height:g}", summary
+    )
+    yield from parts
+    yield Markup("</svg>")
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where days and values are in a chart of lines."""
+
+    left: float
+    right: float
+    days: int
+    low: float
+    high: float
+
+    def x(self, day: float) -> float:
+        return self.left + (self.right - self.left) * day / max(1, self.days)
+
+    def y(self, value: float) -> float:
+        height = _HEIGHT - _TOP - _BOTTOM
+        return _HEIGHT - _BOTTOM - height * (value - self.low) / (self.high - self.low)
+
+
+def _lines(
+    lines: Sequence[Line], days: int, summary: str, texts: Sequence[str], width: int
+) -> Iterator[Markup]:
+    most_letters = 26 if width > _NARROW else 13
+    known = [value for line in lines for _, value in line.points if value is not None]
+    ticks = axis(min(known, default=0), max(known, default=0))
+    low, high = min([*known, ticks[0]]), max([*known, ticks[-1], 1])
+    left = 10 + _LETTER * max(len(short(it)) for it in ticks)
+    letters = max((len(_cut(line.label, most_letters)) for line in lines), default=0)
+    frame = _Frame(left, width - 12 - _LETTER * letters, days, low, high)
+    return _svg(width, _HEIGHT, summary, _line_parts(lines, texts, frame, ticks, most_letters))
+
+
+def _line_parts(
+    lines: Sequence[Line], texts: Sequence[str], frame: _Frame, ticks: Sequence[int], letters: int
+) -> Iterator[Markup]:
+    for tick in ticks:
+        y = frame.y(tick)
+        yield Markup('<line class="ax" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/>').format(
+            _place(frame.left), _place(frame.right), _place(y)
+        )
+        yield _text(frame.left - 8, y + 4, short(tick), "end")
+    marks = [1, *(day for day in range(5, frame.days + 1, 5) if day < frame.days - 2), frame.days]
+    for day in marks:
+        yield _text(frame.x(day), _HEIGHT - 8, str(day), "middle")
+    for line in lines:
+        yield from _line(line, frame)
+    yield from _end_labels(lines, frame, letters)
+    for day, said in enumerate(texts, start=1):
+        yield Markup(
+            '<rect class="hover" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>'
+        ).format(
+            _place(frame.x(day - 0.5)),
+            _place(_TOP),
+            _place(frame.x(1) - frame.x(0)),
+            _place(_HEIGHT - _TOP - _BOTTOM),
+            said,
+        )
+
+
+def _line(line: Line, frame: _Frame) -> Iterator[Markup]:
+    """A polyline for each run of known points; a point that stands alone is a dot."""
+    for known, run in groupby(line.points, key=lambda it: it[1] is not None):
+        if not known:
+            continue
+        places = [(frame.x(day), frame.y(value)) for day, value in run if value is not None]
+        if len(places) == 1:
+            yield _dot(*places[0], line.style)
+        else:
+            points = " ".join(f"{_place(x)},{_place(y)}" for x, y in places)
+            yield Markup('<polyline class="{}" points="{}"/>').format(line.style, points)
+
+
+def _end_labels(lines: Sequence[Line], frame: _Frame, letters: int) -> Iterator[Markup]:
+    ends = [
+        (line, end)
+        for line in lines
+        if line.label
+        and (end := next((it for it in reversed(line.points) if it[1] is not None), None))
+    ]
+    at_edge = [it for it in ends if not it[0].within]
+    # Labels of lines that all end on one day stand beside that day.
+    days = {day for _, (day, _) in at_edge}
+    edge = frame.x(days.pop() if len(days) == 1 else frame.days) + 8
+    wanted = [frame.y(float(value or 0)) + 4 for _, (_, value) in at_edge]
+    places = spread(wanted, _TOP - 6, _HEIGHT - _BOTTOM + 4, _LABEL_GAP)
+    for (line, _), y in zip(at_edge, places, strict=True):
+        yield _text(edge, y, _cut(line.label, letters), "start", line.style)
+    for line, (day, value) in ends:
+        x, y, label = frame.x(day), frame.y(float(value or 0)), _cut(line.label, letters)
+        yield _dot(x, y, line.style)
+        if line.within and x + 8 + len(label) * _LETTER < frame.right:
+            yield _text(x + 7, min(y + 15, _HEIGHT - _BOTTOM - 5), label, "start", line.style)
+        elif line.within:
+            yield _text(x - 6, max(y - 8, _TOP), label, "end", line.style)
+
+
+def _bars(bars: Sequence[Bar], summary: str, width: int) -> Iterator[Markup]:
+    height, top, bottom = 150.0, 16.0, 22.0
+    values = [bar.value for bar in bars if bar.value is not None]
+    low, high = min([0, *values]), max([1, *values])
+    left = 10 + _LETTER * len(short(high))
+    slot = (width - left) / max(1, len(bars))
+    scale = (height - top - bottom) / (high - low)
+    zero = height - bottom + low * scale
+
+    def parts() -> Iterator[Markup]:
+        for place, bar in enumerate(bars):
+            if bar.weekend:
+                yield _rect("weekend", left + place * slot, top, slot, height - top - bottom)
+        if values:
+            yield _text(left - 6, zero - high * scale + 4, short(high), "end")
+        yield _text(left - 6, zero + 4, "0", "end")
+        yield Markup('<line class="ax" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/>').format(
+            _place(left), _place(width), _place(zero)
+        )
+        yield from _gaps(bars, left, slot, top, height - top - bottom)
+        for place, bar in enumerate(bars):
+            x = left + place * slot
+            if bar.value:
+                y = zero - max(0, bar.value) * scale
+                yield _rect("bar", x + slot * 0.1, y, slot * 0.8, abs(bar.value) * scale)
+            yield _rect("hover", x, top, slot, height - top - bottom, bar.text)
+            if bar.tick:
+                yield _text(min(x + slot / 2, width - 16), height - 5, bar.tick, "middle")
+
+    return _svg(width, height, summary, parts())
+
+
+def _gaps(
+    bars: Sequence[Bar], left: float, slot: float, top: float, height: float
+) -> Iterator[Markup]:
+    """A frame around days without a number: never a bar of 0. Its label is the reason."""
+    place = 0
+    for (missing, reason), run in groupby(bars, key=lambda it: (it.value is None, it.reason)):
+        length = len(list(run))
+        if missing:
+            x, width = left + place * slot, length * slot
+            yield _rect("gap", x, top, width, height)
+            fits = len(reason) * _LETTER < width
+            yield _text(x + width / 2, top + height / 2 + 4, reason if fits else "–", "middle")
+        place += length
+
+
+def _rect(
+    style: str, x: float, y: float, width: float, height: float, title: str | None = None
+) -> Markup:
+    inside = Markup("") if title is None else Markup("<title>{}</title>").format(title)
+    return Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}">{}</rect>').format(
+        style, _place(x), _place(y), _place(width), _place(height), inside
+    )
+
+
+def _dot(x: float, y: float, style: str) -> Markup:
+    return Markup('<circle class="dot-{}" cx="{}" cy="{}" r="3"/>').format(
+        style, _place(x), _place(y)
+    )
+
+
+def _text(x: float, y: float, words: str, anchor: str, style: str = "") -> Markup:
+    return Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>').format(
+        f"lab {style and 'of-' + style}".strip(), _place(x), _place(y), anchor, escape(words)
+    )
+
+
+def _cut(words: str, most: int) -> str:
+    return words if len(words) <= most else f"{words[: most - 1].rstrip()}…"
+
+
+def _place(value: float) -> str:
+    return f"{value:.1f}"

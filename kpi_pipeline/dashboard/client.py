@@ -1,0 +1,219 @@
+"""`GET /clients/{workspace}`: everything that is known of one client, at one day."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from urllib.parse import quote, urlencode
+from uuid import UUID
+
+from markupsafe import Markup
+from sqlalchemy import Connection
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from kpi_pipeline.dashboard import client_view as view
+from kpi_pipeline.dashboard.look_back import LookBack, look_back
+from kpi_pipeline.dashboard.site import Site, site
+from kpi_pipeline.db.dashboard.client import (
+    ClientCard,
+    ClientSync,
+    Number,
+    PositiveReply,
+    StoredDay,
+    TargetChange,
+    read_card,
+    read_days,
+    read_positive_replies,
+    read_syncs,
+    read_target_changes,
+)
+from kpi_pipeline.db.dashboard.problems import Problem, read_problems
+from kpi_pipeline.domain.calendar import days_in_month, first_of_month, first_of_previous_month
+from kpi_pipeline.domain.standing import DataAge, Standing, daily_quota, data_age, standing
+
+_ONE_DAY = timedelta(days=1)
+_WAYS = {"webhook": "by webhook", "feed": "by Email Bison's event feed", "file": "by file"}
+
+
+@dataclass(frozen=True)
+class Quota:
+    """How many a day are needed from the shown day on to reach each target."""
+
+    positive_replies: int | None
+    emails: int | None
+
+
+@dataclass(frozen=True)
+class LastReply:
+    """When the last positive reply was, and how it arrived; `at` is None if only the day is known."""
+
+    at: datetime | None
+    day: date
+    way: str
+
+
+@dataclass(frozen=True)
+class ClientPage:
+    """What the page of one client shows at `look.day`.
+
+    `numbers` are those of the day's row, and `last_month` those of the last day of the month
+    before. `data_age` is None for a page that looks back.
+    """
+
+    card: ClientCard
+    look: LookBack
+    day: StoredDay | None
+    numbers: Mapping[str, Number]
+    last_month: Mapping[str, Number]
+    month_before: date
+    quota: Quota
+    days_left: int
+    standing: Standing
+    data_age: DataAge | None
+    last_reply: LastReply | None
+    month_chart: Markup
+    replies_chart: Markup
+    emails_chart: Markup
+    lines: Sequence[view.DayLine]
+    gaps: Sequence[tuple[date, date]]
+    targets: Sequence[view.TargetPeriod]
+    changes: Sequence[TargetChange]
+    syncs: Sequence[ClientSync]
+    replies: Sequence[PositiveReply]
+    problems: Sequence[Problem]
+    bison_url: str | None
+
+    @property
+    def csv_path(self) -> str:
+        """The address of the month's rows as CSV."""
+        first = first_of_month(self.look.day)
+        query = {"workspace": self.card.workspace, "from": first, "to": self.look.day}
+        return f"/api/client-metrics?{urlencode({**query, 'format': 'csv'})}"
+
+
+def client_page(request: Request) -> Response:
+    """The page of one client."""
+    of = site(request)
+    workspace = request.path_params["workspace"]
+    look = look_back(request, f"/clients/{workspace}", of.today())
+    with of.engine.connect() as connection:
+        page = read_page(of, connection, workspace, look)
+    return of.render(request, "client/page.html", **values(of, page))
+
+
+def values(of: Site, page: ClientPage) -> dict[str, object]:
+    """What the templates of this page use, beside what they all do."""
+    return {
+        "page": page,
+        "card": page.card,
+        "look": page.look,
+        "row": page.numbers,
+        "table": view.TABLE,
+        "ways": _WAYS,
+        "dagster": lambda day: partition_url(of.settings.page_url, page.card.workspace, day),
+        "run_url": lambda run_id: run_url(of.settings.page_url, run_id),
+    }
+
+
+def read_page(of: Site, connection: Connection, workspace: str, look: LookBack) -> ClientPage:
+    """Read what the page of a client shows, in six queries.
+
+    Raises:
+        HTTPException: 404 if there is no such client.
+    """
+    day = look.day
+    card = read_card(connection, workspace, day)
+    if card is None:
+        raise HTTPException(404, f"There is no client {workspace}.")
+    month_before = first_of_previous_month(day)
+    first = min(month_before, day - timedelta(days=view.CHART_DAYS - 1))
+    days = read_days(connection, workspace, first, day)
+    replies = read_positive_replies(connection, workspace, day)
+    syncs = read_syncs(connection, workspace)
+    row = view.numbers_of(days.get(day))
+    on_day, so_far, target = (
+        _whole(row[name])
+        for name in ("positive_replies_today", "positive_replies_mtd", "monthly_kpi_target")
+    )
+    emails, sent, plan = (
+        _whole(row[name])
+        for name in ("emails_sent_today", "emails_sent_mtd", "monthly_sending_target")
+    )
+    return ClientPage(
+        card=card,
+        look=look,
+        day=days.get(day),
+        numbers=row,
+        last_month=view.numbers_of(days.get(first_of_month(day) - _ONE_DAY)),
+        month_before=month_before,
+        quota=Quota(daily_quota(target, so_far, on_day, day), daily_quota(plan, sent, emails, day)),
+        days_left=days_in_month(day) - day.day + 1,
+        standing=standing(so_far, _whole(row["projection_positive_replies_eom"]), target),
+        data_age=_age(of, card, days.get(day), replies) if look.is_today else None,
+        last_reply=_last_reply(replies, days),
+        month_chart=view.month_chart(days, day),
+        replies_chart=view.daily_chart(
+            days, day, "positive_replies_today", "Positive replies", card.first_row
+        ),
+        emails_chart=view.daily_chart(
+            days, day, "emails_sent_today", "Emails sent", card.first_row
+        ),
+        lines=view.month_lines(days, day),
+        gaps=view.gaps(days, day, card.first_row),
+        targets=view.target_periods(card.targets, day),
+        changes=read_target_changes(connection, workspace),
+        syncs=syncs,
+        replies=replies,
+        problems=read_problems(connection).get(workspace, []),
+        bison_url=_bison_url(of, card.instance),
+    )
+
+
+def partition_url(dagster: str, workspace: str, day: date) -> str:
+    """The address of a client's day on Dagster's page."""
+    key = quote(f"{day}|{workspace}", safe="")
+    return f"{dagster}/assets/client_metrics?view=partitions&partition={key}"
+
+
+def run_url(dagster: str, run_id: str) -> str | None:
+    """The address of a run on Dagster's page; None for a sync without Dagster."""
+    try:
+        UUID(run_id)
+    except ValueError:
+        return None
+    return f"{dagster}/runs/{run_id}"
+
+
+def _age(
+    of: Site, card: ClientCard, day: StoredDay | None, replies: Sequence[PositiveReply]
+) -> DataAge:
+    """The age of the client's data: of its facts, or of the last event on top of them."""
+    instants = [it.applied_at for it in replies if it.applied_at is not None]
+    if day is not None and day.as_of is not None:
+        instants.append(day.as_of)
+    latest = max(instants, default=None)
+    return data_age({card.workspace: latest}, of.now(), of.settings.stale_after)
+
+
+def _last_reply(replies: Sequence[PositiveReply], days: view.Days) -> LastReply | None:
+    """The last positive reply: of an event, or, where none told of it, of a day's numbers."""
+    counted = [day for day, it in days.items() if _whole(it.numbers.get("positive_replies_today"))]
+    if replies and (not counted or counted[-1] <= replies[0].business_date):
+        last = replies[0]
+        return LastReply(
+            last.happened_at, last.business_date, _WAYS.get(last.source, f"by {last.source}")
+        )
+    return LastReply(None, counted[-1], "by sync") if counted else None
+
+
+def _bison_url(of: Site, instance: str) -> str | None:
+    return next((it.url for it in of.settings.bison_instances if it.name == instance), None)
+
+
+def _whole(value: Number) -> int | None:
+    return None if value is None else int(value)
+
+
+ROUTES = [Route("/clients/{workspace}", client_page)]
