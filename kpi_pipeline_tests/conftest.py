@@ -131,6 +131,8 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("KPI_ENV_FILE", "")
     monkeypatch.setenv("KPI_STATE_DIR", str(tmp_path / "state"))
+    # Installations of several tests may be up at once.
+    monkeypatch.setenv("KPI_DASHBOARD_PORT", "0")
 
 
 @pytest.fixture(scope="session")

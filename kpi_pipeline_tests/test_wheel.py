@@ -50,6 +50,7 @@ class Installed:
             # Other tests use the default ports at the same time.
             "KPI_WEB_PORT": "0",
             "KPI_GATEWAY_PORT": "0",
+            "KPI_DASHBOARD_PORT": "0",
         }
         program, *words = command
         return subprocess.run(

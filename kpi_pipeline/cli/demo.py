@@ -78,12 +78,20 @@ def run(
     settings = load_settings()
     web_port = settings.web_port if port is None else port
     require_free_port(web_port, "--port or KPI_WEB_PORT")
+    require_free_port(settings.dashboard_port, "KPI_DASHBOARD_PORT")
     require_free_port(settings.gateway_port, "KPI_GATEWAY_PORT")
     settings = settings.model_copy(update={"web_port": web_port})
     # The targets hold for all days that the demo fills.
     today = business_date(utc_now(), settings.day_zone)
     targets_from = first_of_previous_month(today - timedelta(days=days))
-    with playground(settings, _SANDBOX, targets_from, takes_webhooks=True, say=err.print) as play:
+    with playground(
+        settings,
+        _SANDBOX,
+        targets_from,
+        takes_webhooks=True,
+        has_dashboard=not once,
+        say=err.print,
+    ) as play:
         _write_environment_file(play)
         register_webhooks(play)
         report = _fill(play, days)
@@ -170,7 +178,8 @@ def _ended(play: Playground, run_id: str, started: float) -> bool:
 
 
 def _print_addresses(play: Playground) -> None:
-    out.print(f"\nDagster's page   {play.page.url}/assets/client_metrics?view=partitions")
+    out.print(f"\nThe dashboard    {play.dashboard}")
+    out.print(f"Dagster's page   {play.page.url}/assets/client_metrics?view=partitions")
     out.print(
         f"Webhooks         {play.gateway}/webhooks/bison/… (a lead every few seconds)",
         soft_wrap=True,

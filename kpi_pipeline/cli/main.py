@@ -17,6 +17,7 @@ from kpi_pipeline.cli import (
     bison,
     clients,
     dagster,
+    dashboard,
     demo,
     events,
     export,
@@ -61,6 +62,7 @@ commands.command("accuracy")(accuracy.run)
 commands.command("summary")(alerts.print_summary)
 commands.command("status")(status.run)
 commands.command("sandbox")(sandbox.run)
+commands.command("dashboard")(dashboard.run)
 commands.command("gateway")(gateway.run)
 commands.command("webhook-secret")(gateway.print_secret)
 

@@ -17,7 +17,7 @@ from kpi_pipeline.services.dagster_home import child_environment, dagster_instan
 from kpi_pipeline.services.database import databases_to_upgrade, ready_databases
 from kpi_pipeline.services.processes import Child, require_free_port
 from kpi_pipeline.services.running_dagster import one_daemon
-from kpi_pipeline.services.servers import dagster_servers, gateway_server
+from kpi_pipeline.services.servers import dagster_servers, dashboard_server, gateway_server
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline.settings.webhooks import secret_setting, unknown_instances, without_secret
 
@@ -28,7 +28,7 @@ _CLIENTS_SHOWN = 5
 
 
 def run() -> None:
-    """Run the pipeline against your Email Bison: database, Dagster's page and daemon, gateway.
+    """Run the pipeline against your Email Bison: database, dashboard, Dagster, and the gateway.
 
     Stays up until Ctrl-C, or until one of its processes ends. Refuses to start where a Dagster
     daemon works on the same database, on this machine or another, and names it.
@@ -37,6 +37,7 @@ def run() -> None:
     if not settings.bison_instances:
         raise KpiError(f"{NO_INSTANCE} `kpi demo` shows the pipeline without one.")
     require_free_port(settings.web_port, "KPI_WEB_PORT")
+    require_free_port(settings.dashboard_port, "KPI_DASHBOARD_PORT", settings.dashboard_address)
     if settings.webhook_secret:
         require_free_port(settings.gateway_port, "KPI_GATEWAY_PORT")
     with ExitStack() as stack:
@@ -57,6 +58,9 @@ def run() -> None:
             out.print(f"Webhooks are received at {address}/webhooks/bison/…", soft_wrap=True)
         if names := without_secret(settings):
             out.print(_how_to_receive_webhooks(names), soft_wrap=True)
+        url, dashboard = stack.enter_context(dashboard_server(settings, environment))
+        children.append(dashboard)
+        out.print(f"The dashboard is at [link]{url}[/link].")
         page, dagster = stack.enter_context(dagster_servers(settings, environment, claim))
         out.print(f"Dagster runs at [link]{page.url}[/link], with its schedules and sensors.")
         stay_up([*children, *dagster])

@@ -1,4 +1,4 @@
-"""The pipeline against an invented agency: sandbox, Dagster, and a gateway if it is wanted.
+"""The pipeline against an invented agency: sandbox and Dagster, gateway and dashboard if wanted.
 
 Used by the demo, the benchmarks and the end-to-end tests.
 """
@@ -25,9 +25,14 @@ from kpi_pipeline.instances import InstanceSetting
 from kpi_pipeline.services.dagster_home import child_environment, update_grid
 from kpi_pipeline.services.dagster_page import DagsterPage
 from kpi_pipeline.services.database import ready_databases
-from kpi_pipeline.services.processes import Child
+from kpi_pipeline.services.processes import Child, free_port
 from kpi_pipeline.services.running_dagster import one_daemon
-from kpi_pipeline.services.servers import dagster_servers, gateway_server, sandbox_server
+from kpi_pipeline.services.servers import (
+    dagster_servers,
+    dashboard_server,
+    gateway_server,
+    sandbox_server,
+)
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.settings.webhooks import webhook_url
 from kpi_pipeline.sync.webhooks import EVENTS, NAME, apply_plans, plan_registration
@@ -49,13 +54,14 @@ class Playground:
     """What is running, and its addresses.
 
     `grid` holds the workspace keys in the order of Dagster's partitions; `gateway` is the address
-    of the gateway, if there is one.
+    of the gateway, and `dashboard` that of the dashboard, if there is one.
     """
 
     app: AppContext
     grid: Sequence[str]
     sandbox: str
     gateway: str | None
+    dashboard: str | None
     page: DagsterPage
     children: Sequence[Child]
 
@@ -67,6 +73,7 @@ def playground(
     targets_from: date,
     *,
     takes_webhooks: bool = False,
+    has_dashboard: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Playground]:
     """Start everything and import the sandbox's clients; stop everything when the block ends.
@@ -92,6 +99,8 @@ def playground(
                     InstanceSetting(_INSTANCE, address, SecretStr(setup["master_key"])),
                 ),
                 "bison_calls_per_second": sandbox_options["calls-per-second"],
+                # Pages link to each other.
+                "web_port": settings.web_port or free_port(),
                 # `kpi sandbox` bounds its days by the same zone.
                 "bison_timezone": settings.day_zone,
                 "webhook_secret": {_INSTANCE: SecretStr(secrets.token_urlsafe(32))}
@@ -108,9 +117,13 @@ def playground(
         if takes_webhooks:
             gateway, child = stack.enter_context(gateway_server(settings, environment))
             children.append(child)
+        dashboard: str | None = None
+        if has_dashboard:
+            dashboard, child = stack.enter_context(dashboard_server(settings, environment))
+            children.append(child)
         say("Starting Dagster …")
         page, dagster = stack.enter_context(dagster_servers(settings, environment, claim))
-        yield Playground(app, grid, address, gateway, page, [*children, *dagster])
+        yield Playground(app, grid, address, gateway, dashboard, page, [*children, *dagster])
 
 
 def register_webhooks(play: Playground) -> None:

@@ -1,4 +1,4 @@
-"""The long-running processes: Dagster's three, the gateway, and the sandbox."""
+"""The long-running processes: Dagster's three, the gateway, the dashboard, and the sandbox."""
 
 import json
 import socket
@@ -105,6 +105,26 @@ def gateway_server(
         url = f"http://{reached_at(settings.gateway_host)}:{port}"
         child.wait_until(lambda: answers(f"{url}/healthz"), _START_SECONDS)
         yield url, child
+
+
+@contextmanager
+def dashboard_server(
+    settings: Settings, environment: Mapping[str, str]
+) -> Iterator[tuple[str, Child]]:
+    """The dashboard, and the address of its first page here; stopped when the block ends.
+
+    Raises:
+        KpiError: if its port is in use, or it does not start.
+    """
+    require_free_port(settings.dashboard_port, "KPI_DASHBOARD_PORT", settings.dashboard_address)
+    port = settings.dashboard_port or free_port()
+    command = [sys.executable, "-m", "kpi_pipeline.cli.main", "dashboard", "--port", str(port)]
+    log = settings.state_dir / "logs/dashboard.log"
+    with Child("The dashboard", command, environment, log) as child:
+        host = reached_at(settings.dashboard_address)
+        url = f"http://{host}:{port}{settings.dashboard_path_prefix}"
+        child.wait_until(lambda: answers(f"{url}/healthz"), _START_SECONDS)
+        yield f"{url}/", child
 
 
 @contextmanager

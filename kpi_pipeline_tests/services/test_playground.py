@@ -25,7 +25,7 @@ def test_the_demo_registers_all_counted_types_in_each_workspace(
     settings = app.settings.model_copy(update={"gateway_url": GATEWAY, "webhook_secret": secret})
     app = replace(app, settings=settings)
     page = cast(DagsterPage, None)
-    play = Playground(app, agency.workspaces, str(bison.http.base_url), GATEWAY, page, [])
+    play = Playground(app, agency.workspaces, str(bison.http.base_url), GATEWAY, None, page, [])
 
     register_webhooks(play)
 
