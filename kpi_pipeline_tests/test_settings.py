@@ -258,7 +258,8 @@ def test_one_webhook_secret_for_two_instances_is_refused(monkeypatch: pytest.Mon
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KPI_STATE_DIR")
+    for name in ("KPI_STATE_DIR", "KPI_DASHBOARD_PORT"):
+        monkeypatch.delenv(name)
     unset = load_settings()
     for name in Settings.model_fields:
         monkeypatch.setenv(f"KPI_{name.upper()}", "")

@@ -13,9 +13,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kpi_pipeline.dashboard import client
+from kpi_pipeline.dashboard import client, report
 from kpi_pipeline.dashboard.api import routes as api
 from kpi_pipeline.dashboard.api.answers import json_answer
+from kpi_pipeline.dashboard.live import Live
 from kpi_pipeline.dashboard.site import STATIC, Site, site
 from kpi_pipeline.web.guard import Guard
 
@@ -32,12 +33,17 @@ _HEADERS = [
 ]
 
 
-def create_app(of: Site) -> ASGIApp:
-    """The dashboard for one installation, which lets in whom its guard lets in."""
+def create_app(of: Site, live: Live | None = None) -> ASGIApp:
+    """The dashboard for one installation, which lets in whom its guard lets in.
+
+    `live` are its live pages; given where a server ends them before it stops.
+    """
+    pages = live or Live(of.engine, of.today)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
+        async with pages.running():
+            yield
 
     prefix = of.settings.dashboard_path_prefix
     app = Starlette(
@@ -47,6 +53,7 @@ def create_app(of: Site) -> ASGIApp:
         lifespan=lifespan,
     )
     app.state.site = of
+    app.state.live = pages
     return Guard(app, of.settings, of.settings.dashboard_page, of.engine, public=["/healthz"])
 
 
@@ -86,6 +93,7 @@ def _error(request: Request, error: Exception) -> Response:
 _ROUTES = [
     *api.ROUTES,
     *client.ROUTES,
+    *report.ROUTES,
     Route("/healthz", _alive),
     Mount("/static", StaticFiles(directory=STATIC), name="static"),
 ]

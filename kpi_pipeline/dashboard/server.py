@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from kpi_pipeline.dashboard.app import create_app
+from kpi_pipeline.dashboard.live import Live
 from kpi_pipeline.dashboard.site import Site
 from kpi_pipeline.db.day_zone import ensure_day_zone, with_measured_zone
 from kpi_pipeline.db.migrate import require_current
@@ -13,6 +14,7 @@ from kpi_pipeline.db.server.retry import retry_on_disconnect
 from kpi_pipeline.db.server.urls import parse_url
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings
+from kpi_pipeline.web.access import require_login
 from kpi_pipeline.web.serving import configured, open_listener, serve_until_signal
 
 # A page is read in a few milliseconds, so a few connections answer many people.
@@ -33,7 +35,8 @@ def serve(
 
     Raises:
         KpiError: if no database is configured or it can't be reached, its tables are of another
-            version, its dates are days of another zone, or the port can't be opened.
+            version, its dates are days of another zone, other machines reach `host` and nobody has
+            a login, or the port can't be opened.
     """
     if settings.database_url is None:
         raise KpiError(
@@ -50,13 +53,21 @@ def serve(
         return found
 
     try:
-        site = Site(retry_on_disconnect(start), engine, now or DatabaseClock(engine))
-        config = configured(create_app(site), proxies=settings.web_proxies)
+        found = retry_on_disconnect(start).model_copy(update={"dashboard_address": host})
+        require_login(found, engine, host, "KPI_DASHBOARD_ADDRESS")
+        site = Site(found, engine, now or DatabaseClock(engine))
+        # The guard reads the headers of proxies, and needs the proxy's own address for it.
+        live = Live(engine, site.today)
+        config = configured(create_app(site, live), proxies=())
         with open_listener(
             host, port, "The dashboard", "KPI_DASHBOARD_ADDRESS", "KPI_DASHBOARD_PORT"
         ) as listener:
             serve_until_signal(
-                config, listener, host, lambda base: on_listening(f"{base}{site.path('/')}")
+                config,
+                listener,
+                host,
+                lambda base: on_listening(f"{base}{site.path('/')}"),
+                on_stopping=live.close,
             )
     finally:
         engine.dispose()

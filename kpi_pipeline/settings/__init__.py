@@ -1,30 +1,20 @@
 """Every setting of the pipeline: an environment variable KPI_…, or a line of the file .env."""
 
-import os
 import re
-import tomllib
 from datetime import date, time, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo, available_timezones
 
-from platformdirs import user_state_path
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import NoDecode, SettingsConfigDict, SettingsError
 
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import InstanceSetting, parse_instances, url_problem
+from kpi_pipeline.settings.pages import PageSettings
+from kpi_pipeline.settings.places import default_state_dir, settings_file
 from kpi_pipeline.settings.variables import PREFIX, unknown_variables
-from kpi_pipeline.settings.web import (
-    checked_password,
-    checked_prefix,
-    host_of,
-    is_loopback,
-    parse_names,
-    parse_proxies,
-    reached_at,
-)
 
 # Two refreshes may fail, or a night be two hours late, before anyone is alerted. Runs take minutes
 # to start on a busy day, however short the interval is.
@@ -40,17 +30,7 @@ def zone_names() -> frozenset[str]:
     return frozenset(available_timezones())
 
 
-def default_state_dir() -> Path:
-    """`.kpi` in the checkout that this code runs from, else the state folder of this user."""
-    folder = Path(__file__).resolve().parents[2]
-    try:
-        project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]["name"]
-    except (OSError, ValueError, LookupError):
-        project = None
-    return folder / ".kpi" if project == "kpi-pipeline" else user_state_path("kpi_pipeline")
-
-
-class Settings(BaseSettings):
+class Settings(PageSettings):
     """The settings of one installation, built by `load_settings` and passed on from there.
 
     An empty variable counts as unset, so a line of `.env` may be blank.
@@ -152,59 +132,6 @@ class Settings(BaseSettings):
         description="For how many days finished runs are kept; older ones are deleted nightly "
         "unless they hold a partition's latest event.",
     )
-    web_port: int = Field(
-        default=3000, ge=0, le=65535, description="Port of Dagster's page; 0: any."
-    )
-    web_password: SecretStr | None = Field(
-        default=None,
-        description="Password of Dagster's page, of 12 characters and more; unset: the page has no "
-        "login, and listens on this machine alone.",
-    )
-    web_reader_password: SecretStr | None = Field(
-        default=None,
-        description="A second password, with which people can read the page and change nothing; "
-        "unset: none.",
-    )
-    # After the passwords, which its validator reads.
-    web_address: str = Field(
-        default="127.0.0.1",
-        description="Address on which Dagster's page listens; anything but this machine's own "
-        "loopback needs KPI_WEB_PASSWORD.",
-    )
-    web_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(),
-        description="Further names by which browsers may call Dagster's page, separated by commas, "
-        "beside localhost, 127.0.0.1, [::1], KPI_WEB_ADDRESS and the host of KPI_DAGSTER_URL.",
-    )
-    web_path_prefix: str = Field(
-        default="",
-        description="Path under which Dagster's page is published, such as `/dagster`, where a "
-        "proxy has other pages beside it; unset: none.",
-    )
-    web_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=("127.0.0.1", "::1"),
-        description="Addresses or networks of the proxies whose X-Forwarded-Proto and -For are "
-        "believed, separated by commas; unset: this machine's.",
-    )
-    dashboard_port: int = Field(
-        default=3001, ge=0, le=65535, description="Port of the KPI dashboard; 0: any."
-    )
-    dashboard_address: str = Field(
-        default="127.0.0.1",
-        description="Address on which the dashboard listens; anything but this machine's own "
-        "loopback needs a user (`kpi users add`) or KPI_WEB_PASSWORD.",
-    )
-    dashboard_path_prefix: str = Field(
-        default="",
-        description="Path under which the dashboard is published, such as `/kpis`, where a proxy "
-        "has other pages beside it; unset: none.",
-    )
-    dashboard_url: str | None = Field(
-        default=None,
-        description="Address of the dashboard in alerts and links, as people reach it; unset: that "
-        "of KPI_DASHBOARD_ADDRESS and KPI_DASHBOARD_PORT.",
-    )
-
     realtime: bool = Field(
         default=True,
         description="Whether webhooks change the numbers as they arrive; `off`: they are stored, "
@@ -267,11 +194,6 @@ class Settings(BaseSettings):
         ge=1,
         description="After how many hours an alert about a lasting problem is repeated.",
     )
-    dagster_url: str | None = Field(
-        default=None,
-        description="Address of Dagster's page in alerts, as people reach it; unset: that of "
-        "KPI_WEB_ADDRESS and KPI_WEB_PORT.",
-    )
     summary_at: Annotated[time | None, NoDecode] = Field(
         default=time(8),
         description="When the daily summary is sent, as HH:MM in KPI_TIMEZONE; `off`: never.",
@@ -301,60 +223,6 @@ class Settings(BaseSettings):
             return _STALE_AFTER_A_DAY
         after = _REFRESHES_UNTIL_STALE * timedelta(minutes=self.refresh_minutes)
         return min(max(after, _SHORTEST_STALE_AFTER), _STALE_AFTER_A_DAY)
-
-    @property
-    def page_url(self) -> str:
-        """The address of Dagster's page, as people reach it."""
-        return (self.dagster_url or self.local_page_url).rstrip("/")
-
-    @property
-    def local_page_url(self) -> str:
-        """The address of Dagster's page, as this machine reaches it."""
-        return f"http://{reached_at(self.web_address)}:{self.web_port}{self.web_path_prefix}"
-
-    @property
-    def web_names(self) -> tuple[str, ...]:
-        """The further names by which browsers may call Dagster's page."""
-        return (*self.web_hosts, *host_of(self.dagster_url))
-
-    @field_validator("web_password", "web_reader_password")
-    @classmethod
-    def _fit_for_a_login(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if value is None:
-            return None
-        checked_password(value.get_secret_value())
-        if info.field_name == "web_reader_password" and "web_password" in info.data:
-            other = info.data["web_password"]
-            if other is None:
-                raise ValueError("it needs KPI_WEB_PASSWORD, for the people who may change things")
-            if other == value:
-                raise ValueError("it must differ from KPI_WEB_PASSWORD")
-        return value
-
-    @field_validator("web_address")
-    @classmethod
-    def _behind_a_login(cls, value: str, info: ValidationInfo) -> str:
-        if not is_loopback(value) and info.data.get("web_password", "") is None:
-            raise ValueError(
-                f"other machines reach Dagster's page at {value}, so it needs a login: set "
-                "KPI_WEB_PASSWORD"
-            )
-        return value
-
-    @field_validator("web_hosts", mode="before")
-    @classmethod
-    def _names(cls, value: object) -> object:
-        return parse_names(value) if isinstance(value, str) else value
-
-    @field_validator("web_proxies", mode="before")
-    @classmethod
-    def _proxies(cls, value: object) -> object:
-        return parse_proxies(value) if isinstance(value, str) else value
-
-    @field_validator("web_path_prefix", "dashboard_path_prefix")
-    @classmethod
-    def _plain_path(cls, value: str) -> str:
-        return checked_prefix(value)
 
     @field_validator("alert_urls", mode="before")
     @classmethod
@@ -452,7 +320,7 @@ def load_settings() -> Settings:
     Raises:
         KpiError: naming each variable that is unknown or has a wrong value, and what it should be.
     """
-    file = _settings_file()
+    file = settings_file()
     problems = unknown_variables(Settings.model_fields, file)
     try:
         # A byte order mark, as some editors write one, is no part of the first name.
@@ -473,13 +341,3 @@ def load_settings() -> Settings:
             "(README.md lists them all):" + "".join(f"\n  {it}" for it in problems)
         )
     return settings
-
-
-def _settings_file() -> Path | None:
-    named = os.environ.get("KPI_ENV_FILE")
-    if named is None:
-        file = Path.cwd() / ".env"
-        return file if file.is_file() else None
-    if named and not Path(named).is_file():
-        raise KpiError(f"KPI_ENV_FILE names {named}, which is not a file. Check the name.")
-    return Path(named) if named else None

@@ -1,4 +1,4 @@
-"""Values of the settings of Dagster's page: its addresses, names, proxies and passwords."""
+"""Values of the pages' settings: addresses, names, proxies, headers and passwords."""
 
 import ipaddress
 import re
@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 
 # Each stands for every address of the machine, and answers at loopback, too.
 _REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound here
+# Browsers, or programs of any visitor, set these themselves.
+_HEADERS_OF_ALL = {"authorization", "cookie", "host", "origin", "referer", "user-agent"}
 _SHORTEST_PASSWORD = 12
 _LONGEST_PASSWORD = 200
 
@@ -81,6 +83,18 @@ def checked_prefix(path: str) -> str:
     if path and not re.fullmatch(r"(/[A-Za-z0-9_-]+)+", path):
         raise ValueError(f"{path!r} is not a path; write one such as /dagster")
     return path
+
+
+def checked_header(name: str) -> str:
+    """The name of a header that only a proxy sets, in lower case.
+
+    Raises:
+        ValueError: if it is no name, or that of a header with another meaning.
+    """
+    name = name.strip().lower()
+    if not re.fullmatch(r"[a-z0-9-]+", name) or name in _HEADERS_OF_ALL:
+        raise ValueError(f"{name!r} is not such a header; write one such as X-Forwarded-User")
+    return name
 
 
 def host_of(url: str | None) -> tuple[str, ...]:

@@ -1,20 +1,15 @@
-"""Who may do what: one password for people who may change things, one for those who may read."""
+"""What a login is given, and how often wrong passwords are compared."""
 
 import base64
 import binascii
-import hashlib
-import hmac
 import ipaddress
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-
-from pydantic import SecretStr
-
-from kpi_pipeline.web.visitor import Role
+from collections.abc import Callable
 
 _WINDOW_SECONDS = 600.0
 _GUESSES_OF_AN_ADDRESS = 10
+_GUESSES_AT_A_NAME = 20
 _GUESSES_OF_ALL = 100
 
 
@@ -26,70 +21,59 @@ class TooManyGuessesError(Exception):
         self.seconds = seconds
 
 
-class Passwords:
-    """Compares passwords, in constant time, and a limited number of wrong ones.
+class Throttle:
+    """Counts wrong passwords.
 
-    Ten wrong ones from an address within ten minutes, or a hundred from all, and none is compared
-    until the oldest is ten minutes old. `now` is in seconds, of a clock that never goes back.
+    Ten from an address within ten minutes, twenty for a user's name, or a hundred in all, and none
+    is compared until the oldest is ten minutes old. `now` is in seconds, of a clock that never goes
+    back.
     """
 
-    def __init__(
-        self, roles: Mapping[Role, SecretStr], now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._digests = {
-            role: _digest(password.get_secret_value()) for role, password in roles.items()
-        }
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        # Never longer than the limit of all: the time and the address of each wrong guess.
-        self._wrong: deque[tuple[float, str]] = deque()
+        # The time, the address and the user's name of each; hardly longer than the limit of all.
+        self._wrong: deque[tuple[float, str, str]] = deque()
 
-    def role(self, password: str, address: str) -> Role | None:
-        """The role that this password gives; None if it is wrong.
+    def require_few(self, address: str, name: str) -> None:
+        """Let a password be compared; `name` is empty for one without a user.
 
         Raises:
-            TooManyGuessesError: without comparing it.
+            TooManyGuessesError: if there were too many wrong ones.
         """
-        source = _network(address)
-        self._require_few_guesses(source)
-        given = _digest(password)
-        # Each is compared, so the time says nothing about which one it was.
-        found = [it for it, known in self._digests.items() if hmac.compare_digest(given, known)]
-        if not found:
-            self._wrong.append((self._now(), source))
-            return None
-        return found[0]
-
-    def _require_few_guesses(self, source: str) -> None:
         begin = self._now() - _WINDOW_SECONDS
         while self._wrong and self._wrong[0][0] <= begin:
             self._wrong.popleft()
-        own = [at for at, its in self._wrong if its == source]
-        limits = [
-            times[-limit] - begin
-            for times, limit in (
-                (own, _GUESSES_OF_AN_ADDRESS),
-                ([at for at, _ in self._wrong], _GUESSES_OF_ALL),
-            )
-            if len(times) >= limit
-        ]
+        source, wrong = _network(address), list(self._wrong)
+        counted = (
+            ([at for at, its, _ in wrong if its == source], _GUESSES_OF_AN_ADDRESS),
+            ([at for at, _, its in wrong if name and its == name], _GUESSES_AT_A_NAME),
+            ([at for at, _, _ in wrong], _GUESSES_OF_ALL),
+        )
+        limits = [times[-limit] - begin for times, limit in counted if len(times) >= limit]
         if limits:
             raise TooManyGuessesError(max(limits))
 
+    def count(self, address: str, name: str) -> None:
+        """Note a wrong password."""
+        self._wrong.append((self._now(), _network(address), name))
 
-def basic_password(header: str) -> str | None:
-    """The password in an Authorization header of the kind Basic; the user's name is not used."""
+
+def basic_credentials(header: str) -> tuple[str, str] | None:
+    """The name and the password of an Authorization header of the kind Basic."""
     kind, _, encoded = header.partition(" ")
     if kind.lower() != "basic":
         return None
     try:
-        return base64.b64decode(encoded.strip(), validate=True).decode().partition(":")[2]
+        name, _, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
-        return ""
+        return "", ""
+    return name, password
 
 
-def _digest(password: str) -> bytes:
-    # Of equal length, so the time of comparing them does not tell the length of the password.
-    return hashlib.sha256(password.encode("utf-8", "surrogatepass")).digest()
+def bearer_token(header: str) -> str | None:
+    """The token of an Authorization header of the kind Bearer."""
+    kind, _, token = header.partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None
 
 
 def _network(address: str) -> str:

@@ -1,75 +1,50 @@
-"""The guard as a browser meets it: login, sessions, guessing and logout, without a server."""
+"""The guard as a browser meets it, with the passwords of the settings: login, sessions, logout."""
 
-import time
-from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
 import pytest
-from pydantic import SecretStr
+from sqlalchemy import Engine, create_engine
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, StreamingResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from kpi_pipeline.settings import Settings
-from kpi_pipeline.web.guard import Guard
-from kpi_pipeline.web.login import Passwords, TooManyGuessesError, basic_password
-from kpi_pipeline.web.sessions import Sessions
-from kpi_pipeline.web.visitor import Role
-
-OPERATOR, READER = "operators-password", "readers-pässword"
-HTML = {"accept": "text/html"}
-
-
-async def whoami(scope: Scope, receive: Receive, send: Send) -> None:
-    answer = PlainTextResponse(f"{scope['user'].name} at {scope['path']}")
-    await answer(scope, receive, send)
-
-
-def guarded(folder: Path, base: str = "http://localhost:3000", **settings: Any) -> httpx.Client:
-    values = {"web_password": OPERATOR, "web_reader_password": READER, **settings}
-    described = Settings.model_validate({"state_dir": folder, **values})
-    return client_of(Guard(whoami, described, "/kpi"), base)
-
-
-class Direct(httpx.BaseTransport):
-    """Calls an application without a network."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        async def call() -> httpx.Response:
-            response = await httpx.ASGITransport(self.app).handle_async_request(request)
-            content = await response.aread()
-            return httpx.Response(response.status_code, headers=response.headers, content=content)
-
-        return anyio.run(call)
-
-
-def client_of(app: ASGIApp, base: str = "http://localhost:3000") -> httpx.Client:
-    return httpx.Client(transport=Direct(app), base_url=base)
+from kpi_pipeline.web.login import (
+    Throttle,
+    TooManyGuessesError,
+    basic_credentials,
+    bearer_token,
+)
+from kpi_pipeline_tests.web.support import (
+    HTML,
+    OPERATOR,
+    READER,
+    SHARED,
+    Direct,
+    client_of,
+    cookie_of,
+    guard_of,
+    guarded,
+    log_in,
+)
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> httpx.Client:
-    return guarded(tmp_path)
+def browser(engine: Engine) -> httpx.Client:
+    return guarded(engine, **SHARED)
 
 
-def log_in(browser: httpx.Client, password: str = OPERATOR, then: str = "") -> Any:
-    return browser.post("/kpi/login", data={"password": password, "then": then})
+def test_without_a_user_and_a_password_everybody_is_an_editor(engine: Engine) -> None:
+    assert guarded(engine).get("/kpi/x").text == "local the editor at /kpi/x"
 
 
-def test_without_a_password_everybody_is_an_editor(tmp_path: Path) -> None:
-    browser = guarded(tmp_path, web_password=None, web_reader_password=None)
-    assert browser.get("/kpi/x").text == "local at /kpi/x"
-    assert list(tmp_path.iterdir()) == [], "no key is needed"
-
-
-@pytest.mark.parametrize(("password", "role"), [(OPERATOR, "operator"), (READER, "reader")])
+@pytest.mark.parametrize(
+    ("password", "visitor"),
+    [(OPERATOR, "operator the editor"), (READER, "reader the viewer")],
+)
 def test_a_person_who_opens_a_page_logs_in_and_is_led_to_it(
-    browser: httpx.Client, password: str, role: str
+    browser: httpx.Client, password: str, visitor: str
 ) -> None:
     asked = browser.get("/kpi/runs?a=1&b=2", headers=HTML)
     assert asked.status_code == 303
@@ -80,21 +55,27 @@ def test_a_person_who_opens_a_page_logs_in_and_is_led_to_it(
     assert policy.startswith("default-src 'none'")
     assert "frame-ancestors 'none'" in policy
 
-    entered = log_in(browser, password, "/kpi/runs?a=1&b=2")
+    entered = log_in(browser, password, then="/kpi/runs?a=1&b=2")
 
     assert (entered.status_code, entered.headers["location"]) == (303, "/kpi/runs?a=1&b=2")
     flags = entered.headers["set-cookie"]
     assert "HttpOnly" in flags
     assert "SameSite=lax" in flags
-    assert "Path=/kpi/" in flags
+    assert "Path=/;" in flags, "one login for both pages of a host"
+    assert "Domain" not in flags
     assert "Secure" not in flags
-    assert browser.get("/kpi/runs").text == f"{role} at /kpi/runs"
-    assert f"You are logged in as {role}." in browser.get("/kpi/login").text
+    assert browser.get("/kpi/runs").text == f"{visitor} at /kpi/runs"
+    name, _, role = visitor.split()
+    assert f"You are logged in as {name} ({role})." in browser.get("/kpi/login").text
 
 
-def test_the_cookie_of_a_page_with_tls_is_sent_over_tls_alone(tmp_path: Path) -> None:
-    browser = guarded(tmp_path, "https://localhost:3000")
-    assert "Secure" in log_in(browser).headers["set-cookie"]
+def test_the_cookie_of_a_page_with_tls_is_sent_over_tls_alone(engine: Engine) -> None:
+    browser = guarded(engine, "https://localhost:3000", **SHARED)
+    flags = log_in(browser).headers["set-cookie"]
+    assert "Secure" in flags
+    assert flags.startswith("__Host-"), "no other host of the domain can set it"
+    assert browser.get("/kpi/x").text == "operator the editor at /kpi/x"
+    assert "Secure" in browser.post("/kpi/logout").headers["set-cookie"]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +92,22 @@ def test_a_foreign_page_cannot_log_a_person_in_or_out(browser: httpx.Client) -> 
         for headers in ({"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}):
             answer = browser.post(path, data={"password": READER}, headers=headers)
             assert answer.status_code == 403
-    assert browser.get("/kpi/x").text == "operator at /kpi/x"
+    assert browser.get("/kpi/x").text == "operator the editor at /kpi/x"
+
+
+def test_a_foreign_page_cannot_send_a_form_with_the_cookie_of_a_person(
+    browser: httpx.Client,
+) -> None:
+    log_in(browser)
+    for headers in (
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost:3001"},
+        {"sec-fetch-site": "same-site"},
+    ):
+        assert browser.post("/kpi/x", data={"a": "b"}, headers=headers).status_code == 403
+    own = {"origin": "http://localhost:3000", "sec-fetch-site": "same-origin"}
+    assert browser.post("/kpi/x", data={"a": "b"}, headers=own).status_code == 200
 
 
 @pytest.mark.parametrize("content", ["password=" + "x" * 9000, "password=%ff", ""])
@@ -129,6 +125,7 @@ def test_a_session_ends_with_the_logout_and_its_cookie_is_worth_nothing(
 ) -> None:
     log_in(browser)
     ((name, token),) = browser.cookies.items()
+    assert browser.get("/kpi/x").status_code == 200
     assert browser.post("/kpi/logout").headers["location"] == "/kpi/login"
     assert not browser.cookies
     for spelling in (token, token + "=", f"!{token}"):
@@ -136,32 +133,27 @@ def test_a_session_ends_with_the_logout_and_its_cookie_is_worth_nothing(
         assert answer.status_code == 401
 
 
-def test_another_password_ends_every_session_and_a_restart_ends_none(tmp_path: Path) -> None:
-    browser = guarded(tmp_path)
+def test_another_password_ends_every_session_and_a_restart_ends_none(engine: Engine) -> None:
+    browser = guarded(engine, **SHARED)
     log_in(browser, READER)
-    ((name, token),) = browser.cookies.items()
-    cookie = {"cookie": f"{name}={token}"}
-    assert guarded(tmp_path).get("/kpi/x", headers=cookie).status_code == 200
+    cookie = cookie_of(browser)
+    assert guarded(engine, **SHARED).get("/kpi/x", headers=cookie).status_code == 200
     for changed in ({"web_password": "another-password"}, {"web_reader_password": None}):
-        assert guarded(tmp_path, **changed).get("/kpi/x", headers=cookie).status_code == 401
-    assert (tmp_path / "web.key").stat().st_mode & 0o777 == 0o600
-
-
-def test_a_session_lasts_for_two_weeks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sessions = Sessions(tmp_path, [SecretStr(OPERATOR)], 14 * 86_400)
-    token = sessions.begin("reader")
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 13.9 * 86_400)
-    assert sessions.role(token) == "reader"
-    monkeypatch.setattr(time, "time", lambda: now + 14.1 * 86_400)
-    assert sessions.role(token) is None
-    assert sessions.role(token[:-8] + "AAAAAAA=") is None
+        after = guarded(engine, **{**SHARED, **changed})
+        assert after.get("/kpi/x", headers=cookie).status_code == 401
 
 
 def test_programs_send_a_password_with_each_request(browser: httpx.Client) -> None:
-    for name, password, role in (("", OPERATOR, "operator"), ("ann", READER, "reader")):
-        assert browser.get("/kpi/x", auth=(name, password)).text == f"{role} at /kpi/x"
-    answer = browser.get("/kpi/x", auth=("ann", "wrong"))
+    for name, password, visitor in (
+        ("", OPERATOR, "operator the editor"),
+        ("operator", OPERATOR, "operator the editor"),
+        ("", READER, "reader the viewer"),
+    ):
+        answer = browser.get("/kpi/x", auth=(name, password))
+        assert answer.text == f"{visitor} at /kpi/x"
+    answer = browser.get("/kpi/x", auth=("ann", OPERATOR))
+    assert answer.status_code == 401, "it is no password of a user"
+    answer = browser.get("/kpi/x", auth=("", "wrong"))
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Basic")
     assert "this page needs a password" in answer.json()["errors"][0]["message"]
@@ -171,8 +163,9 @@ def test_programs_send_a_password_with_each_request(browser: httpx.Client) -> No
 
 @pytest.mark.parametrize("header", ["Basic", "Basic %%%", "Basic /w==", "Basic a", "Basic YQ=="])
 def test_a_damaged_header_is_a_wrong_password(header: str) -> None:
-    assert basic_password(header) == ""
-    assert basic_password("Bearer abc") is None
+    assert basic_credentials(header) in (("", ""), ("a", ""))
+    assert basic_credentials("Bearer abc") is None
+    assert bearer_token(header) is None
 
 
 def test_guessing_ends_after_ten_passwords_and_no_session_with_it(browser: httpx.Client) -> None:
@@ -181,40 +174,82 @@ def test_guessing_ends_after_ten_passwords_and_no_session_with_it(browser: httpx
     assert isinstance(transport, Direct)
     guess = client_of(transport.app)
     for _ in range(5):
-        assert log_in(browser, "wrong").status_code == 403
+        assert log_in(guess, "wrong").status_code == 403
         assert guess.get("/kpi/x", auth=("", "wrong")).status_code == 401
-    for answer in (log_in(browser), guess.get("/kpi/x", auth=("", OPERATOR))):
+    for answer in (log_in(guess), guess.get("/kpi/x", auth=("", OPERATOR))):
         assert answer.status_code == 429
         assert 500 < int(answer.headers["retry-after"]) <= 600
         assert "Too many wrong passwords: wait 10 min" in answer.text
-    assert browser.get("/kpi/x").text == "operator at /kpi/x"
+    assert browser.get("/kpi/x").text == "operator the editor at /kpi/x"
 
 
-def test_wrong_passwords_are_counted_by_address_and_together_and_forgotten() -> None:
+def test_wrong_passwords_are_counted_by_address_and_name_and_together_and_forgotten() -> None:
     now = 1_000.0
-    passwords = Passwords({Role.EDITOR: SecretStr(OPERATOR)}, lambda: now)
+    throttle = Throttle(lambda: now)
 
-    def guess(address: str, count: int) -> None:
+    def guess(address: str, count: int, name: str = "") -> None:
         for _ in range(count):
-            assert passwords.role("wrong", address) is None
+            throttle.require_few(address, name)
+            throttle.count(address, name)
 
     guess("2001:db8::1", 6)
     guess("2001:db8::2", 4)
     with pytest.raises(TooManyGuessesError):
-        passwords.role(OPERATOR, "2001:db8::3")
-    assert passwords.role(OPERATOR, "2001:db8:0:1::1") is Role.EDITOR
+        throttle.require_few("2001:db8::3", "")
+    throttle.require_few("2001:db8:0:1::1", "")
     now += 300
-    for number in range(9):
+    for number in range(2):
+        guess(f"192.0.2.{number}", 10, "ann")
+    with pytest.raises(TooManyGuessesError):
+        throttle.require_few("198.51.100.1", "ann")
+    throttle.require_few("198.51.100.1", "bob")
+    for number in range(2, 9):
         guess(f"192.0.2.{number}", 10)
     with pytest.raises(TooManyGuessesError) as all_of_them:
-        passwords.role(OPERATOR, "198.51.100.1")
+        throttle.require_few("198.51.100.1", "bob")
     assert all_of_them.value.seconds == 300
     now += 300
-    assert passwords.role(OPERATOR, "198.51.100.1") is Role.EDITOR
-    assert passwords.role(OPERATOR, "2001:db8::3") is Role.EDITOR
+    throttle.require_few("198.51.100.1", "bob")
+    throttle.require_few("2001:db8::3", "")
 
 
-def test_a_stream_passes_part_by_part(tmp_path: Path) -> None:
+def test_an_answer_tells_browsers_to_be_careful(browser: httpx.Client) -> None:
+    log_in(browser)
+    for path in ("/kpi/x", "/kpi/login", "/kpi/healthz"):
+        headers = browser.get(path).headers
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "same-origin"
+
+
+def test_a_stranger_learns_nothing_but_that_the_server_lives(browser: httpx.Client) -> None:
+    assert browser.get("/kpi/healthz").text == "nobody at /kpi/healthz"
+    answers = [
+        browser.request(method, path, headers=headers)
+        for method in ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
+        for path in ("/kpi/", "/kpi/api/clients", "/kpi/static/style.css", "/kpi/no-such", "/x")
+        for headers in ({}, {"authorization": "Bearer kpi_" + "x" * 43}, {"cookie": "a=b"})
+    ]
+    assert {it.status_code for it in answers} == {401}
+    assert len({(it.content, str(it.headers)) for it in answers}) <= 2, "of HEAD and the others"
+    (text,) = {it.text for it in answers} - {""}
+    for word in ("kpi_pipeline", "0.1", "operator", "ann", "users", "Dagster", "KPI_"):
+        assert word not in text
+
+
+def test_a_page_with_a_login_says_that_its_database_is_away() -> None:
+    away = create_engine("postgresql+psycopg://kpi@127.0.0.1:1/kpi")
+    for settings in (SHARED, {}, {"web_address": "10.0.0.5"}):
+        browser = guarded(away, **settings)
+        answer = browser.get("/kpi/x", headers={"cookie": "x=y"}, auth=("ann", "some-password"))
+        assert answer.status_code == 503
+        assert "the database with the users cannot be reached" in answer.text
+        assert "127.0.0.1:1" not in answer.text
+    assert log_in(guarded(away, **SHARED)).status_code == 503
+    assert guarded(away, **SHARED).get("/kpi/healthz").status_code == 200
+
+
+def test_a_stream_passes_part_by_part(engine: Engine) -> None:
     events: list[str] = []
 
     async def stream(scope: Scope, receive: Receive, send: Send) -> None:
@@ -242,5 +277,5 @@ def test_a_stream_passes_part_by_part(tmp_path: Path) -> None:
         "headers": [(b"host", b"localhost")],
         "asgi": {"spec_version": "2.4"},
     }
-    anyio.run(Guard(stream, Settings(state_dir=tmp_path), ""), scope, receive, send)
+    anyio.run(guard_of(engine, stream), scope, receive, send)
     assert events == ["made a", "sent a", "made b", "sent b"]

@@ -20,19 +20,25 @@ from graphql import GraphQLError, OperationDefinitionNode, OperationType, parse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kpi_pipeline.db.server.engine import open_engine
+from kpi_pipeline.db.server.urls import parse_url
+from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.dagster_private import run_page
 from kpi_pipeline.settings import load_settings
+from kpi_pipeline.web.access import require_login
 from kpi_pipeline.web.guard import Guard, deny
 from kpi_pipeline.web.origins import Rejection
 
 _READS = ("GET", "HEAD")
+# Of the users alone; Dagster has connections of its own.
+_POOL_SIZE = 2
 _LARGEST_QUERY = 4 * 1024 * 1024
 _NOT_JSON = Rejection(
     415, "Send this with POST and the header Content-Type: application/json, as the page does."
 )
 _BY_GET = Rejection(405, "GET only reads: send a mutation with POST, and one document a request.")
 _READ_ONLY = Rejection(
-    403, "You are logged in to read only. To change something, log in with the other password."
+    403, "You are logged in to read only. To change something, log in as an editor."
 )
 _TOO_LARGE = Rejection(413, "This query is larger than the 4 MiB that are read.")
 
@@ -129,17 +135,33 @@ def _may_write(connection: Any) -> bool:
 
 
 def main() -> None:
-    """Serve the page; the arguments are those of `dagster-webserver`."""
+    """Serve the page; the arguments are those of `dagster-webserver`.
+
+    Raises:
+        KpiError: if no KPI database is configured, or the page needs a login and has none.
+    """
     settings = load_settings()
-    # uvicorn reads it.
-    os.environ["FORWARDED_ALLOW_IPS"] = ",".join(settings.web_proxies)
-    address = ["--host", settings.web_address, "--port", str(settings.web_port)]
+    page = settings.dagster_page
+    if settings.database_url is None:
+        raise KpiError(
+            "KPI_DATABASE_URL is not set in this process: it has the users who may log in to "
+            "Dagster's page. `kpi up` sets it."
+        )
+    url = parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL")
+    engine = open_engine(url, pool_size=_POOL_SIZE)
+    require_login(settings, engine, page.address, page.setting)
+    # Not for uvicorn: the guard reads the headers of proxies.
+    os.environ["FORWARDED_ALLOW_IPS"] = ""
+    address = ["--host", page.address, "--port", str(page.port)]
     run_page(
-        lambda app, prefix: Guard(DagsterRules(app), settings, prefix),
+        lambda app, _: Guard(DagsterRules(app), settings, page, engine),
         _may_write,
-        [*address, "--path-prefix", settings.web_path_prefix, *sys.argv[1:]],
+        [*address, "--path-prefix", page.path_prefix, *sys.argv[1:]],
     )
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KpiError as error:
+        sys.exit(f"Error: {error}")
