@@ -17,8 +17,12 @@ class _InProcess(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         async def call() -> httpx.Response:
             response = await self._app.handle_async_request(request)
-            content = await response.aread()
-            return httpx.Response(response.status_code, headers=response.headers, content=content)
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            # As they were sent: the client decompresses them.
+            sent = b"".join([part async for part in response.stream])
+            return httpx.Response(
+                response.status_code, headers=response.headers, stream=httpx.ByteStream(sent)
+            )
 
         return self._portal.call(call)
 
