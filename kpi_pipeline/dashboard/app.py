@@ -91,6 +91,7 @@ def _error(request: Request, error: Exception) -> Response:
 
 
 _ROUTES = [
+    *actions.ROUTES,
     *api.ROUTES,
     *client.ROUTES,
     *report.ROUTES,

@@ -1,0 +1,263 @@
+"""Live pages: what changes in the tables reaches every open page that shows it.
+
+Pages that show the same are one topic: a burst of changes is rendered once for each topic, in a
+thread, and sent to its pages as server-sent events:
+
+- `change`: HTML whose elements replace those of the same id (htmx calls it out of band)
+- `reload`: the page is to be opened again: another day has begun, or it took in events too slowly
+- `away`, `back`: the numbers can't be read at the moment, and can again
+
+Each `change` carries the version of the data as its id. A page whose version is another one, as it
+lost its connection or was open in a hidden tab, gets all of its parts at once.
+"""
+
+import asyncio
+import logging
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import date
+
+from anyio import to_thread
+from sqlalchemy import Engine
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from kpi_pipeline.db.dashboard.changes import Change, ChangeFeed, Subject
+
+# How long the changes of a burst are gathered.
+GATHER_SECONDS = 0.15
+# How often a page gets a sign of life, and what changes with time alone is rendered.
+BEAT_SECONDS = 15.0
+# How long a browser waits before it connects again.
+_RETRY = "retry: 2000\n\n"
+_BEAT = ": \n\n"
+# Events that wait for a slow page. All pages of a topic share the text of each.
+_MOST_WAITING = 16
+# Of the pool's connections, some stay for pages that people open.
+_RENDERED_AT_ONCE = 2
+
+Changed = frozenset[str] | None
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LiveView:
+    """What some pages show; `key` is the same for all that show the same.
+
+    `render` returns the HTML of what changed: of these workspaces; of everything for None; of what
+    time alone changes, such as an age, for an empty set. Nothing is sent if it returns no text.
+    """
+
+    key: Hashable
+    render: Callable[[Changed], str]
+    subjects: frozenset[Subject] = frozenset({Subject.ROWS, Subject.CLIENTS, Subject.CHECKS})
+
+
+class _Page:
+    """The events that wait for one page; None is the end."""
+
+    def __init__(self) -> None:
+        self.waiting: asyncio.Queue[str | None] = asyncio.Queue(_MOST_WAITING)
+
+    def put(self, event: str) -> None:
+        """Add an event. One too many, and all of them give way to a reload."""
+        if self.waiting.qsize() < _MOST_WAITING - 1:
+            self.waiting.put_nowait(event)
+        else:
+            self.end(_event("reload"))
+
+    def end(self, *last: str) -> None:
+        """End the stream, with these events in place of those that wait."""
+        while not self.waiting.empty():
+            self.waiting.get_nowait()
+        for event in (*last, None):
+            self.waiting.put_nowait(event)
+
+
+@dataclass(eq=False)
+class _Topic:
+    view: LiveView
+    pages: set[_Page] = field(default_factory=set)
+    workspaces: set[str] = field(default_factory=set)
+    # Something changed; or only time has passed.
+    is_due: bool = False
+    # Anything may have changed.
+    all: bool = False
+    # A page came after the last change was rendered, and may lack it.
+    has_newcomer: bool = False
+    is_away: bool = False
+
+    def note(self, change: Change) -> None:
+        """Have this change rendered next time, if the pages show it."""
+        if change.subject is Subject.ROWS and Subject.ROWS in self.view.subjects:
+            self.workspaces.add(change.workspace)
+            self.is_due = True
+        elif change.subject is Subject.EVERYTHING or change.subject in self.view.subjects:
+            self.all = self.is_due = True
+
+    def take(self) -> Changed:
+        """What is to be rendered now."""
+        everything = self.all or (self.has_newcomer and bool(self.workspaces))
+        changed = None if everything else frozenset(self.workspaces)
+        self.workspaces = set()
+        self.is_due = self.all = False
+        if everything:
+            self.has_newcomer = False
+        return changed
+
+    def put(self, event: str) -> None:
+        for page in self.pages:
+            page.put(event)
+
+
+class Live:
+    """The open pages of one dashboard. All methods are called in its event loop."""
+
+    def __init__(self, engine: Engine, today: Callable[[], date]) -> None:
+        self._engine = engine
+        self._today = today
+        self._topics: dict[Hashable, _Topic] = {}
+        self._woken = asyncio.Event()
+        # Another process counts from another beginning.
+        self._process = secrets.token_hex(4)
+        self._changes = 0
+        self.is_running = False
+
+    @property
+    def version(self) -> str:
+        """The version of the data: read it before the data."""
+        return f"{self._process}-{self._changes}"
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Bring changes to the pages while the block lasts."""
+        loop = asyncio.get_running_loop()
+        feed = ChangeFeed(self._engine, lambda change: loop.call_soon_threadsafe(self.note, change))
+        threads = ThreadPoolExecutor(_RENDERED_AT_ONCE, "live")
+        tasks = [asyncio.create_task(self._work(threads)), asyncio.create_task(self._beat())]
+        feed.start()
+        self.is_running = True
+        try:
+            yield
+        finally:
+            self.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await to_thread.run_sync(feed.stop)
+            # One that reads the database at the moment ends with it.
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        """End all streams: the server stops."""
+        self.is_running = False
+        for topic in self._topics.values():
+            for page in topic.pages:
+                page.end()
+
+    def note(self, change: Change) -> None:
+        """Have a change brought to the pages that show it."""
+        self._changes += 1
+        for topic in self._topics.values():
+            topic.note(change)
+        self._woken.set()
+
+    async def subscribe(self, view: LiveView, seen: str = "") -> AsyncIterator[str]:
+        """The events for a page that shows the version `seen` of the data."""
+        page = _Page()
+        topic = self._topics.setdefault(view.key, _Topic(view))
+        topic.pages.add(page)
+        topic.has_newcomer = True
+        if seen != self.version:
+            topic.all = topic.is_due = True
+            self._woken.set()
+        try:
+            yield _RETRY
+            while self.is_running and (event := await page.waiting.get()) is not None:
+                yield event
+        finally:
+            topic.pages.discard(page)
+            if not topic.pages:
+                self._topics.pop(view.key, None)
+
+    async def _work(self, threads: ThreadPoolExecutor) -> None:
+        while True:
+            await self._woken.wait()
+            await asyncio.sleep(GATHER_SECONDS)
+            self._woken.clear()
+            due = [topic for topic in self._topics.values() if topic.is_due]
+            # What changes meanwhile is gathered for the next time.
+            await asyncio.gather(*(self._render(topic, threads) for topic in due))
+
+    async def _render(self, topic: _Topic, threads: ThreadPoolExecutor) -> None:
+        version, changed = self.version, topic.take()
+        try:
+            text = await asyncio.get_running_loop().run_in_executor(
+                threads, topic.view.render, changed
+            )
+        except Exception:  # noqa: BLE001 - the next render may succeed
+            topic.all = True
+            if not topic.is_away:
+                _log.exception("The numbers of live pages could not be read.")
+                topic.is_away = True
+                topic.put(_event("away"))
+            return
+        if topic.is_away:
+            topic.is_away = False
+            topic.put(_event("back"))
+        if text:
+            topic.put(_event("change", text, version))
+
+    async def _beat(self) -> None:
+        day: date | None = None
+        while True:
+            for topic in self._topics.values():
+                topic.put(_BEAT)
+                topic.is_due = True
+            self._woken.set()
+            before, day = day, await to_thread.run_sync(self._today)
+            if before not in (None, day):
+                self._reload()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    def _reload(self) -> None:
+        for topic in self._topics.values():
+            for page in topic.pages:
+                page.end(_event("reload"))
+
+
+def hub(request: Request) -> Live:
+    """The live pages of the dashboard that a request is for."""
+    found: Live = request.app.state.live
+    return found
+
+
+def stream(request: Request, view: LiveView | None) -> Response:
+    """The answer with a page's events; without a view, that the page is not live.
+
+    The page's version of the data is in the query as `since`, or comes from the browser when it
+    connects again.
+    """
+    if view is None:
+        # A browser does not connect again after this status.
+        return Response(status_code=204)
+    live = hub(request)
+    if not live.is_running:
+        raise HTTPException(503, "The dashboard starts or stops.", {"Retry-After": "2"})
+    seen = request.headers.get("last-event-id") or request.query_params.get("since", "")
+    return StreamingResponse(
+        live.subscribe(view, seen),
+        media_type="text/event-stream",
+        # Proxies such as nginx would keep events back until there are many.
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+def _event(name: str, data: str = "", version: str = "") -> str:
+    lines = [f"event: {name}", *(f"data: {line}" for line in re.split(r"\r\n|\r|\n", data))]
+    return "\n".join([*lines, *([f"id: {version}"] if version else ()), "", ""])
