@@ -1,5 +1,6 @@
 """All state of one sandbox, and what changes it."""
 
+from collections import defaultdict
 from datetime import date, datetime
 from random import Random
 from typing import Any
@@ -16,7 +17,7 @@ from bison_sandbox.requests import InvalidError
 from bison_sandbox.webhooks import WebhookUrls
 from bison_sandbox.world.agency import Profile, build_agency
 from bison_sandbox.world.clock import Clock, Days
-from bison_sandbox.world.events import Event, Events
+from bison_sandbox.world.events import Event, Events, Walk
 from bison_sandbox.world.keys import AgencyUser, KeyRing
 from bison_sandbox.world.live import Live
 from bison_sandbox.world.made import MadeEvents
@@ -45,6 +46,8 @@ class Sandbox:
         self.made = MadeEvents(options.seed, self.days_of, self.rules)
         self.replies = Replies(options.seed, self.numbers, self.made, self.days_of)
         self.events = Events(options.seed, self.numbers, self.made, self.replies, self.days_of)
+        # By workspace and types of events.
+        self.walks: defaultdict[tuple[int, tuple[str, ...]], Walk] = defaultdict(Walk)
         self.webhook_urls = WebhookUrls()
         self.deliveries = Deliveries(options.seed, lambda: self.variants)
         # The address at which callers reached the sandbox, for events that no call caused.

@@ -1,8 +1,7 @@
 """Endpoints of events: the feed, the types with their samples, and repeated deliveries."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -58,7 +57,7 @@ async def list_events(request: Request) -> Response:
     if cursor := request.query_params.get("cursor"):
         instant, place = cursor_parts(request, cursor, 2)
         now, start = _EPOCH + instant * _MICROSECOND, place
-    found = islice(_found(request, sandbox, workspace, now), start, start + PER_PAGE + 1)
+    found = _found(request, sandbox, workspace, now, start, start + PER_PAGE + 1)
     events = [build() for build in found]
     casing = str.lower if sandbox.variants.event_casing == "lower" else str.upper
     rows = [_row(sandbox, workspace, event, casing) for event in events[:PER_PAGE]]
@@ -72,8 +71,8 @@ async def list_events(request: Request) -> Response:
 
 
 def _found(
-    request: Request, sandbox: Sandbox, workspace: Workspace, now: datetime
-) -> Iterator[Callable[[], Event]]:
+    request: Request, sandbox: Sandbox, workspace: Workspace, now: datetime, start: int, stop: int
+) -> list[Callable[[], Event]]:
     asked = request.query_params
     types, since, until = tuple(COUNT_OF_TYPE), now - KEPT, now
     if sandbox.variants.event_feed == "filtered":
@@ -84,7 +83,11 @@ def _found(
             since = max(since, bounds.moment(first, 0) - _MICROSECOND)
         if (last := date_field(request, "end_date")) is not None:
             until = min(until, bounds.moment(last + timedelta(days=1), 0) - _MICROSECOND)
-    return sandbox.events.newest(workspace.profile, types, since, until)
+    profile = workspace.profile
+    key = (since, until, sandbox.variants, sandbox.made.made_in(workspace.id))
+    return sandbox.walks[workspace.id, types].part(
+        key, lambda: sandbox.events.newest(profile, types, since, until), start, stop
+    )
 
 
 def _row(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from heapq import merge
-from itertools import dropwhile, takewhile
+from itertools import dropwhile, islice, takewhile
 from uuid import UUID
 
 from bison_sandbox.world.agency import Profile, uniforms
@@ -236,3 +236,28 @@ def _between(
     """What builds the events recorded after `since` until `until`, of entries, newest first."""
     past = dropwhile(lambda it: it.recorded_at > until, entries)
     return (it.build for it in takewhile(lambda it: it.recorded_at > since, past))
+
+
+class Walk:
+    """What the pages of a list have shown, so that the next page begins where the last one ended.
+
+    Without it, each page would work out all rows before its own once more.
+    """
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._shown: list[Callable[[], Event]] = []
+        self._rest: Iterator[Callable[[], Event]] = iter(())
+
+    def part(
+        self,
+        key: object,
+        begin: Callable[[], Iterator[Callable[[], Event]]],
+        start: int,
+        stop: int,
+    ) -> list[Callable[[], Event]]:
+        """The rows from `start` to `stop`; the list begins again when its key is another one."""
+        if key != self._key:
+            self._key, self._shown, self._rest = key, [], begin()
+        self._shown += islice(self._rest, max(0, stop - len(self._shown)))
+        return self._shown[start:stop]

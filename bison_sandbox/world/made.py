@@ -89,6 +89,10 @@ class MadeEvents:
         """The events of a workspace that were recorded until `now`, in order of their making."""
         return (each for each in self._of.get(workspace_id, ()) if each.recorded_at <= now)
 
+    def made_in(self, workspace_id: int) -> int:
+        """How many events of a workspace were made."""
+        return len(self._of.get(workspace_id, ()))
+
     def added_to(
         self, days: Iterable[Day], profile: Profile, first: date, now: datetime
     ) -> list[Day]:
