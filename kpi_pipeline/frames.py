@@ -11,6 +11,7 @@ No other module imports pandas: it takes a second, and computing or serving a ro
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -33,18 +34,25 @@ from kpi_pipeline.db.server.embedded import embedded_server
 from kpi_pipeline.db.server.engine import open_engine, require_reachable
 from kpi_pipeline.db.server.urls import parse_url
 from kpi_pipeline.db.tables import client_metrics
-from kpi_pipeline.domain.calendar import days_in_month, first_of_previous_month
+from kpi_pipeline.domain import accuracy
+from kpi_pipeline.domain.accuracy import JudgedRow
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings, load_settings
 
 _ROWS_AT_ONCE = 20_000
 
-# The days of the month whose projections are judged.
-_JUDGED = {10: "10th", 20: "20th"}
 # What is projected: the column of the projection, and that of the sum up to the metric date.
 _PROJECTED = {
     "positive_replies": ("projection_positive_replies_eom", "positive_replies_mtd"),
     "emails": ("projection_emails_eom", "emails_sent_mtd"),
+}
+# What is told of each.
+_PARTS = {
+    "projected_10th": "Int64",
+    "error_10th": "float64",
+    "projected_20th": "Int64",
+    "error_20th": "float64",
+    "actual": "Int64",
 }
 
 
@@ -95,20 +103,17 @@ def read_accuracy(
     Raises:
         KpiError: as for `read_metrics`.
     """
-    firsts = [first_of_previous_month(today)]
-    while len(firsts) < months:
-        firsts.insert(0, first_of_previous_month(firsts[0]))
-    dates = [first.replace(day=day) for first in firsts for day in (*_JUDGED, days_in_month(first))]
+    firsts, dates = accuracy.judged_months(today, months), accuracy.judged_dates(today, months)
     with _connected(source) as connection:
         known = _known_clients(connection, workspaces)
         chosen = exported_rows(RowFilter([client.workspace for client in known]))
         rows = _frame(connection, chosen.where(client_metrics.c.metric_date.in_(dates)))
     expected = [(first, client.workspace) for first in firsts for client in known if client.active]
-    accuracy = projection_accuracy(rows, expected)
+    found = projection_accuracy(rows, expected)
     labels = {client.workspace: client.label for client in known}
-    label = accuracy["workspace"].map(labels).fillna("All clients").astype("str")
-    accuracy.insert(2, "display_name", label)
-    return accuracy
+    label = found["workspace"].map(labels).fillna("All clients").astype("str")
+    found.insert(2, "display_name", label)
+    return found
 
 
 def projection_accuracy(
@@ -129,40 +134,26 @@ def projection_accuracy(
     (projected − actual) ÷ actual in percent, rounded to two places; above 0 the projection was too
     high. They are missing where one of the two is, or nothing was actually counted.
     """
-    dates = rows["metric_date"].dt
-    keyed = rows.set_index([dates.to_period("M").dt.to_timestamp().rename("month"), "workspace"])
-    parts = {}
-    for name, (projection, total) in _PROJECTED.items():
-        for day, ordinal in _JUDGED.items():
-            parts[f"{name}_projected_{ordinal}"] = keyed.loc[(dates.day == day).array, projection]
-        parts[f"{name}_actual"] = keyed.loc[dates.is_month_end.array, total]
-    index = pd.MultiIndex.from_tuples(
-        [(pd.Timestamp(month), workspace) for month, workspace in expected],
-        names=["month", "workspace"],
+    columns = rows[["workspace", "metric_date", *chain.from_iterable(_PROJECTED.values())]]
+    known = columns.astype(object).where(columns.notna(), None)
+    found = accuracy.projection_accuracy(
+        (
+            JudgedRow(workspace, at.date(), *numbers)
+            for workspace, at, *numbers in known.itertuples(index=False, name=None)
+        ),
+        expected,
     )
-    for part in parts.values():
-        index = index.union(part.index)
-    clients_of_month = pd.DataFrame({name: part.reindex(index) for name, part in parts.items()})
-    complete = clients_of_month.dropna().groupby("month")
-    months = index.unique("month")
-    overall = complete.sum().reindex(months)
-    added_up = complete.size().reindex(months, fill_value=0)
-    accuracy = pd.concat(
-        [
-            clients_of_month.reset_index().assign(clients=1),
-            overall.reset_index().assign(workspace=None, clients=added_up.array),
-        ]
-    ).sort_values(["month", "workspace"], na_position="last", ignore_index=True)
-    columns = ["month", "workspace", "clients"]
+    columns_of: dict[str, pd.Series[Any]] = {
+        "month": pd.Series([it.month for it in found], dtype="datetime64[s]"),
+        "workspace": pd.Series([it.workspace for it in found], dtype="str"),
+        "clients": pd.Series([it.clients for it in found], dtype="int64"),
+    }
     for name in _PROJECTED:
-        actual = accuracy[f"{name}_actual"].astype("float64")
-        for ordinal in _JUDGED.values():
-            off = accuracy[f"{name}_projected_{ordinal}"].astype("float64") - actual
-            percent = (off / actual.where(actual > 0) * 100).round(2)
-            accuracy[f"{name}_error_{ordinal}"] = percent
-            columns += [f"{name}_projected_{ordinal}", f"{name}_error_{ordinal}"]
-        columns.append(f"{name}_actual")
-    return accuracy[columns]
+        judged = [it.positive_replies if name == "positive_replies" else it.emails for it in found]
+        for part, dtype in _PARTS.items():
+            values = [getattr(it, part) for it in judged]
+            columns_of[f"{name}_{part}"] = pd.Series(values, dtype=dtype)
+    return pd.DataFrame(columns_of)
 
 
 @contextmanager
