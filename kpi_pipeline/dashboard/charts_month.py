@@ -58,7 +58,7 @@ def line_chart(
     return _in_both_widths(lambda width: _lines(lines, days, summary, texts, width), wide)
 
 
-def bar_chart(bars: Sequence[Bar], summary: str, wide: int = 1000) -> Markup:
+def bar_chart(bars: Sequence[Bar], summary: str, wide: int = 1200) -> Markup:
     """A bar for each day, shaded weekends, and gaps that are no bars of 0."""
     return _in_both_widths(lambda width: _bars(bars, summary, width), wide)
 
@@ -106,7 +106,8 @@ def _round_step(rough: float) -> int:
     if rough <= 1:
         return 1
     power = 10 ** floor(log10(rough))
-    return int(next(it * power for it in (1, 2, 5, 10) if it * power >= rough * 0.999))
+    steps = (power, 2 * power, 5 * power // 2, 5 * power, 10 * power)
+    return next(it for it in steps if it >= rough * 0.999)
 
 
 def _in_both_widths(draw: Callable[[int], Iterable[Markup]], wide: int) -> Markup:
@@ -224,7 +225,8 @@ def _bars(bars: Sequence[Bar], summary: str, width: int) -> Iterator[Markup]:
     height, top, bottom = 150.0, 16.0, 22.0
     values = [bar.value for bar in bars if bar.value is not None]
     low, high = min([0, *values]), max([1, *values])
-    left = 10 + _LETTER * len(short(high))
+    # The same for all charts of days, whose days stand under one another then.
+    left = 10 + _LETTER * max(4, len(short(high)))
     slot = (width - left) / max(1, len(bars))
     scale = (height - top - bottom) / (high - low)
     zero = height - bottom + low * scale
