@@ -13,7 +13,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kpi_pipeline.dashboard import client, report
+from kpi_pipeline.dashboard import actions, client, report
 from kpi_pipeline.dashboard.api import routes as api
 from kpi_pipeline.dashboard.api.answers import json_answer
 from kpi_pipeline.dashboard.live import Live
@@ -38,7 +38,7 @@ def create_app(of: Site, live: Live | None = None) -> ASGIApp:
 
     `live` are its live pages; given where a server ends them before it stops.
     """
-    pages = live or Live(of.engine, of.today)
+    pages = live or Live(of)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -64,7 +64,7 @@ class Site:
         Raises:
             HTTPException: 403, with a sentence.
         """
-        if not hmac.compare_digest(token, self.form_token(request)):
+        if not hmac.compare_digest(token.encode(), self.form_token(request).encode()):
             raise HTTPException(403, "This form is from another session. Open the page again.")
 
     def render(

@@ -84,6 +84,13 @@ def mute_name(client: str, name: str) -> str:
     return f"{client}:{name}"
 
 
+def client_mutes(connection: Connection, client: str, now: datetime) -> dict[str, datetime]:
+    """In which problems a client is muted now, and until when."""
+    prefix = mute_name(client, "")
+    mutes = read_mutes(connection, now)
+    return {it.removeprefix(prefix): at for it, at in mutes.items() if it.startswith(prefix)}
+
+
 def mute(connection: Connection, name: str, until: datetime) -> None:
     """Mute a name; this replaces an earlier mute of it."""
     upsert(connection, alert_mutes, [{"name": name, "muted_until": until}])

@@ -103,6 +103,11 @@ def fetch_period(first: date, last: date) -> tuple[date, date]:
     return min(longest_window, first_of_previous_month(first)), last
 
 
+def first_grid_date(configured: date | None, today: date) -> date:
+    """Return the first date that runs fill: as configured, else 1 January of last year."""
+    return configured or date(today.year - 1, 1, 1)
+
+
 def nightly_dates(today: date, closed_days: int = 7) -> tuple[date, date]:
     """Return the first and last day of a nightly sync: the last closed days, and today.
 

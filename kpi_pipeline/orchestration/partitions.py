@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 from dagster import AssetExecutionContext, DagsterInstance, DagsterRunStatus, RunsFilter
 
-from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline.domain.calendar import days_between, first_grid_date
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration import runs
 from kpi_pipeline.orchestration.dagster_private import PartitionBackfill, unfinished_backfills
@@ -34,7 +34,7 @@ def first_date(settings: Settings, today: date) -> date:
     It moves once a year, and keeps the grid well below the 100,000 partitions that Dagster advises
     for an asset. Rows of earlier dates stay in the database.
     """
-    return settings.first_date or date(today.year - 1, 1, 1)
+    return first_grid_date(settings.first_date, today)
 
 
 def kpi_grid(settings: Settings, today: date) -> dg.MultiPartitionsDefinition:

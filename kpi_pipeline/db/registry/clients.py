@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
 from kpi_pipeline.db.coordination.locks import lock_clients
 from kpi_pipeline.db.metrics import publish_labels
@@ -120,6 +120,25 @@ def lock_active(connection: Connection) -> list[str]:
         .with_for_update(key_share=True)
     )
     return [row.workspace for row in connection.execute(statement) if row.active]
+
+
+def find_client(connection: Connection, workspace: str) -> Client | None:
+    """The client of this workspace, active or not."""
+    return next((it for it in all_clients(connection) if it.workspace == workspace), None)
+
+
+def set_active(connection: Connection, workspace: str, *, active: bool) -> bool:
+    """Activate or deactivate a client, as an import does; return whether that changes it.
+
+    Its rows stay. Runs skip it from now on, and Dagster's partitions follow later.
+    """
+    lock_clients(connection, [workspace])
+    statement = (
+        update(clients)
+        .where(clients.c.workspace == workspace, clients.c.active.is_(not active))
+        .values(active=active, updated_at=func.now())
+    )
+    return connection.execute(statement).rowcount > 0
 
 
 def _sorted_out(

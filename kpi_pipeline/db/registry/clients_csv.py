@@ -57,7 +57,12 @@ def _instance(cell: str, info: ValidationInfo) -> str:
     return cell
 
 
-def _count(cell: str) -> int:
+def read_count(cell: str) -> int:
+    """A whole number as people and Excel write it: 1500, 1,500, 1 500 or 1500.00.
+
+    Raises:
+        ValueError: with a phrase that says what is wrong.
+    """
     if not cell:
         raise ValueError("it is empty")
     if _WHOLE_NUMBER.fullmatch(cell):
@@ -93,12 +98,12 @@ class ClientRow(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     instance: Annotated[str, BeforeValidator(_instance)]
-    bison_workspace_id: Annotated[int, BeforeValidator(_count)]
+    bison_workspace_id: Annotated[int, BeforeValidator(read_count)]
     name: Annotated[str, BeforeValidator(_text)]
     display_name: Annotated[str | None, _unless_blank(_text)] = None
     active: Annotated[bool | None, _unless_blank(_yes_no)] = None
-    monthly_kpi_target: Annotated[int | None, _unless_blank(_count)] = None
-    monthly_sending_target: Annotated[int | None, _unless_blank(_count)] = None
+    monthly_kpi_target: Annotated[int | None, _unless_blank(read_count)] = None
+    monthly_sending_target: Annotated[int | None, _unless_blank(read_count)] = None
     api_key: Annotated[SecretStr | None, _unless_blank(_api_key)] = None
 
     def record(self, line: int) -> ClientRecord:
