@@ -1,16 +1,25 @@
 """Dagster's web server, over the GraphQL API that its own page uses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
 import httpx
 from pydantic import SecretStr
+from sqlalchemy.exc import DBAPIError
 
+from kpi_pipeline.db.server.engine import open_engine
+from kpi_pipeline.db.server.urls import parse_url
+from kpi_pipeline.db.web import Session, begin_session
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.runtime import LOCATION
 from kpi_pipeline.settings import Settings
+from kpi_pipeline.web.passwords import new_command_token, token_hash
+from kpi_pipeline.web.visitor import SHARED_NAMES, Role
 
+# Of a command: it begins another when it is over.
+_SESSION_LASTS = timedelta(minutes=10)
 _LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
   launchRun(executionParams: $params) {
@@ -45,12 +54,22 @@ class RunStatus(StrEnum):
 
 
 class DagsterPage:
-    """A running webserver at `url`, which may ask for a password."""
+    """A running webserver at `url`, which may ask for a login.
 
-    def __init__(self, url: str, password: SecretStr | None = None) -> None:
+    It gets the password of the settings. Without one, where users log in, a short session is made
+    in the KPI database: who can write to that may do everything.
+    """
+
+    def __init__(
+        self, url: str, password: SecretStr | None = None, database: SecretStr | None = None
+    ) -> None:
         self.url = url
-        # The page ignores the user's name.
-        self._auth = None if password is None else ("kpi", password.get_secret_value())
+        self._auth: httpx.Auth | None = None
+        if password is not None:
+            name = SHARED_NAMES[Role.EDITOR]
+            self._auth = httpx.BasicAuth(name, password.get_secret_value())
+        elif database is not None:
+            self._auth = _CommandSession(database)
 
     def answers(self) -> bool:
         """Whether the page is ready to be used."""
@@ -144,6 +163,38 @@ class DagsterPage:
         return f"{self.url}/runs/{run_id}"
 
 
-def page_of(settings: Settings) -> DagsterPage:
-    """The page of this installation, as this machine reaches it."""
-    return DagsterPage(settings.local_page_url, settings.web_password)
+class _CommandSession(httpx.Auth):
+    """Begins a session of a command's own once a page asks for a login."""
+
+    def __init__(self, database: SecretStr) -> None:
+        self._url = parse_url(database.get_secret_value(), "KPI_DATABASE_URL")
+        self._token: str | None = None
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Send the request, and a second time where it needs a new session."""
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        response = yield request
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            self._token = self._begin()
+            request.headers["Authorization"] = f"Bearer {self._token}"
+            yield request
+
+    def _begin(self) -> str:
+        token = new_command_token()
+        session = Session(user=None, role=Role.EDITOR.value, password_digest=None)
+        engine = open_engine(self._url, pool_size=1)
+        try:
+            with engine.begin() as connection:
+                begin_session(connection, token_hash(token), session, _SESSION_LASTS)
+        except DBAPIError:
+            # The page says again that it needs a login.
+            return ""
+        finally:
+            engine.dispose()
+        return token
+
+
+def page_of(settings: Settings, url: str | None = None) -> DagsterPage:
+    """The page of this installation, as this machine reaches it, or at another `url`."""
+    return DagsterPage(url or settings.local_page_url, settings.web_password, settings.database_url)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.runtime import LOCATION
 from kpi_pipeline.services.dagster_home import child_environment
-from kpi_pipeline.services.dagster_page import DagsterPage
+from kpi_pipeline.services.dagster_page import DagsterPage, page_of
 from kpi_pipeline.services.processes import Child, require_free_port
 from kpi_pipeline.services.servers import dagster_servers
 from kpi_pipeline.settings import Settings
@@ -149,10 +149,7 @@ def _page_of(
     claim = read_claim(dagster_instance)
     if claim is not None and claim.page and claim.is_alive(now()):
         urls.append(claim.page)
-    found = (
-        _if_ours(DagsterPage(url, settings.web_password), dagster_instance)
-        for url in dict.fromkeys(urls)
-    )
+    found = (_if_ours(page_of(settings, url), dagster_instance) for url in dict.fromkeys(urls))
     return next((page for page in found if page is not None), None)
 
 

@@ -27,6 +27,7 @@ from kpi_pipeline.web.access import (
 from kpi_pipeline.web.login import TooManyGuessesError, basic_credentials, bearer_token
 from kpi_pipeline.web.login_page import CONTENT_SECURITY_POLICY, login_form, logout_form
 from kpi_pipeline.web.origins import Rejection, allowed_names, rejected_host, rejected_origin
+from kpi_pipeline.web.passwords import API_TOKEN_PREFIX, COMMAND_TOKEN_PREFIX
 from kpi_pipeline.web.visitor import LOCAL, Visitor
 from kpi_pipeline.web.watched import Watched
 
@@ -133,9 +134,14 @@ class Guard:
         if not await self._access.needs_login():
             return LOCAL
         authorization = connection.headers.get("authorization", "")
-        if visitor := await self._access.by_api_token(bearer_token(authorization) or ""):
-            return visitor if scope.get("method") in _READS else _TOKEN_READS
-        if visitor := await self._access.by_session(self._token(connection)):
+        bearer = bearer_token(authorization) or ""
+        if bearer.startswith(API_TOKEN_PREFIX):
+            visitor = await self._access.by_api_token(bearer)
+            is_read = visitor is None or scope.get("method") in _READS
+            return visitor if is_read else _TOKEN_READS
+        is_command = bearer.startswith(COMMAND_TOKEN_PREFIX)
+        token = bearer if is_command else self._token(connection)
+        if visitor := await self._access.by_session(token):
             return visitor
         if credentials := basic_credentials(authorization):
             return await self._access.by_password(*credentials, _address(connection))

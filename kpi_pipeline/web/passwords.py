@@ -12,6 +12,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 API_TOKEN_PREFIX = "kpi_"  # noqa: S105 - what each begins with
+COMMAND_TOKEN_PREFIX = "kpi-command_"  # noqa: S105
 
 _hasher = PasswordHasher()
 
@@ -46,6 +47,11 @@ def new_session_token() -> str:
 def new_api_token() -> str:
     """A token for a program; its beginning makes it easy to find where it should not be."""
     return API_TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
+def new_command_token() -> str:
+    """A token for the session of a command of ours, sent in a header as there is no browser."""
+    return COMMAND_TOKEN_PREFIX + secrets.token_urlsafe(32)
 
 
 def token_hash(token: str) -> str:

@@ -2,22 +2,29 @@
 
 import base64
 import json
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 
 import httpx
 import pytest
+from sqlalchemy import URL, create_engine
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from kpi_pipeline.db.web import add_token, add_user
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.runtime.webserver import reads_only
 from kpi_pipeline.services.dagster_home import child_environment
 from kpi_pipeline.services.dagster_page import DagsterPage, PasswordNeededError, page_of
 from kpi_pipeline.services.processes import Child, free_port
 from kpi_pipeline.settings import Settings
+from kpi_pipeline.web.passwords import hash_password, new_api_token, token_hash
+from kpi_pipeline_tests.cli.running import address
+from kpi_pipeline_tests.databases import KeptDatabase
 
+API_TOKEN = new_api_token()
 OPERATOR, READER = "operators-password", "readers-password"
 FOREIGN = "https://evil.example"
 # It changes something, which the query shows.
@@ -36,7 +43,21 @@ SUBSCRIPTION = 'subscription { capturedLogs(logKey: ["a"]) { stdout } }'
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def database(postgres: URL) -> Iterator[URL]:
+    """KPI tables with an editor, a viewer, and the editor's API token."""
+    kept = KeptDatabase(postgres, "kpi_of_a_page", str(postgres.database))
+    engine = create_engine(kept.url)
+    with engine.begin() as connection:
+        add_user(connection, "ann", "editor", hash_password(OPERATOR))
+        add_user(connection, "bob", "viewer", hash_password(READER))
+        add_token(connection, "ann", "reports", token_hash(API_TOKEN))
+    engine.dispose()
+    yield kept.url
+    kept.drop()
+
+
+@pytest.fixture(scope="module")
+def settings(database: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Dagster's page with two passwords and a path prefix, on an instance in files."""
     folder = tmp_path_factory.mktemp("page")
     settings = Settings.model_validate(
@@ -46,6 +67,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
             "web_password": OPERATOR,
             "web_reader_password": READER,
             "web_path_prefix": "/dagster",
+            "database_url": address(database),
             "dagster_database_url": "postgresql://nobody@/nothing",
         }
     )
@@ -85,7 +107,7 @@ def _no_mutation_is_executed(page: DagsterPage) -> Iterator[None]:
 
 
 def _client(settings: Settings, password: str) -> httpx.Client:
-    return httpx.Client(base_url=settings.local_page_url, auth=("anybody", password), timeout=60)
+    return httpx.Client(base_url=settings.local_page_url, auth=("", password), timeout=60)
 
 
 pytestmark = [pytest.mark.server, pytest.mark.long]
@@ -96,7 +118,7 @@ def _socket(
 ) -> ClientConnection:
     """A WebSocket for subscriptions."""
     if password is not None:
-        encoded = base64.b64encode(f"anybody:{password}".encode()).decode()
+        encoded = base64.b64encode(f":{password}".encode()).decode()
         headers["Authorization"] = f"Basic {encoded}"
     return connect(
         f"{settings.local_page_url.replace('http:', 'ws:')}/graphql",
@@ -287,6 +309,61 @@ def test_our_commands_log_in_and_say_which_setting_they_lack(settings: Settings)
         DagsterPage(settings.local_page_url, settings.web_reader_password).query(MUTATION, {})
 
 
+def test_the_users_of_the_dashboard_log_in_here_too(settings: Settings) -> None:
+    undo = {"query": 'mutation { deleteConcurrencyLimit(concurrencyKey: "none") }'}
+    with httpx.Client(base_url=settings.local_page_url, timeout=60) as browser:
+        form = {"name": "bob", "password": READER}
+        assert browser.post("/login", data=form).status_code == 303
+        assert browser.post("/graphql", json={"query": "{ version }"}).json()["data"]["version"]
+        answer = browser.post("/graphql", json=undo)
+        assert answer.status_code == 403
+        assert "log in as an editor" in _sentence(answer)
+    with httpx.Client(base_url=settings.local_page_url, auth=("ann", OPERATOR)) as editor:
+        assert editor.post("/graphql", json=undo, timeout=60).status_code == 200
+
+
+def test_an_api_token_reads_and_changes_nothing(settings: Settings) -> None:
+    headers = {"authorization": f"Bearer {API_TOKEN}"}
+    with httpx.Client(base_url=settings.local_page_url, headers=headers, timeout=60) as program:
+        read = program.get("/graphql", params={"query": "{ version }"})
+        assert read.json()["data"]["version"]
+        assert program.get("/graphql", params={"query": MUTATION}).status_code == 405
+        answer = program.post("/graphql", json={"query": MUTATION})
+        assert answer.status_code == 403
+        assert _sentence(answer) == "An API token reads, and changes nothing: send GET."
+
+
+def test_where_users_log_in_our_commands_need_the_database_alone(settings: Settings) -> None:
+    page = DagsterPage(settings.local_page_url, None, settings.database_url)
+    assert page.answers()
+    undo = 'mutation { deleteConcurrencyLimit(concurrencyKey: "none") }'
+    assert "deleteConcurrencyLimit" in page.query(undo, {})
+
+
+def test_a_page_that_others_reach_does_not_start_without_a_login(
+    settings: Settings, postgres: URL
+) -> None:
+    without = settings.model_copy(
+        update={"web_password": None, "web_reader_password": None, "web_address": "10.0.0.5"}
+    )
+    kept = KeptDatabase(postgres, "kpi_of_nobody", str(postgres.database))
+    environment = {**child_environment(without), "KPI_DATABASE_URL": address(kept.url)}
+    module = "kpi_pipeline.orchestration.runtime.webserver"
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    kept.drop()
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "Error: KPI_WEB_ADDRESS: other machines reach the page at 10.0.0.5, so it needs a login"
+    )
+
+
 def test_the_log_and_the_command_line_show_no_password(settings: Settings) -> None:
     import psutil
 
@@ -297,6 +374,7 @@ def test_the_log_and_the_command_line_show_no_password(settings: Settings) -> No
     shown = "\n".join([*words, (settings.state_dir / "page.log").read_text()])
     assert OPERATOR not in shown
     assert READER not in shown
+    assert API_TOKEN not in shown
 
 
 def test_a_document_that_cannot_be_read_is_no_mutation_that_dagster_would_execute() -> None:
