@@ -3,7 +3,9 @@
 Pages that show the same are one topic: a burst of changes is rendered once for each topic, in a
 thread, and sent to its pages as server-sent events:
 
-- `change`: HTML whose elements replace those of the same id (htmx calls it out of band)
+- `change`: HTML whose elements replace those of the same id
+- `requests`: what people asked for has got on, or something new was asked for
+- `time`: what time it is, as the age of the data is not for the browser's clock to say
 - `reload`: the page is to be opened again: another day has begun, or it took in events too slowly
 - `away`, `back`: the numbers can't be read at the moment, and can again
 
@@ -19,14 +21,13 @@ from collections.abc import AsyncIterator, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import date
 
 from anyio import to_thread
-from sqlalchemy import Engine
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from kpi_pipeline.dashboard.site import Site
 from kpi_pipeline.db.dashboard.changes import Change, ChangeFeed, Subject
 
 # How long the changes of a burst are gathered.
@@ -35,7 +36,6 @@ GATHER_SECONDS = 0.15
 BEAT_SECONDS = 15.0
 # How long a browser waits before it connects again.
 _RETRY = "retry: 2000\n\n"
-_BEAT = ": \n\n"
 # Events that wait for a slow page. All pages of a topic share the text of each.
 _MOST_WAITING = 16
 # Of the pool's connections, some stay for pages that people open.
@@ -55,7 +55,6 @@ class LiveView:
 
     key: Hashable
     render: Callable[[Changed], str]
-    subjects: frozenset[Subject] = frozenset({Subject.ROWS, Subject.CLIENTS, Subject.CHECKS})
 
 
 class _Page:
@@ -93,12 +92,12 @@ class _Topic:
     is_away: bool = False
 
     def note(self, change: Change) -> None:
-        """Have this change rendered next time, if the pages show it."""
-        if change.subject is Subject.ROWS and Subject.ROWS in self.view.subjects:
+        """Have this change rendered next time."""
+        if change.subject is Subject.ROWS:
             self.workspaces.add(change.workspace)
-            self.is_due = True
-        elif change.subject is Subject.EVERYTHING or change.subject in self.view.subjects:
-            self.all = self.is_due = True
+        else:
+            self.all = True
+        self.is_due = True
 
     def take(self) -> Changed:
         """What is to be rendered now."""
@@ -118,14 +117,14 @@ class _Topic:
 class Live:
     """The open pages of one dashboard. All methods are called in its event loop."""
 
-    def __init__(self, engine: Engine, today: Callable[[], date]) -> None:
-        self._engine = engine
-        self._today = today
+    def __init__(self, of: Site) -> None:
+        self._site = of
         self._topics: dict[Hashable, _Topic] = {}
         self._woken = asyncio.Event()
         # Another process counts from another beginning.
         self._process = secrets.token_hex(4)
         self._changes = 0
+        self._has_requests = False
         self.is_running = False
 
     @property
@@ -156,15 +155,16 @@ class Live:
     def close(self) -> None:
         """End all streams: the server stops."""
         self.is_running = False
-        for topic in self._topics.values():
-            for page in topic.pages:
-                page.end()
+        self._end()
 
     def note(self, change: Change) -> None:
         """Have a change brought to the pages that show it."""
-        self._changes += 1
-        for topic in self._topics.values():
-            topic.note(change)
+        if change.subject in (Subject.REQUESTS, Subject.EVERYTHING):
+            self._has_requests = True
+        if change.subject is not Subject.REQUESTS:
+            self._changes += 1
+            for topic in self._topics.values():
+                topic.note(change)
         self._woken.set()
 
     async def subscribe(self, view: LiveView, seen: str = "") -> AsyncIterator[str]:
@@ -177,7 +177,7 @@ class Live:
             topic.all = topic.is_due = True
             self._woken.set()
         try:
-            yield _RETRY
+            yield _RETRY + await to_thread.run_sync(self._time)
             while self.is_running and (event := await page.waiting.get()) is not None:
                 yield event
         finally:
@@ -193,6 +193,9 @@ class Live:
             due = [topic for topic in self._topics.values() if topic.is_due]
             # What changes meanwhile is gathered for the next time.
             await asyncio.gather(*(self._render(topic, threads) for topic in due))
+            if self._has_requests:
+                self._has_requests = False
+                self._put(_event("requests"))
 
     async def _render(self, topic: _Topic, threads: ThreadPoolExecutor) -> None:
         version, changed = self.version, topic.take()
@@ -214,21 +217,28 @@ class Live:
             topic.put(_event("change", text, version))
 
     async def _beat(self) -> None:
-        day: date | None = None
+        day = await to_thread.run_sync(self._site.today)
         while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            before, day = day, await to_thread.run_sync(self._site.today)
+            if before != day:
+                self._end(_event("reload"))
+            self._put(await to_thread.run_sync(self._time))
             for topic in self._topics.values():
-                topic.put(_BEAT)
                 topic.is_due = True
             self._woken.set()
-            before, day = day, await to_thread.run_sync(self._today)
-            if before not in (None, day):
-                self._reload()
-            await asyncio.sleep(BEAT_SECONDS)
 
-    def _reload(self) -> None:
+    def _time(self) -> str:
+        return _event("time", self._site.now().isoformat())
+
+    def _put(self, event: str) -> None:
+        for topic in self._topics.values():
+            topic.put(event)
+
+    def _end(self, *last: str) -> None:
         for topic in self._topics.values():
             for page in topic.pages:
-                page.end(_event("reload"))
+                page.end(*last)
 
 
 def hub(request: Request) -> Live:

@@ -57,7 +57,7 @@ def serve(
         require_login(found, engine, host, "KPI_DASHBOARD_ADDRESS")
         site = Site(found, engine, now or DatabaseClock(engine))
         # The guard reads the headers of proxies, and needs the proxy's own address for it.
-        live = Live(engine, site.today)
+        live = Live(site)
         config = configured(create_app(site, live), proxies=())
         with open_listener(
             host, port, "The dashboard", "KPI_DASHBOARD_ADDRESS", "KPI_DASHBOARD_PORT"
