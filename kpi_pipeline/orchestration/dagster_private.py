@@ -1,10 +1,10 @@
 """Every private name of Dagster's that the pipeline uses; no other file imports one.
 
-A new version of Dagster may move or change them without notice. test_dagster_private.py tests each:
-that it exists, and that it behaves as its user assumes. `make test-newest` runs that test against
-the newest version. Where a public name does as well, it is used directly.
+A new version of Dagster may move or change them without notice. The files test_dagster_private*.py
+test each: that it exists, and that it behaves as its user assumes. `make test-newest` runs them
+against the newest version. Where a public name does as well, it is used directly.
 
-Private methods are overridden or called in one more place, runtime/storage.py: the test covers them
+Private methods are overridden or called in one more place, runtime/storage.py: the tests cover them
 as well.
 """
 
@@ -121,6 +121,7 @@ __all__ = [
     "serve_code",
     "set_backfill_cut",
     "set_backfill_pace",
+    "show_last_checks",
     "unfinished_backfills",
 ]
 
@@ -135,6 +136,8 @@ _CUT_PARAMETERS = (
     "tags",
     "dynamic_partitions_store",
 )
+# Whether the page shows the last result of a check: see show_last_checks.
+_IS_SHOWN = "targets_latest_materialization"
 # What the command dagster-webserver makes its application with: see run_page.
 _CREATE_APP = "create_app_from_workspace_process_context"
 _EVALUATE = "execute_backfill_iteration_with_instigation_logger"
@@ -375,6 +378,21 @@ def run_daemon() -> None:
     main()
 
 
+def show_last_checks() -> None:
+    """Have the page of this process show the last result of each check, whatever followed it.
+
+    Dagster shows a check as not evaluated as soon as its asset is materialized again. Ours are
+    evaluated every few minutes, and cover all partitions. Each row that is reported is a
+    materialization of its asset, so hardly any result would be shown, not even a failure.
+    """
+    from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
+
+    async def is_shown(*_: object) -> bool:
+        return True
+
+    setattr(AssetCheckExecutionRecord, _IS_SHOWN, is_shown)
+
+
 def run_page(
     guarded: Callable[[Any, str], Any],
     may_write: Callable[[Any], bool],
@@ -412,6 +430,7 @@ def run_page(
         return guarded(create_app(context, path_prefix, *arguments, **named), path_prefix)
 
     list_grids_fast()
+    show_last_checks()
     setattr(cli, _CREATE_APP, create_guarded_app)
     cli.dagster_webserver(arguments, auto_envvar_prefix="DAGSTER_WEBSERVER")
 

@@ -212,9 +212,9 @@ def test_the_totals_are_reported_once_for_a_sync_when_all_its_runs_have_ended(
         return {key: int(str(it.value)) for key, it in event.metadata.items()}, result.cursor
 
     cursor: str | None = None
+    waited_for = run(DagsterRunStatus.STARTED)
     assert totals() == ({}, None)
     run(DagsterRunStatus.FAILURE)
-    waited_for = run(DagsterRunStatus.STARTED)
     assert totals() == ({}, None)
     synced.instance.report_run_failed(waited_for)
 
@@ -236,6 +236,21 @@ def test_the_totals_are_reported_once_for_a_sync_when_all_its_runs_have_ended(
     }
     assert cursor == "daily_kpi_sync 7"
     assert totals() == ({}, cursor)
+
+
+def test_the_totals_are_reported_once_before_any_schedule_has_ticked_if_there_are_numbers(
+    installation: Installation,
+) -> None:
+    def totals(cursor: str | None) -> tuple[int, str | None]:
+        result = evaluate_reports(installation.instance, installation.agency.app, cursor)
+        return len(result.asset_events), result.cursor
+
+    assert totals(None) == (0, None)
+    tags = block_tags(installation.workspaces[:3], [installation.today])
+    assert installation.run(tags, checks=False).success
+    number, cursor = totals(None)
+    assert (number, cursor) == (1, "first numbers")
+    assert totals(cursor) == (0, cursor)
 
 
 def test_the_button_of_agency_totals_sums_up_as_the_sensor_does(synced: Installation) -> None:

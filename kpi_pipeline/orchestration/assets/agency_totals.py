@@ -28,6 +28,11 @@ def totals_materialization(app: "AppContext") -> dg.AssetMaterialization:
     return dg.AssetMaterialization(AGENCY_TOTALS, metadata=_totals(app))
 
 
+def has_numbers(totals: dg.AssetMaterialization) -> bool:
+    """Whether these totals sum up the numbers of any client."""
+    return totals.metadata["clients_with_numbers"].value != 0
+
+
 def _totals(app: "AppContext") -> dict[str, int]:
     # Imported late: loading the definitions needs none of it.
     from kpi_pipeline.alerts.summary import is_on_track

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from kpi_pipeline.domain.columns import FACT_COUNTS, PARTITION_COLUMNS, PERCENTAGES
+from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.orchestration.partitions import DATE, WORKSPACE
 from kpi_pipeline.sync.scope import KpiAsset
 
@@ -84,7 +85,7 @@ def _metadata(
         return _row_metadata(numbers, urls)
     if asset is KpiAsset.PROJECTIONS or numbers.facts is None or numbers.facts_as_of is None:
         return {"as_of": dg.TimestampMetadataValue(numbers.as_of.timestamp())}
-    fetch = f"{outcome.key_used} key, {outcome.api_calls} calls, {outcome.seconds:.1f} s"
+    fetch = f"{outcome.key_used} key, {counted(outcome.api_calls, 'call')}, {outcome.seconds:.1f} s"
     return {
         NUMBERS: _table(numbers, _FACT_FORMATS, numbers.facts, urls),
         "as_of": dg.TimestampMetadataValue(numbers.facts_as_of.timestamp()),

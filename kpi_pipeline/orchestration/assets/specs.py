@@ -22,6 +22,9 @@ REGISTRY = dg.AssetKey("client_registry")
 WEBHOOK_EVENTS = dg.AssetKey("webhook_events")
 AGENCY_TOTALS = dg.AssetKey("agency_totals")
 
+# Dagster shows its metadata on the page of the asset.
+_LATEST = "The numbers below are those of one client's day: the partition that was written last."
+
 # In a checkout; an installed package has no documents.
 _DOCUMENTS = Path(__file__).parents[3] / "docs"
 
@@ -73,7 +76,8 @@ def kpi_specs(settings: Settings) -> list[dg.AssetSpec]:
             owners=OWNERS,
             description="Daily facts of each client: what Email Bison counted on each day. One "
             "call of the daily series returns all days that the numbers of the chosen dates are "
-            f"computed from. A day runs from midnight to midnight in {settings.day_zone.key}.",
+            f"computed from. A day runs from midnight to midnight in {settings.day_zone.key}. "
+            f"{_LATEST}",
             metadata={**table_metadata(raw_bison_stats), **numbers},
             freshness_policy=badge,
             skippable=True,
@@ -99,7 +103,8 @@ def kpi_specs(settings: Settings) -> list[dg.AssetSpec]:
             owners=OWNERS,
             description="The table that dashboards read: one row for each client and date, with "
             "labels, numbers, target and today's sending plan. Each partition shows its row, at "
-            "most five minutes late, whatever changed it. The asset agency_totals has plots.",
+            "most five minutes late, whatever changed it. The asset agency_totals has plots. "
+            f"{_LATEST}",
             metadata={**table_metadata(client_metrics), **numbers},
             freshness_policy=badge,
             skippable=True,
@@ -124,10 +129,10 @@ def agency_totals_spec() -> dg.AssetSpec:
         kinds={"postgres"},
         owners=OWNERS,
         description="Today's rows of client_metrics, summed up over all active clients after each "
-        "scheduled sync, for plots: emails and positive replies from the first of the month, the "
-        "projection of positive replies at the month's end, and the clients whose projection "
-        "reaches nine tenths of their target. The sums leave out clients without numbers, whose "
-        "number is the difference of clients and clients_with_numbers.",
+        "scheduled sync, for the plots below (Metadata, Plots): emails and positive replies from "
+        "the first of the month, the projection of positive replies at the month's end, and the "
+        "clients whose projection reaches nine tenths of their target. The sums leave out clients "
+        "without numbers, whose number is the difference of clients and clients_with_numbers.",
         metadata=documentation("numbers.md"),
     )
 

@@ -20,7 +20,7 @@ import dagster as dg
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, SensorEvaluationContext
 
 from kpi_pipeline.checks.automation import SYNC_SCHEDULES
-from kpi_pipeline.orchestration.assets.agency_totals import totals_materialization
+from kpi_pipeline.orchestration.assets.agency_totals import has_numbers, totals_materialization
 from kpi_pipeline.orchestration.assets.partition_metadata import (
     instance_urls,
     partition,
@@ -28,6 +28,7 @@ from kpi_pipeline.orchestration.assets.partition_metadata import (
     shown_numbers,
 )
 from kpi_pipeline.orchestration.assets.resources import AppResource
+from kpi_pipeline.orchestration.assets.specs import AGENCY_TOTALS
 from kpi_pipeline.orchestration.partitions import (
     GRID_ASSETS,
     WORKSPACE,
@@ -53,6 +54,9 @@ _INTERVAL_SECONDS = 30
 # Dagster ends an evaluation after 60 s; opening the app has waited for 30 s at most.
 _RETRY_SECONDS = 15.0
 _AT_WORK = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+# The cursor after totals before any scheduled sync: without them, the page of agency_totals would
+# be empty until the first one.
+_FIRST_NUMBERS = "first numbers"
 # The same on all runs that one evaluation of a schedule requests.
 _TICK = "dagster/tick"
 
@@ -62,12 +66,14 @@ def build_report_sensor() -> dg.SensorDefinition:
 
     @dg.sensor(
         name="report_changed_rows",
+        # It requests no runs: the pages of these assets name what keeps them up to date.
+        target=[_METRICS, AGENCY_TOTALS],
         minimum_interval_seconds=_INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Reports rows of client_metrics that webhooks, the event feed, files, imports "
         "or a recompute changed as materializations of their partitions: each at most five minutes "
         f"after its change, at most once in 4¼ minutes, and {MAX_ROWS} in one evaluation. After "
-        "each scheduled sync, it reports agency_totals.",
+        "each scheduled sync, and once there are numbers, it reports agency_totals.",
     )
     def report_changed_rows(context: SensorEvaluationContext, app: AppResource) -> dg.SensorResult:
         from kpi_pipeline.db.server.retry import retry_on_disconnect
@@ -86,9 +92,13 @@ def evaluate_reports(
     """One evaluation of the sensor; its cursor names the sync that was summed up last."""
     reports = _changed_rows(dagster_instance, app)
     sync = _ended_sync(dagster_instance)
+    if sync is None and cursor is None and not _runs_at_work(dagster_instance):
+        sync = _FIRST_NUMBERS
     if sync is not None and sync != cursor:
-        reports.append(totals_materialization(app))
-        cursor = sync
+        totals = totals_materialization(app)
+        if sync != _FIRST_NUMBERS or has_numbers(totals):
+            reports.append(totals)
+            cursor = sync
     return dg.SensorResult(
         asset_events=reports,
         cursor=cursor,
@@ -210,15 +220,23 @@ class _Page:
 def _clients_in_runs(dagster_instance: DagsterInstance, order: Sequence[str]) -> set[str]:
     """The clients whose partitions a run fills now; a queued run reads the rows later."""
     found: set[str] = set()
-    for run in dagster_instance.get_runs(filters=dg.RunsFilter(statuses=_AT_WORK)):
-        if not any(key in GRID_ASSETS for key in run.asset_selection or ()):
-            continue
+    for run in _runs_at_work(dagster_instance):
         block = block_from_tags(run.tags, order)
         if block is not None:
             found.update(block.workspaces)
         elif PARTITION in run.tags:
             found.add(run.tags[PARTITION].split("|", 1)[-1])
     return found
+
+
+def _runs_at_work(dagster_instance: DagsterInstance) -> list[dg.DagsterRun]:
+    """The runs that fill the grid now."""
+    runs = dagster_instance.get_runs(filters=dg.RunsFilter(statuses=_AT_WORK))
+    return [it for it in runs if _fills_grid(it)]
+
+
+def _fills_grid(run: dg.DagsterRun) -> bool:
+    return any(key in GRID_ASSETS for key in run.asset_selection or ())
 
 
 def _ended_sync(dagster_instance: DagsterInstance) -> str | None:
@@ -239,4 +257,4 @@ def _sync_runs(
 ) -> list[dg.DagsterRun]:
     """The runs with these tags that fill the grid, newest first."""
     runs = dagster_instance.get_runs(filters=dg.RunsFilter(tags=tags), limit=limit)
-    return [it for it in runs if any(key in GRID_ASSETS for key in it.asset_selection or ())]
+    return [it for it in runs if _fills_grid(it)]
