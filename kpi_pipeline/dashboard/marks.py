@@ -1,0 +1,76 @@
+"""Numbers of a row that can't be right, and why others are missing, in words for people."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from kpi_pipeline.domain.columns import COUNTS, PERCENTAGES
+
+# Clocks that differ by less are right.
+_CLOCK_TOLERANCE = timedelta(minutes=1)
+_SHARES = ("reply_rate_mtd", "positive_rate_mtd", "bounce_rate_mtd")
+# Each pair holds a window and a longer one that includes it.
+_NESTED = (
+    *(
+        (f"{what}_last_{shorter}_days", f"{what}_last_{longer}_days")
+        for what in ("positive_replies", "emails_sent")
+        for shorter, longer in ((7, 14), (14, 30))
+    ),
+    ("positive_replies_today", "positive_replies_mtd"),
+    ("positive_replies_today", "positive_replies_last_7_days"),
+    ("emails_sent_today", "emails_sent_mtd"),
+    ("emails_sent_today", "emails_sent_last_7_days"),
+    ("positive_replies_mtd", "projection_positive_replies_eom"),
+    ("emails_sent_mtd", "projection_emails_eom"),
+)
+_NEGATIVE = (
+    *COUNTS,
+    *(it for it in PERCENTAGES if it != "last_week_vs_week_before_progress"),
+    "monthly_kpi_target",
+    "monthly_sending_target",
+    "emails_scheduled_today",
+    "emails_scheduled_tomorrow",
+)
+
+
+def wrong_values(row: Mapping[str, Any], now: datetime) -> dict[str, str]:
+    """Why a number of a row, or its `as_of`, can't be right, by column; of a right row, nothing."""
+    found: dict[str, str] = {}
+    for shorter, longer in _NESTED:
+        part, whole = row[shorter], row[longer]
+        if part is not None and whole is not None and part > whole:
+            text = f"Can't be right: {_words(shorter)} {part:,}, {_words(longer)} only {whole:,}"
+            found.setdefault(shorter, text)
+            found.setdefault(longer, text)
+    for name in _SHARES:
+        if row[name] is not None and row[name] > 100:
+            found[name] = f"Can't be right: {row[name]} % is more than all emails sent"
+    for name in _NEGATIVE:
+        if row[name] is not None and row[name] < 0:
+            found[name] = "Can't be right: below 0"
+    if row["as_of"] > now + _CLOCK_TOLERANCE:
+        found["as_of"] = "Can't be right: in the future. A clock was ahead; the next sync mends it"
+    return found
+
+
+def missing_reason(column: str) -> str:
+    """Why a row lacks a number."""
+    if column.startswith("emails_scheduled"):
+        return "No sending plan was read for this day"
+    if column == "monthly_kpi_target":
+        return "No target for this month"
+    if column in ("monthly_sending_target", "daily_quota"):
+        return "No sending target for this month"
+    if column in ("mtd_leads_progress", "projection_replies_progress"):
+        return "No target for this month, or a day of it was never fetched"
+    if column in ("sending_progress", "projection_sending_progress"):
+        return "No sending target for this month, or a day of it was never fetched"
+    if column in _SHARES:
+        return "No emails sent this month, or a day of it was never fetched"
+    if column == "last_week_vs_week_before_progress":
+        return "No positive replies in the week before, or a day of the two was never fetched"
+    return "A day of this period was never fetched"
+
+
+def _words(column: str) -> str:
+    return column.replace("_eom", "").replace("_mtd", " this month").replace("_", " ")
