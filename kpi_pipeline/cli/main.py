@@ -29,6 +29,7 @@ from kpi_pipeline.cli import (
     status,
     sync,
     up,
+    users,
     webhooks,
 )
 from kpi_pipeline.cli.common import err, out
@@ -50,6 +51,7 @@ commands.add_typer(keys.commands, name="keys")
 commands.add_typer(keys.secret_key_commands, name="secret-key")
 commands.add_typer(events.commands, name="events")
 commands.add_typer(webhooks.commands, name="webhooks")
+commands.add_typer(users.commands, name="users")
 commands.add_typer(up.database_commands, name="db")
 commands.command("demo")(demo.run)
 commands.command("up")(up.run)
