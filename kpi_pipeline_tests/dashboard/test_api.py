@@ -234,10 +234,10 @@ def test_no_request_that_the_description_allows_or_forbids_ends_in_an_error_of_o
     api: httpx.Client,
 ) -> None:
     schema = schemathesis.openapi.from_dict(api.get("/api/openapi.json").json())
-    operations = [found.ok() for found in schema.get_all_operations()]
-    assert len(operations) == 3
+    operations = [schema[path]["GET"] for path in (ROWS, "/api/clients", "/api/status")]
+    assert len(list(schema.get_all_operations())) == len(operations)
 
-    def call(case: schemathesis.Case) -> None:
+    def call(case: schemathesis.Case[Any]) -> None:
         answer = api.request(case.method, case.path, params=case.query)
         assert answer.status_code < 500, answer.text
         operation = schema[case.path][case.method]
