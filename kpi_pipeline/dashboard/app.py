@@ -13,7 +13,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kpi_pipeline.dashboard import actions, client, report
+from kpi_pipeline.dashboard import accuracy, actions, client, compare, overview, report, year
 from kpi_pipeline.dashboard.api import routes as api
 from kpi_pipeline.dashboard.api.answers import json_answer
 from kpi_pipeline.dashboard.live import Live
@@ -94,6 +94,10 @@ _ROUTES = [
     *actions.ROUTES,
     *api.ROUTES,
     *client.ROUTES,
+    *overview.ROUTES,
+    *compare.ROUTES,
+    *year.ROUTES,
+    *accuracy.ROUTES,
     *report.ROUTES,
     Route("/healthz", _alive),
     Mount("/static", StaticFiles(directory=STATIC), name="static"),
