@@ -1,8 +1,9 @@
 """`GET /clients/{workspace}`: everything that is known of one client, at one day."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from functools import partial
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
@@ -14,8 +15,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kpi_pipeline.dashboard import client_view as view
+from kpi_pipeline.dashboard.live import LiveView, hub, stream
 from kpi_pipeline.dashboard.look_back import LookBack, look_back
-from kpi_pipeline.dashboard.site import Site, site
+from kpi_pipeline.dashboard.overview_totals import Badge, badge, badge_of_past, data_from
+from kpi_pipeline.dashboard.site import Site, site, visitor
 from kpi_pipeline.db.dashboard.client import (
     ClientCard,
     ClientSync,
@@ -29,9 +32,12 @@ from kpi_pipeline.db.dashboard.client import (
     read_syncs,
     read_target_changes,
 )
-from kpi_pipeline.db.dashboard.problems import Problem, read_problems
+from kpi_pipeline.db.dashboard.overview import ClientDay
+from kpi_pipeline.db.dashboard.problems import read_problems
 from kpi_pipeline.domain.calendar import days_in_month, first_of_month, first_of_previous_month
-from kpi_pipeline.domain.standing import DataAge, Standing, daily_quota, data_age, standing
+from kpi_pipeline.domain.client_problems import Problem
+from kpi_pipeline.domain.formatting import whose_day
+from kpi_pipeline.domain.standing import Standing, daily_quota, standing
 
 _ONE_DAY = timedelta(days=1)
 _WAYS = {"webhook": "by webhook", "feed": "by Email Bison's event feed", "file": "by file"}
@@ -47,7 +53,7 @@ class Quota:
 
 @dataclass(frozen=True)
 class LastReply:
-    """When the last positive reply was, and how it arrived; `at` is None if only the day is known."""
+    """When the last positive reply was, and how it arrived; without `at` only its day is known."""
 
     at: datetime | None
     day: date
@@ -59,7 +65,7 @@ class ClientPage:
     """What the page of one client shows at `look.day`.
 
     `numbers` are those of the day's row, and `last_month` those of the last day of the month
-    before. `data_age` is None for a page that looks back.
+    before.
     """
 
     card: ClientCard
@@ -71,7 +77,7 @@ class ClientPage:
     quota: Quota
     days_left: int
     standing: Standing
-    data_age: DataAge | None
+    badge: Badge
     last_reply: LastReply | None
     month_chart: Markup
     replies_chart: Markup
@@ -95,16 +101,50 @@ class ClientPage:
 
 def client_page(request: Request) -> Response:
     """The page of one client."""
-    of = site(request)
-    workspace = request.path_params["workspace"]
-    look = look_back(request, f"/clients/{workspace}", of.today())
+    of, look = site(request), _look(request)
+    # Read before the numbers: what changes meanwhile is then sent to the page.
+    version = hub(request).version
+    with of.engine.connect() as connection:
+        page = read_page(of, connection, _workspace(request), look)
+    return of.render(
+        request,
+        "client/page.html",
+        **values(of, page, may_edit=visitor(request).may_edit),
+        version=version,
+    )
+
+
+def live(request: Request) -> Response:
+    """What changes on a client's page, as server-sent events; none of a past day."""
+    of, look, workspace = site(request), _look(request), _workspace(request)
+    with of.engine.connect() as connection:
+        if read_card(connection, workspace, look.day) is None:
+            raise HTTPException(404, f"There is no client {workspace}.")
+    may_edit = visitor(request).may_edit
+    shown = LiveView(
+        ("client", look, may_edit),
+        lambda changed: changes(of, workspace, look, changed, may_edit=may_edit),
+    )
+    return stream(request, shown if look.is_today else None)
+
+
+def changes(
+    of: Site, workspace: str, look: LookBack, changed: frozenset[str] | None, *, may_edit: bool
+) -> str:
+    """The parts of a client's open pages that change; nothing if only others did."""
+    if changed and workspace not in changed:
+        return ""
     with of.engine.connect() as connection:
         page = read_page(of, connection, workspace, look)
-    return of.render(request, "client/page.html", **values(of, page))
+    # An empty set: time has passed, which changes the badge alone.
+    is_time = changed is not None and not changed
+    template = "overview/_badge.html" if is_time else "client/_changes.html"
+    return of.part(template, **values(of, page, may_edit=may_edit), now=of.now())
 
 
-def values(of: Site, page: ClientPage) -> dict[str, object]:
+def values(of: Site, page: ClientPage, *, may_edit: bool) -> dict[str, object]:
     """What the templates of this page use, beside what they all do."""
+    dagster, workspace = of.settings.page_url, page.card.workspace
     return {
         "page": page,
         "card": page.card,
@@ -112,8 +152,13 @@ def values(of: Site, page: ClientPage) -> dict[str, object]:
         "row": page.numbers,
         "table": view.TABLE,
         "ways": _WAYS,
-        "dagster": lambda day: partition_url(of.settings.page_url, page.card.workspace, day),
-        "run_url": lambda run_id: run_url(of.settings.page_url, run_id),
+        "partition_url": partial(partition_url, dagster, workspace),
+        "run_url": partial(run_url, dagster),
+        "whose_day": whose_day(of.day_zone, of.timezone),
+        "workspace": workspace,
+        "active": page.card.active,
+        "may_edit": may_edit,
+        "oob": False,
     }
 
 
@@ -151,7 +196,7 @@ def read_page(of: Site, connection: Connection, workspace: str, look: LookBack) 
         quota=Quota(daily_quota(target, so_far, on_day, day), daily_quota(plan, sent, emails, day)),
         days_left=days_in_month(day) - day.day + 1,
         standing=standing(so_far, _whole(row["projection_positive_replies_eom"]), target),
-        data_age=_age(of, card, days.get(day), replies) if look.is_today else None,
+        badge=_badge(of, card, look, days),
         last_reply=_last_reply(replies, days),
         month_chart=view.month_chart(days, day),
         replies_chart=view.daily_chart(
@@ -186,15 +231,28 @@ def run_url(dagster: str, run_id: str) -> str | None:
     return f"{dagster}/runs/{run_id}"
 
 
-def _age(
-    of: Site, card: ClientCard, day: StoredDay | None, replies: Sequence[PositiveReply]
-) -> DataAge:
-    """The age of the client's data: of its facts, or of the last event on top of them."""
-    instants = [it.applied_at for it in replies if it.applied_at is not None]
-    if day is not None and day.as_of is not None:
-        instants.append(day.as_of)
-    latest = max(instants, default=None)
-    return data_age({card.workspace: latest}, of.now(), of.settings.stale_after)
+def _badge(of: Site, card: ClientCard, look: LookBack, days: view.Days) -> Badge:
+    """The badge of the overview, of this client alone: its name is in the heading."""
+    row = days.get(look.day)
+    last = None if card.last_row is None else days.get(card.last_row)
+    known = {
+        "workspace": card.workspace,
+        "label": card.label,
+        "as_of": row and row.as_of,
+        "happened_at": row.written_at if row is not None and row.source == "webhook" else None,
+        "last_date": card.last_row,
+        "last_as_of": last and last.as_of,
+    }
+    client = ClientDay(**{**dict.fromkeys(ClientDay._fields), **known})
+    if not card.active:
+        return Badge("final", "Inactive", None)
+    if look.is_today:
+        now = of.now()
+        data = {card.workspace: data_from(client, now, of.day_zone)}
+        found = badge([client], data, now, of.settings.stale_after)
+    else:
+        found = badge_of_past([client], look.day, of.day_zone)
+    return replace(found, names=())
 
 
 def _last_reply(replies: Sequence[PositiveReply], days: view.Days) -> LastReply | None:
@@ -208,6 +266,15 @@ def _last_reply(replies: Sequence[PositiveReply], days: view.Days) -> LastReply 
     return LastReply(None, counted[-1], "by sync") if counted else None
 
 
+def _look(request: Request) -> LookBack:
+    of = site(request)
+    return look_back(request, f"/clients/{_workspace(request)}", of.today())
+
+
+def _workspace(request: Request) -> str:
+    return str(request.path_params["workspace"])
+
+
 def _bison_url(of: Site, instance: str) -> str | None:
     return next((it.url for it in of.settings.bison_instances if it.name == instance), None)
 
@@ -216,4 +283,7 @@ def _whole(value: Number) -> int | None:
     return None if value is None else int(value)
 
 
-ROUTES = [Route("/clients/{workspace}", client_page)]
+ROUTES = [
+    Route("/clients/{workspace}", client_page),
+    Route("/clients/{workspace}/live", live),
+]

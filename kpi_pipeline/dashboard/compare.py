@@ -1,7 +1,7 @@
 """`GET /compare?c=acme&c=birch`: two to six clients over one another, for one month."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 from markupsafe import Markup
@@ -130,11 +130,13 @@ def compare(
     targets = {it.client.workspace: it.numbers[subject.target] for it in compared}
     in_percent = chosen["scale"] == "target"
     without = [it.client.label for it in compared if not targets[it.client.workspace]]
-    lines = [
-        _line(it, series[it.client.workspace], day, chosen, subject)
-        for it in compared
-        if not in_percent or targets[it.client.workspace]
-    ]
+    lines = _beside_their_ends(
+        [
+            _line(it, series[it.client.workspace], day, chosen, subject)
+            for it in compared
+            if not in_percent or targets[it.client.workspace]
+        ]
+    )
     return Comparison(
         clients=[it for it in clients if it.active or it.workspace in names],
         picked=frozenset(names),
@@ -184,6 +186,12 @@ def _line(
             for number, value in points
         ]
     return Line(compared.style, compared.client.label, points)
+
+
+def _beside_their_ends(lines: Sequence[Line]) -> list[Line]:
+    """The lines, of which those that end before others have their labels within the chart."""
+    ends = [max((day for day, value in it.points if value is not None), default=0) for it in lines]
+    return [replace(it, within=end < max(ends)) for it, end in zip(lines, ends, strict=True)]
 
 
 def _chart(lines: Sequence[Line], day: date, chosen: Mapping[str, str], subject: Subject) -> Markup:

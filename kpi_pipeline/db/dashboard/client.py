@@ -64,7 +64,7 @@ class StoredDay:
 
     `numbers` are those of its row, by column, and empty where it has none. `fetched_at` is when
     Email Bison was asked for the day's facts; None for a day that was never fetched, whose row
-    holds what events told.
+    holds what events told. `written_at` is when the row was written last.
     """
 
     date: date
@@ -72,6 +72,7 @@ class StoredDay:
     as_of: datetime | None
     source: str | None
     fetched_at: datetime | None
+    written_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ _ROWS = (
         client_metrics.c.metric_date,
         client_metrics.c.as_of.label("row_as_of"),
         client_metrics.c.source,
+        client_metrics.c.updated_at,
         *(client_metrics.c[name] for name in NUMBERS),
     )
     .where(
@@ -176,6 +178,7 @@ _DAYS = (
         _ROWS.c.row_as_of,
         _ROWS.c.source,
         _FACTS.c.as_of,
+        _ROWS.c.updated_at,
         *(_ROWS.c[name] for name in NUMBERS),
     )
     .outerjoin_from(_ROWS, _FACTS, _FACTS.c.date == _ROWS.c.metric_date, full=True)
@@ -189,9 +192,10 @@ def read_days(
     """The days from `first` to `last` of which a row or facts are stored, in the order of time."""
     period = {"workspace": workspace, "first": first, "last": last}
     found = {}
-    for day, has_row, as_of, source, fetched_at, *numbers in connection.execute(_DAYS, period):
+    for row in connection.execute(_DAYS, period):
+        day, has_row, as_of, source, fetched_at, written_at, *numbers = row
         values = dict(zip(NUMBERS, numbers, strict=True)) if has_row else {}
-        found[day] = StoredDay(day, values, as_of, source, fetched_at)
+        found[day] = StoredDay(day, values, as_of, source, fetched_at, written_at)
     return found
 
 
