@@ -36,8 +36,8 @@ def bullet(so_far: int, projection: int | None, target: int | None) -> Markup:
         parts.append(f'<path class="tick" d="M{_TARGET_AT} 0v16"/>')
     # Markup of our own; its label holds numbers alone.
     return Markup(  # noqa: S704
-        f'<svg class="bullet" viewBox="0 0 132 16" width="132" height="16" role="img" '
-        f'aria-label="{label}">{"".join(parts)}</svg>'
+        f'<svg class="bullet" viewBox="0 0 132 16" width="132" height="16" preserveAspectRatio="none" '
+        f'role="img" aria-label="{label}">{"".join(parts)}</svg>'
     )
 
 

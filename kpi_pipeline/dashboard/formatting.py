@@ -29,7 +29,9 @@ def signed(value: int | None) -> str:
 
 def signed_percent(value: Decimal | float | None) -> str:
     """A growth with its sign: +45 %."""
-    return MISSING if value is None else f"{value:+,.0f} %".replace("-", _MINUS)
+    if value is None:
+        return MISSING
+    return "0 %" if round(value) == 0 else f"{value:+,.0f} %".replace("-", _MINUS)
 
 
 def long_date(day: date) -> str:

@@ -91,7 +91,8 @@ def overview_row(
         if column.kind is Kind.BAR:
             return _bar(column, row, value, wrong)
         if column.kind is Kind.EMAILS:
-            values = value("emails_sent_mtd"), value("monthly_sending_target")
+            names = ("emails_sent_mtd", "monthly_sending_target") if row else ("emails_sent_mtd",)
+            values = [value(it) for it in names]
             return Cell(column, values, wrong=_first(wrong, *(it.column for it in values)))
         if column.kind is Kind.SPARK:
             return Cell(column, chart=sparkline(found.daily))

@@ -36,7 +36,8 @@ class Month:
 class Totals:
     """Sums over clients; None where no client has the number. `as_of` is the oldest of theirs.
 
-    `on_yesterday` and `on_week_before` are differences, over the clients that have both numbers.
+    `on_yesterday` and `on_week_before` are differences, over the `with_yesterday` and
+    `with_week_before` clients that have both numbers.
     """
 
     replies: Month
@@ -44,8 +45,10 @@ class Totals:
     replies_today: int | None
     yesterday: int | None
     on_yesterday: int | None
+    with_yesterday: int
     week_before: int | None
     on_week_before: int | None
+    with_week_before: int
     emails_today: int | None
     planned_today: int | None
     planned_tomorrow: int | None
@@ -89,8 +92,10 @@ def totals(clients: Sequence[ClientDay]) -> Totals:
         replies_today=_sum(it.positive_replies_today for it in rows),
         yesterday=yesterday[0],
         on_yesterday=yesterday[1],
+        with_yesterday=yesterday[2],
         week_before=week_before[0],
         on_week_before=week_before[1],
+        with_week_before=week_before[2],
         emails_today=_sum(it.emails_sent_today for it in rows),
         planned_today=_sum(it.emails_scheduled_today for it in rows),
         planned_tomorrow=_sum(it.emails_scheduled_tomorrow for it in rows),
@@ -162,15 +167,15 @@ def _month(rows: Sequence[ClientDay], so_far: _Number, projection: _Number, of: 
     )
 
 
-def _compared(rows: Sequence[ClientDay], before: _Number) -> tuple[int | None, int | None]:
-    """The sum of another day, and the difference of this day's to it."""
+def _compared(rows: Sequence[ClientDay], before: _Number) -> tuple[int | None, int | None, int]:
+    """The sum of another day, the difference of this day's to it, and of how many clients."""
     pairs = [
         (it.positive_replies_today, earlier)
         for it in rows
         if it.positive_replies_today is not None and (earlier := before(it)) is not None
     ]
     earlier_sum = _sum(earlier for _, earlier in pairs)
-    return earlier_sum, _sum(this - earlier for this, earlier in pairs)
+    return earlier_sum, _sum(this - earlier for this, earlier in pairs), len(pairs)
 
 
 def _sum(numbers: Iterable[int | None]) -> int | None:
