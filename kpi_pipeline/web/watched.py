@@ -1,7 +1,7 @@
 """Answers that go on for long, such as a live page's: they end soon after their visitor is gone."""
 
-import time
 from collections.abc import Awaitable, Callable
+from time import monotonic
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,7 +20,7 @@ class Watched:
         self, is_welcome: Callable[[Scope], Awaitable[bool]], scope: Scope, send: Send
     ) -> None:
         self._is_welcome, self._scope, self._send = is_welcome, scope, send
-        self._due = time.monotonic() + LOOK_UP_SECONDS
+        self._due = monotonic() + LOOK_UP_SECONDS
         self._is_over = False
 
     async def run(self, app: ASGIApp, receive: Receive) -> None:
@@ -36,7 +36,7 @@ class Watched:
         if self._is_over:
             raise LoggedOutError
         goes_on = message.get("more_body", False) or message["type"] == "websocket.send"
-        if goes_on and time.monotonic() >= self._due:
+        if goes_on and monotonic() >= self._due:
             if not await self._is_welcome(self._scope):
                 self._is_over = True
                 await self._send(
@@ -45,5 +45,5 @@ class Watched:
                     else {"type": "websocket.close", "code": 1008, "reason": ""}
                 )
                 raise LoggedOutError
-            self._due = time.monotonic() + LOOK_UP_SECONDS
+            self._due = monotonic() + LOOK_UP_SECONDS
         await self._send(message)

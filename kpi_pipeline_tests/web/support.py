@@ -15,7 +15,7 @@ from kpi_pipeline.web.guard import Guard
 from kpi_pipeline.web.passwords import hash_password
 
 OPERATOR, READER = "operators-password", "readers-pässword"
-SHARED = {"web_password": OPERATOR, "web_reader_password": READER}
+SHARED: dict[str, Any] = {"web_password": OPERATOR, "web_reader_password": READER}
 # Of the user that tests add.
 PASSWORD = "anns-own-password"
 HTML = {"accept": "text/html"}

@@ -138,8 +138,12 @@ def test_another_password_ends_every_session_and_a_restart_ends_none(engine: Eng
     log_in(browser, READER)
     cookie = cookie_of(browser)
     assert guarded(engine, **SHARED).get("/kpi/x", headers=cookie).status_code == 200
-    for changed in ({"web_password": "another-password"}, {"web_reader_password": None}):
-        after = guarded(engine, **{**SHARED, **changed})
+    changes: list[dict[str, Any]] = [
+        {"web_password": "another-password"},
+        {"web_reader_password": None},
+    ]
+    for changed in changes:
+        after = guarded(engine, **SHARED | changed)
         assert after.get("/kpi/x", headers=cookie).status_code == 401
 
 
