@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import date
 
 from anyio import to_thread
 from starlette.exceptions import HTTPException
@@ -125,6 +126,7 @@ class Live:
         self._process = secrets.token_hex(4)
         self._changes = 0
         self._has_requests = False
+        self._day: date | None = None
         self.is_running = False
 
     @property
@@ -132,13 +134,21 @@ class Live:
         """The version of the data: read it before the data."""
         return f"{self._process}-{self._changes}"
 
+    @property
+    def open_pages(self) -> int:
+        """How many pages are open."""
+        return sum(len(topic.pages) for topic in self._topics.values())
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Bring changes to the pages while the block lasts."""
         loop = asyncio.get_running_loop()
-        feed = ChangeFeed(self._engine, lambda change: loop.call_soon_threadsafe(self.note, change))
+        feed = ChangeFeed(
+            self._site.engine, lambda change: loop.call_soon_threadsafe(self.note, change)
+        )
         threads = ThreadPoolExecutor(_RENDERED_AT_ONCE, "live")
-        tasks = [asyncio.create_task(self._work(threads)), asyncio.create_task(self._beat())]
+        tasks = [asyncio.create_task(self._work(threads)), asyncio.create_task(self._beats())]
+        self._day = await to_thread.run_sync(self._site.today)
         feed.start()
         self.is_running = True
         try:
@@ -216,17 +226,21 @@ class Live:
         if text:
             topic.put(_event("change", text, version))
 
-    async def _beat(self) -> None:
-        day = await to_thread.run_sync(self._site.today)
+    async def _beats(self) -> None:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
-            before, day = day, await to_thread.run_sync(self._site.today)
-            if before != day:
-                self._end(_event("reload"))
-            self._put(await to_thread.run_sync(self._time))
-            for topic in self._topics.values():
-                topic.is_due = True
-            self._woken.set()
+            await self.beat()
+
+    async def beat(self) -> None:
+        """Tell all pages the time, and have rendered what changes with it."""
+        today = await to_thread.run_sync(self._site.today)
+        if self._day != today:
+            self._end(_event("reload"))
+        self._day = today
+        self._put(await to_thread.run_sync(self._time))
+        for topic in self._topics.values():
+            topic.is_due = True
+        self._woken.set()
 
     def _time(self) -> str:
         return _event("time", self._site.now().isoformat())

@@ -1,11 +1,12 @@
 """Dashboards that are served in a thread, and the events that reach their open pages."""
 
+import asyncio
 import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import httpx
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp
 
 from kpi_pipeline.dashboard.live import Changed, Live, LiveView, stream
 from kpi_pipeline.web.serving import Server, configured
+from kpi_pipeline_tests.cli.running import wait_until
 
 # Longer than anything takes on a busy machine.
 DEADLINE_SECONDS = 30.0
@@ -112,6 +114,11 @@ class ServedLive:
     live: Live
     server: Server
     render: Renderer
+    loop: asyncio.AbstractEventLoop
+
+    def beat(self) -> None:
+        """Have the next beat come at once."""
+        asyncio.run_coroutine_threadsafe(self.live.beat(), self.loop).result(DEADLINE_SECONDS)
 
     def open(self, view: str = "overview") -> OpenPage:
         """A page that shows the newest version, as soon as it is subscribed."""
@@ -127,10 +134,20 @@ def served_live(live: Live, render: Renderer) -> Iterator[ServedLive]:
     async def answer(request: Request) -> Response:
         return stream(request, LiveView(request.query_params["view"], render))
 
-    app = Starlette(routes=[Route("/live", answer)], lifespan=lambda _: live.running())
+    loops = []
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        loops.append(asyncio.get_running_loop())
+        async with live.running():
+            yield
+
+    app = Starlette(routes=[Route("/live", answer)], lifespan=lifespan)
     app.state.live = live
     with served(app, live.close) as (url, server):
-        yield ServedLive(url, live, server, render)
+        # The first change says that the feed listens.
+        wait_until(lambda: live.version.endswith("-1"), "the feed")
+        yield ServedLive(url, live, server, render, loops[0])
 
 
 @contextmanager
