@@ -169,6 +169,9 @@ def _line_parts(
     marks = [1, *(day for day in range(5, frame.days + 1, 5) if day < frame.days - 2), frame.days]
     for day in marks:
         yield _text(frame.x(day), _HEIGHT - 8, str(day), "middle")
+    if not lines:
+        middle = (frame.left + frame.right) / 2
+        yield _text(middle, _HEIGHT / 2, "no numbers yet", "middle")
     for line in lines:
         yield from _line(line, frame)
     yield from _end_labels(lines, frame, letters)
@@ -226,7 +229,7 @@ def _bars(bars: Sequence[Bar], summary: str, width: int) -> Iterator[Markup]:
     values = [bar.value for bar in bars if bar.value is not None]
     low, high = min([0, *values]), max([1, *values])
     # The same for all charts of days, whose days stand under one another then.
-    left = 10 + _LETTER * max(4, len(short(high)))
+    left = 10 + _LETTER * max(6, len(short(high)))
     slot = (width - left) / max(1, len(bars))
     scale = (height - top - bottom) / (high - low)
     zero = height - bottom + low * scale
