@@ -164,6 +164,47 @@ def database(_kept_database: databases.KeptDatabase) -> Iterator[URL]:
     _kept_database.reset()
 
 
+@pytest.fixture(scope="session")
+def _kept_dagster(
+    postgres: URL,
+    _kept_database: databases.KeptDatabase,
+    administer: Callable[[str], None],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[databases.KeptDatabase]:
+    """Dagster's database beside that of the tests. Its tables take a while to make."""
+    # Imported only where a test needs it: it costs two seconds.
+    from kpi_pipeline.services.dagster_home import dagster_instance
+    from kpi_pipeline.services.database import databases_to_upgrade
+
+    def plain(url: URL) -> str:
+        return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    name = f"{_kept_database.url.database}_dagster"
+    template = postgres.set(database=f"{name}_template")
+    settings = Settings(
+        state_dir=tmp_path_factory.mktemp("dagster"),
+        database_url=SecretStr(plain(postgres)),
+        dagster_database_url=SecretStr(plain(template)),
+    )
+    with databases_to_upgrade(settings) as ready, dagster_instance(ready) as instance:
+        instance.upgrade()
+    # A database can be copied only while nobody is connected to it.
+    administer(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        f"WHERE datname = '{template.database}'"
+    )
+    kept = databases.KeptDatabase(postgres, name, str(template.database))
+    yield kept
+    kept.drop()
+
+
+@pytest.fixture
+def dagster_database(_kept_dagster: databases.KeptDatabase) -> Iterator[URL]:
+    """Dagster's database beside that of the test, up to date and empty."""
+    yield _kept_dagster.url
+    _kept_dagster.reset()
+
+
 @pytest.fixture
 def engine(database: URL) -> Iterator[Engine]:
     opened = open_engine(database)

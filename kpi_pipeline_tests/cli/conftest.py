@@ -1,17 +1,15 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import URL
 
-from kpi_pipeline.services.dagster_home import dagster_instance
-from kpi_pipeline.services.database import databases_to_upgrade
-from kpi_pipeline.settings import Settings
-from kpi_pipeline_tests.agency import variables_of
+from kpi_pipeline.app import open_app
+from kpi_pipeline.domain.calendar import first_of_month
+from kpi_pipeline.settings import load_settings
+from kpi_pipeline_tests.agency import open_agency, variables_of
 from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage, bison_on, options
 from kpi_pipeline_tests.cli.running import Kpi, address, calm_zone
-from kpi_pipeline_tests.databases import KeptDatabase
 
 
 @pytest.fixture
@@ -20,42 +18,12 @@ def kpi(capsys: pytest.CaptureFixture[str]) -> Kpi:
     return Kpi(capsys)
 
 
-@pytest.fixture(scope="session")
-def _kept_dagster(
-    postgres: URL,
-    _kept_database: KeptDatabase,
-    administer: Callable[[str], None],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[KeptDatabase]:
-    """Dagster's database beside that of the tests. Its tables take a while to make."""
-    name = f"{_kept_database.url.database}_dagster"
-    template = postgres.set(database=f"{name}_template")
-    settings = Settings(
-        state_dir=tmp_path_factory.mktemp("dagster"),
-        database_url=SecretStr(address(postgres)),
-        dagster_database_url=SecretStr(address(template)),
-    )
-    with databases_to_upgrade(settings) as ready, dagster_instance(ready) as instance:
-        instance.upgrade()
-    # A database can be copied only while nobody is connected to it.
-    administer(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        f"WHERE datname = '{template.database}'"
-    )
-    kept = KeptDatabase(postgres, name, str(template.database))
-    yield kept
-    kept.drop()
-
-
 @pytest.fixture
-def configured(
-    database: URL, _kept_dagster: KeptDatabase, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[URL]:
+def configured(database: URL, dagster_database: URL, monkeypatch: pytest.MonkeyPatch) -> URL:
     """KPI_DATABASE_URL names a server on which both databases are up to date and empty."""
     monkeypatch.setenv("KPI_DATABASE_URL", address(database))
     monkeypatch.setenv("KPI_TIMEZONE", calm_zone().key)
-    yield database
-    _kept_dagster.reset()
+    return database
 
 
 @pytest.fixture
@@ -78,6 +46,7 @@ def clients_csv(live_bison: Bison, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def imported(kpi: Kpi, clients_csv: Path) -> None:
-    """All 26 clients are imported."""
-    kpi("clients", "import", str(clients_csv)).answer()
+def imported(live_bison: Bison) -> None:
+    """All 26 clients are imported; Dagster's grid, which commands update, has none yet."""
+    with open_app(load_settings()) as app:
+        open_agency(app, live_bison, first_of_month(app.today()))

@@ -26,6 +26,7 @@ def _closed_contexts() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_instance() -> Iterator[DagsterInstance]:
+    """The context of a schedule opens it once more, so it is in files."""
     with instance_in_files() as opened:
         yield opened
 

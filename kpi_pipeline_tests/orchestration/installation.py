@@ -13,6 +13,8 @@ from dagster._core.storage.partition_status_cache import get_and_update_asset_st
 from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
 
 from kpi_pipeline.definitions import build_definitions
+from kpi_pipeline.domain.calendar import business_date
+from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.domain.events.event import Event, EventSource, EventStatus
 from kpi_pipeline.inbox.ingest import inbox_of, ingest
 from kpi_pipeline.orchestration.partitions import WORKSPACE, add_workspaces
@@ -24,9 +26,11 @@ _BUILT: dict[str, dg.Definitions] = {}
 _OF_A_TEST = {"state_dir", "database_url", "secret_key"}
 
 
-def _definitions(today: date) -> dg.Definitions:
+def shared_definitions() -> dg.Definitions:
     """The definitions for the settings of the environment, which tests with the same ones share."""
     settings = load_settings()
+    # The grid ends at this date.
+    today = business_date(utc_now(), settings.day_zone)
     described = f"{today} {settings.model_dump(exclude=_OF_A_TEST)}"
     if described not in _BUILT:
         _BUILT[described] = build_definitions(settings)
@@ -40,7 +44,7 @@ class Installation:
         self.agency = agency
         self.instance = instance
         self.today = agency.today
-        self.definitions = _definitions(self.today)
+        self.definitions = shared_definitions()
         grid = self.definitions.resolve_assets_def(ASSETS[0]).partitions_def
         assert isinstance(grid, dg.MultiPartitionsDefinition)
         self.grid = grid

@@ -1,5 +1,4 @@
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +8,6 @@ from dagster import DagsterInstance
 from pydantic import SecretStr
 from sqlalchemy import URL, Row, text
 
-from kpi_pipeline.db.server.engine import ensure_database
 from kpi_pipeline.orchestration.automation.clean_up import delete_runs
 from kpi_pipeline.orchestration.runtime.storage import PooledEventLogStorage
 from kpi_pipeline.services.dagster_home import dagster_instance
@@ -37,20 +35,12 @@ _TRACES = """
 
 
 @contextmanager
-def dagster_beside(
-    database: URL, state: Path, administer: Callable[[str], None]
-) -> Iterator[DagsterInstance]:
-    """Dagster as `kpi up` configures it, with empty tables in a database of its own."""
-    # Not the name beside the KPI database: tests of commands keep one there.
-    url = database.set(database=f"kpi_{uuid.uuid4().hex}_dagster")
-    ensure_database(url)
-    address = SecretStr(url.render_as_string(hide_password=False))
+def dagster_in(database: URL, state: Path) -> Iterator[DagsterInstance]:
+    """Dagster as `kpi up` configures it."""
+    address = SecretStr(database.render_as_string(hide_password=False))
     changed = {"state_dir": state, "dagster_database_url": address}
-    try:
-        with dagster_instance(load_settings().model_copy(update=changed)) as instance:
-            yield instance
-    finally:
-        administer(f"DROP DATABASE {url.database} WITH (FORCE)")
+    with dagster_instance(load_settings().model_copy(update=changed)) as instance:
+        yield instance
 
 
 class OldRuns:

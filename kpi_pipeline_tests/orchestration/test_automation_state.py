@@ -14,7 +14,7 @@ from kpi_pipeline.checks.automation import AutomationState, TickState, automatio
 from kpi_pipeline.orchestration.automation import build_automation
 from kpi_pipeline.orchestration.automation.state import read_automation
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline_tests.orchestration.installation import instance_in_files
+from kpi_pipeline_tests.orchestration.installation import instance_in_files, temporary_instance
 from kpi_pipeline_tests.orchestration.ticks import leave_tick
 
 CHICAGO = ZoneInfo("America/Chicago")
@@ -22,6 +22,13 @@ CHICAGO = ZoneInfo("America/Chicago")
 
 @pytest.fixture
 def own() -> Iterator[DagsterInstance]:
+    with temporary_instance() as instance:
+        yield instance
+
+
+@pytest.fixture
+def with_daemons() -> Iterator[DagsterInstance]:
+    """One in memory has no daemons."""
     with instance_in_files() as instance:
         yield instance
 
@@ -39,8 +46,10 @@ def local(*when: int) -> datetime:
     return datetime(*when, tzinfo=CHICAGO).astimezone(UTC)  # type: ignore[misc, arg-type]
 
 
-def test_a_schedule_that_no_daemon_has_seen_is_neither_on_nor_off(own: DagsterInstance) -> None:
-    found = read(own)
+def test_a_schedule_that_no_daemon_has_seen_is_neither_on_nor_off(
+    with_daemons: DagsterInstance,
+) -> None:
+    found = read(with_daemons)
     assert {(it.on, it.due_since) for it in found.ticks} == {(None, None)}
     assert {it.last_heartbeat_at for it in found.daemons} == {None}
     assert {"daily_kpi_sync", "intraday_refresh", "data_checks", "alert_sensor"} <= {
@@ -98,17 +107,19 @@ def test_the_state_of_a_schedule_that_no_longer_exists_is_no_problem(own: Dagste
     assert late == {"schedule intraday_refresh"}
 
 
-def test_daemons_and_active_runs_are_read_with_their_times(own: DagsterInstance) -> None:
+def test_daemons_and_active_runs_are_read_with_their_times(with_daemons: DagsterInstance) -> None:
     heard = local(2026, 3, 18, 9, 0)
-    own.add_daemon_heartbeat(DaemonHeartbeat(heard.timestamp(), "SENSOR", "one", None))
-    under_way = create_run_for_test(own, status=DagsterRunStatus.STARTING)
-    own.report_run_failed(create_run_for_test(own, status=DagsterRunStatus.STARTED))
-    assert read(own).runs == [], "neither has begun"
+    with_daemons.add_daemon_heartbeat(DaemonHeartbeat(heard.timestamp(), "SENSOR", "one", None))
+    under_way = create_run_for_test(with_daemons, status=DagsterRunStatus.STARTING)
+    with_daemons.report_run_failed(
+        create_run_for_test(with_daemons, status=DagsterRunStatus.STARTED)
+    )
+    assert read(with_daemons).runs == [], "neither has begun"
     before = datetime.now(UTC) - timedelta(seconds=1)
     began = DagsterEvent("PIPELINE_START", under_way.job_name)
-    own.report_dagster_event(began, under_way.run_id)
+    with_daemons.report_dagster_event(began, under_way.run_id)
 
-    found = read(own)
+    found = read(with_daemons)
 
     assert {it.name: it.last_heartbeat_at for it in found.daemons}["sensor"] == heard
     (run,) = found.runs

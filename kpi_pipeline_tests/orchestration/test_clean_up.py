@@ -1,7 +1,7 @@
 """Which old runs are deleted: on a real PostgreSQL, with Dagster as dagster.yaml configures it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from kpi_pipeline.orchestration.automation.report_rows import MAX_ROWS, REPORT_E
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests import PROJECT_ROOT
 from kpi_pipeline_tests.orchestration.installation import temporary_instance
-from kpi_pipeline_tests.orchestration.old_runs import OldRuns, dagster_beside
+from kpi_pipeline_tests.orchestration.old_runs import OldRuns, dagster_in
 
 KEPT_FOR_AN_EVENT = "hold the latest event of a partition or an asset"
 
@@ -34,8 +34,8 @@ def beacon(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
 
 
 @pytest.fixture
-def old(database: URL, tmp_path: Path, administer: Callable[[str], None]) -> Iterator[OldRuns]:
-    with dagster_beside(database, tmp_path, administer) as instance:
+def old(dagster_database: URL, tmp_path: Path) -> Iterator[OldRuns]:
+    with dagster_in(dagster_database, tmp_path) as instance:
         yield OldRuns(instance)
 
 

@@ -1,6 +1,6 @@
 """Runs of the real definitions are cleaned up, and the page shows what it showed before."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline_tests.agency import ASSETS
 from kpi_pipeline_tests.cli.running import rows_of
 from kpi_pipeline_tests.orchestration.installation import Installation, cells
-from kpi_pipeline_tests.orchestration.old_runs import OldRuns, dagster_beside
+from kpi_pipeline_tests.orchestration.old_runs import OldRuns, dagster_in
 
 pytestmark = pytest.mark.runs
 
@@ -49,10 +49,10 @@ query ($key: AssetKeyInput!, $partitions: [String!]) {
 
 @pytest.fixture
 def installation(
-    installation: Installation, database: URL, tmp_path: Path, administer: Callable[[str], None]
+    installation: Installation, dagster_database: URL, tmp_path: Path
 ) -> Iterator[Installation]:
     """26 clients today, with Dagster's tables in PostgreSQL."""
-    with dagster_beside(database, tmp_path, administer) as instance:
+    with dagster_in(dagster_database, tmp_path) as instance:
         yield Installation(installation.agency, instance)
 
 

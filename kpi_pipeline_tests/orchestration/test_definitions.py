@@ -140,16 +140,12 @@ def test_the_environment_is_read_when_dagster_loads_and_not_on_import() -> None:
 
 
 @pytest.mark.server
-def test_loading_needs_no_address_and_no_secret() -> None:
+def test_loading_needs_no_address_and_no_secret_and_nothing_that_only_a_run_needs() -> None:
     bare = loading()
 
     assert bare.stdout.split()[:2] == ["imported", "loaded"], bare.stderr
-
-
-@pytest.mark.server
-def test_loading_brings_in_nothing_that_only_the_work_of_a_run_needs() -> None:
     # Dagster's page and daemon load the definitions too, and each run waits for them.
-    assert loading().stdout.split()[2:] == []
+    assert bare.stdout.split()[2:] == []
 
 
 def test_every_column_of_every_asset_has_a_description(specs: dict[str, dg.AssetSpec]) -> None:

@@ -15,7 +15,11 @@ from kpi_pipeline_tests.orchestration.installation import Installation, cells
 
 pytestmark = pytest.mark.runs
 
-each_asset = pytest.mark.parametrize("asset", ASSETS)
+
+def of_assets(usual: str) -> pytest.MarkDecorator:
+    """Each of the three, which one step fills; all but the usual one in `make test-long`."""
+    rows = [pytest.param(it, marks=[] if it == usual else [pytest.mark.long]) for it in ASSETS]
+    return pytest.mark.parametrize("asset", rows)
 
 
 def green(installation: Installation, workspaces: Sequence[str], dates: Sequence[date]) -> bool:
@@ -38,7 +42,7 @@ def series_calls(installation: Installation) -> dict[str, int]:
     }
 
 
-@each_asset
+@of_assets("client_metrics")
 def test_an_asset_that_is_materialized_alone_makes_all_three_right_from_the_source(
     installation: Installation, asset: str
 ) -> None:
@@ -54,7 +58,7 @@ def test_an_asset_that_is_materialized_alone_makes_all_three_right_from_the_sour
     assert all(installation.metadata(it).keys() == cells(workspaces, dates) for it in ASSETS)
 
 
-@each_asset
+@of_assets("raw_bison_stats")
 def test_over_filled_dates_it_asks_email_bison_again_and_takes_up_a_revised_day(
     installation: Installation, asset: str
 ) -> None:
@@ -83,7 +87,7 @@ def test_over_filled_dates_it_asks_email_bison_again_and_takes_up_a_revised_day(
     assert green(installation, workspaces, dates)
 
 
-@each_asset
+@of_assets("kpi_projections")
 def test_a_partition_that_failed_is_red_on_all_three_and_green_after_a_run_from_another_page(
     installation: Installation, asset: str
 ) -> None:
@@ -106,7 +110,7 @@ def test_a_partition_that_failed_is_red_on_all_three_and_green_after_a_run_from_
     assert differences(agency.rows(), agency.expected(dates, workspaces)) == []
 
 
-@each_asset
+@of_assets("client_metrics")
 def test_without_a_fetch_it_makes_no_call_and_computes_projections_and_metrics_again(
     installation: Installation, asset: str
 ) -> None:

@@ -17,7 +17,7 @@ from kpi_pipeline.orchestration.partitions import (
     workspace_partitions,
 )
 from kpi_pipeline.orchestration.runs import FINISHED, NOT_FINISHED
-from kpi_pipeline_tests.orchestration.installation import instance_in_files
+from kpi_pipeline_tests.orchestration.installation import temporary_instance
 from kpi_pipeline_tests.orchestration.old_backfills import add_backfill
 from kpi_pipeline_tests.services.invented_backfills import launched_run
 
@@ -27,7 +27,7 @@ GRID = ["acorn", "birch", "cedar", "doum", "elder"]
 
 @pytest.fixture(scope="module")
 def _kept() -> Iterator[DagsterInstance]:
-    with instance_in_files() as opened:
+    with temporary_instance() as opened:
         yield opened
 
 

@@ -1,6 +1,6 @@
 """Which runs the queue starts first, and what becomes of runs that a person cancels."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -14,18 +14,16 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import (
 from sqlalchemy import URL
 
 from kpi_pipeline.orchestration import runs
-from kpi_pipeline_tests.orchestration.old_runs import dagster_beside
+from kpi_pipeline_tests.orchestration.old_runs import dagster_in
 from kpi_pipeline_tests.services.invented_backfills import launched_run
 
 OF_BACKFILL = {runs.BACKFILL: "a-year", runs.PRIORITY: runs.BACKFILL_PRIORITY}
 
 
 @pytest.fixture
-def own(
-    database: URL, tmp_path: Path, administer: Callable[[str], None]
-) -> Iterator[DagsterInstance]:
+def own(dagster_database: URL, tmp_path: Path) -> Iterator[DagsterInstance]:
     """Dagster as dagster.yaml configures it."""
-    with dagster_beside(database, tmp_path, administer) as instance:
+    with dagster_in(dagster_database, tmp_path) as instance:
         yield instance
 
 

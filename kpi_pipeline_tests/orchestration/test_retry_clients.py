@@ -41,6 +41,13 @@ def retried(installation: Installation, requests: Sequence[dg.RunRequest]) -> li
     return [list(found.workspaces) for found in ranges if found is not None]
 
 
+def around(installation: Installation, *workspaces: str) -> list[str]:
+    """The contiguous clients from the first of these to the last, and one beside each."""
+    order = installation.workspaces
+    places = sorted(order.index(it) for it in workspaces)
+    return order[max(places[0] - 1, 0) : places[-1] + 2]
+
+
 def fail_two(installation: Installation) -> tuple[str, str]:
     first, second = installation.agency.keyed[2], installation.agency.keyed[5]
     installation.agency.revoke(first)
@@ -53,7 +60,7 @@ def test_each_failed_client_is_retried_alone_and_a_healthy_one_is_not(
 ) -> None:
     bad = fail_two(installation)
     dates = installation.days_ago(2, 1)
-    failed = installation.run(block_tags(installation.workspaces, dates))
+    failed = installation.run(block_tags(around(installation, *bad), dates))
     assert not failed.success
 
     requests, _ = evaluate(installation)
@@ -70,7 +77,7 @@ def test_each_failed_client_is_retried_alone_and_a_healthy_one_is_not(
 @pytest.mark.long
 def test_only_the_assets_of_the_failed_run_are_retried(installation: Installation) -> None:
     bad = fail_two(installation)
-    tags = block_tags(installation.workspaces, installation.days_ago(1))
+    tags = block_tags(around(installation, *bad), installation.days_ago(1))
     installation.run(tags, assets=["raw_bison_stats"])
 
     requests, _ = evaluate(installation)
@@ -81,8 +88,8 @@ def test_only_the_assets_of_the_failed_run_are_retried(installation: Installatio
 
 
 def test_a_retry_is_not_retried_whatever_fails(installation: Installation) -> None:
-    fail_two(installation)
-    installation.run(block_tags(installation.workspaces, installation.days_ago(1)))
+    bad = fail_two(installation)
+    installation.run(block_tags(around(installation, *bad), installation.days_ago(1)))
     requests, cursor = evaluate(installation)
     assert len(requests) == 2
     for request in requests:
@@ -97,8 +104,8 @@ def test_a_retry_is_not_retried_whatever_fails(installation: Installation) -> No
 def test_a_run_is_retried_once_however_often_the_sensor_is_evaluated(
     installation: Installation,
 ) -> None:
-    fail_two(installation)
-    installation.run(block_tags(installation.workspaces, installation.days_ago(1)))
+    bad = fail_two(installation)
+    installation.run(block_tags(around(installation, *bad), installation.days_ago(1)))
 
     first, cursor = evaluate(installation)
     # An interrupted evaluation is repeated from the old cursor: the run keys are the same.
@@ -158,8 +165,8 @@ def test_a_run_over_one_client_that_fails_is_final(installation: Installation) -
 def test_a_run_that_dagster_itself_retries_is_left_to_dagster(
     installation: Installation,
 ) -> None:
-    fail_two(installation)
-    tags = block_tags(installation.workspaces, installation.days_ago(1))
+    bad = fail_two(installation)
+    tags = block_tags(around(installation, *bad), installation.days_ago(1))
     installation.run({**tags, "dagster/will_retry": "true"})
 
     assert evaluate(installation)[0] == []

@@ -23,6 +23,7 @@ from kpi_pipeline.orchestration.automation.schedules import build_sync_schedules
 from kpi_pipeline.orchestration.partitions import WORKSPACE, kpi_grid
 from kpi_pipeline.orchestration.runs import BACKFILL, RANGE_END, RANGE_START, RUN_KEY, SCHEDULE
 from kpi_pipeline.settings import load_settings
+from kpi_pipeline_tests.orchestration.installation import shared_definitions
 from kpi_pipeline_tests.orchestration.ticks import ActiveClients, evaluate_schedule
 
 CHICAGO = ZoneInfo("America/Chicago")
@@ -43,7 +44,7 @@ def add_clients(instance: DagsterInstance, count: int) -> list[str]:
 def evaluate(
     name: str, instance: DagsterInstance, tick: datetime, app: AppResource | None = None
 ) -> tuple[list[dg.RunRequest], str | None]:
-    definitions = build_definitions(load_settings())
+    definitions = shared_definitions()
     return evaluate_schedule(definitions, name, instance, tick, app or ActiveClients())
 
 
