@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date, timedelta
 from typing import cast
 
@@ -12,6 +12,7 @@ from dagster import DagsterEventType, EventLogEntry
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationPlanned,
 )
+from dagster._core.definitions.partitions.subset import DefaultPartitionsSubset
 from dagster._core.events import (
     AssetMaterializationPlannedData,
     DagsterEvent,
@@ -22,7 +23,11 @@ from dagster_postgres import PostgresEventLogStorage
 from sqlalchemy import URL, event, func, select
 
 from kpi_pipeline.db.server.urls import for_dagster
-from kpi_pipeline.orchestration.runtime.storage import PooledEventLogStorage, RetryingRunStorage
+from kpi_pipeline.orchestration.runtime.storage import (
+    PooledEventLogStorage,
+    RetryingRunStorage,
+    RetryingScheduleStorage,
+)
 
 Administer = Callable[[str], None]
 
@@ -88,10 +93,22 @@ def planned_check(run_id: str, name: str) -> EventLogEntry:
     )
 
 
+def read_all(storage: PooledEventLogStorage, run_id: str) -> list[dg.EventLogRecord]:
+    records: list[dg.EventLogRecord] = []
+    page = storage.get_records_for_run(run_id, limit=300)
+    while page.records:
+        records += page.records
+        page = storage.get_records_for_run(run_id, cursor=page.cursor, limit=300)
+    return records
+
+
+AnyStorage = PooledEventLogStorage | RetryingRunStorage | RetryingScheduleStorage
+
+
 class Statements:
     """Counts what goes to the server, and over how many connections."""
 
-    def __init__(self, storage: PooledEventLogStorage | RetryingRunStorage) -> None:
+    def __init__(self, storage: AnyStorage) -> None:
         self.sent: list[str] = []
         self.connections = 0
         engine = storage._engine
@@ -140,12 +157,104 @@ def test_events_stored_in_a_batch_read_back_unchanged(
 
     storage.store_event_batch(batch)
 
-    read: list[EventLogEntry] = []
-    page = storage.get_records_for_run(run_id, limit=300)
-    while page.records:
-        read += [record.event_log_entry for record in page.records]
-        page = storage.get_records_for_run(run_id, cursor=page.cursor, limit=300)
+    assert [record.event_log_entry for record in read_all(storage, run_id)] == batch
+
+
+def partition_sets(run_id: str, keys: Collection[str]) -> list[EventLogEntry]:
+    """What Dagster logs for a run over these partitions, if the storage takes sets of them."""
+    events = []
+    for asset in ASSETS:
+        data = AssetMaterializationPlannedData(
+            dg.AssetKey(asset), partitions_subset=DefaultPartitionsSubset(set(keys))
+        )
+        planned = DagsterEvent.build_asset_materialization_planned_event
+        events.append(entry(run_id, planned("a job", "client_kpis", data)))
+    return events
+
+
+@pytest.mark.parametrize("checks", [[], ["complete"]])
+def test_a_set_of_planned_partitions_is_stored_as_an_event_for_each(
+    storage: PooledEventLogStorage, checks: list[str]
+) -> None:
+    assert storage.supports_partition_subset_in_asset_materialization_planned_events
+    run_id, keys = str(uuid.uuid4()), partitions(400)
+    sets = partition_sets(run_id, keys)
+    statements = Statements(storage)
+
+    storage.store_event_batch([*sets, *(planned_check(run_id, it) for it in checks)])
+
+    written = [it for it in statements.sent if it.startswith("INSERT INTO event_logs")]
+    assert len(written) == 1
+    stored = [record.event_log_entry for record in read_all(storage, run_id)]
+    assert len(stored) == len(ASSETS) * len(keys) + len(checks)
+    one = {
+        (asset.asset_key, it): asset._replace(
+            event_specific_data=AssetMaterializationPlannedData(asset.asset_key, partition=it)
+        )
+        for asset in (it.get_dagster_event() for it in sets)
+        if asset.asset_key is not None
+        for it in keys
+    }
+    found = [it.get_dagster_event() for it in stored if it.get_dagster_event().partition]
+    assert {(it.asset_key, it.partition): it for it in found} == one
+    asset = dg.AssetKey("client_metrics")
+    attempts = storage.get_latest_asset_partition_materialization_attempts_without_materializations
+    assert attempts(asset).keys() == set(keys)
+
+
+def test_a_set_that_is_stored_alone_is_stored_as_an_event_for_each(
+    storage: PooledEventLogStorage,
+) -> None:
+    run_id, keys = str(uuid.uuid4()), partitions(3)
+
+    storage.store_event(partition_sets(run_id, keys)[0])
+
+    found = [it.event_log_entry.get_dagster_event().partition for it in read_all(storage, run_id)]
+    assert sorted(map(str, found)) == keys
+
+
+def test_materializations_with_metadata_read_back_unchanged(storage: PooledEventLogStorage) -> None:
+    run_id, now = str(uuid.uuid4()), time.time()
+    odd = {"numbers": dg.MarkdownMetadataValue("é\n\\|")}
+    of_event_rows = dg.MarkdownMetadataValue("metadata 0 of event_rows")
+    materializations = [
+        dg.AssetMaterialization(
+            "client_metrics",
+            partition=dg.MultiPartitionKey({"date": f"2026-01-{day:02}", "workspace": "acorn"}),
+            metadata={
+                "numbers": dg.MarkdownMetadataValue(f"|{day}|"),
+                "as_of": dg.TimestampMetadataValue(1.7e9 + day / 7),
+                "fetch": dg.TextMetadataValue(f'"{day}" calls'),
+            },
+        )
+        for day in range(1, 30)
+    ]
+    materializations += [
+        dg.AssetMaterialization("client_metrics", "as found", odd, partition="a"),
+        dg.AssetMaterialization("client_metrics", "as found", odd, partition="b"),
+        dg.AssetMaterialization("client_metrics", partition="c", metadata={"x": of_event_rows}),
+        dg.AssetMaterialization("client_metrics", partition="d", metadata={"rows": 3}),
+        dg.AssetMaterialization("client_metrics", metadata={"x": of_event_rows}),
+        dg.AssetMaterialization(
+            "client_metrics", partition="e", tags={"dagster/code_version": "1"}
+        ),
+    ]
+    kind = DagsterEventType.ASSET_MATERIALIZATION.value
+    batch = [
+        entry(
+            run_id,
+            DagsterEvent(
+                kind, "a job", event_specific_data=StepMaterializationData(it), message="done"
+            ),
+        )._replace(timestamp=now)
+        for it in materializations
+    ]
+
+    storage.store_event_batch(batch)
+
+    read = [record.event_log_entry for record in read_all(storage, run_id)]
     assert read == batch
+    assert [it.asset_materialization for it in read] == materializations
 
 
 def test_the_catalogue_shows_each_asset_of_a_batch_with_its_last_planned_event(
@@ -207,19 +316,30 @@ def test_checks_are_planned_in_the_batch_of_the_partitions(storage: PooledEventL
     assert states == dict.fromkeys(checks, (run_id, "PLANNED"))
 
 
-def test_the_runs_are_read_over_one_connection(postgres: URL, administer: Administer) -> None:
+@pytest.mark.parametrize(
+    ("kind", "read"),
+    [(RetryingRunStorage, "get_run_records"), (RetryingScheduleStorage, "all_instigator_state")],
+)
+def test_runs_and_ticks_are_read_over_one_connection_and_the_catalog_once(
+    postgres: URL,
+    administer: Administer,
+    kind: type[RetryingRunStorage | RetryingScheduleStorage],
+    read: str,
+) -> None:
     name = f"dagster_{uuid.uuid4().hex}"
     administer(f"CREATE DATABASE {name}")
     config = {"postgres_url": for_dagster(postgres.set(database=name))}
-    runs = RetryingRunStorage.from_config_value(None, config)
-    statements = Statements(runs)
+    storage = kind.from_config_value(None, config)
+    getattr(storage, read)()
+    statements = Statements(storage)
 
     for _ in range(10):
-        runs.get_runs()
+        getattr(storage, read)()
 
-    assert len(statements.sent) >= 10
+    assert len(statements.sent) == 10
+    assert not any("pg_catalog" in it for it in statements.sent)
     assert statements.connections <= 1
-    runs.dispose()
+    storage.dispose()
     # Without FORCE: this fails if a connection was left open.
     administer(f"DROP DATABASE {name}")
 

@@ -31,9 +31,10 @@ from dagster_postgres.utils import (
     pg_url_from_config,
     set_pg_statement_timeout,
 )
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, Insert, event, select
 
 from kpi_pipeline.db.server.retry import retry_while_disconnected
+from kpi_pipeline.db.upsert import given_rows, rows_as_json
 from kpi_pipeline.orchestration import runs
 from kpi_pipeline.orchestration.dagster_private import (
     TIMEOUT_MESSAGE,
@@ -41,6 +42,7 @@ from kpi_pipeline.orchestration.dagster_private import (
     SqlEventLogStorageTable,
 )
 from kpi_pipeline.orchestration.runtime.databases import storage_address
+from kpi_pipeline.orchestration.runtime.event_rows import event_rows
 from kpi_pipeline.orchestration.runtime.one_daemon import ClaimOfDaemon
 from kpi_pipeline.settings import load_settings
 
@@ -50,9 +52,21 @@ _BATCHED = {
     DagsterEventType.ASSET_MATERIALIZATION,
     DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
 }
-_INSERT = SqlEventLogStorageTable.insert().returning(
-    SqlEventLogStorageTable.c.id, sort_by_parameter_order=True
-)
+_COLUMNS = [it.name for it in SqlEventLogStorageTable.c if it.name != "id"]
+
+
+def _insert_events() -> Insert:
+    """Insert the rows of the parameter `rows`, in the order of their ids; return the ids.
+
+    With a parameter for each value, SQLAlchemy and the server take twice as long.
+    """
+    rows = given_rows(SqlEventLogStorageTable, _COLUMNS)
+    selected = select(*(rows.c[name] for name in _COLUMNS))
+    inserted = SqlEventLogStorageTable.insert().from_select(_COLUMNS, selected)
+    return inserted.returning(SqlEventLogStorageTable.c.id)
+
+
+_INSERT = _insert_events()
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
@@ -69,6 +83,24 @@ def _retried(method: MethodT) -> MethodT:
         return retry_while_disconnected(partial(method, *args, **kwargs))
 
     return cast(MethodT, retried)
+
+
+def _asked_once(method: MethodT) -> MethodT:
+    """The method of Dagster's that says whether a table or column exists, asked until it does.
+
+    Dagster reads the catalog of the database for each run, tick and batch of events.
+    """
+    name = f"_found_{method.__name__}"
+
+    @wraps(method)
+    def asked(self: Any, *arguments: Any) -> bool:
+        found: set[tuple[Any, ...]] = self.__dict__.setdefault(name, set())
+        known = tuple(it for it in arguments if not isinstance(it, Connection))
+        if known not in found and method(self, *arguments):
+            found.add(known)
+        return known in found
+
+    return cast(MethodT, asked)
 
 
 class _RetryingStorage:
@@ -159,6 +191,7 @@ class RetryingRunStorage(_RetryingStorage, PostgresRunStorage):
         """A connection, once the server answers."""
         return self._retried_connection()
 
+    has_run_stats_index_cols = _asked_once(PostgresRunStorage.has_run_stats_index_cols)
     # All reads of runs go through the first two.
     fetchall = _retried(PostgresRunStorage.fetchall)
     fetchone = _retried(PostgresRunStorage.fetchone)
@@ -199,14 +232,38 @@ class RetryingRunStorage(_RetryingStorage, PostgresRunStorage):
         self._claim.release()
         super().dispose()
         self._engine.dispose()
+        # Dagster disposes of this storage and of the event log alone.
+        if self.has_instance and (ticks := self._instance.schedule_storage) is not None:
+            ticks.dispose()
 
 
 class RetryingScheduleStorage(_RetryingStorage, PostgresScheduleStorage):
-    """The schedule storage of dagster-postgres that survives a restart. Named in dagster.yaml."""
+    """The schedule storage of dagster-postgres that survives a restart, with a connection pool.
+
+    Named in dagster.yaml. The daemon reads and writes a dozen ticks every five seconds.
+    """
+
+    def __init__(
+        self,
+        postgres_url: str,
+        should_autocreate_tables: bool = True,
+        inst_data: Any = None,
+    ) -> None:
+        super().__init__(postgres_url, should_autocreate_tables, inst_data)
+        self._pool(1)
+
+    has_instigators_table = _asked_once(PostgresScheduleStorage.has_instigators_table)
+    _has_instigators_table = _asked_once(PostgresScheduleStorage._has_instigators_table)
+    has_built_index = _asked_once(PostgresScheduleStorage.has_built_index)
 
     def connect(self, run_id: str | None = None) -> Any:  # noqa: ARG002 - as the base class has it
         """A connection, once the server answers."""
         return self._retried_connection()
+
+    def dispose(self) -> None:
+        """Close the connections; the base class has none to close."""
+        super().dispose()
+        self._engine.dispose()
 
 
 class PooledEventLogStorage(_RetryingStorage, PostgresEventLogStorage):
@@ -227,10 +284,23 @@ class PooledEventLogStorage(_RetryingStorage, PostgresEventLogStorage):
     def _connect(self) -> Any:
         return self._retried_connection()
 
+    has_table = _asked_once(PostgresEventLogStorage.has_table)
     # What a step reads and writes: an error here fails the step for good.
     has_dynamic_partition = _retried(PostgresEventLogStorage.has_dynamic_partition)
     get_dynamic_partitions = _retried(PostgresEventLogStorage.get_dynamic_partitions)
-    store_event = _retried(PostgresEventLogStorage.store_event)
+    _store_event = _retried(PostgresEventLogStorage.store_event)
+
+    @property
+    def supports_partition_subset_in_asset_materialization_planned_events(self) -> bool:
+        """Let Dagster plan all partitions of an asset with one event: it becomes a row for each."""
+        return True
+
+    def store_event(self, event: EventLogEntry) -> None:
+        """Store an event; one that plans a set of partitions is a batch."""
+        if event.is_dagster_event and event.get_dagster_event().partitions_subset is not None:
+            self.store_event_batch([event])
+        else:
+            self._store_event(event)
 
     @_retried
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
@@ -242,19 +312,20 @@ class PooledEventLogStorage(_RetryingStorage, PostgresEventLogStorage):
         if not {event.get_dagster_event().event_type for event in events} <= _BATCHED:
             super().store_event_batch(events)
             return
+        entries, rows = zip(*event_rows(events, self._event_to_row), strict=True)
         with self._connect() as connection:
-            ids = connection.scalars(_INSERT, [self._event_to_row(event) for event in events]).all()
+            ids = sorted(connection.scalars(_INSERT, {"rows": rows_as_json(rows)}))
         # The catalogue shows the last event of each asset.
         latest = {
             asset_key: (event, event_id)
-            for event, event_id in zip(events, ids, strict=True)
+            for event, event_id in zip(entries, ids, strict=True)
             if (asset_key := event.get_dagster_event().asset_key) is not None
         }
         with self.index_transaction() as connection:
-            self._store_asset_event_tags(connection, events, ids)
+            self._store_asset_event_tags(connection, entries, ids)
             for event, event_id in latest.values():
                 self._store_asset_event(connection, event, event_id)
-        for event, event_id in zip(events, ids, strict=True):
+        for event, event_id in zip(entries, ids, strict=True):
             if event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
                 self.store_asset_check_event(event, event_id)
 
