@@ -49,13 +49,17 @@ _REAL = (
     "ALERT_URLS",
     "HEARTBEAT_URL",
     "DAGSTER_URL",
-    # The demo's page is for this machine alone.
+    # The demo's pages are for this machine alone.
+    "DASHBOARD_URL",
+    "DASHBOARD_ADDRESS",
+    "DASHBOARD_PATH_PREFIX",
     "WEB_PASSWORD",
     "WEB_READER_PASSWORD",
     "WEB_ADDRESS",
     "WEB_HOSTS",
     "WEB_PATH_PREFIX",
     "WEB_PROXIES",
+    "WEB_USER_HEADER",
 )
 
 
