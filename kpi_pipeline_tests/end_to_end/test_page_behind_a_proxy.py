@@ -67,7 +67,7 @@ def test_an_operator_logs_in_materializes_an_asset_and_logs_out(
     page.on("websocket", lambda it: requests.append(it.url))
     page.goto(f"{address}/assets/client_registry")
     _log_in(page, "not the password")
-    page.get_by_text("This password is wrong.").wait_for()
+    page.get_by_text("The name or the password is wrong.").wait_for()
     _log_in(page, OPERATOR)
     # The login leads to the page that was asked for.
     page.wait_for_url("**/dagster/assets/client_registry*")
@@ -76,12 +76,12 @@ def test_an_operator_logs_in_materializes_an_asset_and_logs_out(
     page.goto(f"{address}/runs")
     page.get_by_text("Success").first.wait_for()
     (cookie,) = page.context.cookies()
-    assert cookie["name"].startswith("kpi_session_")
+    assert cookie["name"].startswith("__Host-kpi_session_")
     assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Lax")
-    assert cookie["path"] == "/dagster/"
+    assert cookie["path"] == "/", "the dashboard beside it has the same login"
 
     page.goto(f"{address}/login")
-    page.get_by_text("You are logged in as operator.").wait_for()
+    page.get_by_text("You are logged in as operator (editor).").wait_for()
     page.get_by_role("button", name="Log out").click()
     page.get_by_label("Password").wait_for()
     # A copy of the cookie is worth nothing now.
