@@ -1,5 +1,6 @@
 """`GET /accuracy?months=3`: the projections of past months, and what the months brought."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -98,9 +99,9 @@ def typical(judgements: Iterable[Judgement]) -> TypicalErrors:
 def _months(text: str) -> int:
     if not text:
         return _MONTHS
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:3]) <= _MOST_MONTHS:
+    if not re.fullmatch(r"[0-9]{1,2}", text) or not 1 <= int(text) <= _MOST_MONTHS:
         raise HTTPException(400, f"months takes a number from 1 to {_MOST_MONTHS}.")
-    return int(text[:3])
+    return int(text)
 
 
 ROUTES = [Route("/accuracy", accuracy_page)]
