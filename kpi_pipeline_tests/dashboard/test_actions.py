@@ -111,7 +111,7 @@ def test_the_progress_of_a_request_is_shown_until_it_ends(
         store_entry(connection, entry("a-run", "birch", "birch: the key is rejected."))
     started = browse.get("/requests/1")
     assert "2 of 3 clients done." in started.text
-    assert "<strong>Birch</strong>: birch: the key is rejected." in started.text
+    assert "<strong>Birch</strong>: the key is rejected." in started.text
     strip = browse.get("/requests/strip")
     assert "Refresh of 3 clients… 2 of 3" in strip.text
     assert "<html" not in strip.text

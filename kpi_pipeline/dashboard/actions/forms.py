@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from kpi_pipeline.dashboard.formatting import visible
 from kpi_pipeline.dashboard.site import Site, require_editor, site
 from kpi_pipeline.db.registry.clients import Client, find_client
 from kpi_pipeline.errors import KpiError
@@ -67,7 +68,7 @@ def known_client(connection: Connection, request: Request, *, active: bool = Fal
         raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no client {workspace}.")
     if active and not client.active:
         raise HTTPException(
-            HTTPStatus.CONFLICT, f"{client.label} is not active. Activate it first."
+            HTTPStatus.CONFLICT, f"{visible(client.label)} is not active. Activate it first."
         )
     return client
 

@@ -28,6 +28,7 @@ from kpi_pipeline.dashboard.actions.wording import (
     state_of,
     title_of,
 )
+from kpi_pipeline.dashboard.formatting import visible
 from kpi_pipeline.dashboard.site import Site, site, visitor
 from kpi_pipeline.db.check_results import failing_checks
 from kpi_pipeline.db.dashboard.problems import read_problems
@@ -174,7 +175,10 @@ def _lines(of: Site, found: Sequence[Progress], labels: Mapping[str, str]) -> li
             it,
             title_of(it.request, labels),
             state_of(it, now),
-            {labels.get(workspace, workspace): error for workspace, error in it.errors.items()},
+            {
+                visible(labels.get(workspace, workspace)): error.removeprefix(f"{workspace}: ")
+                for workspace, error in it.errors.items()
+            },
             f"{of.settings.page_url}/runs/{it.request.run_id}" if it.request.run_id else None,
         )
         for it in found

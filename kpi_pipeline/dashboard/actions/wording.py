@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from kpi_pipeline.dashboard.formatting import age, long_date, short_date
+from kpi_pipeline.dashboard.formatting import age, long_date, short_date, visible
 from kpi_pipeline.db.dashboard.requests import ActionRequest, Kind, Progress, Status
 from kpi_pipeline.db.registry.clients import Client
 from kpi_pipeline.domain.calendar import fetch_period
@@ -41,12 +41,17 @@ def effect_of(
     if plans:
         each += f" and {plans} for today's sending plan"
     who = "" if len(clients) == 1 else " of each client"
+    if shared == 1 == len(clients):
+        more = ", and 3 for the master key, as it has no API key of its own"
+    elif shared:
+        more = f", and 3 for each of the {shared:,} without an API key of their own"
+    else:
+        more = ""
     return Effect(
         days=long_date(first) if first == last else f"{long_date(first)} to {long_date(last)}",
         rows=f"{counted(days * len(clients), 'row')} of {counted(len(clients), 'client')}, and "
         "every later row in which a number changes with them.",
-        calls=f"About {counted(calls, 'call')}: {each}{who}"
-        + (f", and 3 to act in each of {counted(shared, 'workspace')}." if shared else "."),
+        calls=f"About {counted(calls, 'call')}: {each}{who}{more}.",
     )
 
 
@@ -104,5 +109,5 @@ def title_of(request: ActionRequest, labels: Mapping[str, str]) -> str:
     """What was asked for: Refresh of Acme."""
     what = "Refresh" if request.kind is Kind.REFRESH else "Fill"
     if len(request.workspaces) == 1:
-        return f"{what} of {labels.get(request.workspaces[0], request.workspaces[0])}"
+        return f"{what} of {visible(labels.get(request.workspaces[0], request.workspaces[0]))}"
     return f"{what} of {counted(len(request.workspaces), 'client')}"
