@@ -85,10 +85,9 @@ def by_month(found: Sequence[Accuracy], clients: Sequence[Client]) -> list[Accur
 
 def typical(judgements: Iterable[Judgement]) -> TypicalErrors:
     """The median error of these projections."""
-    errors = [(it.error_10th, it.error_20th) for it in judgements]
-    tenth, twentieth = (
-        [abs(it[place]) for it in errors if it[place] is not None] for place in (0, 1)
-    )
+    judged = list(judgements)
+    tenth = [abs(error) for it in judged if (error := it.error_10th) is not None]
+    twentieth = [abs(error) for it in judged if (error := it.error_20th) is not None]
     return TypicalErrors(
         median(tenth) if tenth else None,
         median(twentieth) if twentieth else None,

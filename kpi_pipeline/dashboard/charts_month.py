@@ -105,7 +105,7 @@ def short(value: float) -> str:
 def _round_step(rough: float) -> int:
     if rough <= 1:
         return 1
-    power = 10 ** floor(log10(rough))
+    power = int(10 ** floor(log10(rough)))
     steps = (power, 2 * power, 5 * power // 2, 5 * power, 10 * power)
     return next(it for it in steps if it >= rough * 0.999)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import partial
+from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
@@ -142,7 +143,7 @@ def changes(
     return of.part(template, **values(of, page, may_edit=may_edit), now=of.now())
 
 
-def values(of: Site, page: ClientPage, *, may_edit: bool) -> dict[str, object]:
+def values(of: Site, page: ClientPage, *, may_edit: bool) -> dict[str, Any]:
     """What the templates of this page use, beside what they all do."""
     dagster, workspace = of.settings.page_url, page.card.workspace
     return {
@@ -234,16 +235,16 @@ def run_url(dagster: str, run_id: str) -> str | None:
 def _badge(of: Site, card: ClientCard, look: LookBack, days: view.Days) -> Badge:
     """The badge of the overview, of this client alone: its name is in the heading."""
     row = days.get(look.day)
-    last = None if card.last_row is None else days.get(card.last_row)
-    known = {
+    known: dict[str, Any] = dict.fromkeys(ClientDay._fields)
+    known |= {
         "workspace": card.workspace,
         "label": card.label,
         "as_of": row and row.as_of,
         "happened_at": row.written_at if row is not None and row.source == "webhook" else None,
         "last_date": card.last_row,
-        "last_as_of": last and last.as_of,
+        "last_as_of": card.last_as_of,
     }
-    client = ClientDay(**{**dict.fromkeys(ClientDay._fields), **known})
+    client = ClientDay(**known)
     if not card.active:
         return Badge("final", "Inactive", None)
     if look.is_today:

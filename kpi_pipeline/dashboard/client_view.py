@@ -240,7 +240,7 @@ def _day_line(day: date, stored: StoredDay | None) -> DayLine:
 
 
 def _cumulative(days: Days, first: date, last: date) -> list[tuple[int, float | None]]:
-    points = [
+    points: list[tuple[int, float | None]] = [
         (it.day, _count(days.get(it), "positive_replies_mtd")) for it in days_between(first, last)
     ]
     # The month begins with 0, which is drawn where its first day is known.

@@ -101,17 +101,10 @@ def projection_accuracy(
 
 
 def _of_client(month: date, workspace: str, days: Mapping[int, JudgedRow]) -> Accuracy:
-    tenth, twentieth, last = (days.get(it) for it in (*JUDGED_DAYS, 0))
-    replies = Judgement(
-        tenth and tenth.projected_replies,
-        twentieth and twentieth.projected_replies,
-        last and last.replies,
-    )
-    emails = Judgement(
-        tenth and tenth.projected_emails,
-        twentieth and twentieth.projected_emails,
-        last and last.emails,
-    )
+    nothing = JudgedRow(workspace, month, None, None, None, None)
+    tenth, twentieth, last = (days.get(it, nothing) for it in (*JUDGED_DAYS, 0))
+    replies = Judgement(tenth.projected_replies, twentieth.projected_replies, last.replies)
+    emails = Judgement(tenth.projected_emails, twentieth.projected_emails, last.emails)
     return Accuracy(month, workspace, 1, replies, emails)
 
 

@@ -5,7 +5,17 @@ from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
-from sqlalchemy import ARRAY, Connection, Date, bindparam, func, literal, select, text
+from sqlalchemy import (
+    ARRAY,
+    BindParameter,
+    Connection,
+    Date,
+    bindparam,
+    func,
+    literal,
+    select,
+    text,
+)
 
 from kpi_pipeline.db.tables import (
     client_metrics,
@@ -43,7 +53,8 @@ class ClientCard:
     """One client: names, Email Bison's instance, its own API key, and targets, the latest first.
 
     `key_verified_at` is when the client's own key was last compared with its workspace. `first_row`
-    and `last_row` are the dates of its first row and of the last one until a given day.
+    and `last_row` are the dates of its first row and of the last one until a given day, whose
+    facts are as of `last_as_of`.
     """
 
     workspace: str
@@ -53,6 +64,7 @@ class ClientCard:
     active: bool
     first_row: date | None
     last_row: date | None
+    last_as_of: datetime | None
     has_key: bool
     key_verified_at: datetime | None
     targets: Sequence[HeldTarget]
@@ -121,13 +133,17 @@ _CARD = text("""
     SELECT c.workspace, c.instance, c.name, coalesce(c.display_name, c.name) AS label, c.active,
         (SELECT min(metric_date) FROM client_metrics
             WHERE workspace = c.workspace AND metric_type = 'mtd') AS first_row,
-        (SELECT max(metric_date) FROM client_metrics
-            WHERE workspace = c.workspace AND metric_type = 'mtd' AND metric_date <= :day
-        ) AS last_row,
+        l.metric_date AS last_row, l.as_of AS last_as_of,
         k.workspace IS NOT NULL AS has_key, k.verified_at AS key_verified_at,
         t.months, t.replies, t.emails
     FROM clients c
     LEFT JOIN client_api_keys k USING (workspace)
+    LEFT JOIN LATERAL (
+        SELECT metric_date, as_of FROM client_metrics
+        WHERE workspace = c.workspace AND metric_type = 'mtd' AND metric_date <= :day
+        ORDER BY metric_date DESC
+        LIMIT 1
+    ) l ON true
     CROSS JOIN LATERAL (
         SELECT array_agg(holds_from ORDER BY holds_from DESC) AS months,
             array_agg(monthly_kpi_target ORDER BY holds_from DESC) AS replies,
@@ -149,7 +165,9 @@ def read_card(connection: Connection, workspace: str, day: date) -> ClientCard |
     return ClientCard(**values, targets=[HeldTarget(*it) for it in zip(*columns, strict=True)])
 
 
-_FIRST, _LAST, _WORKSPACE = bindparam("first"), bindparam("last"), bindparam("workspace")
+_FIRST: BindParameter[date] = bindparam("first")
+_LAST: BindParameter[date] = bindparam("last")
+_WORKSPACE: BindParameter[str] = bindparam("workspace")
 _ROWS = (
     select(
         client_metrics.c.metric_date,
