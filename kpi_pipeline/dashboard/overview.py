@@ -57,7 +57,8 @@ class Chip:
 class OverviewPage:
     """What the overview shows: `clients` of `all_clients` pass the filters, `rows` are a page.
 
-    `with_row` counts all clients that have a row of the day.
+    `with_row` counts all clients that have a row of the day. `listed` are the workspaces of the
+    page in their order, those included whose rows are not read.
     """
 
     view: View
@@ -66,6 +67,7 @@ class OverviewPage:
     totals: Totals
     chips: Sequence[Chip]
     rows: Sequence[OverviewRow]
+    listed: tuple[str, ...]
     columns: Sequence[Column]
     clients: int
     all_clients: int
@@ -114,7 +116,7 @@ def live(request: Request) -> Response:
     """What changes on the page with the same query, as server-sent events; none of a past day."""
     of = site(request)
     view = read_view(request, of.today())
-    shown = LiveView(("overview", view), lambda changed: changes(of, view, changed))
+    shown = LiveView(("overview", view), OpenPages(of, view))
     return stream(request, shown if view.look.is_today else None)
 
 
@@ -137,19 +139,40 @@ def values(page: OverviewPage) -> dict[str, Any]:
     }
 
 
-def changes(of: Site, view: View, only: frozenset[str] | None) -> str:
-    """The elements of a view's open pages that change, each in place of the one of the same id.
+class OpenPages:
+    """Renders what changes on the open pages of a view, of which it knows the list of clients."""
 
-    `only` are the clients that changed; None: anything may have, so the list is there as a whole;
-    an empty set: time has passed, which changes the badge alone.
-    """
-    with of.engine.connect() as connection:
-        page = read_page(of, connection, view, only)
-    time_alone = only is not None and not only
-    return of.part(
-        f"overview/{'_badge' if time_alone else '_changes'}.html",
-        **{**values(page), "whole": only is None, "oob": True, "now": page.now},
-    )
+    def __init__(self, of: Site, view: View) -> None:
+        self._of, self._view = of, view
+        self._listed: tuple[str, ...] | None = None
+        self._has_rows = True
+
+    def __call__(self, only: frozenset[str] | None) -> str:
+        """The elements that change, each in place of the one of the same id.
+
+        `only` are the clients that changed; None: anything may have, so the list is there as a
+        whole; an empty set: time has passed, which changes the badge, and what came before.
+
+        Clients come and go at once. They change places when time has passed: not so often that
+        nobody can read the list.
+        """
+        page = self._read(only)
+        time_alone = only is not None and not only
+        if only is not None and self._listed is not None:
+            same = set(page.listed) == set(self._listed) and bool(page.with_row) == self._has_rows
+            if not same or (time_alone and page.listed != self._listed):
+                only = None
+                page = self._read(None)
+        if only is None or self._listed is None:
+            self._listed, self._has_rows = page.listed, bool(page.with_row)
+        return self._of.part(
+            f"overview/{'_badge' if time_alone and only is not None else '_changes'}.html",
+            **{**values(page), "whole": only is None, "oob": True, "now": page.now},
+        )
+
+    def _read(self, only: frozenset[str] | None) -> OverviewPage:
+        with self._of.engine.connect() as connection:
+            return read_page(self._of, connection, self._view, only)
 
 
 def read_page(
@@ -180,6 +203,7 @@ def read_page(
     pages = max(1, -(-len(chosen) // PAGE_SIZE))
     first = (min(view.page, pages) - 1) * PAGE_SIZE
     shown = chosen[first : first + PAGE_SIZE]
+    listed = tuple(it.client.workspace for it in shown)
     if only is not None:
         shown = [it for it in shown if it.client.workspace in only]
     numbers = read_numbers(connection, [it.client.workspace for it in shown], view.day)
@@ -190,6 +214,7 @@ def read_page(
         totals=totals([it.client for it in chosen]),
         chips=_chips(named, view),
         rows=[_row(of, it, numbers[it.client.workspace], view, now) for it in shown],
+        listed=listed,
         columns=[COLUMNS[key] for key in view.cols],
         clients=len(chosen),
         all_clients=len(seen),

@@ -151,11 +151,13 @@ def served_live(live: Live, render: Renderer) -> Iterator[ServedLive]:
 
 
 @contextmanager
-def served(app: ASGIApp, on_stopping: Callable[[], None]) -> Iterator[tuple[str, Server]]:
-    """Serve an application as `kpi dashboard` does, in a thread."""
+def served(
+    app: ASGIApp, on_stopping: Callable[[], None], port: int = 0
+) -> Iterator[tuple[str, Server]]:
+    """Serve an application as `kpi dashboard` does, in a thread; port 0 takes any free one."""
     started = threading.Event()
     server = Server(configured(app), started.set, on_stopping)
-    with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
+    with socket.create_server(("127.0.0.1", port), backlog=200) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

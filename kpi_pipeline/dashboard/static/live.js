@@ -70,16 +70,16 @@
     if (old.classList.contains("changed")) fresh.classList.add("changed");
     for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
     for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
-    const parts = [...fresh.childNodes];
-    if (parts.some((it) => it.id)) {
+    const parts = [...fresh.childNodes], rows = [...fresh.children];
+    if (rows.length && rows.every((it) => it.id)) {
       // Rows may come, go and change places: each is known by its id.
       const known = new Map([...old.children].map((it) => [it.id, it]));
-      const rows = parts.filter((it) => it.id).map((it) => {
+      const placed = rows.map((it) => {
         const row = known.get(it.id);
         if (row) become(row, it);
         return row ?? it;
       });
-      if (rows.some((it, place) => it !== old.children[place]) || rows.length !== old.children.length) old.replaceChildren(...rows);
+      if (placed.length !== old.children.length || placed.some((it, place) => it !== old.children[place])) old.replaceChildren(...placed);
     } else if (parts.length === old.childNodes.length) {
       parts.forEach((it, place) => become(old.childNodes[place], it));
     } else {
@@ -91,7 +91,9 @@
   const takeIn = (html) => {
     const template = document.createElement("template");
     template.innerHTML = html;
-    for (const fresh of template.content.children) {
+    // Rows are in a template of their own: HTML has none outside of a table.
+    const parts = [...template.content.children].flatMap((it) => (it.content ? [...it.content.children] : [it]));
+    for (const fresh of parts) {
       const old = document.getElementById(fresh.id);
       if (!old) continue;
       become(old, fresh);
