@@ -6,11 +6,19 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions import automation_tick_evaluation_context as module_of_the_cut
+from dagster._core.definitions.automation_tick_evaluation_context import (
+    build_run_requests_with_backfill_policies,
+)
+from dagster._core.definitions.events import AssetKeyPartitionKey
 
+from kpi_pipeline.db.tables import kpi_projections
 from kpi_pipeline.orchestration.assets import client_kpis
+from kpi_pipeline.orchestration.dagster_private import _CUT, set_backfill_cut
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.orchestration.runs import WITHOUT_FETCH
-from kpi_pipeline_tests.agency import ASSETS, SERIES, differences
+from kpi_pipeline.orchestration.runtime.daemon import ranges_of
+from kpi_pipeline_tests.agency import ASSETS, SERIES, Rows, differences
 from kpi_pipeline_tests.orchestration.installation import Installation, cells
 
 pytestmark = pytest.mark.runs
@@ -56,6 +64,39 @@ def test_an_asset_that_is_materialized_alone_makes_all_three_right_from_the_sour
     for table, rows in agency.all_rows().items():
         assert rows.keys() >= {(slug, day) for slug in workspaces for day in dates}, table
     assert all(installation.metadata(it).keys() == cells(workspaces, dates) for it in ASSETS)
+
+
+@of_assets("kpi_projections")
+def test_a_backfill_of_one_asset_over_many_runs_fills_all_three_and_nothing_else(
+    installation: Installation, asset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agency, grid = installation.agency, installation.workspaces
+    target = {
+        **dict.fromkeys(grid[3:6], installation.days_ago(40, 39)),
+        # Dates with a hole, of a client between others.
+        grid[9]: installation.days_ago(36, 34, 33),
+        grid[20]: installation.days_ago(33),
+    }
+    wanted = {it for slug, days in target.items() for it in cells([slug], days)}
+    monkeypatch.setattr(module_of_the_cut, _CUT, getattr(module_of_the_cut, _CUT))
+    set_backfill_cut(ranges_of, {})
+
+    requests = build_run_requests_with_backfill_policies(
+        [AssetKeyPartitionKey(dg.AssetKey(asset), key) for key in wanted],
+        installation.definitions.resolve_asset_graph(),
+        installation.instance,
+    )
+    assert len(requests) > 3
+    for request in requests:
+        assert request.asset_selection == [dg.AssetKey(asset)]
+        assert installation.run(request.tags, [asset], checks=False).success
+
+    assert [installation.partitions(it) for it in ASSETS] == [(wanted, set())] * 3
+    expected: Rows = {}
+    for slug, days in target.items():
+        expected |= agency.expected(days, [slug])
+    assert differences(agency.rows(), expected) == []
+    assert agency.rows(kpi_projections).keys() == expected.keys()
 
 
 @of_assets("raw_bison_stats")
