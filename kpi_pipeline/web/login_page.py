@@ -41,15 +41,16 @@ def login_form(action: str, then: str, name: str, error: str | None, *, shared: 
     """
     shown = f'<p class="error" role="alert">{escape(error)}</p>' if error else ""
     hint = '<small id="hint">Empty, if you were given a password alone.</small>' if shared else ""
+    focus = " autofocus"
     wanted = ' aria-describedby="hint"' if shared else " required"
     return _page(
         f'{shown}<form method="post" action="{escape(action)}">'
         f'<input type="hidden" name="then" value="{escape(then)}">'
-        f'<label for="name">Name</label>'
-        f'<input id="name" name="name" value="{escape(name[:100])}"{wanted} autofocus'
+        '<label for="name">Name</label>'
+        f'<input id="name" name="name" value="{escape(name[:100])}"{wanted}{"" if name else focus}'
         f' autocapitalize="none" spellcheck="false" autocomplete="username">{hint}'
         '<label for="password">Password</label>'
-        '<input id="password" name="password" type="password" required'
+        f'<input id="password" name="password" type="password" required{focus if name else ""}'
         ' autocomplete="current-password">'
         "<button>Log in</button></form>"
     )
