@@ -41,7 +41,19 @@ def numbers_in(svg: ET.Element) -> list[float]:
     found = [float(it.attrib[name]) for it in svg.iter() for name in names if name in it.attrib]
     for line in svg.iter("polyline"):
         found += [float(it) for it in re.split(r"[ ,]", line.attrib["points"])]
+    for path in svg.iter("path"):
+        found += [float(it) for it in re.findall(r"[\d.]+", path.attrib["d"])]
     return found
+
+
+def boxes(svg: ET.Element, style: str) -> list[tuple[float, ...]]:
+    """Left, top, width and height of each rectangle of a path."""
+    return [
+        tuple(float(it) for it in box)
+        for path in svg.iter("path")
+        if path.attrib["class"] == style
+        for box in re.findall(r"M([\d.]+) ([\d.]+)h([\d.]+)v([\d.]+)h", path.attrib["d"])
+    ]
 
 
 def stored(day: date, **numbers: int | Decimal | None) -> StoredDay:
@@ -129,6 +141,7 @@ def test_a_month_is_drawn_whatever_its_numbers_are(
         month_chart(days, last),
         daily_chart(days, last, "positive_replies_today", "Positive replies", first),
     ):
+        assert not re.search("nan|inf", chart)
         for svg in drawn(chart):
             assert svg.attrib["role"] == "img"
             assert svg.attrib["aria-label"]
@@ -198,9 +211,9 @@ def test_text_from_outside_stays_text() -> None:
 
 def test_a_correction_below_0_is_a_bar_below_the_line() -> None:
     svg, _ = drawn(bar_chart([Bar(4, "four"), Bar(-2, "minus two"), Bar(0, "none")], "x"))
-    above, below = (it for it in svg.iter("rect") if it.attrib["class"] == "bar")
-    zero = float(above.attrib["y"]) + float(above.attrib["height"])
-    assert float(below.attrib["y"]) == pytest.approx(zero, abs=0.11)
+    above, below = boxes(svg, "bar")
+    assert below[1] == pytest.approx(above[1] + above[3], abs=0.11)
+    assert above[3] == pytest.approx(2 * below[3], abs=0.2)
 
 
 def test_a_long_gap_has_its_reason_as_its_label_and_a_short_one_a_dash() -> None:
@@ -225,5 +238,5 @@ def test_weekends_are_shaded() -> None:
         days, date(2026, 3, 31), "emails_sent_today", "Emails sent", date(2026, 1, 1)
     )
     svg, _ = drawn(chart)
-    weekend = [it for it in svg.iter("rect") if it.attrib["class"] == "weekend"]
-    assert len(weekend) == 26
+    assert len(boxes(svg, "weekend")) == 26
+    assert len(boxes(svg, "bar")) == 90
