@@ -8,7 +8,7 @@ from datetime import date
 from playwright.sync_api import Locator, Page, sync_playwright
 
 # Without the internet, it must not look for updates.
-_QUIET = [
+QUIET = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -28,7 +28,7 @@ def find_chromium() -> str | None:
 def open_page(executable: str, *, trusts_any_certificate: bool = False) -> Iterator[Page]:
     """An empty page of a desktop's size."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=_QUIET)
+        browser = playwright.chromium.launch(executable_path=executable, args=QUIET)
         try:
             yield browser.new_page(
                 viewport={"width": 1440, "height": 900}, ignore_https_errors=trusts_any_certificate
