@@ -88,6 +88,7 @@ def test_readers_need_a_password_that_differs_from_the_operators(
         ("KPI_WEB_PATH_PREFIX", "//evil.example", "'//evil.example' is not a path"),
         ("KPI_WEB_USER_HEADER", "X User", "'x user' is not such a header"),
         ("KPI_WEB_USER_HEADER", "Cookie", "'cookie' is not such a header"),
+        ("KPI_WEB_USER_HEADER", "X-Forwarded-For", "'x-forwarded-for' is not such a header"),
     ],
 )
 def test_a_wrong_value_is_named_with_an_example(

@@ -20,6 +20,7 @@ from kpi_pipeline.services.running_dagster import one_daemon
 from kpi_pipeline.services.servers import dagster_servers, dashboard_server, gateway_server
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline.settings.webhooks import secret_setting, unknown_instances, without_secret
+from kpi_pipeline.web.access import require_login
 
 database_commands = typer.Typer(help="The databases.", no_args_is_help=True)
 
@@ -45,6 +46,8 @@ def run() -> None:
         # Before anything is changed or started beside one that runs.
         claim = stack.enter_context(one_daemon(settings, "kpi up", err.print))
         app = stack.enter_context(open_app(settings))
+        for listening in (settings.dashboard_page, settings.dagster_page):
+            require_login(settings, app.engine, listening.address, listening.setting)
         update_grid(app, settings)
         for warning in (missing_instances(app), unknown_instances(settings), _missing_rows(app)):
             if warning:

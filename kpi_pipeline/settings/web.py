@@ -6,8 +6,11 @@ from urllib.parse import urlsplit
 
 # Each stands for every address of the machine, and answers at loopback, too.
 _REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound here
-# Browsers, or programs of any visitor, set these themselves.
-_HEADERS_OF_ALL = {"authorization", "cookie", "host", "origin", "referer", "user-agent"}
+# Browsers, or programs of any visitor, set these themselves; or they name no user.
+_OTHER_HEADERS = {
+    *("authorization", "cookie", "host", "origin", "referer", "user-agent", "forwarded"),
+    *("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"),
+}
 _SHORTEST_PASSWORD = 12
 _LONGEST_PASSWORD = 200
 
@@ -92,7 +95,7 @@ def checked_header(name: str) -> str:
         ValueError: if it is no name, or that of a header with another meaning.
     """
     name = name.strip().lower()
-    if not re.fullmatch(r"[a-z0-9-]+", name) or name in _HEADERS_OF_ALL:
+    if not re.fullmatch(r"[a-z0-9-]+", name) or name in _OTHER_HEADERS:
         raise ValueError(f"{name!r} is not such a header; write one such as X-Forwarded-User")
     return name
 

@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from kpi_pipeline.db import web as stored
+from kpi_pipeline.db.server.engine import reason_of
 from kpi_pipeline.db.server.retry import retry_on_disconnect
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings
@@ -81,7 +82,9 @@ class Access:
         """
         if not self._needs_login and self._asked_until <= monotonic():
             try:
-                self._needs_login = await self._read(stored.has_users)
+                # Another request may have found a user meanwhile.
+                if await self._read(stored.has_users):
+                    self._needs_login = True
             except UsersUnreachableError:
                 if not self._asked_until:
                     raise
@@ -238,7 +241,8 @@ class Access:
         try:
             return await to_thread.run_sync(work, limiter=limiter)
         except (DBAPIError, PoolTimeoutError) as error:
-            _log.warning("The users could not be read: %s", type(error).__name__)
+            reason = reason_of(error) if isinstance(error, DBAPIError) else "no connection is free"
+            _log.warning("The users of the pages cannot be read: %s", reason)
             raise UsersUnreachableError from error
 
 

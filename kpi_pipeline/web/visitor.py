@@ -40,7 +40,9 @@ LOCAL = Visitor("local", Role.EDITOR)
 SHARED_NAMES = {Role.EDITOR: "operator", Role.VIEWER: "reader"}
 # Commands of this installation, which have its database at hand.
 COMMAND = "kpi"
-RESERVED_NAMES = frozenset({LOCAL.name, COMMAND, *SHARED_NAMES.values()})
+# Imports of clients change targets, too.
+IMPORT = "import"
+RESERVED_NAMES = frozenset({LOCAL.name, COMMAND, IMPORT, *SHARED_NAMES.values()})
 
 
 def is_user_name(name: str) -> bool:

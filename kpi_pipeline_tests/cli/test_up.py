@@ -39,6 +39,19 @@ def test_instances_that_are_missing_are_named_with_up_to_five_clients_each(
     )
 
 
+@pytest.mark.parametrize("variable", ["KPI_DASHBOARD_ADDRESS", "KPI_WEB_ADDRESS"])
+def test_up_shows_no_page_to_other_machines_without_a_login(
+    kpi: Kpi, configured: URL, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
+    monkeypatch.setenv("KPI_WEB_PORT", "0")
+    monkeypatch.setenv(variable, "0.0.0.0")
+    assert kpi("up").error() == (
+        f"{variable}: other machines reach the page at 0.0.0.0, so it needs a login: add a user "
+        "with `kpi users add NAME --role editor`, or set KPI_WEB_PASSWORD."
+    )
+
+
 @pytest.mark.long
 def test_up_warns_of_a_missing_instance_and_starts_anyway(
     kpi: Kpi, configured: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
