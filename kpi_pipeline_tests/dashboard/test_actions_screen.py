@@ -1,10 +1,10 @@
-"""The pages of actions in a real browser: progress in place, and nothing that axe-core objects to."""
+"""The pages of actions in a real browser: progress in place, and nothing for axe-core to find."""
 
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Page, expect
 from sqlalchemy import Engine
 

@@ -78,7 +78,9 @@ def launched(
     **tags: str,
 ) -> dg.DagsterRun:
     """The run that the daemon makes of a request, which does nothing."""
-    return create_run_for_test(installation.instance, status=status, tags={**request.tags, **tags})
+    run = create_run_for_test(installation.instance, status=status, tags={**request.tags, **tags})
+    assert isinstance(run, dg.DagsterRun)
+    return run
 
 
 def execute(installation: Installation, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
