@@ -25,8 +25,6 @@ from kpi_pipeline_tests.web.support import (
 )
 
 ANN = "ann the editor at /kpi/x"
-
-
 # On the first field without a text.
 FOCUS = " autofocus"
 
