@@ -74,9 +74,13 @@ class _Workspace:
     def _total(self, first: date, last: date) -> dict[str, int]:
         params = {"start_date": first.isoformat(), "end_date": last.isoformat()}
         answer = self._get("/api/workspaces/v1.1/stats", params).raise_for_status()
-        totals = {name: int(answer.json()["data"][field]) for name, field in _STATS.items()}
+        return {name: int(answer.json()["data"][field]) for name, field in _STATS.items()}
+
+    def replies(self, first: date, last: date) -> int:
+        """How many mails were replies."""
+        params = {"start_date": first.isoformat(), "end_date": last.isoformat()}
         known = self._get("/sandbox/counts", params | {"workspace_id": str(self._id)})
-        return totals | {"all_replies": known.raise_for_status().json()["replied"]}
+        return int(known.raise_for_status().json()["replied"])
 
     def _planned(self, day: str) -> int:
         planned: int = 0
@@ -113,6 +117,7 @@ def _numbers(bison: _Workspace, day: date, target: int | None, days_elapsed: Fra
     first = day.replace(day=1)
     month = bison.total(first, day)
     row: Row = {f"{name}_mtd": count for name, count in month.items()}
+    row["all_replies_mtd"] = bison.replies(first, day)
     for name in ("emails_sent", "positive_replies"):
         row[f"{name}_today"] = bison.total(day, day)[name]
         for length in (7, 14, 30):
