@@ -1,5 +1,6 @@
 """How the sessions of users begin and end."""
 
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -8,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine, event, select, text, update
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kpi_pipeline.db import web as stored
 from kpi_pipeline.db.tables import web_sessions, web_users
@@ -182,54 +183,74 @@ def test_a_page_that_others_reach_lets_nobody_in_without_a_login(engine: Engine)
         assert guarded(engine, web_address=address).get("/kpi/x").status_code == 401
 
 
-def test_an_open_live_page_ends_soon_after_its_visitor_is_gone(
-    engine: Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def sent_by(engine: Engine, app: ASGIApp, kind: str) -> list[Message]:
+    """What ann gets from an application that answers a request of that kind, before it ends."""
     put_user(engine)
-    sent: list[bytes] = []
-    monkeypatch.setattr(watched, "monotonic", clock)
-
-    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
-        async def parts() -> Any:
-            for number in range(6):
-                yield f"{number}"
-                clock.seconds += watched.LOOK_UP_SECONDS / 2 + 1
-                if number == 2:
-                    with engine.begin() as connection:
-                        stored.remove_user(connection, "ann")
-
-        await StreamingResponse(parts())(scope, receive, send)
-
-    guard = guard_of(engine, stream)
+    guard = guard_of(engine, app)
     browser = client_of(guard)
     log_in(browser, PASSWORD, "ann")
+    scope = {
+        "type": kind,
+        "scheme": {"http": "http", "websocket": "ws"}[kind],
+        "path": "/kpi/live",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"cookie", cookie_of(browser)["cookie"].encode())],
+        "client": ("127.0.0.1", 1),
+        "asgi": {"spec_version": "2.4"},
+    }
+    if kind == "http":
+        scope["method"] = "GET"
+    sent: list[Message] = []
 
-    async def read() -> None:
-        cookie = cookie_of(browser)["cookie"].encode()
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "scheme": "http",
-            "path": "/kpi/live",
-            "query_string": b"",
-            "headers": [
-                (b"host", b"localhost"),
-                (b"cookie", cookie),
-            ],
-            "client": ("127.0.0.1", 1),
-            "asgi": {"spec_version": "2.4"},
-        }
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
 
-        async def receive() -> Any:
-            return {"type": "http.request", "body": b"", "more_body": False}
+    async def send(message: Message) -> None:
+        sent.append(message)
 
-        async def send(message: Any) -> None:
-            if message["type"] == "http.response.body":
-                sent.append(message["body"])
+    anyio.run(guard, scope, receive, send)
+    return sent
 
-        await guard(scope, receive, send)
 
-    anyio.run(read)
+async def parts_for(engine: Engine, clock: Clock) -> AsyncIterator[str]:
+    """Six parts of an answer over a minute; ann is removed after the third."""
+    for number in range(6):
+        yield f"{number}"
+        clock.seconds += watched.LOOK_UP_SECONDS / 2 + 1
+        if number == 2:
+            with engine.begin() as connection:
+                stored.remove_user(connection, "ann")
+
+
+@pytest.fixture
+def watch(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock by which the visitors of long answers are looked up, too."""
+    monkeypatch.setattr(watched, "monotonic", clock)
+    return clock
+
+
+def test_an_open_live_page_ends_soon_after_its_visitor_is_gone(
+    engine: Engine, watch: Clock
+) -> None:
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        await StreamingResponse(parts_for(engine, watch))(scope, receive, send)
+
+    sent = [it["body"] for it in sent_by(engine, stream, "http") if "body" in it]
     assert sent[:3] == [b"0", b"1", b"2"]
     assert sent[-1] == b"", "it ends in order"
     assert b"5" not in sent
+
+
+def test_an_open_websocket_ends_soon_after_its_visitor_is_gone(
+    engine: Engine, watch: Clock
+) -> None:
+    async def subscription(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        async for part in parts_for(engine, watch):
+            await send({"type": "websocket.send", "text": part})
+
+    opened, *sent, closed = sent_by(engine, subscription, "websocket")
+    assert opened["type"] == "websocket.accept"
+    assert [it["text"] for it in sent][:3] == ["0", "1", "2"]
+    assert "5" not in [it["text"] for it in sent]
+    assert (closed["type"], closed["code"]) == ("websocket.close", 1008)
