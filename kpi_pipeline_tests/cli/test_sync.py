@@ -21,10 +21,9 @@ def _counted(screen: str) -> tuple[int, ...]:
     return tuple(int(number) for number in found)
 
 
-def _keys(kpi: Kpi) -> list[str]:
-    """The clients' keys, in the order of the grid."""
-    lines = kpi("clients", "list").answer().splitlines()
-    return [line.split("│")[1].strip() for line in lines if line.startswith("│")]
+def _keys(listed: str) -> list[str]:
+    """The workspaces on the screen of `kpi clients list`, in the order of the grid."""
+    return [line.split("│")[1].strip() for line in listed.splitlines() if line.startswith("│")]
 
 
 @pytest.mark.long
@@ -42,7 +41,7 @@ def test_a_sync_without_options_fills_the_last_week_and_today_for_every_client(
         for row in rows_of(engine, client_metrics)["client_metrics"]
     }
     dates = days_between(days_ago(7), days_ago(0))
-    assert found == {(key, day) for key in _keys(kpi) for day in dates}
+    assert found == {(key, day) for key in _keys(kpi("clients", "list").answer()) for day in dates}
 
 
 def test_a_sync_of_one_date_and_client_writes_that_row_with_the_numbers_of_email_bison(
@@ -51,9 +50,8 @@ def test_a_sync_of_one_date_and_client_writes_that_row_with_the_numbers_of_email
     day = days_ago(40)
     own = live_bison.with_key()[0]
     series = live_bison.series(day, day, key=own["api_key"])
-    key = {cells(kpi("clients", "list").answer(), key)[3]: key for key in _keys(kpi)}[
-        own["bison_workspace_id"]
-    ]
+    listed = kpi("clients", "list").answer()
+    key = next(it for it in _keys(listed) if cells(listed, it)[3] == own["bison_workspace_id"])
     screen = kpi("sync", "--date", day.isoformat(), "--workspace", key).answer()
     assert _counted(screen)[:2] == (1, 1)
     (row,) = rows_of(engine, client_metrics)["client_metrics"]
@@ -68,7 +66,7 @@ def test_a_sync_of_one_date_and_client_writes_that_row_with_the_numbers_of_email
 def test_clients_that_are_not_adjacent_take_two_runs_and_one_report(
     kpi: Kpi, engine: Engine
 ) -> None:
-    keys = _keys(kpi)
+    keys = _keys(kpi("clients", "list").answer())
     wanted = [keys[5], keys[0], keys[1], keys[0]]
     words = [word for key in wanted for word in ("-w", key)]
     screen = kpi("sync", "--date", days_ago(1).isoformat(), *words).answer()
@@ -81,7 +79,13 @@ def test_clients_that_are_not_adjacent_take_two_runs_and_one_report(
 
 
 def test_a_second_sync_changes_no_number_of_a_closed_day(kpi: Kpi, engine: Engine) -> None:
-    words = ("sync", "--date", days_ago(40).isoformat(), "--workspace", _keys(kpi)[0])
+    words = (
+        "sync",
+        "--date",
+        days_ago(40).isoformat(),
+        "--workspace",
+        _keys(kpi("clients", "list").answer())[0],
+    )
     kpi(*words).answer()
     counts = ("workspace", "metric_date", "emails_sent_mtd", "positive_replies_mtd")
     before = [
@@ -97,7 +101,7 @@ def test_a_grid_that_began_this_week_is_filled_from_its_first_date(
     kpi: Kpi, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_FIRST_DATE", days_ago(2).isoformat())
-    kpi("sync", "--workspace", _keys(kpi)[0]).answer()
+    kpi("sync", "--workspace", _keys(kpi("clients", "list").answer())[0]).answer()
     rows = rows_of(engine, client_metrics)["client_metrics"]
     assert [row["metric_date"] for row in rows] == days_between(days_ago(2), days_ago(0))
     # Facts reach further back: the windows of the first date are worked out from them.

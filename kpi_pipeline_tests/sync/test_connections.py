@@ -54,7 +54,9 @@ def agency(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", ["of a backfill", "of every night"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("of a backfill", marks=pytest.mark.long), "of every night"]
+)
 def test_sixty_four_fetches_side_by_side_need_the_eight_connections_of_the_pool(
     agency: Agency, connections: Connections, kind: str
 ) -> None:

@@ -36,6 +36,14 @@ def agency(agency: Agency) -> Agency:
     return agency.with_settings(gateway_url=GATEWAY, webhook_secret={"main": SecretStr(SECRET)})
 
 
+@pytest.fixture
+def six(agency: Agency) -> Agency:
+    """The agency, of which six clients are active."""
+    agency.sql("UPDATE clients SET active = false WHERE workspace <> ALL(:few)", few=agency.some)
+    agency.workspaces = agency.some
+    return agency
+
+
 def clients(agency: Agency, workspaces: Sequence[str]) -> list[Client]:
     with agency.app.engine.connect() as connection:
         return [it for it in active_clients(connection) if it.workspace in workspaces]
@@ -257,14 +265,14 @@ def test_a_change_that_was_not_made_is_reported_with_the_reason_and_not_as_made(
 
 
 def test_the_registry_reads_the_webhooks_of_all_clients_and_names_what_is_wrong(
-    agency: Agency,
+    six: Agency,
 ) -> None:
-    changed(agency, agency.workspaces)
-    keyless, other = agency.keyless[0], agency.keyed[0]
-    changed(agency, [keyless], plan_removal)
-    add(agency, other, OURS)
+    changed(six, six.workspaces)
+    keyless, other = six.keyless[0], six.keyed[0]
+    changed(six, [keyless], plan_removal)
+    add(six, other, OURS)
 
-    report = asyncio.run(refresh_registry(agency.app))
+    report = asyncio.run(refresh_registry(six.app))
 
     assert [it.split(":")[:2] for it in report.webhooks] == [
         [name, " missing" if name == keyless else " doubled"] for name in sorted([keyless, other])
@@ -281,22 +289,20 @@ def test_the_registry_reads_no_webhooks_without_a_public_address(
     assert HOOKS not in {call["path"] for call in bison.calls()}
 
 
-def test_a_client_whose_key_is_rejected_is_reported_once(agency: Agency) -> None:
-    changed(agency, agency.workspaces)
-    agency.revoke(agency.keyed[0])
-    report = asyncio.run(refresh_registry(agency.app))
+def test_a_client_whose_key_is_rejected_is_reported_once(six: Agency) -> None:
+    changed(six, six.workspaces)
+    six.revoke(six.keyed[0])
+    report = asyncio.run(refresh_registry(six.app))
     assert len(report.bad_keys) == 1
     assert report.webhooks == report.unchecked_webhooks == []
 
 
-def test_webhooks_that_could_not_be_read_are_not_called_missing(
-    agency: Agency, stage: Stage
-) -> None:
-    changed(agency, agency.workspaces)
-    slug = agency.keyed[1]
-    stage.app = Bystander(stage.app, str(agency.key(slug)), HOOKS, 503, b"")
+def test_webhooks_that_could_not_be_read_are_not_called_missing(six: Agency, stage: Stage) -> None:
+    changed(six, six.workspaces)
+    slug = six.keyed[1]
+    stage.app = Bystander(stage.app, str(six.key(slug)), HOOKS, 503, b"")
 
-    report = asyncio.run(refresh_registry(agency.app))
+    report = asyncio.run(refresh_registry(six.app))
 
     (line,) = report.unchecked_webhooks
     assert line.startswith(f"{slug}: GET {HOOKS} answered 503")
