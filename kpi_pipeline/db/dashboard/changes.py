@@ -34,7 +34,7 @@ _PAUSE_SECONDS = 0.2
 # Rows of earlier dates are on no page that is live.
 _POLL = text("""
     SELECT 'rows', workspace, count(*), sum(xmin::text::bigint) FROM client_metrics
-    WHERE metric_date > current_date - 100 GROUP BY workspace
+    WHERE metric_date > (SELECT max(metric_date) FROM client_metrics) - 100 GROUP BY workspace
     UNION ALL SELECT 'clients', '', count(*), sum(xmin::text::bigint) FROM clients
     UNION ALL SELECT 'checks', '', count(*), sum(xmin::text::bigint) FROM check_outcomes
     UNION ALL SELECT 'requests', '', count(*), sum(xmin::text::bigint) FROM action_requests
