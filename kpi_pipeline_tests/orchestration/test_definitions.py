@@ -174,3 +174,22 @@ def test_the_partitioned_assets_lead_to_the_email_bison_of_the_settings(
     monkeypatch.setenv("KPI_BISON_INSTANCES", "main https://bison.example")
     for spec in kpi_specs(load_settings()):
         assert spec.metadata["email_bison"].value == "[main](https://bison.example)"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "url"),
+    [
+        ("KPI_DASHBOARD_URL", "https://kpi.agency.example", "https://kpi.agency.example"),
+        ("KPI_DASHBOARD_PORT", "3005", "http://127.0.0.1:3005"),
+        ("KPI_DASHBOARD_PORT", "0", None),
+    ],
+)
+def test_the_partitioned_assets_lead_to_the_dashboard(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, url: str | None
+) -> None:
+    monkeypatch.setenv("KPI_ENV_FILE", "")
+    monkeypatch.delenv("KPI_DASHBOARD_PORT", raising=False)
+    monkeypatch.setenv(name, value)
+    for spec in kpi_specs(load_settings()):
+        link = spec.metadata.get("dashboard")
+        assert (None if link is None else link.value) == url

@@ -66,7 +66,7 @@ def kpi_specs(settings: Settings) -> list[dg.AssetSpec]:
     """
     # Dagster takes no shorter one.
     window = max(settings.stale_after, timedelta(minutes=1))
-    numbers = {**_email_bison(settings), **documentation("numbers.md")}
+    numbers = {**_email_bison(settings), **_dashboard(settings), **documentation("numbers.md")}
     badge = dg.FreshnessPolicy.time_window(warn_window=window, fail_window=2 * window)
     return [
         dg.AssetSpec(
@@ -116,6 +116,14 @@ def _email_bison(settings: Settings) -> dict[str, dg.MarkdownMetadataValue]:
     """The entry that leads to the Email Bison instances; each partition leads to its client's."""
     links = [f"[{it.name}]({it.url})" for it in settings.bison_instances]
     return {"email_bison": dg.MetadataValue.md(", ".join(links))} if links else {}
+
+
+def _dashboard(settings: Settings) -> dict[str, dg.UrlMetadataValue]:
+    """The entry that leads to the KPI dashboard; none if its port is any free one."""
+    url = settings.dashboard_url
+    if url is None and settings.dashboard_port:
+        url = settings.dashboard_page.local_url
+    return {} if url is None else {"dashboard": dg.MetadataValue.url(url)}
 
 
 def agency_totals_spec() -> dg.AssetSpec:
