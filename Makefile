@@ -40,23 +40,27 @@ demo: $(READY)
 # Three processes on two cores: a test with servers mostly waits. Tests that share what they
 # started stay together: see conftest.py.
 SIDE_BY_SIDE := -n 3 --no-loadscope-reorder
+# One test uses schemathesis, as a library; its plugin would cost each pytest process a second.
+PYTEST := $(BIN)/pytest -p no:schemathesis
 
 test: lint
-	@$(BIN)/pytest $(SIDE_BY_SIDE) -m "not alone and not long"
+	@$(PYTEST) $(SIDE_BY_SIDE) -m "not alone and not long"
 
 test-fast: $(READY)
-	@$(BIN)/pytest -n 2 --no-loadscope-reorder \
+	@$(PYTEST) -n 2 --no-loadscope-reorder \
 		-m "not (server or runs or browser or waits or alone or long)"
 
 # How many runs of 60 steps the state machine of all rows makes: half an hour of processor time.
 RUNS := 200
-# `weekly` leaves out what takes minutes: CI has half an hour for everything.
+# With how many examples a property is tried: `long` is 200, `ci` 80; in `make test` it is 20.
+PROFILE := long
+# `weekly` leaves out what takes minutes: CI has twelve for everything.
 WITHOUT :=
 
 # Four processes: these tests wait for daemons most of their time.
 test-long: $(READY)
-	@$(BIN)/pytest -m alone kpi_pipeline_tests/processes
-	@PYTEST_RUNS=$(RUNS) $(BIN)/pytest -n 4 --no-loadscope-reorder --hypothesis-profile long \
+	@$(PYTEST) -m alone kpi_pipeline_tests/processes
+	@PYTEST_RUNS=$(RUNS) $(PYTEST) -n 4 --no-loadscope-reorder --hypothesis-profile $(PROFILE) \
 		-m "(long or thorough) and not alone$(if $(WITHOUT), and not $(WITHOUT))"
 
 # Its own environment: the exact versions of constraints.txt, but for Dagster's.

@@ -37,8 +37,9 @@ _OF_RUNS = {"orchestration", "sync", "cli", "services"}
 _SLOW = ("server", "runs", "browser", "long")
 _GUARD = pytest.StashKey[Guard]()
 
-# How many examples a property is tried with: `make test-long` names the second profile.
+# How many examples a property is tried with: `make test-long` names the third profile.
 settings.register_profile("usual", max_examples=20)
+settings.register_profile("ci", max_examples=80)
 settings.register_profile("long", max_examples=200)
 settings.load_profile("usual")
 

@@ -55,6 +55,8 @@ def _works_in(process: psutil.Process, folder: Path) -> bool:
     return process.pid != os.getpid() and any(str(folder) in trace for trace in traces)
 
 
+# An installed wheel runs a shorter demo in every `make test-long`.
+@pytest.mark.weekly
 def test_the_demo_fills_35_days_and_today_of_26_clients_receives_leads_and_leaves_no_process(
     state: Path,
 ) -> None:
