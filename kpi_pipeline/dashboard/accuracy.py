@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from kpi_pipeline.dashboard.paging import paging
 from kpi_pipeline.dashboard.site import site
 from kpi_pipeline.db.dashboard.history import read_judged
 from kpi_pipeline.db.registry.clients import Client, all_clients
@@ -58,10 +59,12 @@ def accuracy_page(request: Request) -> Response:
     active = [it.workspace for it in clients if it.active]
     expected = [(month, it) for month in judged_months(today, months) for it in active]
     found = projection_accuracy(rows, expected)
+    shown = by_month(found, clients)
     return of.render(
         request,
         "accuracy.html",
-        months=by_month(found, clients),
+        months=shown,
+        paging=paging(request, "/accuracy", max((len(it.clients) for it in shown), default=0)),
         chosen=months,
         choices=(3, 6, 12, _MOST_MONTHS),
         replies=typical(it.positive_replies for it in found if it.workspace),

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kpi_pipeline.dashboard.look_back import EARLIEST
+from kpi_pipeline.dashboard.paging import paging
 from kpi_pipeline.dashboard.site import site
 from kpi_pipeline.db.dashboard.history import MonthOfClient, read_first_date, read_year
 from kpi_pipeline.domain.calendar import days_in_month
@@ -74,10 +75,12 @@ def year_page(request: Request) -> Response:
     with of.engine.connect() as connection:
         found = read_year(connection, first, last)
         earliest = read_first_date(connection) or today
+    page = year_of(wanted, found, today)
     return of.render(
         request,
         "year.html",
-        page=year_of(wanted, found, today),
+        page=page,
+        paging=paging(request, "/year", len(page.lines)),
         before=wanted - 1 if wanted > earliest.year else None,
         after=wanted + 1 if wanted < today.year else None,
     )

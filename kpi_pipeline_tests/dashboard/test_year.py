@@ -139,3 +139,19 @@ def test_another_year_is_refused_with_a_sentence(
     response = browse.get(f"/year?year={year}")
     assert response.status_code == 400
     assert said in text_of(response.text)
+
+
+def test_a_hundred_clients_are_on_a_page_and_the_totals_are_of_all(
+    browse: httpx.Client, engine: Engine
+) -> None:
+    put_clients(engine, *(f"client-{number:03}" for number in range(120)))
+    put_rows(engine, "client-119", THIS_YEAR, target=60)
+    first, second = (table(browse.get(f"/year?page={number}").text) for number in (1, 2))
+    assert (len(first), len(second)) == (101, 24)
+    assert first[""] == second[""]
+    assert set(first) & set(second) == {""}
+    assert "client-119" in second
+    assert table(browse.get("/year?page=999").text) == second
+    page = browse.get("/accuracy?months=1").text
+    assert page.count("<tr data-client=") == 101
+    assert 'href="/accuracy?months=1&amp;page=2"' in page
