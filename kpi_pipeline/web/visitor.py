@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kpi_pipeline.db.registry.targets import IMPORT
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
 
 
@@ -40,8 +42,7 @@ LOCAL = Visitor("local", Role.EDITOR)
 SHARED_NAMES = {Role.EDITOR: "operator", Role.VIEWER: "reader"}
 # Commands of this installation, which have its database at hand.
 COMMAND = "kpi"
-# Imports of clients change targets, too.
-IMPORT = "import"
+# Imports change targets, too: their name stands in the history of targets.
 RESERVED_NAMES = frozenset({LOCAL.name, COMMAND, IMPORT, *SHARED_NAMES.values()})
 
 

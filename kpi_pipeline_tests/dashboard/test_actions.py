@@ -208,6 +208,7 @@ def test_a_check_is_muted_for_a_client_and_unmuted(browse: httpx.Client, engine:
         assert read_mutes(connection, NOW) == {"acme:freshness": NOW + timedelta(days=2)}
     shown = browse.get(done.headers["location"]).text
     assert "muted until Fri 20 Mar 2026, 15:00 CDT" in shown
+    assert "muted until Fri 20 Mar 2026, 15:00 CDT" in browse.get("/clients/acme").text
 
     assert "It is muted until Fri 20 Mar" in browse.get("/clients/acme/unmute?check=freshness").text
     press(browse, "/clients/acme/unmute?check=freshness", check="freshness")

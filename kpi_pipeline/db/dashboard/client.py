@@ -55,6 +55,7 @@ class ClientCard:
     `key_verified_at` is when the client's own key was last compared with its workspace. `first_row`
     and `last_row` are the dates of its first row and of the last one until a given day, whose
     facts are as of `last_as_of`.
+    `mutes` says until when each check was muted for the client, by its name.
     """
 
     workspace: str
@@ -68,6 +69,7 @@ class ClientCard:
     has_key: bool
     key_verified_at: datetime | None
     targets: Sequence[HeldTarget]
+    mutes: Mapping[str, datetime]
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,10 @@ _CARD = text("""
             WHERE workspace = c.workspace AND metric_type = 'mtd') AS first_row,
         l.metric_date AS last_row, l.as_of AS last_as_of,
         k.workspace IS NOT NULL AS has_key, k.verified_at AS key_verified_at,
-        t.months, t.replies, t.emails
+        t.months, t.replies, t.emails,
+        (SELECT jsonb_object_agg(split_part(name, ':', 2), muted_until) FROM alert_mutes
+            WHERE split_part(name, ':', 1) = c.workspace AND position(':' IN name) > 0
+        ) AS mutes
     FROM clients c
     LEFT JOIN client_api_keys k USING (workspace)
     LEFT JOIN LATERAL (
@@ -162,7 +167,10 @@ def read_card(connection: Connection, workspace: str, day: date) -> ClientCard |
         return None
     values = dict(row)
     columns = [values.pop(name) or [] for name in ("months", "replies", "emails")]
-    return ClientCard(**values, targets=[HeldTarget(*it) for it in zip(*columns, strict=True)])
+    mutes = {it: datetime.fromisoformat(at) for it, at in (values.pop("mutes") or {}).items()}
+    return ClientCard(
+        **values, mutes=mutes, targets=[HeldTarget(*it) for it in zip(*columns, strict=True)]
+    )
 
 
 _FIRST: BindParameter[date] = bindparam("first")
