@@ -65,6 +65,7 @@ def test_up_warns_of_a_missing_instance_and_starts_anyway(
     with kpi_in_a_process("up") as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("No webhooks are received from main: ")
+        assert process.stdout.readline().startswith("The dashboard is at ")
         assert process.stdout.readline().startswith("Dagster runs at ")
         assert process.stdout.readline() == "Ctrl-C stops everything.\n"
         process.send_signal(signal.SIGINT)
