@@ -310,42 +310,5 @@ def test_a_key_under_another_encryption_key_is_listed_as_such_and_fails_the_chec
     assert "it was stored with another encryption key" in result.out
 
 
-def test_a_rotated_secret_key_leaves_every_api_key_as_it_was(
-    kpi: Kpi, live_bison: Bison, engine: Engine
-) -> None:
-    path = load_settings().state_dir / "secret.key"
-    before, old = keys_in(engine), path.read_text()
-
-    result = kpi("secret-key", "rotate")
-
-    assert result.answer() == (
-        f"23 API keys are encrypted under a new secret key in {path}; back that file up.\n"
-        "A backup of the database from before needs the secret.key from before.\n"
-    )
-    new = path.read_text()
-    assert new != old
-    assert keys_in(engine) == before
-    assert_without_secrets(result, live_bison, engine)
-    assert not [key for key in (old, new) if key in result.out + result.err]
-
-
-def test_a_configured_secret_key_is_rotated_in_steps(
-    kpi: Kpi, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = (load_settings().state_dir / "secret.key").read_text()
-    new = kpi("secret-key", "new").answer().strip()
-    before = keys_in(engine)
-    monkeypatch.setenv("KPI_SECRET_KEY", old)
-    assert "2. Set KPI_SECRET_KEY to NEW,OLD" in kpi("secret-key", "rotate").error()
-
-    monkeypatch.setenv("KPI_SECRET_KEY", f"{new},{old}")
-    message = kpi("secret-key", "rotate").answer()
-
-    assert message.startswith("23 API keys are encrypted under the first key of KPI_SECRET_KEY. ")
-    assert not [key for key in (old, new) if key in message]
-    monkeypatch.setenv("KPI_SECRET_KEY", new)
-    assert keys_in(engine) == before
-
-
 def test_an_unknown_client_is_named(kpi: Kpi) -> None:
     assert "There is no client nobody." in kpi("keys", "rotate", "nobody").error()
