@@ -69,7 +69,11 @@ def require_day_zone(connection: Connection, zone: ZoneInfo) -> None:
     Raises:
         KpiError: if they are not: the zone was changed after this process started.
     """
-    stored = stored_day_zone(connection)
+    require_same_zone(stored_day_zone(connection), zone)
+
+
+def require_same_zone(stored: str | None, zone: ZoneInfo) -> None:
+    """As `require_day_zone`, for the name of the stored zone, if there is one."""
     if stored not in (None, zone.key):
         raise KpiError(
             f"The stored dates are days of {stored} by now, and this process still works with "

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, String, bindparam, func, literal, literal_col
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.types import ARRAY, Text
 
-from kpi_pipeline.db.day_zone import require_day_zone
+from kpi_pipeline.db.day_zone import require_same_zone
 from kpi_pipeline.db.events.overlay import read_counted_events
 from kpi_pipeline.db.facts import read_facts, read_targets
 from kpi_pipeline.db.tables import client_metrics, clients, kpi_projections, sending_plans
@@ -46,6 +46,8 @@ _STORED = text("""
     UNION
     SELECT workspace, metric_date FROM client_metrics
     WHERE workspace = ANY(:workspaces) AND metric_date BETWEEN :since AND :until
+    UNION ALL
+    SELECT zone, NULL FROM day_zone
 """).bindparams(bindparam("workspaces", type_=ARRAY(Text)))
 
 
@@ -70,14 +72,17 @@ def update_rows(
         KpiError: if the inputs of a row that is not stored yet are missing, or if the stored dates
             are days of another zone; nothing is written then.
     """
-    require_day_zone(connection, zone)
     last = date.max if until is None else last_date_affected(until)
     period = {"workspaces": list(workspaces), "since": since, "until": last}
     rows: defaultdict[str, set[date]] = defaultdict(set)
     unfetched: defaultdict[str, set[date]] = defaultdict(set)
     for workspace, day in connection.execute(_STORED, period):
-        rows[workspace].add(day)
-        unfetched[workspace].add(day)
+        if day is None:
+            # The zone of the stored dates, which comes with the rows.
+            require_same_zone(workspace, zone)
+        else:
+            rows[workspace].add(day)
+            unfetched[workspace].add(day)
     for workspace in workspaces:
         rows[workspace].update(dates, of_events)
         unfetched[workspace].update(of_events)

@@ -20,39 +20,62 @@ _log = logging.getLogger(__name__)
 
 
 def apply_pending(
-    connection: Connection, workspaces: Collection[str], zone: ZoneInfo, now: datetime
-) -> int:
-    """Apply these clients' pending events, and recompute the rows that they affect; how many.
+    connection: Connection,
+    workspaces: Collection[str],
+    zone: ZoneInfo,
+    now: datetime,
+    *,
+    due_only: bool = False,
+) -> set[int]:
+    """Apply these clients' pending events, and recompute the rows that they affect; return the ids.
 
     The caller holds the clients' locks; `zone` is that of Email Bison's days. If computing a
     client's rows fails, they stay as they were, its events keep the reason, and the transaction
-    continues with the other clients.
+    continues with the other clients. With `due_only`, clients whose last try failed are left out
+    until they are due for another.
 
     Raises:
         KpiError: if the stored dates are days of another zone.
     """
     if not workspaces:
-        return 0
+        return set()
     try:
         with connection.begin_nested():
-            return _apply(connection, workspaces, zone, now)
+            return apply_or_fail(connection, workspaces, zone, now, due_only=due_only)
     except Exception as error:
-        # A full disk, a lost server or a changed day zone has nothing to do with the events.
-        if isinstance(error, KpiError | OperationalError) or is_away(error):
+        if not is_of_the_rows(error):
             raise
         if len(workspaces) > 1:
-            return sum(apply_pending(connection, [it], zone, now) for it in sorted(workspaces))
+            one_by_one = (
+                apply_pending(connection, [it], zone, now, due_only=due_only)
+                for it in sorted(workspaces)
+            )
+            return set().union(*one_by_one)
         (workspace,) = workspaces
         _log.exception("%s: its pending events could not be applied", workspace)
         reason = f"Computing the rows of {workspace} failed ({type(error).__name__})."
         note_failure(connection, workspaces, reason, now)
-        return 0
+        return set()
 
 
-def _apply(
-    connection: Connection, workspaces: Collection[str], zone: ZoneInfo, now: datetime
-) -> int:
-    applied = mark_applied(connection, workspaces, zone, now)
+def is_of_the_rows(error: Exception) -> bool:
+    """Whether the error is one of computing rows, of which one of the events may be the reason.
+
+    A full disk, a lost server or a changed day zone has nothing to do with the events.
+    """
+    return not isinstance(error, KpiError | OperationalError) and not is_away(error)
+
+
+def apply_or_fail(
+    connection: Connection,
+    workspaces: Collection[str],
+    zone: ZoneInfo,
+    now: datetime,
+    *,
+    due_only: bool = False,
+) -> set[int]:
+    """As `apply_pending`, but an error ends the transaction: nothing is noted, or stored."""
+    applied = mark_applied(connection, workspaces, zone, now, due_only=due_only)
     today = business_date(now, zone)
     # Most clients share their dates (today alone), and are recomputed together.
     together: defaultdict[tuple[date, date, bool], list[str]] = defaultdict(list)
@@ -69,4 +92,4 @@ def _apply(
             # Today's row may exist with events alone.
             of_events=[today] if makes_today else [],
         )
-    return sum(it.events for it in applied)
+    return {event_id for it in applied for event_id in it.events}

@@ -16,7 +16,6 @@ from kpi_pipeline.db.coordination.locks import lock_client
 from kpi_pipeline.db.day_zone import require_day_zone
 from kpi_pipeline.db.events.feed import record_times
 from kpi_pipeline.db.events.inbox import find_owners, read_receipts, store_events
-from kpi_pipeline.db.events.overlay import in_backoff
 from kpi_pipeline.db.recompute import update_rows
 from kpi_pipeline.db.server.retry import is_away
 from kpi_pipeline.domain.calendar import business_date
@@ -73,9 +72,7 @@ def ingest_feed(inbox: Inbox, workspace: str, events: Sequence[Event]) -> FeedIn
         # Checked afterwards: storing waits while the stored dates are moved to another zone.
         require_day_zone(connection, inbox.day_zone)
         if inbox.realtime:
-            now = inbox.now()
-            due = {workspace} - in_backoff(connection, [workspace], now)
-            apply_pending(connection, due, inbox.day_zone, now)
+            apply_pending(connection, [workspace], inbox.day_zone, inbox.now(), due_only=True)
     return FeedIngested(len(new), moved)
 
 

@@ -18,13 +18,13 @@ from kpi_pipeline.db.events.inbox import (
     Owner,
     Receipt,
     find_owners,
+    lock_owners,
     read_receipts,
     read_statuses,
     store_events,
 )
-from kpi_pipeline.db.events.overlay import in_backoff
 from kpi_pipeline.domain.events.event import Event, EventStatus
-from kpi_pipeline.inbox.apply import apply_pending
+from kpi_pipeline.inbox.apply import apply_or_fail, apply_pending, is_of_the_rows
 
 if TYPE_CHECKING:
     from kpi_pipeline.app import AppContext
@@ -111,30 +111,36 @@ def ingest_without_waiting(
     A busy client delays no other: its events are stored, and left to `apply_if_free`.
     """
     checked = [of_its_instance(event, inbox.instance_urls) for event in events]
-    if inbox.realtime:
+    # Only rows that can't be computed need a savepoint, and all is done again for them.
+    for apply in (apply_or_fail, apply_pending) if inbox.realtime else ():
         try:
             with inbox.engine.begin() as connection:
-                return _store_and_apply(connection, inbox, checked, busy)
-        except DBAPIError as error:
-            if not _is_lock_timeout(error):
+                return _store_and_apply(connection, inbox, checked, busy, apply)
+        except Exception as error:
+            if isinstance(error, DBAPIError) and _is_lock_timeout(error):
+                break
+            if apply is apply_pending or not is_of_the_rows(error):
                 raise
     with inbox.engine.begin() as connection:
-        owned = _with_owners(connection, checked)
+        owned = _with(find_owners(connection, checked), checked)
         left = _counting(owned) if inbox.realtime else set()
         return Ingested(*_store_new(connection, inbox, owned, left))
 
 
 def _store_and_apply(
-    connection: Connection, inbox: Inbox, events: Sequence[Event], busy: Collection[str]
+    connection: Connection,
+    inbox: Inbox,
+    events: Sequence[Event],
+    busy: Collection[str],
+    apply: Callable[..., Collection[int]],
 ) -> Ingested:
-    owned = _with_owners(connection, events)
-    counting = _counting(owned)
-    connection.execute(_LIMIT_WAITING)
     # Lock the clients first, and then their events: all code that locks both does.
-    free = try_lock_clients(connection, counting.difference(busy))
-    receipts, left = _store_new(connection, inbox, owned, counting - free)
-    _apply(connection, inbox, free)
-    return Ingested(_with_statuses(connection, receipts), left)
+    owners, free = lock_owners(connection, events, busy, _LOCK_TIMEOUT)
+    owned = _with(owners, events)
+    receipts, left = _store_new(connection, inbox, owned, _counting(owned) - free)
+    # After a failed try the next one waits, so many webhooks at once don't use up the five tries.
+    applied = apply(connection, free, inbox.day_zone, inbox.now(), due_only=True) if free else ()
+    return Ingested(_with_statuses(connection, receipts, applied), left)
 
 
 def apply_if_free(
@@ -157,19 +163,12 @@ def apply_if_free(
             elif not try_lock_clients(connection, [workspace]):
                 return False
             _store(connection, inbox, deliveries)
-            _apply(connection, inbox, {workspace})
+            apply_pending(connection, [workspace], inbox.day_zone, inbox.now(), due_only=True)
             return True
     except DBAPIError as error:
         if not _is_lock_timeout(error):
             raise
         return False
-
-
-def _apply(connection: Connection, inbox: Inbox, workspaces: set[str]) -> None:
-    now = inbox.now()
-    # After a failed try the next one waits, so many webhooks at once don't use up the five tries.
-    due = workspaces - in_backoff(connection, workspaces, now)
-    apply_pending(connection, due, inbox.day_zone, now)
 
 
 def _store_new(
@@ -209,10 +208,13 @@ def _counting(owned: Sequence[OwnedEvent]) -> set[str]:
     }
 
 
-def _with_statuses(connection: Connection, receipts: Sequence[Receipt]) -> list[Receipt]:
-    """The receipts, with the statuses that received events have by now."""
-    received = [it.event_id for it in receipts if it.status is EventStatus.RECEIVED]
-    statuses = read_statuses(connection, received)
+def _with_statuses(
+    connection: Connection, receipts: Sequence[Receipt], applied: Collection[int] = ()
+) -> list[Receipt]:
+    """The receipts with the statuses of now; the events in `applied` are known to be applied."""
+    received = {it.event_id for it in receipts if it.status is EventStatus.RECEIVED}
+    statuses = dict.fromkeys(received.intersection(applied), EventStatus.APPLIED)
+    statuses |= read_statuses(connection, received.difference(applied))
     return [replace(it, status=statuses.get(it.event_id, it.status)) for it in receipts]
 
 
@@ -220,8 +222,7 @@ def _is_lock_timeout(error: DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE
 
 
-def _with_owners(connection: Connection, events: Sequence[Event]) -> list[OwnedEvent]:
-    owners = find_owners(connection, events)
+def _with(owners: Mapping[tuple[str, int], Owner], events: Sequence[Event]) -> list[OwnedEvent]:
     return [
         (event, owners.get((event.instance, event.bison_workspace_id or 0))) for event in events
     ]

@@ -44,9 +44,11 @@ QUERIES: dict[str, Callable[[Connection], object]] = {
     "events to match": inbox.match_events,
     "events to date": lambda it: inbox.date_events(it, ZoneInfo("UTC")),
     "pending events": lambda it: overlay.pending_events(it, NOW),
-    "clients in backoff": lambda it: overlay.in_backoff(it, CLIENTS, NOW),
     "rows that events affect": lambda it: overlay.affected_dates(it, CLIENTS, TODAY),
     "marking as applied": lambda it: overlay.mark_applied(it, CLIENTS, ZoneInfo("UTC"), NOW),
+    "marking as applied what is due": lambda it: overlay.mark_applied(
+        it, CLIENTS, ZoneInfo("UTC"), NOW, due_only=True
+    ),
     "counted events": lambda it: overlay.read_counted_events(it, CLIENTS, date(2026, 2, 1), TODAY),
     "events applied lately": lambda it: events.applied_between(it, NOW - timedelta(minutes=1), NOW),
     "problems": lambda it: events.read_problem_events(it, NOW, 20),

@@ -51,7 +51,7 @@ def apply_all(clients: Clients, *workspaces: str) -> int:
     """Apply what waits, as a run does."""
     with clients.engine.begin() as connection:
         lock_clients(connection, workspaces)
-        return apply_pending(connection, workspaces, CHICAGO, clients.at)
+        return len(apply_pending(connection, workspaces, CHICAGO, clients.at))
 
 
 def due(clients: Clients) -> list[str]:
@@ -212,11 +212,11 @@ def test_a_full_disk_or_a_lost_server_counts_as_no_try_of_an_event(
 def test_nothing_stays_in_processing_when_the_ingesting_process_dies(
     stocked: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(*_: object) -> int:
+    def die(*_: object, **__: object) -> set[int]:
         raise KeyboardInterrupt
 
     before = stocked.rows()
-    monkeypatch.setattr(ingest, "apply_pending", die)
+    monkeypatch.setattr(ingest, "apply_or_fail", die)
     with pytest.raises(KeyboardInterrupt):
         stocked.ingest(lead(1, arrived_at=LATER))
     monkeypatch.undo()

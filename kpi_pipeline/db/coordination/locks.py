@@ -51,6 +51,7 @@ def lock_clients(connection: Connection, workspaces: Collection[str]) -> None:
     connection.execute(statement, {"names": names})
 
 
+# Beside it, `lock_owners` of db/events/inbox.py takes these locks.
 def try_lock_clients(connection: Connection, workspaces: Collection[str]) -> set[str]:
     """As `lock_clients`, without waiting: the clients whose locks the transaction holds now."""
     statement = text("""

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ColumnElement,
     Connection,
@@ -72,6 +73,49 @@ def find_owners(connection: Connection, events: Iterable[Event]) -> dict[tuple[s
     return {
         (row.instance, row.bison_workspace_id): Owner(row.workspace, row.active) for row in found
     }
+
+
+# The lock is that of `try_lock_clients`. There is one row at least, so that the time-out is set.
+_OWNERS_LOCKED = text("""
+    SELECT w.instance, w.bison_workspace_id, workspace, active, limited.set_config,
+        CASE WHEN active AND counts AND workspace <> ALL(:busy)
+            THEN pg_try_advisory_xact_lock(hashtextextended('kpi:client:' || workspace, 0))
+        END AS locked
+    FROM (SELECT set_config('lock_timeout', :lock_timeout, true)) AS limited
+    LEFT JOIN unnest(:instances, :ids, :counts) AS w(instance, bison_workspace_id, counts) ON true
+    LEFT JOIN clients ON clients.instance = w.instance
+        AND clients.bison_workspace_id = w.bison_workspace_id
+""").bindparams(
+    bindparam("instances", type_=ARRAY(Text)),
+    bindparam("ids", type_=ARRAY(BigInteger)),
+    bindparam("counts", type_=ARRAY(Boolean)),
+    bindparam("busy", type_=ARRAY(Text)),
+)
+
+
+def lock_owners(
+    connection: Connection, events: Iterable[Event], busy: Collection[str], lock_timeout: str
+) -> tuple[dict[tuple[str, int], Owner], set[str]]:
+    """As `find_owners`, and lock the clients for whom some events count; return which are locked.
+
+    None is waited for, and those in `busy` are not tried. From here on, the transaction waits for
+    no lock for longer than `lock_timeout`. It is one statement, as each batch of events needs it.
+    """
+    counts: dict[tuple[str, int], bool] = {}
+    for it in events:
+        if it.bison_workspace_id:
+            place = it.instance, it.bison_workspace_id
+            counts[place] = counts.get(place, False) or it.status is EventStatus.RECEIVED
+    values = {
+        "instances": [instance for instance, _ in counts],
+        "ids": [workspace_id for _, workspace_id in counts],
+        "counts": list(counts.values()),
+        "busy": list(busy),
+        "lock_timeout": lock_timeout,
+    }
+    found = [it for it in connection.execute(_OWNERS_LOCKED, values) if it.workspace is not None]
+    owners = {(it.instance, it.bison_workspace_id): Owner(it.workspace, it.active) for it in found}
+    return owners, {it.workspace for it in found if it.locked}
 
 
 def store_events(

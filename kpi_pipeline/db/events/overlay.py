@@ -53,9 +53,13 @@ _APPLY = text("""
             business_date =
                 coalesce(business_date, (arrived_at AT TIME ZONE CAST(:zone AS text))::date)
         WHERE status = 'received' AND workspace = ANY(:workspaces)
-        RETURNING workspace, business_date
+            AND NOT (:due_only AND workspace = ANY(ARRAY(
+                SELECT workspace FROM webhook_events
+                WHERE status = 'received' AND next_try_at > :now AND workspace = ANY(:workspaces)
+            )))
+        RETURNING id, workspace, business_date
     )
-    SELECT workspace, array_agg(DISTINCT business_date) AS dates, count(*) AS events
+    SELECT workspace, array_agg(DISTINCT business_date) AS dates, array_agg(id) AS events
     FROM marked
     GROUP BY workspace
     ORDER BY workspace
@@ -78,11 +82,11 @@ class Pending:
 
 @dataclass(frozen=True)
 class Applied:
-    """The events of a client that were just marked applied: their number and business dates."""
+    """The events of a client that were just marked applied: their business dates and ids."""
 
     workspace: str
     dates: Collection[date]
-    events: int
+    events: Collection[int]
 
 
 def read_counted_events(
@@ -109,13 +113,19 @@ def affected_dates(
 
 
 def mark_applied(
-    connection: Connection, workspaces: Collection[str], zone: ZoneInfo, now: datetime
+    connection: Connection,
+    workspaces: Collection[str],
+    zone: ZoneInfo,
+    now: datetime,
+    *,
+    due_only: bool = False,
 ) -> list[Applied]:
     """Mark the pending events of these clients applied; the caller then recomputes their rows.
 
-    One without a date, of the function `increment_metric`, gets that of its arrival in `zone`.
+    With `due_only`, none of a client of which some failed and are not due for another try yet. An
+    event without a date, of the function `increment_metric`, gets that of its arrival in `zone`.
     """
-    values = {"workspaces": list(workspaces), "zone": zone.key, "now": now}
+    values = {"workspaces": list(workspaces), "zone": zone.key, "now": now, "due_only": due_only}
     return [Applied(**row) for row in connection.execute(_APPLY, values).mappings()]
 
 
@@ -131,12 +141,3 @@ def pending_events(connection: Connection, now: datetime) -> list[Pending]:
         ORDER BY workspace
     """)
     return [Pending(**row) for row in connection.execute(statement, {"now": now}).mappings()]
-
-
-def in_backoff(connection: Connection, workspaces: Collection[str], now: datetime) -> set[str]:
-    """Those of the clients whose pending events failed and are not due for another try yet."""
-    statement = text("""
-        SELECT DISTINCT workspace FROM webhook_events
-        WHERE status = 'received' AND next_try_at > :now AND workspace = ANY(:workspaces)
-    """).bindparams(bindparam("workspaces", type_=ARRAY(Text)))
-    return set(connection.scalars(statement, {"now": now, "workspaces": list(workspaces)}))
