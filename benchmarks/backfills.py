@@ -27,8 +27,8 @@ _SLOW = {"calls-per-second": 9.5, "latency": 0.25}
 _RUNS = """query ($id: String!) { partitionBackfillOrError(backfillId: $id) {
     ... on PartitionBackfill { runs(limit: 1000) { id } } } }"""
 _LONGEST_SECONDS = 1_800
-# The twin adds up each window of each row over HTTP, a dozen calls a row: 2,000 rows took a minute or
-# two, longer than the backfill. So of large backfills some dates are compared.
+# The twin adds up each window of each row over HTTP, a dozen calls a row: 2,000 rows took a minute
+# or two, longer than the backfill. So of large backfills some dates are compared.
 _ROWS_COMPARED_AT_MOST = 500
 
 
