@@ -66,7 +66,9 @@ def stream_rows(connection: Connection, of: RowFilter) -> Iterator[Row[Any]]:
         yield from part
 
 
-def read_page(connection: Connection, of: RowFilter, limit: int) -> tuple[list[tuple[Any, ...]], bool]:
+def read_page(
+    connection: Connection, of: RowFilter, limit: int
+) -> tuple[list[tuple[Any, ...]], bool]:
     """The first `limit` rows, and whether there are more."""
     found = connection.execute(exported_rows(of).limit(limit + 1)).all()
     return [tuple(row) for row in found[:limit]], len(found) > limit
