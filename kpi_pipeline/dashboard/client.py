@@ -26,21 +26,21 @@ from kpi_pipeline.db.dashboard.client import (
     Number,
     PositiveReply,
     StoredDay,
-    TargetChange,
     read_card,
     read_days,
     read_positive_replies,
     read_syncs,
-    read_target_changes,
 )
 from kpi_pipeline.db.dashboard.overview import ClientDay
 from kpi_pipeline.db.dashboard.problems import read_problems
+from kpi_pipeline.db.registry.targets import TargetChange, read_changes, why_not_undone
 from kpi_pipeline.domain.calendar import days_in_month, first_of_month, first_of_previous_month
 from kpi_pipeline.domain.client_problems import Problem
 from kpi_pipeline.domain.formatting import whose_day
 from kpi_pipeline.domain.standing import Standing, daily_quota, standing
 
 _ONE_DAY = timedelta(days=1)
+_MOST_EDITS = 8
 _WAYS = {"webhook": "by webhook", "feed": "by Email Bison's event feed", "file": "by file"}
 
 
@@ -59,6 +59,14 @@ class LastReply:
     at: datetime | None
     day: date
     way: str
+
+
+@dataclass(frozen=True)
+class TargetEdit:
+    """A change of targets, and whether it can be taken back now."""
+
+    change: TargetChange
+    can_be_undone: bool
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class ClientPage:
     lines: Sequence[view.DayLine]
     gaps: Sequence[tuple[date, date]]
     targets: Sequence[view.TargetPeriod]
-    changes: Sequence[TargetChange]
+    edits: Sequence[TargetEdit]
     syncs: Sequence[ClientSync]
     replies: Sequence[PositiveReply]
     problems: Sequence[Problem]
@@ -178,6 +186,7 @@ def read_page(of: Site, connection: Connection, workspace: str, look: LookBack) 
     days = read_days(connection, workspace, first, day)
     replies = read_positive_replies(connection, workspace, day)
     syncs = read_syncs(connection, workspace)
+    edits = read_changes(connection, workspace)
     row = view.numbers_of(days.get(day))
     on_day, so_far, target = (
         _whole(row[name])
@@ -209,7 +218,7 @@ def read_page(of: Site, connection: Connection, workspace: str, look: LookBack) 
         lines=view.month_lines(days, day),
         gaps=view.gaps(days, day, card.first_row),
         targets=view.target_periods(card.targets, day),
-        changes=read_target_changes(connection, workspace),
+        edits=[TargetEdit(it, why_not_undone(it, edits) is None) for it in edits[:_MOST_EDITS]],
         syncs=syncs,
         replies=replies,
         problems=read_problems(connection).get(workspace, []),

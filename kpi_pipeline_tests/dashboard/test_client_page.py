@@ -314,7 +314,8 @@ def test_targets_have_their_history_and_who_changed_them(
     page = text_of(browse.get(PAGE).text)
     assert "300 positive replies and 4,000 emails since March 2026" in page
     assert "from March 2026 300 4,000 June 2025 to February 2026 250 3,000" in page
-    assert "ada edited March 2026: – → 300 positive replies, – → 4,000 emails" in page
+    assert "edited March 2026: those of the months before → 300 positive replies" in page
+    assert "take back…" in page
     past = text_of(browse.get(f"{PAGE}?month=2026-02").text)
     assert "250 positive replies and 3,000 emails since June 2025" in past
 

@@ -1,4 +1,4 @@
-"""What the page of one client reads: who it is, its days, targets, syncs and positive replies."""
+"""What the page of one client reads: who it is, its targets, days, syncs and positive replies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -21,7 +21,6 @@ from kpi_pipeline.db.tables import (
     client_metrics,
     raw_bison_stats,
     sync_log,
-    target_changes,
     webhook_events,
 )
 from kpi_pipeline.domain.calendar import days_between
@@ -32,7 +31,7 @@ PLANS = ("emails_scheduled_today", "emails_scheduled_tomorrow")
 # Every number of a row.
 NUMBERS = (*METRIC_COLUMNS, *TARGETS, *PLANS)
 
-# How many of the last syncs, positive replies and changes of targets a page lists.
+# How many of the last syncs and positive replies a page lists.
 _MOST = 8
 _REPLY_DAYS = 90
 
@@ -87,19 +86,6 @@ class StoredDay:
     source: str | None
     fetched_at: datetime | None
     written_at: datetime | None = None
-
-
-@dataclass(frozen=True)
-class TargetChange:
-    """An edit of a month's targets; None for `before` or `after`: none of the month's own."""
-
-    id: int
-    holds_from: date
-    before: Mapping[str, int | None] | None
-    after: Mapping[str, int | None] | None
-    changed_by: str
-    changed_at: datetime
-    undoes: int | None
 
 
 @dataclass(frozen=True)
@@ -237,20 +223,6 @@ def read_syncs(connection: Connection, workspace: str) -> list[ClientSync]:
     """The last syncs of the client, the latest first."""
     found = connection.execute(_SYNCS, {"workspace": workspace}).mappings()
     return [ClientSync(**row) for row in found]
-
-
-_CHANGES = (
-    select(*(target_changes.c[it.name] for it in fields(TargetChange)))
-    .where(target_changes.c.workspace == _WORKSPACE)
-    .order_by(target_changes.c.id.desc())
-    .limit(2 * _MOST)
-)
-
-
-def read_target_changes(connection: Connection, workspace: str) -> list[TargetChange]:
-    """The last edits of the client's targets, the latest first."""
-    found = connection.execute(_CHANGES, {"workspace": workspace}).mappings()
-    return [TargetChange(**row) for row in found]
 
 
 _events = webhook_events.c
