@@ -11,8 +11,8 @@ from kpi_pipeline.dashboard.formatting import number, signed_percent
 from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline.frames import read_accuracy
+from kpi_pipeline_tests.dashboard.client_pages import text_of
 from kpi_pipeline_tests.dashboard.rows import TODAY, put_clients, put_rows
-from kpi_pipeline_tests.dashboard.test_client_page import text_of
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,10 @@ from kpi_pipeline.dashboard.site import Site
 from kpi_pipeline.db.tables import client_metrics, raw_bison_stats
 from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline_tests.conftest import NOW
+from kpi_pipeline_tests.dashboard.client_pages import put_reply, put_sync
 from kpi_pipeline_tests.dashboard.live_support import served
 from kpi_pipeline_tests.dashboard.pages import no_violations, require_chromium, valid
 from kpi_pipeline_tests.dashboard.rows import TODAY, put_clients, put_outcome, put_rows, put_target
-from kpi_pipeline_tests.dashboard.test_client_page import put_reply, put_sync
 from kpi_pipeline_tests.end_to_end.chromium import QUIET
 
 # Every kind of page, and of what may be missing on it.

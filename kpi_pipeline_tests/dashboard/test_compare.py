@@ -9,8 +9,8 @@ from sqlalchemy import Engine, select
 
 from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline_tests.dashboard.client_pages import text_of
 from kpi_pipeline_tests.dashboard.rows import TODAY, put_clients, put_rows
-from kpi_pipeline_tests.dashboard.test_client_page import text_of
 
 SIX = ["harbor", "quay", "sloop", "barge", "ketch", "yawl"]
 MARCH = days_between(date(2026, 2, 1), TODAY)

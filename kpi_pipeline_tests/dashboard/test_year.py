@@ -9,8 +9,8 @@ from sqlalchemy import Engine, delete, select, update
 
 from kpi_pipeline.db.tables import client_metrics, clients
 from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline_tests.dashboard.client_pages import text_of
 from kpi_pipeline_tests.dashboard.rows import TODAY, put_clients, put_rows
-from kpi_pipeline_tests.dashboard.test_client_page import text_of
 
 LAST_YEAR = days_between(date(2025, 1, 1), date(2025, 12, 31))
 THIS_YEAR = days_between(date(2026, 1, 1), TODAY)
@@ -54,7 +54,7 @@ def test_each_month_is_its_last_row_with_the_percent_of_that_row(
 def test_the_month_that_runs_says_until_when_and_is_not_shaded(browse: httpx.Client) -> None:
     page = browse.get("/year").text
     shown = table(page)["harbor"]
-    assert "until 18." in shown[2]
+    assert "until 18 Mar" in shown[2]
     assert shown[3:12] == ["– this month has not begun"] * 9
     march = re.findall(r'<td class="year (\w*)"', page.split('data-client="harbor"')[1])[2]
     assert march == ""
@@ -69,7 +69,7 @@ def test_a_past_month_that_ends_early_says_so(browse: httpx.Client, engine: Engi
             )
         )
     shown = table(browse.get("/year").text)["quay"]
-    assert "until 20." in shown[1]
+    assert "until 20 Feb" in shown[1]
     assert shown[2] == "– no row in this month"
 
 
