@@ -92,7 +92,7 @@ class Peak:
         for process in psutil.Process().children(recursive=True):
             try:
                 words = " ".join(process.cmdline())
-                megabytes = _peak_megabytes(process)
+                megabytes = peak_megabytes(process)
             except (psutil.Error, OSError):
                 # It ended just now.
                 continue
@@ -102,7 +102,7 @@ class Peak:
                 self.servers_megabytes = max(self.servers_megabytes, megabytes)
 
 
-def _peak_megabytes(process: psutil.Process) -> float:
+def peak_megabytes(process: psutil.Process) -> float:
     """The most that the process has ever held; on other systems than Linux, what it holds now."""
     status = Path(f"/proc/{process.pid}/status")
     if sys.platform == "linux" and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
