@@ -12,6 +12,7 @@ from benchmarks.backfills import (
 )
 from benchmarks.checks import round_of_checks
 from benchmarks.daily_sync import daily_sync
+from benchmarks.dashboard import overview
 from benchmarks.event_feed import sync_beside_feed
 from benchmarks.thousand_clients import night_of_a_thousand_clients
 from benchmarks.webhooks import webhooks
@@ -26,6 +27,7 @@ _ALL = {
     "webhooks": webhooks,
     "checks": round_of_checks,
     "feed": sync_beside_feed,
+    "dashboard": overview,
 }
 
 
