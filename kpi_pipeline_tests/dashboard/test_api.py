@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import pandas as pd
 import pytest
-import schemathesis
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from sqlalchemy import Engine, select, update
@@ -33,7 +32,6 @@ from kpi_pipeline_tests.db.stocked import (
 
 YESTERDAY = TODAY - timedelta(days=1)
 ROWS = "/api/client-metrics"
-POSITIVE = schemathesis.GenerationMode.POSITIVE
 
 
 @pytest.fixture
@@ -233,18 +231,22 @@ def test_nothing_can_be_changed(api: httpx.Client, method: str) -> None:
 def test_no_request_that_the_description_allows_or_forbids_ends_in_an_error_of_ours(
     api: httpx.Client,
 ) -> None:
+    # Imported late: it takes a second in each process that collects this file.
+    import schemathesis
+
     schema = schemathesis.openapi.from_dict(api.get("/api/openapi.json").json())
     operations = [schema[path]["GET"] for path in (ROWS, "/api/clients", "/api/status")]
     assert len(list(schema.get_all_operations())) == len(operations)
 
-    def call(case: schemathesis.Case[Any]) -> None:
+    def call(case: Any) -> None:
         answer = api.request(case.method, case.path, params=case.query)
         assert answer.status_code < 500, answer.text
         operation = schema[case.path][case.method]
         operation.validate_response(answer)
 
+    positive = schemathesis.GenerationMode.POSITIVE
     for operation in operations:
         # What has no parameter can't be called in a wrong way.
-        for mode in list(schemathesis.GenerationMode) if operation.query else [POSITIVE]:
+        for mode in list(schemathesis.GenerationMode) if operation.query else [positive]:
             cases = given(case=operation.as_strategy(generation_mode=mode))
             hypothesis_settings(max_examples=25, deadline=None)(cases(call))()
