@@ -143,9 +143,11 @@ class Live:
     async def running(self) -> AsyncIterator[None]:
         """Bring changes to the pages while the block lasts."""
         loop = asyncio.get_running_loop()
-        feed = ChangeFeed(
-            self._site.engine, lambda change: loop.call_soon_threadsafe(self.note, change)
-        )
+
+        def report(change: Change) -> None:
+            loop.call_soon_threadsafe(self.note, change)
+
+        feed = ChangeFeed(self._site.engine, report)
         threads = ThreadPoolExecutor(_RENDERED_AT_ONCE, "live")
         tasks = [asyncio.create_task(self._work(threads)), asyncio.create_task(self._beats())]
         self._day = await to_thread.run_sync(self._site.today)
