@@ -2,7 +2,7 @@
 
 import sys
 
-from rich.console import Console
+from rich.console import Console, Group
 
 from benchmarks.backfills import (
     a_run_for_each_partition,
@@ -13,6 +13,7 @@ from benchmarks.backfills import (
 from benchmarks.checks import round_of_checks
 from benchmarks.daily_sync import daily_sync
 from benchmarks.dashboard import overview
+from benchmarks.dashboard_live import dashboard_live
 from benchmarks.event_feed import sync_beside_feed
 from benchmarks.thousand_clients import night_of_a_thousand_clients
 from benchmarks.webhooks import webhooks
@@ -27,7 +28,7 @@ _ALL = {
     "webhooks": webhooks,
     "checks": round_of_checks,
     "feed": sync_beside_feed,
-    "dashboard": overview,
+    "dashboard": lambda: Group(overview(), dashboard_live()),
 }
 
 

@@ -127,7 +127,7 @@ def _first_paint(dashboard: _Served) -> float | None:
         {"name": name, "value": value, "url": dashboard.url}
         for name, value in dashboard.visitor.cookies.items()
     ]
-    script = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    entries = "performance.getEntriesByName('first-contentful-paint')"
     times = []
     with open_page(executable) as first:
         browser = first.context.browser
@@ -137,8 +137,8 @@ def _first_paint(dashboard: _Served) -> float | None:
                 context.add_cookies(cookies)  # type: ignore[arg-type]
                 page = context.new_page()
                 page.goto(f"{dashboard.url}/")
-                page.wait_for_function(f"!!({script})")
-                times.append(float(page.evaluate(script)))
+                page.wait_for_function(f"{entries}.length > 0")
+                times.append(float(page.evaluate(f"{entries}[0].startTime")))
     return statistics.median(times)
 
 
