@@ -126,8 +126,8 @@ def closed_port() -> str:
 
 
 def calm_zone() -> ZoneInfo:
-    """A business time zone in which midnight is hours away: a command's clock is the real one."""
-    return ZoneInfo("America/Chicago" if datetime.now(UTC).hour >= 8 else "Asia/Tokyo")
+    """A business time zone in which midnight is five hours away: a command's clock is the real one."""
+    return ZoneInfo("America/Chicago" if datetime.now(UTC).hour >= 12 else "Asia/Tokyo")
 
 
 def days_ago(days: int) -> date:
