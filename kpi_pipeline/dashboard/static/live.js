@@ -83,7 +83,12 @@
     } else if (parts.length === old.childNodes.length) {
       parts.forEach((it, place) => become(old.childNodes[place], it));
     } else {
+      // A part came or went, such as a sign beside a number that is wrong.
+      const texts = new Map([...old.querySelectorAll("[data-c]")].map((it) => [it.dataset.c, it.textContent]));
       old.replaceChildren(...parts);
+      for (const it of old.querySelectorAll("[data-c]")) {
+        if (texts.has(it.dataset.c) && texts.get(it.dataset.c) !== it.textContent) mark(it);
+      }
     }
     if (isNew) mark(old);
     return undefined;
