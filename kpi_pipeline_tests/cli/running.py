@@ -126,7 +126,7 @@ def closed_port() -> str:
 
 
 def calm_zone() -> ZoneInfo:
-    """A business time zone in which midnight is five hours away: a command's clock is the real one."""
+    """A business time zone in which midnight is hours away: a command's clock is the real one."""
     return ZoneInfo("America/Chicago" if datetime.now(UTC).hour >= 12 else "Asia/Tokyo")
 
 
