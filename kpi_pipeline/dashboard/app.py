@@ -1,6 +1,6 @@
 """The dashboard as an ASGI application, behind the guard."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -48,13 +48,15 @@ def create_app(of: Site, live: Live | None = None) -> ASGIApp:
     prefix = of.settings.dashboard_path_prefix
     app = Starlette(
         routes=[Mount(prefix, routes=_ROUTES)] if prefix else _ROUTES,
-        middleware=[Middleware(GZipMiddleware, minimum_size=1000), Middleware(_Headers)],
+        middleware=[Middleware(GZipMiddleware, minimum_size=1000)],
         exception_handlers={HTTPException: _error, Exception: _error},
         lifespan=lifespan,
     )
     app.state.site = of
     app.state.live = pages
-    return Guard(app, of.settings, of.settings.dashboard_page, of.engine, public=["/healthz"])
+    # Around all of Starlette: the page of an error of ours has the headers, too.
+    guarded = _Headers(app)
+    return Guard(guarded, of.settings, of.settings.dashboard_page, of.engine, public=["/healthz"])
 
 
 class _Headers:
@@ -81,13 +83,19 @@ async def _alive(_: Request) -> Response:
 def _error(request: Request, error: Exception) -> Response:
     """A page, or JSON for the data API, with one sentence; its cause stands in the log alone."""
     status, sentence = 500, "Something went wrong here. The log of the dashboard says what."
+    headers: Mapping[str, str] = {}
     if isinstance(error, HTTPException):
-        status, sentence = error.status_code, error.detail
+        status, sentence, headers = error.status_code, error.detail, error.headers or {}
+    if "user" not in request.scope:
+        # On a path that needs no login, whose visitor is unknown.
+        return PlainTextResponse(f"{sentence}\n", status, headers)
     if request.url.path.startswith(site(request).path("/api/")):
-        return json_answer({"error": sentence}, status, getattr(error, "headers", None))
-    return site(request).render(
+        return json_answer({"error": sentence}, status, headers)
+    answer = site(request).render(
         request, "error.html", status_code=status, sentence=sentence, status=status
     )
+    answer.headers.update(headers)
+    return answer
 
 
 _ROUTES = [

@@ -17,7 +17,8 @@ from kpi_pipeline.domain.calendar import days_in_month, first_of_month, first_of
 _ONE_DAY = timedelta(days=1)
 # No client has rows of earlier days; the windows of a row reach two months back from its date.
 EARLIEST = date(2000, 3, 1)
-_MINE = frozenset({"date", "month"})
+# `since` is the version of the data that an open page has: no part of what the page shows.
+_MINE = frozenset({"date", "month", "since"})
 
 
 @dataclass(frozen=True)

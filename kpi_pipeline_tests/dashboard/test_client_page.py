@@ -180,6 +180,8 @@ def test_a_client_without_any_row_has_a_page(browse: httpx.Client) -> None:
     ("path", "status", "said"),
     [
         ("/clients/nobody", 404, "There is no client nobody."),
+        ("/clients/%00", 404, "There is no client [U+0000]."),
+        ("/clients/%00/report", 404, "There is no client [U+0000]."),
         (f"{PAGE}?date=2026-03-19", 400, "2026-03-19 is in the future"),
         (f"{PAGE}?month=2026-04", 400, "2026-04 is in the future"),
         (f"{PAGE}?date=yesterday", 400, "That is no day"),

@@ -70,6 +70,8 @@ def test_a_stranger_gets_a_sentence_from_every_path_and_nothing_else(site: Site)
 def test_the_process_says_that_it_lives_to_anybody(site: Site) -> None:
     with browsing(create_app(site)) as browser:
         assert browser.get("/healthz").text == "alive\n"
+        refused = browser.post("/healthz")
+        assert (refused.status_code, refused.text) == (405, "Method Not Allowed\n")
 
 
 @pytest.mark.parametrize("prefix", ["", "/kpis"])

@@ -4,7 +4,9 @@ from datetime import date
 
 import pytest
 
-from kpi_pipeline.dashboard.look_back import LookBack
+from starlette.requests import Request
+
+from kpi_pipeline.dashboard.look_back import LookBack, look_back
 
 TODAY = date(2026, 3, 18)
 
@@ -49,3 +51,13 @@ def test_other_parameters_stay_in_every_link() -> None:
     look = at(TODAY, kept=(("c", "a"), ("c", "b & c")))
     assert look.before == "/x?c=a&c=b+%26+c&month=2026-02"
     assert look.url(TODAY) == "/x?c=a&c=b+%26+c"
+
+
+def test_open_pages_of_different_versions_show_the_same() -> None:
+    scope = {"type": "http", "headers": []}
+    one, other = (
+        look_back(Request({**scope, "query_string": query}), "/x", TODAY)
+        for query in (b"since=a-1&c=d", b"since=a-2&c=d")
+    )
+    assert one == other
+    assert one.url(TODAY) == "/x?c=d"

@@ -148,6 +148,9 @@ _CARD = text("""
 
 def read_card(connection: Connection, workspace: str, day: date) -> ClientCard | None:
     """The client, active or not, with its last row until `day`; None if there is no such client."""
+    if "\0" in workspace:
+        # An address may hold it, and no text of PostgreSQL does.
+        return None
     row = connection.execute(_CARD, {"workspace": workspace, "day": day}).mappings().one_or_none()
     if row is None:
         return None
