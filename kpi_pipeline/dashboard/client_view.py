@@ -17,6 +17,7 @@ from kpi_pipeline.domain.calendar import (
     first_of_previous_month,
 )
 from kpi_pipeline.domain.columns import PERCENTAGES
+from kpi_pipeline.domain.formatting import counted
 
 Days = Mapping[date, StoredDay]
 
@@ -173,7 +174,7 @@ def daily_chart(days: Days, day: date, column: str, name: str, first_row: date |
     bars = [_bar(it, days.get(it), column, name, first_row) for it in shown]
     missing = sum(bar.value is None for bar in bars)
     total = sum(bar.value or 0 for bar in bars)
-    known = f"{number(total)} in all" + (f", {missing} days without a number" if missing else "")
+    known = f"{number(total)} in all" + (f", {counted(missing, 'day')} without a number" if missing else "")
     summary = (
         f"{name} on each day from {formatting.short_date(shown[0])} to "
         f"{formatting.short_date(day)}: {known}. The month's table has the numbers."
@@ -270,7 +271,10 @@ def _month_summary(day: date, shown: Mapping[str, Number], last_month: int | Non
     said = [f"{number(so_far)} until day {day.day}"]
     if day.day < days_in_month(day):
         said.append(f"projected {number(projection)}")
-    said.append("no target" if target is None else f"target {number(target)}")
+    if target is not None:
+        said.append(f"target {number(target)}")
+    elif so_far is not None:
+        said.append("no target")
     said.append(f"the month before {number(last_month)}")
     return f"Positive replies of {formatting.month(day)}, cumulative: {', '.join(said)}"
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from kpi_pipeline.domain.formatting import duration
+from kpi_pipeline.domain.formatting import counted, duration
 
 MISSING = "–"
 _MINUS = "−"
@@ -86,6 +86,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     it.__name__: it
     for it in (
         number,
+        counted,
         percent,
         signed,
         signed_percent,

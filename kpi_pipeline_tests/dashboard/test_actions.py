@@ -250,3 +250,12 @@ def test_a_client_is_deactivated_and_activated_again_with_a_refresh(
 def is_active(engine: Engine) -> bool:
     with engine.connect() as connection:
         return bool(connection.scalar(select(clients.c.active)))
+
+
+def test_one_client_and_one_row_are_not_called_several(
+    browse: httpx.Client, engine: Engine
+) -> None:
+    put_clients(engine, "acme")
+    put_rows(engine, "acme")
+    assert "The one active client." in browse.get("/refresh").text
+    assert "its 1 stored row stays" in browse.get("/clients/acme/deactivate").text

@@ -27,6 +27,7 @@ from kpi_pipeline_tests.dashboard.rows import (
     TODAY,
     put_clients,
     put_rows,
+    put_target,
 )
 
 PAGE = "/clients/harbor"
@@ -156,13 +157,25 @@ def test_a_past_month_says_that_its_numbers_are_final(browse: httpx.Client) -> N
     assert "Saturday, 28 February 2026 Final" in page
     assert "The month is over" in page
     assert "Live" not in page
+    assert "a day left" not in page
+    assert "Open problems now" in page, "the checks are about the rows as they are now"
+
+
+def test_a_past_day_is_told_in_the_past(browse: httpx.Client) -> None:
+    page = text_of(browse.get(f"{PAGE}?date=2026-03-12").text)
+    assert "Positive replies in March 2026 until the 12" in page
+    assert "Emails sent in March 2026 until the 12" in page
+    assert "would have reached the target · 20 days left then" in page
+    assert "today" not in page.lower().replace("back to today", "")
 
 
 def test_a_client_without_a_row_of_the_day_says_so_and_links_to_its_last(
     browse: httpx.Client, engine: Engine
 ) -> None:
     put_rows(engine, "quay", [date(2026, 3, 16)])
+    put_target(engine, "quay", 50)
     page = browse.get("/clients/quay").text
+    assert "no target" not in page.lower(), "the row is missing, and not the target"
     assert "No numbers of Wednesday, 18 March 2026" in text_of(page)
     assert 'href="/clients/quay?date=2026-03-16"' in page
     assert tiles(page)["positive_replies_mtd"] == "–"

@@ -3,7 +3,6 @@
 from datetime import date
 
 import pytest
-
 from starlette.requests import Request
 
 from kpi_pipeline.dashboard.look_back import LookBack, look_back
