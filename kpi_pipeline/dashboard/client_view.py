@@ -174,7 +174,9 @@ def daily_chart(days: Days, day: date, column: str, name: str, first_row: date |
     bars = [_bar(it, days.get(it), column, name, first_row) for it in shown]
     missing = sum(bar.value is None for bar in bars)
     total = sum(bar.value or 0 for bar in bars)
-    known = f"{number(total)} in all" + (f", {counted(missing, 'day')} without a number" if missing else "")
+    known = f"{number(total)} in all"
+    if missing:
+        known += f", {counted(missing, 'day')} without a number"
     summary = (
         f"{name} on each day from {formatting.short_date(shown[0])} to "
         f"{formatting.short_date(day)}: {known}. The month's table has the numbers."
