@@ -15,6 +15,7 @@ def upgrade() -> None:
     _create_users()
     _create_actions()
     _create_notifications()
+    _index_syncs("workspace", "finished_at")
     _allow_sources("'sync', 'webhook', 'import', 'edit', 'recompute'")
 
 
@@ -22,6 +23,7 @@ def downgrade() -> None:
     """Undo this revision."""
     op.execute("UPDATE client_metrics SET source = 'import' WHERE source = 'edit'")
     _allow_sources("'sync', 'webhook', 'import', 'recompute'")
+    _index_syncs("workspace")
     for table, event in _NOTIFYING_ROWS:
         op.execute(f"DROP TRIGGER notify_{event} ON {table}")
     for table, _ in _NOTIFYING_TABLES:
@@ -42,6 +44,11 @@ def _allow_sources(sources: str) -> None:
     name = op.f("ck_client_metrics_source_is_known")
     op.drop_constraint(name, "client_metrics", type_="check")
     op.create_check_constraint(name, "client_metrics", f"source IN ({sources})")
+
+
+def _index_syncs(*columns: str) -> None:
+    op.drop_index("ix_sync_log_workspace", table_name="sync_log")
+    op.create_index("ix_sync_log_workspace", "sync_log", [*columns])
 
 
 def _moment(name: str, *, nullable: bool = False) -> sa.Column:  # type: ignore[type-arg]
