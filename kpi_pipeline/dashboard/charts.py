@@ -4,6 +4,7 @@ They hold numbers and words of our own alone. Styles are classes, as the pages a
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from markupsafe import Markup
 
@@ -36,8 +37,8 @@ def bullet(so_far: int, projection: int | None, target: int | None) -> Markup:
         parts.append(f'<path class="tick" d="M{_TARGET_AT} 0v16"/>')
     # Markup of our own; its label holds numbers alone.
     return Markup(  # noqa: S704
-        f'<svg class="bullet" viewBox="0 0 132 16" width="132" height="16" preserveAspectRatio="none" '
-        f'role="img" aria-label="{label}">{"".join(parts)}</svg>'
+        f'<svg class="bullet" viewBox="0 0 132 16" width="132" height="16" '
+        f'preserveAspectRatio="none" role="img" aria-label="{label}">{"".join(parts)}</svg>'
     )
 
 
@@ -46,13 +47,7 @@ def sparkline(daily: Sequence[int | None]) -> Markup:
 
     Empty if fewer than two days have one.
     """
-    means = [
-        sum(known) / _WEEK if len(known) == _WEEK else None
-        for known in (
-            [it for it in daily[end - _WEEK : end] if it is not None]
-            for end in range(_WEEK, len(daily) + 1)
-        )
-    ]
+    means = _means(daily)
     known = [it for it in means if it is not None]
     if len(known) < 2:
         return Markup()
@@ -86,3 +81,13 @@ def sparkline(daily: Sequence[int | None]) -> Markup:
 
 def _length(count: int, target: int) -> int:
     return min(_WIDTH, max(0, round(count * 100 / target / _SCALE * _WIDTH)))
+
+
+def _means(daily: Sequence[int | None]) -> list[float | None]:
+    """The mean of the seven days that end on each day but the first six."""
+    sums = [0, *accumulate(it or 0 for it in daily)]
+    missing = [0, *accumulate(it is None for it in daily)]
+    return [
+        None if missing[end] - missing[end - _WEEK] else (sums[end] - sums[end - _WEEK]) / _WEEK
+        for end in range(_WEEK, len(sums))
+    ]

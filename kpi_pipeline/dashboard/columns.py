@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
+
+from markupsafe import Markup
 
 from kpi_pipeline.domain.columns import MEANINGS
 
@@ -36,6 +39,16 @@ class Column:
     by: str | None = None
     shown: bool = False
     minor: bool = False
+
+    @cached_property
+    def css(self) -> Markup:
+        """The classes of its cells."""
+        return Markup("k-{}{}").format(self.kind, " opt" if self.minor else "")
+
+    @property
+    def is_bar(self) -> bool:
+        """Whether its cells hold a bar."""
+        return self.kind is Kind.BAR
 
     @property
     def meaning(self) -> str:

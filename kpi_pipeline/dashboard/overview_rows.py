@@ -27,12 +27,16 @@ _TEXT: dict[Kind, Callable[[Any], str]] = {
 
 
 class Value(NamedTuple):
-    """A number of a cell: its column, its text, and how it is marked; `title` says why."""
+    """A number of a cell: its column, its text, and how it is marked; `title` says why.
+
+    `before` stands between it and the number before it.
+    """
 
     column: str
     text: str
     css: str = ""
     title: str = ""
+    before: str = ""
 
 
 class Cell(NamedTuple):
@@ -61,6 +65,11 @@ class OverviewRow:
     left: bool
     cells: Sequence[Cell]
 
+    @property
+    def standing_class(self) -> str:
+        """The class of the mark before its name."""
+        return self.standing.replace(" ", "-")
+
 
 def overview_row(
     client: ClientDay,
@@ -85,14 +94,14 @@ def overview_row(
         if number is None:
             return Value(name, formatting.MISSING, "na", reason or missing_reason(name))
         text = _TEXT[kind](number)
-        return Value(name, text, _css(name, kind, number), wrong.get(name, ""))
+        return Value(name, text, _css(name, kind, number))
 
     def cell(column: Column) -> Cell:
         if column.kind is Kind.BAR:
             return _bar(column, row, value, wrong)
         if column.kind is Kind.EMAILS:
             names = ("emails_sent_mtd", "monthly_sending_target") if row else ("emails_sent_mtd",)
-            values = [value(it) for it in names]
+            values = _of_target([value(it) for it in names])
             return Cell(column, values, wrong=_first(wrong, *(it.column for it in values)))
         if column.kind is Kind.SPARK:
             return Cell(column, chart=sparkline(found.daily))
@@ -155,7 +164,14 @@ def _bar(
     so_far = row["positive_replies_mtd"]
     projection, target = row["projection_positive_replies_eom"], row["monthly_kpi_target"]
     chart = Markup() if so_far is None else bullet(so_far, projection, target)
-    return Cell(column, values, chart, wrong=_first(wrong, *(it.column for it in values)))
+    marked = _first(wrong, *(it.column for it in values))
+    return Cell(column, _of_target(values), chart, wrong=marked)
+
+
+def _of_target(values: Sequence[Value]) -> list[Value]:
+    """The values as they stand beside one another: 50 of 55 · 91 %."""
+    between = ("", " of ", " · ")
+    return [it._replace(before=text) for it, text in zip(values, between, strict=False)]
 
 
 def _first(wrong: Mapping[str, str], *columns: str) -> str:
