@@ -73,7 +73,7 @@ class PageSettings(BaseSettings):
     )
     dashboard_url: str | None = Field(
         default=None,
-        description="Address of the dashboard in alerts and links, as people reach it; unset: that "
+        description="Address of the dashboard in links to it, as people reach it; unset: that "
         "of KPI_DASHBOARD_ADDRESS and KPI_DASHBOARD_PORT.",
     )
     web_password: SecretStr | None = Field(
