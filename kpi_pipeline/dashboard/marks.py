@@ -58,19 +58,19 @@ def missing_reason(column: str) -> str:
     if column.startswith("emails_scheduled"):
         return "No sending plan was read for this day"
     if column == "monthly_kpi_target":
-        return "No target for this month"
+        return "No target for the month"
     if column in ("monthly_sending_target", "daily_quota"):
-        return "No sending target for this month"
+        return "No sending target for the month"
     if column in ("mtd_leads_progress", "projection_replies_progress"):
-        return "No target for this month, or a day of it was never fetched"
+        return "No target for the month, or a day of it was never fetched"
     if column in ("sending_progress", "projection_sending_progress"):
-        return "No sending target for this month, or a day of it was never fetched"
+        return "No sending target for the month, or a day of it was never fetched"
     if column in _SHARES:
-        return "No emails sent this month, or a day of it was never fetched"
+        return "No emails sent in the month, or a day of it was never fetched"
     if column == "last_week_vs_week_before_progress":
         return "No positive replies in the week before, or a day of the two was never fetched"
     return "A day of this period was never fetched"
 
 
 def _words(column: str) -> str:
-    return column.replace("_eom", "").replace("_mtd", " this month").replace("_", " ")
+    return column.replace("_eom", "").replace("_mtd", " of the month").replace("_", " ")

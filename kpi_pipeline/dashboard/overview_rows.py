@@ -12,6 +12,7 @@ from kpi_pipeline.dashboard.charts import bullet, sparkline
 from kpi_pipeline.dashboard.columns import COLUMNS, Column, Kind
 from kpi_pipeline.dashboard.marks import missing_reason, wrong_values
 from kpi_pipeline.db.dashboard.overview import ClientDay, ClientNumbers
+from kpi_pipeline.domain.calendar import days_in_month
 from kpi_pipeline.domain.client_problems import Problem
 from kpi_pipeline.domain.standing import Standing, daily_quota
 
@@ -109,7 +110,7 @@ def overview_row(
             missing = () if data_from else (Value("as_of", formatting.MISSING, "na", reason),)
             return Cell(column, missing, at=data_from, wrong=_first(wrong, "as_of"))
         if column.kind is Kind.QUOTA:
-            return Cell(column, [_quota(row, day, reason)])
+            return Cell(column, [_quota(row, day, today, reason)])
         return Cell(column, [value(column.key, column.kind)], wrong=_first(wrong, column.key))
 
     return OverviewRow(
@@ -140,7 +141,9 @@ def quota_of(row: Mapping[str, Any], day: date) -> int | None:
     )
 
 
-def _quota(row: Mapping[str, Any], day: date, reason: str) -> Value:
+def _quota(row: Mapping[str, Any], day: date, today: date, reason: str) -> Value:
+    if row and day < today and day.day == days_in_month(day):
+        return Value("daily_quota", formatting.MISSING, "na", "The month is over")
     left = quota_of(row, day) if row else None
     if left is None:
         return Value(

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from html import unescape
+from typing import Any
 from xml.etree.ElementTree import Element
 from zoneinfo import ZoneInfo
 
@@ -89,7 +90,8 @@ def test_every_number_on_the_page_equals_its_row(
     put_clients(engine, "acme", "birch", "cedar")
     put_rows(engine, "acme", emails_scheduled_today=1_234, emails_scheduled_tomorrow=0)
     put_rows(engine, "birch", target=None, sending_target=None)
-    put_rows(engine, "cedar", **dict.fromkeys(NUMBERS))
+    nothing: dict[str, Any] = dict.fromkeys(NUMBERS)
+    put_rows(engine, "cedar", **nothing)
     put_rows(engine, "acme", [TODAY - ONE_DAY], positive_replies_mtd=999_999)
     with engine.connect() as connection:
         stored = {
@@ -134,7 +136,7 @@ def test_null_on_the_page_is_a_dash_with_its_reason_and_never_a_zero(
     found = {it.get("data-c"): it for it in row.iter() if it.get("data-c")}
     for column, reason in (
         ("positive_replies_last_30_days", "A day of this period was never fetched"),
-        ("monthly_kpi_target", "No target for this month"),
+        ("monthly_kpi_target", "No target for the month"),
     ):
         assert text_of(found[column]) == "–"
         assert found[column].get("title") == reason
@@ -246,7 +248,7 @@ def marks_of(row: Element) -> list[str]:
     ],
 )
 def test_a_value_that_cannot_be_right_is_marked_in_its_place_with_the_reason(
-    browse: httpx.Client, engine: Engine, changed: dict[str, int], reason: str
+    browse: httpx.Client, engine: Engine, changed: dict[str, Any], reason: str
 ) -> None:
     put_clients(engine, "acme", "birch")
     put_rows(engine, "acme", **changed)
@@ -277,7 +279,7 @@ def test_totals_are_over_the_clients_shown_and_say_who_has_no_target(
     browse: httpx.Client, engine: Engine
 ) -> None:
     put_clients(engine, "acme", "birch", "cedar")
-    base = {"projection_positive_replies_eom": 100, "positive_replies_today": 3}
+    base: dict[str, Any] = {"projection_positive_replies_eom": 100, "positive_replies_today": 3}
     put_rows(engine, "acme", target=60, positive_replies_mtd=30, **base)
     put_rows(engine, "birch", target=40, positive_replies_mtd=20, **base)
     put_rows(engine, "cedar", target=None, positive_replies_mtd=7, **base)
@@ -299,7 +301,11 @@ def test_totals_are_over_the_clients_shown_and_say_who_has_no_target(
 
 def test_emails_are_of_their_target_and_of_the_plan(browse: httpx.Client, engine: Engine) -> None:
     put_clients(engine, "acme", "birch")
-    numbers = {"emails_sent_mtd": 500, "projection_emails_eom": 900, "emails_sent_today": 50}
+    numbers: dict[str, Any] = {
+        "emails_sent_mtd": 500,
+        "projection_emails_eom": 900,
+        "emails_sent_today": 50,
+    }
     put_rows(
         engine,
         "acme",
@@ -466,6 +472,19 @@ def test_a_past_month_shows_its_last_day_and_no_problem_of_today(
     assert badge_of(document) == "Final · as of Sun 1 Mar 2026, 00:00 CST"
     assert "5 % bounced" not in text_of(document)
     assert tiles_of(document)[0].startswith("Positive replies in February 2026")
+    assert dict(numbers_of(rows_of(document)["acme"]))["daily_quota"] == "–", "the month is over"
+
+
+@pytest.mark.parametrize("query", ["?month=2026-02", "?date=2026-03-12"])
+def test_a_past_day_of_the_overview_is_not_called_today(
+    browse: httpx.Client, engine: Engine, query: str
+) -> None:
+    put_clients(engine, "acme", "birch")
+    put_rows(engine, "acme", [TODAY.replace(day=1) - ONE_DAY, TODAY.replace(day=12)])
+    text = text_of(page(browse, f"{query}&cols={ALL}"))
+    assert not re.search(
+        "today|yesterday|tomorrow|this month", text.replace("Back to today", ""), re.I
+    )
 
 
 def test_a_past_day_that_was_never_closed_is_not_called_final(
