@@ -1,8 +1,9 @@
 """Runs the benchmarks that are named, or all of them, and prints a table for each."""
 
 import sys
+from collections.abc import Callable
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 
 from benchmarks.backfills import (
     a_run_for_each_partition,
@@ -18,7 +19,7 @@ from benchmarks.event_feed import sync_beside_feed
 from benchmarks.thousand_clients import night_of_a_thousand_clients
 from benchmarks.webhooks import webhooks
 
-_ALL = {
+_ALL: dict[str, Callable[[], RenderableType]] = {
     "daily": daily_sync,
     "year": year_of_every_client,
     "growth": growth,
