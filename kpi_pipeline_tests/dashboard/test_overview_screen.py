@@ -74,6 +74,9 @@ def test_on_a_phone_nothing_is_wider_than_the_screen_and_each_client_has_its_bar
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         bar = page.locator("#row-acme .bullet")
         assert bar.is_visible()
+        name = page.locator("#row-acme :is(th, h3)").bounding_box()
+        assert name is not None
+        assert name["width"] > 300
         no_violations(page)
         page.context.close()
 
