@@ -97,9 +97,9 @@ def _total(summary: SummaryOfDay) -> str:
     rows = [row for row in summary.rows if row.as_of is not None]
     replies = _sum(replies_of_day(summary, row) for row in rows)
     emails = _sum(row.emails_sent_today for row in rows)
-    leads = _sum(row.positive_replies_today for row in rows)
+    positive = _sum(row.positive_replies_today for row in rows)
     month = _sum(row.positive_replies_mtd for row in rows)
-    return f"All: {_day(emails, replies, leads)}; {_number(month)} leads this month."
+    return f"All: {_day(emails, replies, positive)}; {_number(month)} this month."
 
 
 def _sum(numbers: Iterable[int | None]) -> int | None:
@@ -120,7 +120,7 @@ def _group(name: str, rows: Sequence[MetricRow], summary: SummaryOfDay) -> Itera
 
 
 def _rank(row: MetricRow) -> tuple[Decimal, int, str]:
-    """Best progress first; without a target, most leads first."""
+    """Best progress first; without a target, most positive replies first."""
     progress = row.projection_replies_progress or Decimal(0)
     return -progress, -(row.positive_replies_mtd or 0), row.display_name
 
@@ -133,8 +133,8 @@ def _client(row: MetricRow, summary: SummaryOfDay) -> str:
     if not row.monthly_kpi_target or row.projection_replies_progress is None:
         return f"{day}; month {month}, {heading}; {_mail(row)}"
     percent = _percent(row.projection_replies_progress, 0)
-    leads = f"month {month} of {row.monthly_kpi_target:,}, {heading} ({percent})"
-    return f"{day}; {leads}; {_mail(row)}"
+    month = f"month {month} of {row.monthly_kpi_target:,}, {heading} ({percent})"
+    return f"{day}; {month}; {_mail(row)}"
 
 
 def _mail(row: MetricRow) -> str:
@@ -153,8 +153,11 @@ def _percent(value: Decimal | None, places: int = 1) -> str:
     return _UNKNOWN if value is None else f"{value:,.{places}f} %"
 
 
-def _day(emails: int | None, replies: int | None, leads: int | None) -> str:
-    return f"{_number(emails)} emails, {_number(replies)} replies, {_number(leads)} leads"
+def _day(emails: int | None, replies: int | None, positive: int | None) -> str:
+    return (
+        f"{_number(emails)} emails, {_number(replies)} replies, "
+        f"{_number(positive)} positive replies"
+    )
 
 
 def _number(value: int | None) -> str:

@@ -18,7 +18,7 @@ from kpi_pipeline.db.dashboard.client import Number
 from kpi_pipeline.db.dashboard.history import read_series
 from kpi_pipeline.db.registry.clients import Client, all_clients
 from kpi_pipeline.domain.calendar import days_between, days_in_month, first_of_month
-from kpi_pipeline.domain.formatting import listed
+from kpi_pipeline.domain.formatting import listed, whose_day
 
 FEWEST, MOST = 2, 6
 
@@ -103,7 +103,14 @@ def compare_page(request: Request) -> Response:
         series = {} if sentence else read_series(connection, names, first, look.day)
     page = compare(clients, names, chosen, series, look.day, sentence)
     return of.render(
-        request, "compare.html", status, page=page, look=look, choices=CHOICES, fewest=FEWEST
+        request,
+        "compare.html",
+        status,
+        page=page,
+        look=look,
+        choices=CHOICES,
+        fewest=FEWEST,
+        whose_day=whose_day(of.day_zone, of.timezone),
     )
 
 

@@ -64,23 +64,24 @@ def test_at_a_months_end_the_month_is_compared_with_its_target(engine: Engine) -
         "KPIs of Saturday, 28 February 2026",
         [
             "4 of 5 clients have numbers.",
-            "All: 400 emails, 40 replies, 31 leads; 868 leads this month.",
+            "All: 400 emails, 40 replies, 31 positive replies; 868 this month.",
             "",
             "Ahead (1)",
-            "- Ahead: 100 emails, 10 replies, 11 leads; month 308 of 280, heading for 308 (110 %)"
-            "; 2,800 emails of 5,600 (heading for 50 %): 10.0 % replied, 11.00 % positive, "
-            "5.0 % bounced",
+            "- Ahead: 100 emails, 10 replies, 11 positive replies; month 308 of 280, "
+            "heading for 308 (110 %); 2,800 emails of 5,600 (heading for 50 %): 10.0 % replied, "
+            "11.00 % positive, 5.0 % bounced",
             "",
             "On track (1)",
-            "- On Track: 100 emails, 10 replies, 10 leads; month 280 of 280, heading for 280 "
-            "(100 %); 2,800 emails: 10.0 % replied, 10.00 % positive, 5.0 % bounced",
+            "- On Track: 100 emails, 10 replies, 10 positive replies; month 280 of 280, "
+            "heading for 280 (100 %); 2,800 emails: 10.0 % replied, 10.00 % positive, "
+            "5.0 % bounced",
             "",
             "Behind (1)",
-            "- Behind: 100 emails, 10 replies, 8 leads; month 224 of 280, heading for 224 (80 %)"
-            "; 2,800 emails: 10.0 % replied, 8.00 % positive, 5.0 % bounced",
+            "- Behind: 100 emails, 10 replies, 8 positive replies; month 224 of 280, "
+            "heading for 224 (80 %); 2,800 emails: 10.0 % replied, 8.00 % positive, 5.0 % bounced",
             "",
             "No target (1)",
-            "- Free: 100 emails, 10 replies, 2 leads; month 56, heading for 56; "
+            "- Free: 100 emails, 10 replies, 2 positive replies; month 56, heading for 56; "
             "2,800 emails: 10.0 % replied, 2.00 % positive, 5.0 % bounced",
             "",
             "Stale (1): the day is not closed; see `kpi status`",
@@ -91,12 +92,12 @@ def test_at_a_months_end_the_month_is_compared_with_its_target(engine: Engine) -
 
 def test_on_the_first_of_a_month_the_day_equals_the_month(engine: Engine) -> None:
     _, lines = summary_of(engine, date(2026, 3, 1))
-    assert lines[1] == "All: 400 emails, 40 replies, 31 leads; 31 leads this month."
+    assert lines[1] == "All: 400 emails, 40 replies, 31 positive replies; 31 this month."
 
 
 def test_replies_of_a_day_are_unknown_if_the_day_before_is(engine: Engine) -> None:
     _, lines = summary_of(engine, date(2026, 2, 26))
-    assert lines[1] == "All: 400 emails, – replies, 31 leads; 806 leads this month."
+    assert lines[1] == "All: 400 emails, – replies, 31 positive replies; 806 this month."
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_a_day_without_any_row_says_so_of_every_client(engine: Engine) -> None:
     _, lines = summary_of(engine, date(2026, 5, 1))
     assert lines[:2] == [
         "0 of 5 clients have numbers.",
-        "All: – emails, – replies, – leads; – leads this month.",
+        "All: – emails, – replies, – positive replies; – this month.",
     ]
     assert "Stale (5): the day is not closed; see `kpi status`" in lines
 

@@ -43,8 +43,8 @@ def build_summary_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         cron_schedule=f"{at.minute} {at.hour} * * *",
         execution_timezone=settings.timezone.key,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Every day: yesterday's emails, replies and leads by client, and which clients "
-        "are ahead of the month's target, on track and behind.",
+        description="Every day: yesterday's emails, replies and positive replies by client, "
+        "and which clients are ahead of the month's target, on track and behind.",
     )
     def daily_summary(context: ScheduleEvaluationContext) -> RunRequest:
         # The date comes from the tick: one that is made up late reports its own yesterday.
