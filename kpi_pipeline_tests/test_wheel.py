@@ -26,6 +26,11 @@ _DATA = {
     "kpi_pipeline/db/migrations/script.py.mako",
     "kpi_pipeline/py.typed",
     "bison_sandbox/py.typed",
+    *(
+        str(file.relative_to(PROJECT_ROOT))
+        for folder in ("templates", "static")
+        for file in (PROJECT_ROOT / "kpi_pipeline" / "dashboard" / folder).rglob("*.*")
+    ),
 }
 _BUILD = (
     "import sys; from setuptools import build_meta as b; print(getattr(b, sys.argv[1])('dist'))"
