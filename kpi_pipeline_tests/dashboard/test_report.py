@@ -11,6 +11,7 @@ from sqlalchemy import Engine, select
 
 from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline.domain.calendar import days_between
+from kpi_pipeline_tests.dashboard.pages import parsed, text_of, valid
 from kpi_pipeline_tests.dashboard.rows import TODAY, put_clients, put_rows
 
 MARCH = days_between(date(2026, 2, 1), TODAY)
@@ -100,3 +101,13 @@ def test_a_report_that_can_not_be_is_refused_with_a_sentence(
     answer = browse.get(path)
     assert answer.status_code == status
     assert said in answer.text
+
+
+def test_the_report_is_valid_and_shows_a_name_from_outside_as_text(
+    browse: httpx.Client, engine: Engine
+) -> None:
+    put_clients(engine, "script", name="<script>alert(1)</script>\u202e")
+    for path in ("/clients/script/report", f"{PAGE}?month=2026-02"):
+        valid(browse.get(path).text)
+    answer = browse.get("/clients/script/report")
+    assert "<script>alert(1)</script>[U+202E]" in text_of(parsed(answer.text))
