@@ -26,6 +26,8 @@ def run(
 
     # No access log: queries hold names of clients.
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    # Who muted a check or deactivated a client is noted in the log alone.
+    logging.getLogger("kpi_pipeline.dashboard.actions").setLevel(logging.INFO)
     settings = load_settings()
     serve(
         settings,
