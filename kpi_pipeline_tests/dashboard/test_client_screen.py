@@ -85,7 +85,7 @@ def test_the_pages_of_clients_and_of_the_past_are_valid_html(browse: httpx.Clien
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("colors", ["light", "dark"])
+@pytest.mark.parametrize("colors", ["light", pytest.param("dark", marks=pytest.mark.long)])
 def test_axe_finds_nothing_on_them(chromium: Browser, address: str, colors: str) -> None:
     for path in PATHS:
         page = opened(chromium, f"{address}{path}", color_scheme=colors)

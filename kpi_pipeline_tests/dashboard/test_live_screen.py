@@ -149,6 +149,7 @@ def test_a_lost_connection_is_said_and_what_it_missed_comes_after_it(
             expect(notice).to_be_empty()
 
 
+@pytest.mark.long
 def test_a_page_left_open_for_a_day_takes_no_more_memory(
     screen: Screen, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +174,8 @@ def test_a_page_left_open_for_a_day_takes_no_more_memory(
         usage.append(_usage(browser))
     (heap, nodes, listeners), (heap_after, nodes_after, listeners_after) = usage
     assert nodes_after <= nodes + 100
-    assert listeners_after <= listeners + 5
+    # A listener for each change would be more than two thousand.
+    assert listeners_after <= listeners + 50
     assert heap_after - heap < 200_000, f"{heap:,} bytes before, {heap_after:,} after"
 
 

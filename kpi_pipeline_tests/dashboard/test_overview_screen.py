@@ -50,7 +50,7 @@ def opened(chromium: Browser, url: str, **context: object) -> Page:
     return page
 
 
-@pytest.mark.parametrize("colors", ["light", "dark"])
+@pytest.mark.parametrize("colors", ["light", pytest.param("dark", marks=pytest.mark.long)])
 @pytest.mark.parametrize("query", ["", "?view=cards", "?month=2026-02&cols=bounced_mtd,age"])
 def test_axe_finds_nothing_on_the_overview(
     chromium: Browser, address: str, query: str, colors: str
