@@ -76,7 +76,10 @@ def live_figures(database: str) -> LiveFigures:
     """
     engine = open_engine(parse_url(database, "the database"))
     try:
-        with tempfile.TemporaryDirectory() as folder, _dashboard(database, Path(folder)) as served:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            served_dashboard(database, Path(folder)) as served,
+        ):
             url, child = served
             process = psutil.Process(child.pid)
             return asyncio.run(_measured(url, engine, process))
@@ -85,10 +88,13 @@ def live_figures(database: str) -> LiveFigures:
 
 
 @contextmanager
-def _dashboard(database: str, folder: Path) -> Iterator[tuple[str, Child]]:
+def served_dashboard(database: str, folder: Path, **settings: str) -> Iterator[tuple[str, Child]]:
+    """A dashboard as a process of its own, and its address; `settings` are KPI_ variables."""
     port = free_port()
     command = [sys.executable, "-m", "kpi_pipeline.cli.main", "dashboard", "--port", str(port)]
-    environment = os.environ | {"KPI_DATABASE_URL": database, "KPI_STATE_DIR": str(folder)}
+    environment = (
+        os.environ | {"KPI_DATABASE_URL": database, "KPI_STATE_DIR": str(folder)} | settings
+    )
     with Child("The dashboard", command, environment, folder / "dashboard.log") as child:
         url = f"http://127.0.0.1:{port}"
         child.wait_until(lambda: answers(f"{url}/healthz"), 60)
