@@ -44,6 +44,7 @@ def create_app(of: Site, live: Live | None = None) -> ASGIApp:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with pages.running():
             yield
+        of.downloads.dispose()
 
     prefix = of.settings.dashboard_path_prefix
     app = Starlette(

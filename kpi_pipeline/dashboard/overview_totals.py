@@ -33,23 +33,29 @@ class Month:
 
 
 @dataclass(frozen=True)
-class Totals:
-    """Sums over clients; None where no client has the number. `as_of` is the oldest of theirs.
+class Compared:
+    """The sum of another day, and the difference of this day's to it, over the clients with both.
 
-    `on_yesterday` and `on_week_before` are differences, over the `with_yesterday` and
-    `with_week_before` clients that have both numbers.
+    Both are None where no client has both numbers.
     """
+
+    sum: int | None
+    difference: int | None
+    clients: int
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over clients; None where no client has the number. `as_of` is the oldest of theirs."""
 
     replies: Month
     emails: Month
     replies_today: int | None
-    yesterday: int | None
-    on_yesterday: int | None
-    with_yesterday: int
-    week_before: int | None
-    on_week_before: int | None
-    with_week_before: int
+    replies_yesterday: Compared
+    replies_week_before: Compared
     emails_today: int | None
+    emails_yesterday: Compared
+    emails_week_before: Compared
     planned_today: int | None
     planned_tomorrow: int | None
     unplanned: int
@@ -74,8 +80,6 @@ class Badge:
 def totals(clients: Sequence[ClientDay]) -> Totals:
     """The totals over these clients."""
     rows = [it for it in clients if it.has_row]
-    yesterday = _compared(rows, lambda it: it.of_yesterday)
-    week_before = _compared(rows, lambda it: it.of_week_before)
     return Totals(
         replies=_month(
             rows,
@@ -90,13 +94,11 @@ def totals(clients: Sequence[ClientDay]) -> Totals:
             lambda it: it.monthly_sending_target,
         ),
         replies_today=_sum(it.positive_replies_today for it in rows),
-        yesterday=yesterday[0],
-        on_yesterday=yesterday[1],
-        with_yesterday=yesterday[2],
-        week_before=week_before[0],
-        on_week_before=week_before[1],
-        with_week_before=week_before[2],
+        replies_yesterday=_compared(rows, _replies_today, lambda it: it.replies_yesterday),
+        replies_week_before=_compared(rows, _replies_today, lambda it: it.replies_week_before),
         emails_today=_sum(it.emails_sent_today for it in rows),
+        emails_yesterday=_compared(rows, _emails_today, lambda it: it.emails_yesterday),
+        emails_week_before=_compared(rows, _emails_today, lambda it: it.emails_week_before),
         planned_today=_sum(it.emails_scheduled_today for it in rows),
         planned_tomorrow=_sum(it.emails_scheduled_tomorrow for it in rows),
         unplanned=sum(it.emails_scheduled_today is None for it in rows),
@@ -167,15 +169,25 @@ def _month(rows: Sequence[ClientDay], so_far: _Number, projection: _Number, of: 
     )
 
 
-def _compared(rows: Sequence[ClientDay], before: _Number) -> tuple[int | None, int | None, int]:
-    """The sum of another day, the difference of this day's to it, and of how many clients."""
+def _replies_today(client: ClientDay) -> int | None:
+    return client.positive_replies_today
+
+
+def _emails_today(client: ClientDay) -> int | None:
+    return client.emails_sent_today
+
+
+def _compared(rows: Sequence[ClientDay], on_day: _Number, before: _Number) -> Compared:
     pairs = [
-        (it.positive_replies_today, earlier)
+        (this, earlier)
         for it in rows
-        if it.positive_replies_today is not None and (earlier := before(it)) is not None
+        if (this := on_day(it)) is not None and (earlier := before(it)) is not None
     ]
-    earlier_sum = _sum(earlier for _, earlier in pairs)
-    return earlier_sum, _sum(this - earlier for this, earlier in pairs), len(pairs)
+    return Compared(
+        _sum(earlier for _, earlier in pairs),
+        _sum(this - earlier for this, earlier in pairs),
+        len(pairs),
+    )
 
 
 def _sum(numbers: Iterable[int | None]) -> int | None:

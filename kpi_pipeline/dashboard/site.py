@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,11 +18,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from kpi_pipeline.dashboard import formatting
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.web.visitor import Visitor
 
 STATIC = Path(__file__).with_name("static")
+_DOWNLOADS_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class Site:
     now: Callable[[], datetime]
     # Of forms in a dashboard without a login, which has no sessions.
     _secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+
+    @cached_property
+    def downloads(self) -> Engine:
+        """Connections for downloads of many rows: slow ones must leave those of the pages free."""
+        return open_engine(self.engine.url, pool_size=_DOWNLOADS_AT_ONCE)
 
     @property
     def day_zone(self) -> ZoneInfo:

@@ -13,10 +13,12 @@ from kpi_pipeline_tests.dashboard.browsing import browsing
 
 
 @pytest.fixture
-def dashboard_site(engine: Engine) -> Site:
+def dashboard_site(engine: Engine) -> Iterator[Site]:
     """A dashboard on the test's own database, without a login, at NOW; days are Chicago's."""
     zone = ZoneInfo("America/Chicago")
-    return Site(Settings(timezone=zone, bison_timezone=zone), engine, lambda: NOW)
+    site = Site(Settings(timezone=zone, bison_timezone=zone), engine, lambda: NOW)
+    yield site
+    site.downloads.dispose()
 
 
 @pytest.fixture

@@ -7,15 +7,19 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, QueuePool, select, update
+from starlette.responses import StreamingResponse
 
 from kpi_pipeline.cli import export
-from kpi_pipeline.db.exports import EXPORT_COLUMNS
+from kpi_pipeline.dashboard.api.answers import csv_answer
+from kpi_pipeline.dashboard.site import Site
+from kpi_pipeline.db.exports import EXPORT_COLUMNS, RowFilter
 from kpi_pipeline.db.facts import SendingPlan, store_plan
 from kpi_pipeline.db.recompute import write_rows
 from kpi_pipeline.db.registry.vault import Vault
@@ -180,6 +184,20 @@ def test_csv_is_what_the_command_exports(
     assert list(csv.reader(io.StringIO(answer.text))) == list(
         csv.reader(io.StringIO(file.read_text("utf-8")))
     )
+
+
+def test_a_slow_download_takes_no_connection_from_the_pages(
+    api: httpx.Client, dashboard_site: Site
+) -> None:
+    answer = csv_answer(dashboard_site.downloads, RowFilter(), "tag", "rows")
+    assert isinstance(answer, StreamingResponse)
+
+    async def in_use() -> list[int]:
+        await anext(aiter(answer.body_iterator))
+        pools = (it.pool for it in (dashboard_site.downloads, dashboard_site.engine))
+        return [it.checkedout() for it in pools if isinstance(it, QueuePool)]
+
+    assert anyio.run(in_use) == [1, 0]
 
 
 def test_parquet_is_what_the_command_exports(

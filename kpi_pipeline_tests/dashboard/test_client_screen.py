@@ -28,6 +28,7 @@ PATHS = [
     "/clients/script",
     "/clients/gone",
     "/compare?c=harbor&c=script&c=gone&c=quay",
+    "/clients/harbor/report",
     "/compare?c=harbor",
     "/year",
     "/accuracy",

@@ -316,12 +316,16 @@ def test_emails_are_of_their_target_and_of_the_plan(browse: httpx.Client, engine
         **numbers,
     )
     put_rows(engine, "birch", sending_target=1_000, **numbers)
+    put_rows(engine, "acme", [TODAY - ONE_DAY], emails_sent_today=40)
+    put_rows(engine, "birch", [TODAY - ONE_DAY], emails_sent_today=80)
+    put_rows(engine, "birch", [TODAY - 7 * ONE_DAY], emails_sent_today=20)
     *_, month, today = tiles_of(page(browse))
     assert month == (
         "Emails sent this month 1,000 of 2,000 50 % of target · projected 1,800 (90 %)"
     )
     assert today == (
-        "Emails today 100 of 80 planned tomorrow 90 planned · 1 without a plan "
+        "Emails today 100 of 80 planned −20 on all of yesterday (120) "
+        "+30 on all of last Wednesday (20), 1 of 2 clients tomorrow 90 planned · 1 without a plan "
         "all as of 14:40 CDT or later"
     )
 

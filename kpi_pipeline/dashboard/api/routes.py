@@ -65,7 +65,7 @@ def rows(request: Request) -> Response:
             return json_answer(content, headers={"ETag": tag})
     name = f"client_metrics_{first or 'all'}_{last or it.today()}"
     answer = csv_answer if query.format is Format.CSV else parquet_answer
-    return answer(it.engine, chosen, tag, name)
+    return answer(it.downloads, chosen, tag, name)
 
 
 def clients(request: Request) -> Response:

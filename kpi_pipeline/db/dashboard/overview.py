@@ -32,9 +32,9 @@ class ClientDay(NamedTuple):
     """A client on one day; the numbers are None where it has no row of the day.
 
     `happened_at` is when an event changed the row last, unless a sync has replaced it since.
-    `of_yesterday` and `of_week_before` are the positive replies of the day before and of the same
-    weekday a week before. `last_date` and `last_as_of` are those of the last row before the day, of
-    a client without a row of the day.
+    `replies_yesterday` and `emails_yesterday` are the counts of the day before, and those with
+    `_week_before` of the same weekday a week before. `last_date` and `last_as_of` are those of the
+    last row before the day, of a client without a row of the day.
     """
 
     workspace: str
@@ -57,8 +57,10 @@ class ClientDay(NamedTuple):
     bounce_rate_mtd: float | None
     as_of: datetime | None
     happened_at: datetime | None
-    of_yesterday: int | None
-    of_week_before: int | None
+    replies_yesterday: int | None
+    replies_week_before: int | None
+    emails_yesterday: int | None
+    emails_week_before: int | None
     last_date: date | None
     last_as_of: datetime | None
     sorted_by: Any
@@ -139,7 +141,8 @@ SELECT c.workspace, coalesce(c.display_name, c.name), c.active, m.workspace IS N
     m.emails_scheduled_today, m.emails_scheduled_tomorrow, m.reply_rate_mtd::float8,
     m.positive_rate_mtd::float8, m.bounce_rate_mtd::float8, m.as_of,
     CASE WHEN m.source = 'webhook' THEN m.updated_at END,
-    y.positive_replies_today, w.positive_replies_today, last.metric_date, last.as_of,
+    y.positive_replies_today, w.positive_replies_today, y.emails_sent_today, w.emails_sent_today,
+    last.metric_date, last.as_of,
     {f"m.{sort}" if sort else "NULL"},
     -- On the first row alone: the checks are as many as the clients are not.
     CASE WHEN row_number() OVER () = 1 THEN (
