@@ -286,12 +286,13 @@ def test_a_plan_whose_page_fails_is_no_plan_and_no_part_of_one(
 ) -> None:
     agency, clients = an_hour_later, three_clients(an_hour_later)
     victim, *_ = clients
+    right = without_plan(right_rows_later(agency, clients), victim)
     agency.bison.variants(campaigns="many")
     fault("status", PLANS, status=500, after=page - 1)(Scene(agency, *clients[:2]))
 
     agency.synced(DATES, clients)
 
-    assert_right(agency, without_plan(right_rows_later(agency, clients), victim), clients)
+    assert_right(agency, right, clients)
 
 
 def assert_holds_alone(case: Case, agency: Agency) -> None:
