@@ -14,7 +14,7 @@ from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.cli.running import Kpi, days_ago, ended, kpi_in_a_process, launched, rows_of
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("imported")]
+pytestmark = [pytest.mark.long, pytest.mark.weekly, pytest.mark.usefixtures("imported")]
 
 
 def _at_work(state: Path) -> list[list[str]]:

@@ -24,7 +24,7 @@ from kpi_pipeline_tests.end_to_end.running import RunningAgency, Target, running
 from kpi_pipeline_tests.expected import Row
 from kpi_pipeline_tests.restartable import RestartableServer, restartable_server
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.weekly]
 
 Key = tuple[str, date]
 

@@ -16,7 +16,7 @@ from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline_tests.agency import ASSETS, ten_o_clock
 from kpi_pipeline_tests.end_to_end.running import RunningAgency, running_agency
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.weekly]
 
 _STALE_AFTER = timedelta(seconds=60)
 _HEARTBEATS = """{ instance { daemonHealth { allDaemonStatuses {
