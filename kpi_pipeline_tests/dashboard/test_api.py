@@ -193,9 +193,13 @@ def test_a_slow_download_takes_no_connection_from_the_pages(
     assert isinstance(answer, StreamingResponse)
 
     async def in_use() -> list[int]:
-        await anext(aiter(answer.body_iterator))
+        parts = aiter(answer.body_iterator)
+        await anext(parts)
         pools = (it.pool for it in (dashboard_site.downloads, dashboard_site.engine))
-        return [it.checkedout() for it in pools if isinstance(it, QueuePool)]
+        found = [it.checkedout() for it in pools if isinstance(it, QueuePool)]
+        # To its end: what is left behind keeps its connection.
+        assert [it async for it in parts] == []
+        return found
 
     assert anyio.run(in_use) == [1, 0]
 
