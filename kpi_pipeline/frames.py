@@ -46,7 +46,7 @@ _PROJECTED = {
     "positive_replies": ("projection_positive_replies_eom", "positive_replies_mtd"),
     "emails": ("projection_emails_eom", "emails_sent_mtd"),
 }
-# What is told of each.
+# The columns of each, and their types.
 _PARTS = {
     "projected_10th": "Int64",
     "error_10th": "float64",

@@ -13,10 +13,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kpi_pipeline.dashboard import accuracy, actions, client, compare, overview, report, year
+from kpi_pipeline.dashboard import accuracy, actions, client, compare, report, year
 from kpi_pipeline.dashboard.api import routes as api
 from kpi_pipeline.dashboard.api.answers import json_answer
 from kpi_pipeline.dashboard.live import Live
+from kpi_pipeline.dashboard.overview import page as overview
 from kpi_pipeline.dashboard.site import STATIC, Site, site
 from kpi_pipeline.web.guard import Guard
 
@@ -31,6 +32,10 @@ _HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
+
+
+# A page is 2 % larger than at the highest level, and compressed in 60 % of the time.
+_COMPRESSION = 6
 
 
 def create_app(of: Site, live: Live | None = None) -> ASGIApp:
@@ -49,7 +54,7 @@ def create_app(of: Site, live: Live | None = None) -> ASGIApp:
     prefix = of.settings.dashboard_path_prefix
     app = Starlette(
         routes=[Mount(prefix, routes=_ROUTES)] if prefix else _ROUTES,
-        middleware=[Middleware(GZipMiddleware, minimum_size=1000)],
+        middleware=[Middleware(GZipMiddleware, minimum_size=1000, compresslevel=_COMPRESSION)],
         exception_handlers={HTTPException: _error, Exception: _error},
         lifespan=lifespan,
     )
@@ -82,7 +87,7 @@ async def _alive(_: Request) -> Response:
 
 
 def _error(request: Request, error: Exception) -> Response:
-    """A page, or JSON for the data API, with one sentence; its cause stands in the log alone."""
+    """A page, or JSON for the data API, with one sentence; its cause is in the log alone."""
     status, sentence = 500, "Something went wrong here. The log of the dashboard says what."
     headers: Mapping[str, str] = {}
     if isinstance(error, HTTPException):

@@ -2,7 +2,7 @@
 
 Colours are classes of `client.css`, so that the same drawing serves dark and light screens and
 paper. Each chart is drawn twice, for wide and for narrow screens, as its text would be too small on
-a phone otherwise; the style sheet shows one of them. All numbers stand in a table on the page, too.
+a phone otherwise; the style sheet shows one of them. A table on the page has all numbers, too.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

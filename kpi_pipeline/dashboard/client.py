@@ -18,7 +18,7 @@ from starlette.routing import Route
 from kpi_pipeline.dashboard import client_view as view
 from kpi_pipeline.dashboard.live import LiveView, hub, stream
 from kpi_pipeline.dashboard.look_back import LookBack, look_back
-from kpi_pipeline.dashboard.overview_totals import Badge, badge, badge_of_past, data_from
+from kpi_pipeline.dashboard.overview.totals import Badge, badge, badge_of_past, data_from
 from kpi_pipeline.dashboard.site import Site, site, visitor
 from kpi_pipeline.db.dashboard.client import (
     ClientCard,
@@ -266,7 +266,7 @@ def _badge(of: Site, card: ClientCard, look: LookBack, days: view.Days) -> Badge
 
 
 def _last_reply(replies: Sequence[PositiveReply], days: view.Days) -> LastReply | None:
-    """The last positive reply: of an event, or, where none told of it, of a day's numbers."""
+    """The last positive reply: that of the last event, or else of the last day that counts one."""
     counted = [day for day, it in days.items() if _whole(it.numbers.get("positive_replies_today"))]
     if replies and (not counted or counted[-1] <= replies[0].business_date):
         last = replies[0]

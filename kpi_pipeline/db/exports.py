@@ -51,7 +51,7 @@ def exported_rows(of: RowFilter) -> Select[Any]:
 
 def rows_version(connection: Connection, of: RowFilter) -> str:
     """What changes whenever one of the rows does: their number, and a digest of their versions."""
-    # The transaction that wrote a version is in xmin, and where it stands in ctid.
+    # xmin is the transaction that wrote a version of a row, and ctid is its place in the table.
     version = literal_column("client_metrics.xmin::text || client_metrics.ctid::text", Text)
     label = func.coalesce(clients.c.display_name, clients.c.name)
     digest = func.bit_xor(cast(func.hashtextextended(version + label, 0), BIGINT))

@@ -42,7 +42,7 @@ LOCAL = Visitor("local", Role.EDITOR)
 SHARED_NAMES = {Role.EDITOR: "operator", Role.VIEWER: "reader"}
 # Commands of this installation, which have its database at hand.
 COMMAND = "kpi"
-# Imports change targets, too: their name stands in the history of targets.
+# The history of targets has the names of users, and this one for changes by an import.
 RESERVED_NAMES = frozenset({LOCAL.name, COMMAND, IMPORT, *SHARED_NAMES.values()})
 
 

@@ -3,8 +3,8 @@
 import httpx
 import pytest
 
-from kpi_pipeline.dashboard import overview
 from kpi_pipeline.dashboard.api import routes
+from kpi_pipeline.dashboard.overview import page as overview
 from kpi_pipeline_tests.dashboard.pages import valid
 
 

@@ -239,8 +239,12 @@ def test_a_stop_ends_every_stream_at_once_and_leaves_no_thread(
 
 def test_nobody_is_left_of_pages_that_were_closed(served: ServedLive, engine: Engine) -> None:
     page = served.open()
+
+    def opened() -> str:
+        return f"{served.live.open_pages} pages are open"
+
     with httpx.stream("GET", f"{served.url}/live", params={"view": "closed"}) as closed:
         next(closed.iter_lines())
-        wait_until(lambda: served.live.open_pages == 2, "both pages")
-    wait_until(lambda: served.live.open_pages == 1, "the end of one")
+        wait_until(lambda: served.live.open_pages == 2, "both pages", details=opened)
+    wait_until(lambda: served.live.open_pages == 1, "the end of one", details=opened)
     settled(served, engine, page)

@@ -14,9 +14,9 @@ from kpi_pipeline.dashboard import live as live_module
 from kpi_pipeline.dashboard.app import create_app
 from kpi_pipeline.dashboard.live import Live
 from kpi_pipeline.dashboard.look_back import LookBack
-from kpi_pipeline.dashboard.overview import OpenPages
+from kpi_pipeline.dashboard.overview.page import OpenPages
+from kpi_pipeline.dashboard.overview.view import View
 from kpi_pipeline.dashboard.site import Site
-from kpi_pipeline.dashboard.view import View
 from kpi_pipeline.db.dashboard.changes import Change, Subject
 from kpi_pipeline_tests.cli.running import wait_until
 from kpi_pipeline_tests.dashboard.live_support import DEADLINE_SECONDS, served

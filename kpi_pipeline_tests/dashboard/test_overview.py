@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, select
 
 from kpi_pipeline.dashboard.app import create_app
-from kpi_pipeline.dashboard.columns import COLUMNS
+from kpi_pipeline.dashboard.overview.columns import COLUMNS
 from kpi_pipeline.dashboard.site import Site
 from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline.domain.columns import COUNTS, PERCENTAGES

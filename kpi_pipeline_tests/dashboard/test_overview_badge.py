@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from kpi_pipeline.dashboard.app import create_app
-from kpi_pipeline.dashboard.columns import COLUMNS
+from kpi_pipeline.dashboard.overview.columns import COLUMNS
 from kpi_pipeline.dashboard.site import Site
 from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline.settings import Settings

@@ -4,7 +4,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from kpi_pipeline.dashboard.columns import COLUMNS, SHOWN
+from kpi_pipeline.dashboard.overview.columns import COLUMNS, SHOWN
 from kpi_pipeline_tests.dashboard.overview_page import chips_of, heading_of, page, rows_of
 from kpi_pipeline_tests.dashboard.pages import elements, text_of, valid
 from kpi_pipeline_tests.dashboard.rows import (

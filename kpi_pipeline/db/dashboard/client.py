@@ -255,7 +255,7 @@ _REPLIES = (
 def read_positive_replies(
     connection: Connection, workspace: str, last: date
 ) -> list[PositiveReply]:
-    """The last positive replies that events told of, in the 90 days to `last`, the latest first."""
+    """The last events that count a positive reply, in the 90 days to `last`, the latest first."""
     days = days_between(last - timedelta(days=_REPLY_DAYS - 1), last)
     found = connection.execute(_REPLIES, {"workspace": workspace, "days": days}).mappings()
     return [PositiveReply(**row) for row in found]

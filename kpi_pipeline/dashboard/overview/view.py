@@ -1,6 +1,6 @@
 """What an address of the overview asks for: the day, filters, order, columns, layout and page.
 
-All of it stands in the address, so a link shows everybody the same page.
+The address holds all of it, so a link shows everybody the same page.
 """
 
 import math
@@ -14,8 +14,8 @@ from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from kpi_pipeline.dashboard.columns import COLUMNS, SHOWN, SORTABLE
 from kpi_pipeline.dashboard.look_back import LookBack, look_back
+from kpi_pipeline.dashboard.overview.columns import COLUMNS, SHOWN, SORTABLE
 from kpi_pipeline.domain.standing import Standing
 
 PATH = "/"

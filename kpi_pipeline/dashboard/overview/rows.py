@@ -9,8 +9,8 @@ from markupsafe import Markup
 
 from kpi_pipeline.dashboard import formatting
 from kpi_pipeline.dashboard.charts import bullet, sparkline
-from kpi_pipeline.dashboard.columns import COLUMNS, Column, Kind
-from kpi_pipeline.dashboard.marks import missing_reason, wrong_values
+from kpi_pipeline.dashboard.overview.columns import COLUMNS, Column, Kind
+from kpi_pipeline.dashboard.overview.marks import missing_reason, wrong_values
 from kpi_pipeline.db.dashboard.overview import ClientDay, ClientNumbers
 from kpi_pipeline.domain.calendar import days_in_month
 from kpi_pipeline.domain.client_problems import Problem
@@ -105,7 +105,7 @@ def overview_row(
             values = _of_target([value(it) for it in names])
             return Cell(column, values, wrong=_first(wrong, *(it.column for it in values)))
         if column.kind is Kind.SPARK:
-            return Cell(column, chart=sparkline(found.daily))
+            return Cell(column, chart=sparkline(tuple(found.daily)))
         if column.kind is Kind.AGE:
             missing = () if data_from else (Value("as_of", formatting.MISSING, "na", reason),)
             return Cell(column, missing, at=data_from, wrong=_first(wrong, "as_of"))

@@ -12,11 +12,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kpi_pipeline.checks.freshness import NIGHTLY_SYNC
-from kpi_pipeline.dashboard.columns import COLUMNS, GROUPS, SHOWN, SORTABLE, Column
 from kpi_pipeline.dashboard.formatting import visible
 from kpi_pipeline.dashboard.live import LiveView, hub, stream
-from kpi_pipeline.dashboard.overview_rows import OverviewRow, overview_row
-from kpi_pipeline.dashboard.overview_totals import (
+from kpi_pipeline.dashboard.overview.columns import COLUMNS, GROUPS, SHOWN, SORTABLE, Column
+from kpi_pipeline.dashboard.overview.rows import OverviewRow, overview_row
+from kpi_pipeline.dashboard.overview.totals import (
     Badge,
     Totals,
     badge,
@@ -24,8 +24,9 @@ from kpi_pipeline.dashboard.overview_totals import (
     data_from,
     totals,
 )
+from kpi_pipeline.dashboard.overview.view import PROBLEM, RATES, STATUSES, View, read_view
+from kpi_pipeline.dashboard.paging import PAGE_SIZE
 from kpi_pipeline.dashboard.site import Site, site
-from kpi_pipeline.dashboard.view import PROBLEM, RATES, STATUSES, View, read_view
 from kpi_pipeline.db.dashboard.overview import (
     NUMBERS,
     ClientDay,
@@ -37,7 +38,6 @@ from kpi_pipeline.domain.client_problems import Problem
 from kpi_pipeline.domain.formatting import whose_day
 from kpi_pipeline.domain.standing import Standing, daily_quota, standing
 
-PAGE_SIZE = 100
 _URGENCY = {it: place for place, it in enumerate(Standing)}
 # A link with more workspaces would be longer than some proxies take.
 _MOST_IN_A_LINK = 50
@@ -134,6 +134,7 @@ def values(page: OverviewPage) -> dict[str, Any]:
         "usual_columns": SHOWN,
         "sortable": SORTABLE,
         "rates": RATES,
+        "page_size": PAGE_SIZE,
         "yesterday": page.view.look.url(page.view.look.today - timedelta(days=1)),
         "oob": False,
     }

@@ -1,0 +1,1 @@
+"""`GET /`: all clients on one page."""
