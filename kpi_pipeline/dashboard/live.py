@@ -17,9 +17,9 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -27,6 +27,7 @@ from anyio import to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 
 from kpi_pipeline.dashboard.site import Site
 from kpi_pipeline.db.dashboard.changes import Change, ChangeFeed, Subject
@@ -276,12 +277,25 @@ def stream(request: Request, view: LiveView | None) -> Response:
     if not live.is_running:
         raise HTTPException(503, "The dashboard starts or stops.", {"Retry-After": "2"})
     seen = request.headers.get("last-event-id") or request.query_params.get("since", "")
-    return StreamingResponse(
+    return _Stream(
         live.subscribe(view, seen),
         media_type="text/event-stream",
         # Proxies such as nginx would keep events back until there are many.
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
+
+
+class _Stream(StreamingResponse):
+    """Ends the subscription with the response, also of a visitor who left while one was sent.
+
+    Else it would last until the garbage collector finds it, and be rendered for nobody.
+    """
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the events."""
+        assert isinstance(self.body_iterator, AsyncGenerator)  # noqa: S101 - for the type checker
+        async with aclosing(self.body_iterator):
+            await super().stream_response(send)
 
 
 def _event(name: str, data: str = "", version: str = "") -> str:

@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
+import anyio
 import httpx
 import pytest
 from sqlalchemy import Engine, text
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.types import Message
 
 from kpi_pipeline.dashboard import live as live_module
-from kpi_pipeline.dashboard.live import Changed, Live
+from kpi_pipeline.dashboard.live import Changed, Live, LiveView, stream
 from kpi_pipeline.dashboard.site import Site
 from kpi_pipeline_tests.cli.running import wait_until
 from kpi_pipeline_tests.dashboard.live_support import OpenPage, Renderer, ServedLive, served_live
@@ -248,3 +252,31 @@ def test_nobody_is_left_of_pages_that_were_closed(served: ServedLive, engine: En
         wait_until(lambda: served.live.open_pages == 2, "both pages", details=opened)
     wait_until(lambda: served.live.open_pages == 1, "the end of one", details=opened)
     settled(served, engine, page)
+
+
+def test_nobody_is_left_of_a_page_that_was_closed_while_an_event_was_sent(
+    dashboard_site: Site,
+) -> None:
+    app = Starlette()
+    app.state.live = live = Live(dashboard_site)
+    live.is_running = True
+    scope = {"type": "http", "method": "GET", "headers": [], "query_string": b"", "app": app}
+
+    async def closed() -> int:
+        response = stream(Request(scope), LiveView("overview", Renderer()))
+        is_sent = anyio.Event()
+
+        async def receive() -> Message:
+            await is_sent.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                assert live.open_pages == 1
+                is_sent.set()
+                await anyio.sleep_forever()
+
+        await response(scope, receive, send)
+        return live.open_pages
+
+    assert anyio.run(closed) == 0
