@@ -22,7 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 
+import anyio
 from anyio import to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -42,6 +44,9 @@ _RETRY = "retry: 2000\n\n"
 _MOST_WAITING = 16
 # Of the pool's connections, some stay for pages that people open.
 _RENDERED_AT_ONCE = 2
+
+# How long a rendering may take that is under way at the end.
+_STOP_SECONDS = 3.0
 
 Changed = frozenset[str] | None
 _log = logging.getLogger(__name__)
@@ -162,8 +167,10 @@ class Live:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await to_thread.run_sync(feed.stop)
-            # One that reads the database at the moment ends with it.
-            threads.shutdown(wait=False, cancel_futures=True)
+            # One may be reading the database, whose connections end after it.
+            with anyio.move_on_after(_STOP_SECONDS):
+                stop = partial(threads.shutdown, cancel_futures=True)
+                await to_thread.run_sync(stop, abandon_on_cancel=True)
 
     def close(self) -> None:
         """End all streams: the server stops."""

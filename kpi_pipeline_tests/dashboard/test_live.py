@@ -248,7 +248,9 @@ def test_nobody_is_left_of_pages_that_were_closed(served: ServedLive, engine: En
         return f"{served.live.open_pages} pages are open"
 
     with httpx.stream("GET", f"{served.url}/live", params={"view": "closed"}) as closed:
-        next(closed.iter_lines())
+        # Kept: without it, httpx ends the stream.
+        lines = closed.iter_lines()
+        next(lines)
         wait_until(lambda: served.live.open_pages == 2, "both pages", details=opened)
     wait_until(lambda: served.live.open_pages == 1, "the end of one", details=opened)
     settled(served, engine, page)

@@ -80,7 +80,7 @@ class ClientNumbers:
 def read_client_days(
     connection: Connection, day: date, today: date, sort: str | None = None
 ) -> tuple[list[ClientDay], dict[str, list[Problem]]]:
-    """Each active client on a day, and the open problems by workspace.
+    """Each active client on a day, by workspace, and the open problems by workspace.
 
     A past day has the clients, too, that have a row of it and left since. `sort` is one of NUMBERS,
     whose value is in `sorted_by`.
@@ -145,7 +145,7 @@ SELECT c.workspace, coalesce(c.display_name, c.name), c.active, m.workspace IS N
     last.metric_date, last.as_of,
     {f"m.{sort}" if sort else "NULL"},
     -- On the first row alone: the checks are as many as the clients are not.
-    CASE WHEN row_number() OVER () = 1 THEN (
+    CASE WHEN row_number() OVER (ORDER BY c.workspace) = 1 THEN (
         SELECT jsonb_agg(to_jsonb(failing)) FROM (
             SELECT check_name, severity, offenders, clients, failing_since
             FROM check_outcomes WHERE NOT passed
@@ -165,6 +165,7 @@ LEFT JOIN LATERAL (
     ORDER BY metric_date DESC LIMIT 1
 ) AS last ON true
 WHERE c.active OR (%(is_past)s AND m.workspace IS NOT NULL)
+ORDER BY c.workspace
 """  # noqa: S608 - the one name in it is a column of ours
 
 
