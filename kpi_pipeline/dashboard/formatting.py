@@ -7,6 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from kpi_pipeline.domain.formatting import counted, duration
+from kpi_pipeline.domain.outside_names import visible as visible  # pages import it from here
 
 MISSING = "–"
 _MINUS = "−"
@@ -68,18 +69,6 @@ def age(at: datetime | None, now: datetime) -> str:
         return MISSING
     passed = max(timedelta(0), now - at)
     return f"{int(passed.total_seconds())} s" if passed < timedelta(minutes=1) else duration(passed)
-
-
-def visible(text: str) -> str:
-    """A name from outside, with its control characters, those of direction included, as codes."""
-    return text if text.isprintable() else "".join(map(_visible, text))
-
-
-def _visible(character: str) -> str:
-    # Joiners are a part of emoji and of some scripts.
-    if character.isprintable() or character in "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}":
-        return character
-    return " " if character.isspace() else f"[U+{ord(character):04X}]"
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
