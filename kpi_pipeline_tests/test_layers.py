@@ -17,7 +17,7 @@ SANDBOX = Path(bison_sandbox.__file__).parent
 OURS = kpi_pipeline.__name__
 
 # A room is a folder or a file directly under the package. What each may import, from the ground up.
-_GROUND = {"errors", "instances", "settings", "retry"}
+_GROUND = {"errors", "instances", "settings", "retry", "parts"}
 _DATA = {*_GROUND, "domain", "db"}
 _WORK = {*_DATA, "bison", "app"}
 _RULES = {*_WORK, "inbox", "sync", "checks", "alerts"}
@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "domain": set(),
     "errors": set(),
     "retry": set(),
+    "parts": set(),
     "instances": set(),
     "settings": {"errors", "instances"},
     "bison": {"retry"},
