@@ -9,6 +9,7 @@ from sqlalchemy import (
     Date,
     Integer,
     LargeBinary,
+    Numeric,
     Table,
     Text,
     UniqueConstraint,
@@ -28,8 +29,22 @@ clients = Table(
     Column("active", Boolean, nullable=False),
     moment("seen_in_bison_at", nullable=True),
     updated_at(),
+    Column(
+        "max_sending_shortfall",
+        Numeric(5, 2),
+        comment="percent of the sending target; NULL: the default of the check sending_pace",
+    ),
+    Column(
+        "min_reply_rate",
+        Numeric(5, 2),
+        comment="percent of the emails; NULL: the default of the check reply_rate",
+    ),
     UniqueConstraint("instance", "bison_workspace_id"),
     CheckConstraint("workspace ~ '^[a-z0-9][a-z0-9_-]{0,62}$'", name="workspace_is_a_slug"),
+    CheckConstraint(
+        "max_sending_shortfall BETWEEN 0 AND 100", name="max_sending_shortfall_is_a_percentage"
+    ),
+    CheckConstraint("min_reply_rate BETWEEN 0 AND 100", name="min_reply_rate_is_a_percentage"),
 )
 
 # Targets have a history: a month's target is the latest that holds from that month or before.
