@@ -12,10 +12,15 @@ _SEE_PAGE = "Its page says what is wrong and what to do."
 
 @dataclass(frozen=True)
 class Line:
-    """One detail of a problem, and the clients it applies to; () for none in particular."""
+    """One detail of a problem, and the clients it applies to; () for none in particular.
+
+    `kind` is the kind of error, such as "401": a client is alerted once for each kind. Set it only
+    where the lines of a problem name all of its clients.
+    """
 
     text: str
     clients: tuple[str, ...] = ()
+    kind: str = ""
 
 
 @dataclass(frozen=True)

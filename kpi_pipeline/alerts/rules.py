@@ -29,11 +29,18 @@ class NoticeKind(StrEnum):
 
 @dataclass(frozen=True)
 class Notice:
-    """What one receiver is notified of; `problem` is None for a resolved one."""
+    """What one receiver is notified of; `problem` is None for a resolved one.
+
+    `joined` are the clients that the receiver was not notified of before, or not for this kind of
+    error; () in a first notice. `flaps` is how often the problem began or became an ERROR again
+    within the last 24 hours, the first time included; 0 for one that does not come and go.
+    """
 
     kind: NoticeKind
     state: AlertState
     problem: Problem | None = None
+    joined: tuple[str, ...] = ()
+    flaps: int = 0
 
 
 def update_states(
