@@ -1,6 +1,7 @@
 """The KPI tables. Migrations under `migrations/` bring a database to this state."""
 
 from kpi_pipeline.db.tables.alerts import (
+    alert_evaluations,
     alert_mutes,
     alert_receivers,
     alert_state,
@@ -36,6 +37,7 @@ from kpi_pipeline.db.tables.web import (
 
 __all__ = [
     "action_requests",
+    "alert_evaluations",
     "alert_mutes",
     "alert_receivers",
     "alert_state",

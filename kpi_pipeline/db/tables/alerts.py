@@ -1,6 +1,15 @@
 """Problems, and the last notice of each that receivers got."""
 
-from sqlalchemy import Boolean, CheckConstraint, Column, DateTime, Integer, Table, Text
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Integer,
+    SmallInteger,
+    Table,
+    Text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 from kpi_pipeline.db.tables.base import metadata, moment, updated_at
@@ -59,4 +68,13 @@ alert_receivers = Table(
     moment("failing_since"),
     moment("next_try_at"),
     updated_at(),
+)
+
+# When alerts were last evaluated: alerting watches itself where its own messages may not arrive.
+alert_evaluations = Table(
+    "alert_evaluations",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, server_default="1"),
+    moment("ended_at"),
+    CheckConstraint("id = 1", name="one_row"),
 )
