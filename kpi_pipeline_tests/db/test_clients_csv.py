@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -6,12 +7,14 @@ from sqlalchemy import Engine
 
 from kpi_pipeline.db.registry.client_import import KEEP, ClientRecord
 from kpi_pipeline.db.registry.clients_csv import COLUMNS, TEMPLATE, parse, read_file
+from kpi_pipeline.db.registry.thresholds import THRESHOLDS
 from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import clients
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline_tests.db.stocked import api_key, imported, record, rows_of
 
-HEADER = ",".join(COLUMNS) + "\n"
+# Without the thresholds, as files of earlier versions.
+HEADER = ",".join(it for it in COLUMNS if it not in THRESHOLDS) + "\n"
 SHORT = "instance,bison_workspace_id,name\n"
 
 
@@ -21,8 +24,8 @@ def parsed(text: str) -> list[ClientRecord]:
 
 def test_each_column_becomes_its_own_field() -> None:
     key = api_key(7)
-    rows = f"second,101,Harbor Analytics,Harbor,no,60,30000,{key.get_secret_value()}\n"
-    assert parsed(HEADER + rows) == [
+    rows = f"second,101,Harbor Analytics,Harbor,no,60,30000,25,0.2,{key.get_secret_value()}\n"
+    assert parsed(",".join(COLUMNS) + "\n" + rows) == [
         ClientRecord(
             instance="second",
             bison_workspace_id=101,
@@ -31,6 +34,8 @@ def test_each_column_becomes_its_own_field() -> None:
             active=False,
             monthly_kpi_target=60,
             monthly_sending_target=30_000,
+            max_sending_shortfall=Decimal(25),
+            min_reply_rate=Decimal("0.2"),
             api_key=key,
         )
     ]
@@ -46,6 +51,37 @@ def test_what_absent_columns_would_say_stays_as_it_is() -> None:
     assert client == ClientRecord("main", 101, "Harbor Analytics")
     assert (client.display_name, client.active, client.api_key) == (KEEP, None, None)
     assert (client.monthly_kpi_target, client.monthly_sending_target) == (KEEP, KEEP)
+    assert (client.max_sending_shortfall, client.min_reply_rate) == (KEEP, KEEP)
+
+
+@pytest.mark.parametrize(
+    ("cell", "percent"),
+    [
+        ("15", "15"),
+        ("0.3", "0.3"),
+        ('"0,30"', "0.3"),
+        ("15 %", "15"),
+        ("2.25%", "2.25"),
+        ("0", "0"),
+    ],
+)
+def test_a_percentage_is_read_as_people_and_excel_write_it(cell: str, percent: str) -> None:
+    [client] = parsed(f"{SHORT.strip()},min_reply_rate\nmain,101,Harbor,{cell}\n")
+    assert client.min_reply_rate == Decimal(percent)
+
+
+@pytest.mark.parametrize("cell", ["101", "-1", "0.123", "1e1", ".3", "few", "٣"])
+def test_what_is_no_percentage_is_named_by_line_and_column(cell: str) -> None:
+    with pytest.raises(KpiError) as error:
+        parsed(f"{SHORT.strip()},max_sending_shortfall\nmain,101,Harbor,{cell}\n")
+    problem = "is no percentage from 0 to 100 with at most two decimal places"
+    assert f"line 2, max_sending_shortfall: {cell!r} {problem}" in str(error.value)
+
+
+def test_a_blank_cell_of_a_threshold_lets_the_default_hold() -> None:
+    header = f"{SHORT.strip()},max_sending_shortfall,min_reply_rate"
+    [client] = parsed(f"{header}\nmain,101,Harbor,,0.5\n")
+    assert (client.max_sending_shortfall, client.min_reply_rate) == (None, Decimal("0.5"))
 
 
 def test_a_client_knows_the_line_of_its_row() -> None:

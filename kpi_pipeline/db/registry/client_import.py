@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
+from decimal import Decimal
 from enum import Enum
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -21,6 +22,7 @@ from kpi_pipeline.db.recompute import update_rows
 from kpi_pipeline.db.registry.api_keys import NewKey, new_keys, store_keys
 from kpi_pipeline.db.registry.clients import all_clients, make_slug
 from kpi_pipeline.db.registry.targets import IMPORT, Targets, write_targets
+from kpi_pipeline.db.registry.thresholds import THRESHOLDS, shown_percent
 from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import clients
 from kpi_pipeline.domain.formatting import counted
@@ -37,14 +39,19 @@ class Keep(Enum):
 KEEP: Final = Keep.KEEP
 
 _TARGETS = ("monthly_kpi_target", "monthly_sending_target")
+# Targets have a table of their own, as they have a history.
+_OF_CLIENTS = ("name", "display_name", "active", *THRESHOLDS)
+# Fields that stay as they are where a file does not have their column.
+MAY_BE_KEPT = ("display_name", *_TARGETS, *THRESHOLDS)
 
 
 @dataclass(frozen=True)
 class ClientRecord:
-    """One client to import. Targets are counts per month; None removes a label or a target.
+    """One client to import. Targets are counts per month, thresholds are in percent.
 
-    With `active` None a known client stays as it is, and a new one is active; with `api_key` None
-    the stored one stays. `line` is that of the file, if there is one.
+    None removes a label, a target or a threshold. With `active` None a known client stays as it
+    is, and a new one is active; with `api_key` None the stored one stays. `line` is that of the
+    file, if there is one.
     """
 
     instance: str
@@ -54,6 +61,8 @@ class ClientRecord:
     active: bool | None = None
     monthly_kpi_target: int | Keep | None = KEEP
     monthly_sending_target: int | Keep | None = KEEP
+    max_sending_shortfall: Decimal | Keep | None = KEEP
+    min_reply_rate: Decimal | Keep | None = KEEP
     api_key: SecretStr | None = None
     line: int | None = field(default=None, compare=False)
 
@@ -67,11 +76,13 @@ class ClientState:
     active: bool = True
     monthly_kpi_target: int | None = None
     monthly_sending_target: int | None = None
+    max_sending_shortfall: Decimal | None = None
+    min_reply_rate: Decimal | None = None
 
     def with_record(self, record: ClientRecord) -> "ClientState":
         """The state after the import of `record`."""
         active = self.active if record.active is None else record.active
-        values = {name: getattr(record, name) for name in ("display_name", *_TARGETS)}
+        values = {name: getattr(record, name) for name in MAY_BE_KEPT}
         given = {name: value for name, value in values.items() if value is not KEEP}
         return replace(self, name=record.name, active=active, **given)
 
@@ -149,8 +160,9 @@ _KINDS = {
     "display_name": "display name",
     "monthly_kpi_target": "target",
     "monthly_sending_target": "target",
+    **dict.fromkeys(THRESHOLDS, "threshold"),
 }
-_COUNTED = ("name", "display name", "target", "API key")
+_COUNTED = ("name", "display name", "target", "threshold", "API key")
 _ORDER = ("new", "unchanged", *_COUNTED, "reactivated", "deactivated")
 
 
@@ -206,7 +218,7 @@ def plan_import(
             taken.add(known[identity])
         workspaces.append(known[identity])
     lock_clients(connection, workspaces)
-    stored = _read_states(connection, workspaces, targets_from)
+    stored = read_states(connection, workspaces, targets_from)
     by_workspace = dict(zip(workspaces, records, strict=True))
     secrets = {key: it.api_key for key, it in by_workspace.items() if it.api_key is not None}
     keys = new_keys(connection, secrets, vault)
@@ -253,19 +265,23 @@ def import_clients(
     return [change.workspace for change in plan.changes]
 
 
-def _read_states(
+def read_states(
     connection: Connection, workspaces: Sequence[str], month: date
 ) -> dict[str, ClientState]:
+    """What an import can change of these clients, with the targets that hold in `month`."""
     targets: dict[str, Target] = {}
     for target in read_targets(connection, workspaces):
         latest = targets.get(target.workspace)
         if target.holds_from <= month and (not latest or latest.holds_from < target.holds_from):
             targets[target.workspace] = target
     columns = clients.c
-    statement = select(columns.workspace, columns.name, columns.display_name, columns.active).where(
+    statement = select(columns.workspace, *(columns[name] for name in _OF_CLIENTS)).where(
         columns.workspace.in_(workspaces)
     )
-    states = {row[0]: ClientState(*row[1:]) for row in connection.execute(statement)}
+    states = {
+        row["workspace"]: ClientState(**{name: row[name] for name in _OF_CLIENTS})
+        for row in connection.execute(statement).mappings()
+    }
     for workspace, target in targets.items():
         values = {name: getattr(target, name) for name in _TARGETS}
         states[workspace] = replace(states[workspace], **values)
@@ -273,21 +289,20 @@ def _read_states(
 
 
 def _write_clients(connection: Connection, changes: Sequence[ClientChange]) -> None:
-    labels = ("name", "display_name", "active")
     new = [
         {
             "workspace": it.workspace,
             "instance": it.record.instance,
             "bison_workspace_id": it.record.bison_workspace_id,
-            **{name: getattr(it.after, name) for name in labels},
+            **{name: getattr(it.after, name) for name in _OF_CLIENTS},
         }
         for it in changes
         if it.before is None
     ]
     changed = [
-        {"of": it.workspace, **{name: getattr(it.after, name) for name in labels}}
+        {"of": it.workspace, **{name: getattr(it.after, name) for name in _OF_CLIENTS}}
         for it in sorted(changes, key=lambda it: it.workspace)
-        if it.before is not None and it.changed(*labels)
+        if it.before is not None and it.changed(*_OF_CLIENTS)
     ]
     if new:
         connection.execute(insert(clients), new)
@@ -305,5 +320,7 @@ def _shown(value: object) -> str:
             return "yes" if value else "no"
         case int():
             return f"{value:,}"
+        case Decimal():
+            return f"{shown_percent(value)} %"
         case _:
             return str(value)

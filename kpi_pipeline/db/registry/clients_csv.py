@@ -5,6 +5,9 @@ import csv
 import io
 import re
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -16,8 +19,16 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
 )
+from sqlalchemy import Connection
 
-from kpi_pipeline.db.registry.client_import import KEEP, ClientRecord
+from kpi_pipeline.db.registry.client_import import (
+    KEEP,
+    MAY_BE_KEPT,
+    ClientRecord,
+    read_states,
+)
+from kpi_pipeline.db.registry.clients import all_clients
+from kpi_pipeline.db.registry.thresholds import read_percent, shown_percent
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import API_KEY_FORM, is_api_key
 
@@ -35,12 +46,17 @@ _WHOLE_NUMBER = re.compile(
 _API_KEY = re.compile(r"[0-9]\|[A-Za-z0-9]{20}")
 # A long run of letters and digits may be the secret part of an API key; digits alone are a number.
 _SECRET_LIKE = re.compile(r"(?![0-9]+$)[A-Za-z0-9]{20,}")
+# A spreadsheet takes the rest of such a cell for text, and without the apostrophe for a formula.
+_AS_TEXT = re.compile(r"'+[=+@-]")
+_FORMULA = re.compile(r"'*[=+@-]")
 _MOST_PROBLEMS_SHOWN = 20
 
 T = TypeVar("T")
 
 
 def _text(cell: str) -> str:
+    if _AS_TEXT.match(cell):
+        cell = cell[1:]
     if not cell:
         raise ValueError("it is empty")
     if any(ord(character) < 32 for character in cell):
@@ -70,6 +86,13 @@ def read_count(cell: str) -> int:
         if number < 2**31:
             return number
     raise ValueError(f"{_shown(cell)} is no whole number from 0 to {2**31 - 1}")
+
+
+def _percent(cell: str) -> Decimal:
+    try:
+        return read_percent(cell)
+    except ValueError as error:
+        raise ValueError(f"{_shown(cell)} is {error}") from None
 
 
 def _yes_no(cell: str) -> bool:
@@ -104,30 +127,17 @@ class ClientRow(BaseModel):
     active: Annotated[bool | None, _unless_blank(_yes_no)] = None
     monthly_kpi_target: Annotated[int | None, _unless_blank(read_count)] = None
     monthly_sending_target: Annotated[int | None, _unless_blank(read_count)] = None
+    max_sending_shortfall: Annotated[Decimal | None, _unless_blank(_percent)] = None
+    min_reply_rate: Annotated[Decimal | None, _unless_blank(_percent)] = None
     api_key: Annotated[SecretStr | None, _unless_blank(_api_key)] = None
 
     def record(self, line: int) -> ClientRecord:
         """The client to import. What an absent column would say stays as it is; a blank cell
-        removes a display name or a target, and leaves `active` and the API key as they are.
+        removes a display name, a target or a threshold, and leaves `active` and the API key as
+        they are.
         """
-        return ClientRecord(
-            instance=self.instance,
-            bison_workspace_id=self.bison_workspace_id,
-            name=self.name,
-            display_name=self.display_name if self._has("display_name") else KEEP,
-            active=self.active,
-            monthly_kpi_target=(
-                self.monthly_kpi_target if self._has("monthly_kpi_target") else KEEP
-            ),
-            monthly_sending_target=(
-                self.monthly_sending_target if self._has("monthly_sending_target") else KEEP
-            ),
-            api_key=self.api_key,
-            line=line,
-        )
-
-    def _has(self, column: str) -> bool:
-        return column in self.model_fields_set
+        kept = dict.fromkeys(set(MAY_BE_KEPT) - self.model_fields_set, KEEP)
+        return ClientRecord(**{**dict(self), **kept}, line=line)
 
 
 COLUMNS = tuple(ClientRow.model_fields)
@@ -139,8 +149,8 @@ _MAY_BE_CUT_OFF = {"active", "api_key"}
 TEMPLATE = (
     ",".join(COLUMNS)
     + "\n"
-    + "main,101,Harbor Analytics,,yes,60,30000,\n"
-    + "main,102,Harbor Analytics Europe,Harbor EU,yes,,,\n"
+    + "main,101,Harbor Analytics,,yes,60,30000,,,\n"
+    + "main,102,Harbor Analytics Europe,Harbor EU,yes,,,,,\n"
 )
 
 
@@ -224,6 +234,36 @@ def parse(text: str, instances: Collection[str], source: str) -> list[ClientReco
     if not records:
         raise KpiError(f"{source} holds no clients. Compare it with `kpi clients template`.")
     return records
+
+
+def export(connection: Connection, month: date) -> str:
+    """All clients as the text of a file to edit and import again, without their API keys.
+
+    The targets are those that hold in the month that begins on `month`.
+    """
+    clients = all_clients(connection)
+    states = read_states(connection, [it.workspace for it in clients], month)
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for it in clients:
+        values = {**asdict(it), **asdict(states[it.workspace]), "api_key": None}
+        rows.writerow([_cell(values[name]) for name in COLUMNS])
+    return text.getvalue()
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case Decimal():
+            return shown_percent(value)
+        case str() if _FORMULA.match(value):
+            return f"'{value}"
+        case _:
+            return str(value)
 
 
 def shown_lines(problems: Sequence[str]) -> str:
