@@ -13,7 +13,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kpi_pipeline.dashboard import accuracy, actions, client, compare, report, year
+from kpi_pipeline.dashboard import accuracy, actions, client, compare, prometheus, report, year
 from kpi_pipeline.dashboard.api import routes as api
 from kpi_pipeline.dashboard.api.answers import json_answer
 from kpi_pipeline.dashboard.live import Live
@@ -49,7 +49,7 @@ def create_app(of: Site, live: Live | None = None) -> ASGIApp:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with pages.running():
             yield
-        of.downloads.dispose()
+        of.close()
 
     prefix = of.settings.dashboard_path_prefix
     app = Starlette(
@@ -113,6 +113,7 @@ _ROUTES = [
     *year.ROUTES,
     *accuracy.ROUTES,
     *report.ROUTES,
+    *prometheus.ROUTES,
     Route("/healthz", _alive),
     Mount("/static", StaticFiles(directory=STATIC), name="static"),
 ]

@@ -18,7 +18,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from kpi_pipeline.dashboard import formatting
+from kpi_pipeline.db.dagster_tables import open_dagster_database
 from kpi_pipeline.db.server.engine import open_engine
+from kpi_pipeline.db.server.urls import dagster_url, parse_url
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.web.visitor import Visitor
@@ -27,7 +29,8 @@ STATIC = Path(__file__).with_name("static")
 _DOWNLOADS_AT_ONCE = 2
 
 
-@dataclass(frozen=True)
+# Compared as an object: caches have it in their keys, and settings have no hash.
+@dataclass(frozen=True, eq=False)
 class Site:
     """One dashboard: what its handlers use. `now` is the clock."""
 
@@ -41,6 +44,20 @@ class Site:
     def downloads(self) -> Engine:
         """Connections for downloads of many rows: slow ones must leave those of the pages free."""
         return open_engine(self.engine.url, pool_size=_DOWNLOADS_AT_ONCE)
+
+    @cached_property
+    def dagster_database(self) -> Engine:
+        """Dagster's own database, of which `GET /metrics` reads a few numbers."""
+        url = dagster_url(self.engine.url)
+        if (configured := self.settings.dagster_database_url) is not None:
+            url = parse_url(configured.get_secret_value(), "KPI_DAGSTER_DATABASE_URL")
+        return open_dagster_database(url)
+
+    def close(self) -> None:
+        """Close the connections that this site opened."""
+        for name in ("downloads", "dagster_database"):
+            if (opened := vars(self).get(name)) is not None:
+                opened.dispose()
 
     @property
     def day_zone(self) -> ZoneInfo:

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from kpi_pipeline.db.exports import RowFilter, stream_rows
+from kpi_pipeline.domain.outside_names import for_spreadsheet
 
 _CHUNK_BYTES = 65_536
 # Answers hold numbers of clients, so no shared cache may keep them.
@@ -64,17 +65,21 @@ def csv_answer(engine: Engine, of: RowFilter, tag: str, name: str) -> Response:
 
 
 def csv_lines(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
-    """CSV in chunks, in UTF-8. Unknown values are empty fields."""
+    """CSV in chunks, in UTF-8. Unknown values are empty fields, and no text is a formula."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
     for row in rows:
-        writer.writerow([float(it) if isinstance(it, Decimal) else it for it in row])
+        writer.writerow(map(_csv_value, row))
         if buffer.tell() > _CHUNK_BYTES:
             yield buffer.getvalue().encode()
             buffer.seek(0)
             buffer.truncate()
     yield buffer.getvalue().encode()
+
+
+def _csv_value(value: object) -> object:
+    return float(value) if isinstance(value, Decimal) else for_spreadsheet(value)
 
 
 def parquet_answer(engine: Engine, of: RowFilter, tag: str, name: str) -> Response:

@@ -33,7 +33,12 @@ _NEGATIVE = (
 )
 
 
-def wrong_values(row: Mapping[str, Any], now: datetime) -> dict[str, str]:
+def is_from_future(as_of: datetime | None, now: datetime) -> bool:
+    """Whether numbers claim to be from an instant that is still to come."""
+    return as_of is not None and as_of > now + _CLOCK_TOLERANCE
+
+
+def wrong_values(row: Mapping[str, Any], *, from_future: bool) -> dict[str, str]:
     """Why a number of a row, or its `as_of`, can't be right, by column; of a right row, nothing."""
     found: dict[str, str] = {}
     for shorter, longer in _NESTED:
@@ -48,7 +53,7 @@ def wrong_values(row: Mapping[str, Any], now: datetime) -> dict[str, str]:
     for name in _NEGATIVE:
         if row[name] is not None and row[name] < 0:
             found[name] = "Can't be right: below 0"
-    if row["as_of"] > now + _CLOCK_TOLERANCE:
+    if from_future:
         found["as_of"] = "Can't be right: in the future. A clock was ahead; the next sync mends it"
     return found
 

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from markupsafe import Markup
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from kpi_pipeline.checks.freshness import NIGHTLY_SYNC
-from kpi_pipeline.dashboard.formatting import visible
+from kpi_pipeline.dashboard.formatting import age
 from kpi_pipeline.dashboard.live import LiveView, hub, stream
 from kpi_pipeline.dashboard.overview.columns import COLUMNS, GROUPS, SHOWN, SORTABLE, Column
-from kpi_pipeline.dashboard.overview.rows import OverviewRow, overview_row
+from kpi_pipeline.dashboard.overview.marks import is_from_future
+from kpi_pipeline.dashboard.overview.rows import RowInputs, row_html
 from kpi_pipeline.dashboard.overview.totals import (
     Badge,
     Totals,
@@ -55,7 +57,8 @@ class Chip:
 
 @dataclass(frozen=True)
 class OverviewPage:
-    """What the overview shows: `clients` of `all_clients` pass the filters, `rows` are a page.
+    """What the overview shows: `clients` of `all_clients` pass the filters, `rows` are a page of
+    them, as HTML.
 
     `with_row` counts all clients that have a row of the day. `listed` are the workspaces of the
     page in their order, those included whose rows are not read.
@@ -66,7 +69,7 @@ class OverviewPage:
     badge: Badge
     totals: Totals
     chips: Sequence[Chip]
-    rows: Sequence[OverviewRow]
+    rows: Sequence[Markup]
     listed: tuple[str, ...]
     columns: Sequence[Column]
     clients: int
@@ -227,24 +230,29 @@ def read_page(
     )
 
 
-def _row(of: Site, seen: _Seen, numbers: ClientNumbers, view: View, now: datetime) -> OverviewRow:
+def _row(of: Site, seen: _Seen, numbers: ClientNumbers, view: View, now: datetime) -> Markup:
     times = [it for it in (seen.data_from, seen.client.happened_at) if it is not None and it <= now]
-    return overview_row(
-        seen.client,
-        numbers,
-        seen.standing,
-        seen.problems,
-        view.cols,
+    at = max(times, default=None)
+    inputs = RowInputs(
+        client=seen.client,
+        found=numbers,
+        standing=seen.standing,
+        problems=tuple(seen.problems),
+        cols=view.cols,
+        cards=view.layout == "cards",
+        query=view.look.query,
         day=view.day,
         today=view.look.today,
-        now=now,
-        data_from=max(times, default=None),
+        data_from=at,
+        age=age(at, now),
+        from_future=is_from_future(seen.client.as_of, now),
         nightly_sync=f"{NIGHTLY_SYNC:%H:%M} {now.astimezone(of.timezone):%Z}",
     )
+    return row_html(of, inputs)
 
 
 def _badge(of: Site, view: View, seen: Sequence[_Seen], now: datetime) -> Badge:
-    clients = [it.client._replace(label=visible(it.client.label)) for it in seen]
+    clients = [it.client for it in seen]
     if not view.look.is_today:
         return badge_of_past(clients, view.day, of.day_zone)
     known = {it.client.workspace: it.data_from for it in seen}

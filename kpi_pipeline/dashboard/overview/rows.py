@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -11,6 +12,7 @@ from kpi_pipeline.dashboard import formatting
 from kpi_pipeline.dashboard.charts import bullet, sparkline
 from kpi_pipeline.dashboard.overview.columns import COLUMNS, Column, Kind
 from kpi_pipeline.dashboard.overview.marks import missing_reason, wrong_values
+from kpi_pipeline.dashboard.site import Site
 from kpi_pipeline.db.dashboard.overview import ClientDay, ClientNumbers
 from kpi_pipeline.domain.calendar import days_in_month
 from kpi_pipeline.domain.client_problems import Problem
@@ -25,6 +27,32 @@ _TEXT: dict[Kind, Callable[[Any], str]] = {
     Kind.RATE: lambda value: formatting.percent(value, 2),
     Kind.GROWTH: formatting.signed_percent,
 }
+
+
+# Rows that are kept as HTML, each of some kilobytes: those of twenty pages.
+_ROWS_KEPT = 2_000
+
+
+class RowInputs(NamedTuple):
+    """All that a client's row is made from: equal ones make the same row.
+
+    `data_from` is when its numbers are from, and `age` how long ago, in words; `from_future` says
+    that their `as_of` is still to come. `query` is what links keep, such as ?date=2026-11-01.
+    """
+
+    client: ClientDay
+    found: ClientNumbers
+    standing: Standing
+    problems: tuple[Problem, ...]
+    cols: tuple[str, ...]
+    cards: bool
+    query: str
+    day: date
+    today: date
+    data_from: datetime | None
+    age: str
+    from_future: bool
+    nightly_sync: str
 
 
 class Value(NamedTuple):
@@ -72,23 +100,19 @@ class OverviewRow:
         return self.standing.replace(" ", "-")
 
 
-def overview_row(
-    client: ClientDay,
-    found: ClientNumbers,
-    standing: Standing,
-    problems: Sequence[Problem],
-    cols: Sequence[str],
-    *,
-    day: date,
-    today: date,
-    now: datetime,
-    data_from: datetime | None,
-    nightly_sync: str,
-) -> OverviewRow:
-    """The row of a client; `data_from` is when its numbers are from."""
-    row = found.numbers
-    reason = "" if row else no_row_reason(client.last_date, day, today, nightly_sync)
-    wrong = wrong_values(row, now) if row else {}
+@lru_cache(maxsize=_ROWS_KEPT)
+def row_html(of: Site, inputs: RowInputs) -> Markup:
+    """The row as HTML. Making it takes most of a page's time, and few rows change at once."""
+    row = overview_row(inputs)
+    return Markup(of.part("overview/_row.html", row=row, inputs=inputs))  # noqa: S704 - a template's
+
+
+def overview_row(inputs: RowInputs) -> OverviewRow:
+    """The row of a client."""
+    client, day, today = inputs.client, inputs.day, inputs.today
+    row = inputs.found.numbers
+    reason = "" if row else no_row_reason(client.last_date, day, today, inputs.nightly_sync)
+    wrong = wrong_values(row, from_future=inputs.from_future) if row else {}
 
     def value(name: str, kind: Kind = Kind.COUNT) -> Value:
         number = row[name] if row else None
@@ -105,10 +129,11 @@ def overview_row(
             values = _of_target([value(it) for it in names])
             return Cell(column, values, wrong=_first(wrong, *(it.column for it in values)))
         if column.kind is Kind.SPARK:
-            return Cell(column, chart=sparkline(tuple(found.daily)))
+            return Cell(column, chart=sparkline(inputs.found.daily))
         if column.kind is Kind.AGE:
-            missing = () if data_from else (Value("as_of", formatting.MISSING, "na", reason),)
-            return Cell(column, missing, at=data_from, wrong=_first(wrong, "as_of"))
+            at = inputs.data_from
+            missing = () if at else (Value("as_of", formatting.MISSING, "na", reason),)
+            return Cell(column, missing, at=at, wrong=_first(wrong, "as_of"))
         if column.kind is Kind.QUOTA:
             return Cell(column, [_quota(row, day, today, reason)])
         return Cell(column, [value(column.key, column.kind)], wrong=_first(wrong, column.key))
@@ -116,11 +141,11 @@ def overview_row(
     return OverviewRow(
         workspace=client.workspace,
         label=formatting.visible(client.label),
-        standing=standing,
-        problems=problems,
+        standing=inputs.standing,
+        problems=inputs.problems,
         reason=reason,
         left=not client.active,
-        cells=[cell(COLUMNS[key]) for key in cols],
+        cells=[cell(COLUMNS[key]) for key in inputs.cols],
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from kpi_pipeline.dashboard.formatting import visible
 from kpi_pipeline.db.dashboard.overview import ClientDay
 from kpi_pipeline.domain.calendar import day_start
 from kpi_pipeline.domain.standing import LIVE_FOR, Age, data_age
@@ -132,7 +133,7 @@ def badge(
     found = data_age(dict(known), now, stale_after)
     if found.age is Age.STALE:
         at = min((it for name in found.stale if (it := known[name])), default=None)
-        return Badge("stale", found.age, at, [labels[it] for it in found.stale])
+        return Badge("stale", found.age, at, [visible(labels[it]) for it in found.stale])
     if found.age is Age.NO_DATA:
         return Badge("no-data", found.age, None)
     events = [it.happened_at for it in clients if it.happened_at and it.happened_at <= now]
@@ -145,12 +146,13 @@ def badge(
 def badge_of_past(clients: Sequence[ClientDay], day: date, zone: ZoneInfo) -> Badge:
     """Whether the numbers of a past day are final: all asked for after its end."""
     end = day_start(day + _ONE_DAY, zone)
-    times = {it.label: it.as_of for it in clients if it.as_of}
+    times = [(it.label, it.as_of) for it in clients if it.as_of]
     if not times:
         return Badge("no-data", "No data of this day", None)
-    if open_ones := [label for label, as_of in times.items() if as_of < end]:
-        return Badge("open", "Not final", min(times.values()), open_ones)
-    return Badge("final", "Final", min(times.values()))
+    oldest = min(as_of for _, as_of in times)
+    if open_ones := [visible(label) for label, as_of in times if as_of < end]:
+        return Badge("open", "Not final", oldest, open_ones)
+    return Badge("final", "Final", oldest)
 
 
 def _month(rows: Sequence[ClientDay], so_far: _Number, projection: _Number, of: _Number) -> Month:

@@ -4,8 +4,7 @@ The first has a narrow row for each client, for totals, filters and the order; t
 numbers, and the counts of 66 days, for the clients of the page that is shown.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from datetime import date, datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
@@ -66,15 +65,19 @@ class ClientDay(NamedTuple):
     sorted_by: Any
 
 
-@dataclass(frozen=True)
-class ClientNumbers:
+class ClientNumbers(NamedTuple):
     """All numbers of a client's row, and its positive replies of SPARK_DAYS days, oldest first.
 
-    `numbers` is empty for a client without a row of the day.
+    `values` are those of NUMBERS, and empty for a client without a row of the day.
     """
 
-    numbers: Mapping[str, Any]
-    daily: Sequence[int | None]
+    values: tuple[Any, ...]
+    daily: tuple[int | None, ...]
+
+    @property
+    def numbers(self) -> Mapping[str, Any]:
+        """The values by name."""
+        return dict(zip(NUMBERS, self.values, strict=True)) if self.values else {}
 
 
 def read_client_days(
@@ -124,8 +127,7 @@ def read_numbers(
         daily: list[int | None] = [None] * SPARK_DAYS
         for offset, count in zip(days or (), counts or (), strict=True):
             daily[offset] = count
-        row = dict(zip(NUMBERS, values, strict=True)) if has_row else {}
-        numbers[workspace] = ClientNumbers(row, daily)
+        numbers[workspace] = ClientNumbers(tuple(values) if has_row else (), tuple(daily))
     return numbers
 
 
