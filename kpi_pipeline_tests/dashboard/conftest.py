@@ -18,7 +18,7 @@ def dashboard_site(engine: Engine) -> Iterator[Site]:
     zone = ZoneInfo("America/Chicago")
     site = Site(Settings(timezone=zone, bison_timezone=zone), engine, lambda: NOW)
     yield site
-    site.downloads.dispose()
+    site.close()
 
 
 @pytest.fixture

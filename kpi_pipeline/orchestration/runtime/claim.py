@@ -14,6 +14,7 @@ from dagster_postgres import PostgresRunStorage
 from sqlalchemy import Cast, Connection, Text, cast, extract, func, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
+from kpi_pipeline.db.dagster_tables import DAEMON_CLAIM_KEY
 from kpi_pipeline.db.server.retry import retry_while_disconnected
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.dagster_private import KeyValueStoreTable
@@ -21,7 +22,7 @@ from kpi_pipeline.orchestration.dagster_private import KeyValueStoreTable
 # A claim that was not renewed for this long, while it was watched, is that of a dead process.
 DEAD_AFTER_SECONDS = 12.0
 
-_KEY = "kpi/daemon"
+_KEY = DAEMON_CLAIM_KEY
 
 _table = KeyValueStoreTable.c
 _now = extract("epoch", func.clock_timestamp())
