@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import typer
@@ -12,14 +12,27 @@ from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from kpi_pipeline.app import AppContext, open_app
+from kpi_pipeline.domain.outside_names import for_terminal
 from kpi_pipeline.services.database import ready_databases
 from kpi_pipeline.settings import load_settings
 
+
+class _TextConsole(Console):
+    """A console that shows names and errors from outside as text, whatever they hold.
+
+    What rich adds, such as colours, is no part of the strings that it is given.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(for_terminal(text), **options)
+
+
 # Answers go to standard output, everything else to standard error.
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = _TextConsole(highlight=False)
+err = _TextConsole(stderr=True, highlight=False)
 
 Day = Annotated[
     datetime | None,
@@ -76,7 +89,7 @@ def print_warning(text: str) -> None:
 
 
 def cell(value: object) -> str:
-    """The value as text: NULL is "–", never 0; numbers have thousands separators."""
+    """The value as text: NULL is "–", never 0; numbers have separators, instants their zone."""
     match value:
         case None:
             return "–"
@@ -85,7 +98,7 @@ def cell(value: object) -> str:
         case int() | Decimal():
             return f"{value:,}"
         case datetime():
-            return f"{value:%Y-%m-%d %H:%M}"
+            return f"{value:%Y-%m-%d %H:%M %Z}"
         case date():
             return value.isoformat()
         case _:
@@ -93,7 +106,7 @@ def cell(value: object) -> str:
 
 
 def local_time(instant: datetime | None, zone: ZoneInfo) -> str:
-    """The instant as text, in that time zone."""
+    """The instant as text, in that time zone, which is named."""
     return cell(None if instant is None else instant.astimezone(zone))
 
 

@@ -8,13 +8,14 @@ from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import copymode
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 from uuid import uuid4
 
 import typer
 
 from kpi_pipeline.cli.common import FromDate, Workspaces, date_of, err, opened_app
 from kpi_pipeline.domain.formatting import counted, period
+from kpi_pipeline.domain.outside_names import for_spreadsheet
 from kpi_pipeline.errors import KpiError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def export(
         _check_target(out, force)
     frame = _read(first, last, workspaces)
     if out is None:
-        frame.to_csv(sys.stdout, index=False, lineterminator="\n")
+        _write_csv(frame, sys.stdout)
     else:
         with _whole_file(out) as unfinished:
             _write(frame, unfinished, form)
@@ -144,11 +145,17 @@ def _whole_file(out: Path) -> Iterator[Path]:
 def _write(frame: "pd.DataFrame", file: Path, form: Format) -> None:
     match form:
         case Format.CSV:
-            frame.to_csv(file, index=False, lineterminator="\n")
+            _write_csv(frame, file)
         case Format.PARQUET:
             frame.to_parquet(file, engine="pyarrow", index=False)
         case Format.XLSX:
             _write_workbook(frame, file)
+
+
+def _write_csv(frame: "pd.DataFrame", to: Path | TextIO) -> None:
+    texts = frame.select_dtypes(["object", "string"])
+    safe = frame.assign(**{str(name): texts[name].map(for_spreadsheet) for name in texts})
+    safe.to_csv(to, index=False, lineterminator="\n")
 
 
 def _write_workbook(frame: "pd.DataFrame", file: Path) -> None:

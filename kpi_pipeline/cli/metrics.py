@@ -26,7 +26,8 @@ from kpi_pipeline.cli.common import (
 )
 from kpi_pipeline.db.metrics import MetricRow, read_metrics
 from kpi_pipeline.db.registry.clients import pick_clients
-from kpi_pipeline.domain.formatting import whose_day
+from kpi_pipeline.domain.formatting import counted, whose_day
+from kpi_pipeline.domain.outside_names import for_spreadsheet
 
 
 class Format(StrEnum):
@@ -40,17 +41,17 @@ class Format(StrEnum):
 # The columns that fit on a screen; JSON and CSV hold every one.
 _SHOWN = {
     "display_name": "Client",
-    "positive_replies_today": "Replies\ntoday",
-    "positive_replies_mtd": "Month",
+    "positive_replies_today": "Positive\nreplies\ntoday",
+    "positive_replies_mtd": "Positive\nreplies\nthis month",
     "projection_positive_replies_eom": "Projection",
     "monthly_kpi_target": "Target",
-    "mtd_leads_progress": "Progress\n%",
-    "positive_replies_last_7_days": "7\ndays",
-    "positive_replies_last_30_days": "30\ndays",
-    "positive_replies_last_month": "Last\nmonth",
-    "emails_sent_today": "Emails\ntoday",
-    "emails_sent_mtd": "Emails\nmonth",
-    "sending_progress": "Sending\n%",
+    "mtd_leads_progress": "% of\ntarget",
+    "positive_replies_last_7_days": "Positive\nreplies\n7 days",
+    "positive_replies_last_30_days": "Positive\nreplies\n30 days",
+    "positive_replies_last_month": "Positive\nreplies\nlast month",
+    "emails_sent_today": "Emails\nsent\ntoday",
+    "emails_sent_mtd": "Emails\nsent\nthis month",
+    "sending_progress": "% of\nsending\ntarget",
     "bounce_rate_mtd": "Bounced\n%",
 }
 
@@ -79,9 +80,10 @@ def run(
         case Format.CSV:
             writer = csv.writer(sys.stdout, lineterminator="\n")
             writer.writerow(field.name for field in fields(MetricRow))
-            writer.writerows(_plain(row).values() for row in rows)
+            writer.writerows(map(for_spreadsheet, _plain(row).values()) for row in rows)
     with_row = sum(row.as_of is not None for row in rows)
-    err.print(f"{with_row} of {len(rows)} clients have a row on {title}.")
+    have = "has" if len(rows) == 1 else "have"
+    err.print(f"{with_row} of {counted(len(rows), 'client')} {have} a row on {title}.")
 
 
 def _print_table(rows: Sequence[MetricRow], title: str) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from kpi_pipeline.cli.common import cell, print_whole
 from kpi_pipeline.db.metrics import MetricRow
 from kpi_pipeline.db.sync_log import SyncEntry
+from kpi_pipeline.domain.formatting import counted
 
 _SHOWN = 10
 
@@ -43,8 +44,8 @@ def print_report(report: SyncReport, console: Console) -> None:
     calls = sum(entry.api_calls for entry in report.entries)
     keys = Counter(entry.key_used for entry in report.entries if entry.key_used)
     console.print(
-        f"\n[bold]{ok} of {report.clients} clients ok[/bold] in {report.seconds:.1f} s, "
-        f"{calls} API calls; {keys['workspace']} of {keys.total()} with their own key",
+        f"\n[bold]{ok} of {counted(report.clients, 'client')} ok[/bold] in {report.seconds:.1f} s, "
+        f"{counted(calls, 'API call')}; {keys['workspace']} of {keys.total()} with their own key",
         soft_wrap=True,
     )
     waiting = sum(entry.waiting_seconds for entry in report.entries)
@@ -58,7 +59,8 @@ def print_report(report: SyncReport, console: Console) -> None:
         console.print(f"[red]✗[/red] {escape(entry.error or '')}", soft_wrap=True)
     missing = report.clients - len(report.entries)
     if missing:
-        console.print(f"[red]✗[/red] {missing} clients were not reached; see the run's log")
+        were = f"{counted(missing, 'client')} {'was' if missing == 1 else 'were'}"
+        console.print(f"[red]✗[/red] {were} not reached; see the run's log")
     if report.rows:
         print_whole(_best(report), console)
 
@@ -68,12 +70,12 @@ def _best(report: SyncReport) -> Table:
         report.rows, key=lambda row: (-(row.positive_replies_mtd or 0), row.display_name)
     )
     table = Table(
-        title=f"Best {min(_SHOWN, len(ranked))} of {len(ranked)} clients by positive replies, "
+        title=f"Best {min(_SHOWN, len(ranked))} of {counted(len(ranked), 'client')} by positive replies, "
         f"{report.date:%B %Y} to {report.date}",
         title_justify="left",
     )
     table.add_column("Client")
-    for heading in ("Positive replies", "Projection", "Target", "Progress %"):
+    for heading in ("Positive replies", "Projection", "Target", "% of target"):
         table.add_column(heading, justify="right")
     for row in ranked[:_SHOWN]:
         table.add_row(

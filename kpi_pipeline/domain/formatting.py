@@ -14,6 +14,12 @@ def listed(names: Sequence[str], most: int = _MOST_NAMED) -> str:
     return f"{shown} and {left} more" if left > 0 else shown
 
 
+def joined(names: Sequence[str]) -> str:
+    """All names, as in a sentence: acme, birch and cedar."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def moment(instant: datetime, timezone: ZoneInfo) -> str:
     """An instant in that time zone, with its weekday."""
     return f"{instant.astimezone(timezone):%a %d %b %Y, %H:%M %Z}"
@@ -39,5 +45,6 @@ def period(first: date, last: date) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """The number with its noun: 1 client, 2 clients."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+    """The number with its noun: 1 client, 2 clients, 2 replies."""
+    several = f"{thing.removesuffix('y')}ies" if thing.endswith("reply") else f"{thing}s"
+    return f"{number:,} {thing if number == 1 else several}"

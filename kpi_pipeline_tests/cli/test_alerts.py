@@ -75,9 +75,9 @@ def test_the_list_shows_problems_who_was_alerted_and_unreachable_receivers(
 
     assert cells(screen, "freshness") == [
         *("freshness", "ERROR", "freshness of client_metrics", "1"),
-        *("2026-03-18 15:00", "json://127.0.0.1"),
+        *("2026-03-18 15:00 CDT", "json://127.0.0.1"),
     ]
-    assert "Unreachable: xml://127.0.0.1 has accepted nothing since 2026-03-18 15:00" in screen
+    assert "Unreachable: xml://127.0.0.1 has accepted nothing since 2026-03-18 15:00 CDT" in screen
 
 
 def test_the_list_says_that_there_is_no_problem(kpi: Kpi, office: Office) -> None:

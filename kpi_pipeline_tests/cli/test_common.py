@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from kpi_pipeline.cli.common import cell, print_whole
+from kpi_pipeline.cli.common import cell, err, out, print_whole
 
 
 @pytest.mark.parametrize(
@@ -22,13 +22,27 @@ from kpi_pipeline.cli.common import cell, print_whole
         (True, "yes"),
         (False, "no"),
         (date(2026, 3, 8), "2026-03-08"),
-        (datetime(2026, 3, 8, 5, 7, 59, tzinfo=UTC), "2026-03-08 05:07"),
+        (datetime(2026, 3, 8, 5, 7, 59, tzinfo=UTC), "2026-03-08 05:07 UTC"),
         ("Brûlé Café", "Brûlé Café"),
         ("", ""),
     ],
 )
 def test_null_is_a_dash_and_never_a_zero(value: object, shown: str) -> None:
     assert cell(value) == shown
+
+
+def test_a_name_that_holds_control_characters_moves_no_cursor_and_hides_no_word(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = "Acme \x1b[2J\x9b1A\u202eemca"
+    table = Table("Client")
+    table.add_row(name)
+    print_whole(table, out)
+    err.print(f"[red]Error:[/red] {name}", soft_wrap=True)
+    printed = capsys.readouterr()
+    for screen in printed:
+        assert "Acme [U+001B][2J[U+009B]1A[U+202E]emca" in screen
+    assert not {"\x1b", "\x9b", "\u202e"} & set(printed.out + printed.err)
 
 
 def _printed(table: Table, width: int) -> str:

@@ -20,6 +20,8 @@ from kpi_pipeline_tests.db.stocked import AS_OF, imported, record, stock_metrics
 
 FIRST, SECOND, THIRD = (date(2026, 3, day) for day in (16, 17, 18))
 FORMULA = "=1+1"
+# CSV has no types, so an apostrophe says that it is no formula.
+AS_TEXT = "'=1+1"
 SUMMARY = "3 rows of 2 clients, 2026-03-16 to 2026-03-18"
 
 
@@ -51,7 +53,7 @@ def test_csv_goes_to_standard_output_and_what_is_not_known_is_empty(kpi: Kpi) ->
         ("sloop", "2026-03-17"),
     ]
     first, unknown, sloop = rows
-    assert (first["display_name"], sloop["display_name"]) == ("Brûlé, Café", FORMULA)
+    assert (first["display_name"], sloop["display_name"]) == ("Brûlé, Café", AS_TEXT)
     assert (first["positive_replies_mtd"], unknown["positive_replies_mtd"]) == ("0", "")
     assert (first["emails_sent_mtd"], first["mtd_leads_progress"]) == ("141739", "-17.65")
     assert datetime.fromisoformat(first["as_of"]) == AS_OF
@@ -87,7 +89,8 @@ def test_a_file_holds_the_same_rows_in_each_format(
     assert frame["workspace"].tolist() == ["brule-cafe", "brule-cafe", "sloop"]
     dates = pd.to_datetime(frame["metric_date"]).dt.date.tolist()
     assert dates == [FIRST, THIRD, SECOND]
-    assert frame["display_name"].tolist() == ["Brûlé, Café", "Brûlé, Café", FORMULA]
+    label = AS_TEXT if form == "csv" else FORMULA
+    assert frame["display_name"].tolist() == ["Brûlé, Café", "Brûlé, Café", label]
     replies = frame["positive_replies_mtd"].astype("Int64")
     assert replies.isna().tolist() == [False, True, False]
     assert replies.dropna().tolist() == [0, 7]

@@ -88,7 +88,7 @@ def test_the_list_says_when_a_key_was_verified_in_the_time_zone_of_the_people(
 ) -> None:
     verify_all(engine, datetime(2026, 3, 18, 20, 0, tzinfo=UTC))
     monkeypatch.setenv("KPI_TIMEZONE", "Asia/Tokyo")
-    assert cells(kpi("keys", "list").answer(), keyed)[-1] == "2026-03-19 05:00"
+    assert cells(kpi("keys", "list").answer(), keyed)[-1] == "2026-03-19 05:00 JST"
 
 
 def test_the_list_does_not_believe_a_verification_in_the_future(
