@@ -14,14 +14,21 @@ from sqlalchemy import Connection
 from kpi_pipeline.alerts.message import Message
 from kpi_pipeline.db.metrics import MetricRow, read_metrics
 from kpi_pipeline.domain.calendar import day_start
-from kpi_pipeline.domain.formatting import listed, moment, whose_day
+from kpi_pipeline.domain.formatting import counted, listed, moment, whose_day
+from kpi_pipeline.domain.outside_names import visible
+from kpi_pipeline.domain.standing import Standing, standing
 
-# Projection of the month in percent of its target.
-_AHEAD = 110
-_ON_TRACK = 90
 # A chat message holds a few dozen lines; `kpi metrics` prints the whole table.
 _MAX_LINES = 40
 _UNKNOWN = "–"
+# What went well is said first.
+_ORDER = (
+    Standing.ABOVE_TARGET,
+    Standing.ON_TRACK,
+    Standing.BEHIND,
+    Standing.NO_TARGET,
+    Standing.NO_DATA,
+)
 
 
 @dataclass(frozen=True)
@@ -43,18 +50,13 @@ def summary_text(summary: SummaryOfDay, timezone: ZoneInfo, day_zone: ZoneInfo) 
     """The summary as a message: its day is one of `day_zone`, its times are of `timezone`."""
     rows = summary.rows
     stale = [row for row in rows if not _is_closed(row, summary.day, day_zone)]
-    groups: dict[str, list[MetricRow]] = {
-        "Ahead": [],
-        "On track": [],
-        "Behind": [],
-        "No target": [],
-    }
+    groups: dict[Standing, list[MetricRow]] = {it: [] for it in _ORDER}
     for row in rows:
         if row.as_of is not None:
-            groups[_group_of(row)].append(row)
-    known = sum(row.as_of is not None for row in rows)
+            groups[standing_of(row)].append(row)
+    known = sum(map(len, groups.values()))
     lines = [
-        f"{known} of {len(rows)} clients have numbers.",
+        f"{known} of {counted(len(rows), 'client')} {'has' if len(rows) == 1 else 'have'} numbers.",
         _total(summary),
         *(line for name, group in groups.items() for line in _group(name, group, summary)),
         *_stale(stale, timezone),
@@ -73,19 +75,11 @@ def replies_of_day(summary: SummaryOfDay, row: MetricRow) -> int | None:
     return row.all_replies_mtd - before.all_replies_mtd
 
 
-def is_on_track(row: MetricRow) -> bool:
-    """Whether the client's projection reaches its target, or nearly; False without a target."""
-    percent = row.projection_replies_progress
-    return bool(row.monthly_kpi_target) and percent is not None and percent >= _ON_TRACK
-
-
-def _group_of(row: MetricRow) -> str:
-    percent = row.projection_replies_progress
-    if not row.monthly_kpi_target or percent is None:
-        return "No target"
-    if percent >= _AHEAD:
-        return "Ahead"
-    return "On track" if is_on_track(row) else "Behind"
+def standing_of(row: MetricRow) -> Standing:
+    """Where the client's month stands."""
+    return standing(
+        row.positive_replies_mtd, row.projection_positive_replies_eom, row.monthly_kpi_target
+    )
 
 
 def _is_closed(row: MetricRow, day: date, day_zone: ZoneInfo) -> bool:
@@ -99,7 +93,8 @@ def _total(summary: SummaryOfDay) -> str:
     emails = _sum(row.emails_sent_today for row in rows)
     positive = _sum(row.positive_replies_today for row in rows)
     month = _sum(row.positive_replies_mtd for row in rows)
-    return f"All: {_day(emails, replies, positive)}; {_number(month)} this month."
+    month_so_far = _counted(month, "positive reply")
+    return f"All: {_day(emails, replies, positive)}; {month_so_far} this month."
 
 
 def _sum(numbers: Iterable[int | None]) -> int | None:
@@ -108,13 +103,13 @@ def _sum(numbers: Iterable[int | None]) -> int | None:
     return sum(known) if known else None
 
 
-def _group(name: str, rows: Sequence[MetricRow], summary: SummaryOfDay) -> Iterable[str]:
+def _group(group: Standing, rows: Sequence[MetricRow], summary: SummaryOfDay) -> Iterable[str]:
     if not rows:
         return
-    yield f"\n{name} ({len(rows)})"
+    yield f"\n{group.capitalize()} ({len(rows)})"
     ranked = sorted(rows, key=_rank)
     for row in ranked[:_MAX_LINES]:
-        yield f"- {row.display_name}: {_client(row, summary)}"
+        yield f"- {visible(row.display_name)}: {_client(row, summary)}"
     if len(ranked) > _MAX_LINES:
         yield f"… and {len(ranked) - _MAX_LINES} more"
 
@@ -129,17 +124,17 @@ def _client(row: MetricRow, summary: SummaryOfDay) -> str:
     replies = replies_of_day(summary, row)
     day = _day(row.emails_sent_today, replies, row.positive_replies_today)
     month = _number(row.positive_replies_mtd)
+    if row.monthly_kpi_target is not None:
+        month += f" of {row.monthly_kpi_target:,}"
     heading = f"heading for {_number(row.projection_positive_replies_eom)}"
-    if not row.monthly_kpi_target or row.projection_replies_progress is None:
-        return f"{day}; month {month}, {heading}; {_mail(row)}"
-    percent = _percent(row.projection_replies_progress, 0)
-    month = f"month {month} of {row.monthly_kpi_target:,}, {heading} ({percent})"
-    return f"{day}; {month}; {_mail(row)}"
+    if row.projection_replies_progress is not None:
+        heading += f" ({_percent(row.projection_replies_progress, 0)})"
+    return f"{day}; month {month}, {heading}; {_mail(row)}"
 
 
 def _mail(row: MetricRow) -> str:
     """The month's emails, against their target, and what they brought."""
-    emails = f"{_number(row.emails_sent_mtd)} emails"
+    emails = f"{_counted(row.emails_sent_mtd, 'email')} sent"
     if row.monthly_sending_target:
         share = _percent(row.projection_sending_progress, 0)
         emails += f" of {row.monthly_sending_target:,} (heading for {share})"
@@ -155,9 +150,14 @@ def _percent(value: Decimal | None, places: int = 1) -> str:
 
 def _day(emails: int | None, replies: int | None, positive: int | None) -> str:
     return (
-        f"{_number(emails)} emails, {_number(replies)} replies, "
-        f"{_number(positive)} positive replies"
+        f"{_counted(emails, 'email')} sent, {_counted(replies, 'reply')}, "
+        f"{_counted(positive, 'positive reply')}"
     )
+
+
+def _counted(value: int | None, thing: str) -> str:
+    """The number with its noun; an unknown one is not 0."""
+    return counted(value, thing) if value is not None else counted(0, thing).replace("0", _UNKNOWN)
 
 
 def _number(value: int | None) -> str:
@@ -170,7 +170,7 @@ def _stale(rows: Sequence[MetricRow], timezone: ZoneInfo) -> Iterable[str]:
     yield f"\nStale ({len(rows)}): the day is not closed; see `kpi status`"
     for row in rows[:_MAX_LINES]:
         state = "no numbers" if row.as_of is None else f"as of {moment(row.as_of, timezone)}"
-        yield f"- {row.display_name}: {state}"
+        yield f"- {visible(row.display_name)}: {state}"
     if len(rows) > _MAX_LINES:
-        names = [row.display_name for row in rows[_MAX_LINES:]]
+        names = [visible(row.display_name) for row in rows[_MAX_LINES:]]
         yield f"… and {len(names)} more: {listed(names)}"

@@ -70,8 +70,8 @@ def _best(report: SyncReport) -> Table:
         report.rows, key=lambda row: (-(row.positive_replies_mtd or 0), row.display_name)
     )
     table = Table(
-        title=f"Best {min(_SHOWN, len(ranked))} of {counted(len(ranked), 'client')} by positive replies, "
-        f"{report.date:%B %Y} to {report.date}",
+        title=f"Best {min(_SHOWN, len(ranked))} of {counted(len(ranked), 'client')} by positive "
+        f"replies, {report.date:%B %Y} to {report.date}",
         title_justify="left",
     )
     table.add_column("Client")

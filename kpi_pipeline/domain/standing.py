@@ -1,4 +1,7 @@
-"""Where a client's month stands, and what is left of it: rules of the dashboard, by row."""
+"""Where a client's month stands, and what is left of it.
+
+One rule for the dashboard, its API, the daily summary and the plots of `agency_totals`.
+"""
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -17,6 +20,10 @@ class Standing(StrEnum):
     ABOVE_TARGET = "above target"
     NO_TARGET = "no target"
     NO_DATA = "no data"
+
+
+# The month reaches its target, or will at the pace so far.
+ON_TRACK = {Standing.ABOVE_TARGET, Standing.ON_TRACK}
 
 
 def standing(positive_replies: int | None, projection: int | None, target: int | None) -> Standing:

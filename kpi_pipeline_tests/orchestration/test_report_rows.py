@@ -230,7 +230,11 @@ def test_the_totals_are_reported_once_for_a_sync_when_all_its_runs_have_ended(
                 "projection_positive_replies_eom",
             )
         },
-        "clients_on_track": sum((row["projection_replies_progress"] or 0) >= 90 for row in rows),
+        "clients_on_track": sum(
+            row["monthly_kpi_target"] is not None
+            and row["projection_positive_replies_eom"] >= row["monthly_kpi_target"]
+            for row in rows
+        ),
         "clients_with_numbers": 3,
         "clients": 26,
     }

@@ -35,8 +35,9 @@ def has_numbers(totals: dg.AssetMaterialization) -> bool:
 
 def _totals(app: "AppContext") -> dict[str, int]:
     # Imported late: loading the definitions needs none of it.
-    from kpi_pipeline.alerts.summary import is_on_track
+    from kpi_pipeline.alerts.summary import standing_of
     from kpi_pipeline.db.metrics import read_metrics
+    from kpi_pipeline.domain.standing import ON_TRACK
 
     with app.engine.connect() as connection:
         rows = read_metrics(connection, app.today())
@@ -46,7 +47,7 @@ def _totals(app: "AppContext") -> dict[str, int]:
         "projection_positive_replies_eom": _sum(
             row.projection_positive_replies_eom for row in rows
         ),
-        "clients_on_track": sum(map(is_on_track, rows)),
+        "clients_on_track": sum(standing_of(row) in ON_TRACK for row in rows),
         "clients_with_numbers": sum(row.positive_replies_mtd is not None for row in rows),
         "clients": len(rows),
     }

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
+from kpi_pipeline.domain.formatting import counted
+from kpi_pipeline.domain.outside_names import for_markdown, visible
 from kpi_pipeline.orchestration.asset_checks.specs import TOTALS_CHECK, specs_of
 from kpi_pipeline.orchestration.assets.heartbeat import heartbeat
 from kpi_pipeline.orchestration.assets.partition_metadata import (
@@ -152,19 +154,21 @@ def _log_line(outcome: "ClientOutcome") -> str:
     if outcome.key_used is None:
         return f"{outcome.workspace}: {outcome.seconds:.1f} s"
     return (
-        f"{outcome.workspace}: {outcome.key_used} key, {outcome.api_calls} calls, "
+        f"{outcome.workspace}: {outcome.key_used} key, {counted(outcome.api_calls, 'call')}, "
         f"{outcome.seconds:.1f} s ({outcome.waiting_seconds:.1f} s waiting for a slot, "
         f"{outcome.calling_seconds:.1f} s in calls)"
     )
 
 
 def _failure(outcomes: Sequence["ClientOutcome"], failed: Sequence["ClientOutcome"]) -> dg.Failure:
-    reasons = "\n".join(f"- {outcome.error}" for outcome in failed)
+    others = len(outcomes) - len(failed)
+    reasons = [outcome.error or "" for outcome in failed]
+    rest = f"; the rows of the other{'s' if others > 1 else ''} are written" if others else ""
     return dg.Failure(
-        f"{len(failed)} of {len(outcomes)} clients failed; the rows of the others are written.\n"
-        f"{reasons}",
+        f"{len(failed)} of {counted(len(outcomes), 'client')} failed{rest}.\n"
+        + "\n".join(f"- {visible(it)}" for it in reasons),
         metadata={
-            "failed": dg.MetadataValue.md(reasons),
+            "failed": dg.MetadataValue.md("\n".join(f"- {for_markdown(it)}" for it in reasons)),
             "failed_clients": len(failed),
             "clients": len(outcomes),
         },

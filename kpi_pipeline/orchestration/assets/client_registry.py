@@ -10,6 +10,7 @@ import dagster as dg
 
 from kpi_pipeline.checks.bison import registry_matches_bison
 from kpi_pipeline.db.registry.clients import lock_active
+from kpi_pipeline.domain.outside_names import for_markdown
 from kpi_pipeline.orchestration.asset_checks.specs import specs_of
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.assets.specs import REGISTRY, registry_spec
@@ -118,7 +119,7 @@ def _metadata(report: "RegistryReport") -> dict[str, int | dg.MarkdownMetadataVa
     numbers = {"active_clients": len(report.active), "listed_workspaces": report.listed}
     counts = {f"{name}_count": len(lines) for name, lines in lists.items()}
     texts = {
-        name: dg.MetadataValue.md("\n".join(f"- {line}" for line in lines))
+        name: dg.MetadataValue.md("\n".join(f"- {for_markdown(line)}" for line in lines))
         for name, lines in lists.items()
         if lines
     }

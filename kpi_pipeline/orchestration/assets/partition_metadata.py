@@ -19,6 +19,7 @@ import dagster as dg
 
 from kpi_pipeline.domain.columns import FACT_COUNTS, PARTITION_COLUMNS, PERCENTAGES
 from kpi_pipeline.domain.formatting import counted
+from kpi_pipeline.domain.outside_names import for_markdown
 from kpi_pipeline.orchestration.partitions import DATE, WORKSPACE
 from kpi_pipeline.sync.scope import KpiAsset
 
@@ -33,8 +34,6 @@ NUMBERS = "numbers"
 _UNKNOWN = "–"
 _FORMATS = [(name, "{:,} %" if name in PERCENTAGES else "{:,}") for name in PARTITION_COLUMNS]
 _FACT_FORMATS = [(name, "{:,}") for name in FACT_COUNTS]
-# What Markdown would read as its own.
-_ESCAPED = str.maketrans({it: f"\\{it}" for it in "\\|[]<*_`"})
 
 
 def partition(workspace: str, day: date) -> dg.MultiPartitionKey:
@@ -107,7 +106,7 @@ def _table(
     urls: Mapping[str, str],
 ) -> dg.MarkdownMetadataValue:
     """The values below the client's name, which leads to its Email Bison, and the date."""
-    client, url = numbers.client.translate(_ESCAPED), urls.get(numbers.instance)
+    client, url = for_markdown(numbers.client), urls.get(numbers.instance)
     lines = [f"|{client if url is None else f'[{client}]({url})'}|{numbers.date}|", "|-|-:|"]
     lines += [
         f"|{name}|{_UNKNOWN if value is None else form.format(value)}|"
