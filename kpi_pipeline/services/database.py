@@ -8,7 +8,7 @@ from sqlalchemy import URL
 
 from kpi_pipeline.db.day_zone import with_measured_zone
 from kpi_pipeline.db.migrate import require_current, upgrade
-from kpi_pipeline.db.server.embedded import embedded_server
+from kpi_pipeline.db.server.embedded import EmbeddedServer, embedded_server
 from kpi_pipeline.db.server.engine import ensure_database, open_engine, require_reachable
 from kpi_pipeline.db.server.urls import dagster_url, parse_url
 from kpi_pipeline.errors import KpiError
@@ -50,6 +50,18 @@ def databases_to_upgrade(settings: Settings) -> Iterator[Settings]:
         kpi, dagster = _addresses(settings, stack)
         upgrade_databases(kpi, dagster)
         yield _with_addresses(settings, kpi, dagster)
+
+
+def embedded_of(settings: Settings) -> EmbeddedServer | None:
+    """The embedded server that holds the KPI database; None where another server does.
+
+    Takes the settings before `ready_databases`, or those that it yields.
+    """
+    server = EmbeddedServer(settings.state_dir)
+    if settings.database_url is None:
+        return server
+    url = parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL")
+    return server if server.is_at(url) else None
 
 
 def upgrade_databases(kpi: URL, dagster: URL) -> None:

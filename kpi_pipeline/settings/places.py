@@ -1,5 +1,6 @@
 """Where an installation keeps its state, and its settings file."""
 
+import errno
 import os
 import tomllib
 from pathlib import Path
@@ -32,3 +33,28 @@ def settings_file() -> Path | None:
     if named and not Path(named).is_file():
         raise KpiError(f"KPI_ENV_FILE names {named}, which is not a file. Check the name.")
     return Path(named) if named else None
+
+
+def state_folder_error(state_dir: Path, error: OSError) -> KpiError:
+    """The error of a state folder that can't be used, as a sentence that says what to do."""
+    elsewhere = "or set KPI_STATE_DIR to another folder."
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return KpiError(
+                f"The disk of the state folder {state_dir} is full. Free some space, {elsewhere}"
+            )
+        case errno.EROFS:
+            return KpiError(
+                f"The state folder {state_dir} is on a read-only file system. Mount it writable, "
+                f"{elsewhere}"
+            )
+        case errno.EACCES | errno.EPERM:
+            return KpiError(
+                f"This user may not use the state folder {state_dir} (no permission for "
+                f"{error.filename or state_dir}). Run this as the folder's owner, {elsewhere}"
+            )
+        case _:
+            return KpiError(
+                f"The state folder {state_dir} cannot be used: {error.strerror or error} "
+                f"({error.filename or state_dir}). Correct that, {elsewhere}"
+            )
