@@ -1,23 +1,23 @@
 """GET /metrics: the state of the installation, for Prometheus.
 
-It is behind the login: Prometheus sends an API token of `kpi users`. All metrics are gauges. Ages
-are in seconds, of the database's clock, so no other clock matters.
+It is behind the login: Prometheus sends an API token of `kpi users`. Ages are in seconds, of the
+database's clock, so no other clock matters.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import NamedTuple
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from kpi_pipeline.dashboard.site import Site, site
+from kpi_pipeline.db.alert_evaluations import last_evaluation
 from kpi_pipeline.db.dagster_tables import DagsterActivity, read_activity
 from kpi_pipeline.db.dashboard.requests import open_requests
 from kpi_pipeline.db.monitoring import (
@@ -33,6 +33,7 @@ from kpi_pipeline.db.monitoring import (
     last_sync_run,
 )
 from kpi_pipeline.db.sync_log import sync_failures
+from kpi_pipeline.parts import Parts, PartStatus, read_parts
 
 Value = float | None
 # A severity as a number, so that it can be compared and drawn.
@@ -61,6 +62,7 @@ def exposition(of: Site) -> bytes:
         events = event_activity(connection, now)
         checks = check_states(connection, now)
         alerts = alert_activity(connection, now)
+        evaluated = last_evaluation(connection)
         requests = len(open_requests(connection))
     dagster = _dagster(of)
     queues = {"events": events.waiting, "requests": requests}
@@ -75,7 +77,9 @@ def exposition(of: Site) -> bytes:
             _by("kpi_queue_length", "What waits, by queue", "queue", queues),
             *_of_checks(checks),
             *_of_alerts(alerts),
+            *([] if evaluated is None else [_evaluation((now - evaluated).total_seconds())]),
             *_of_dagster(dagster),
+            *_of_parts(read_parts(of.settings.state_dir)),
         ]
     )
     return generate_latest(families) + client_families(clients, failing).encode()
@@ -127,7 +131,7 @@ def client_families(clients: list[ClientActivity], failing: Collection[str]) -> 
     for name, documentation, values in columns:
         lines += [f"# HELP {name} {documentation}\n# TYPE {name} gauge\n"]
         lines += [
-            f"{name}{label} {floatToGoString(value)}\n"
+            f"{name}{label} {value}\n"
             for label, value in zip(labels, values, strict=True)
             if value is not None
         ]
@@ -226,6 +230,15 @@ def _of_alerts(alerts: AlertActivity) -> Iterator[Metric]:
     )
 
 
+def _evaluation(age: float) -> Metric:
+    return _one(
+        "kpi_alert_evaluation_age_seconds",
+        "Time since alerts were last evaluated: every 30 seconds",
+        {},
+        age,
+    )
+
+
 def _of_dagster(found: DagsterActivity | None) -> Iterator[Metric]:
     up = found is not None
     yield _one("kpi_dagster_database_up", "1 if Dagster's database answers, else 0", {}, up)
@@ -245,6 +258,20 @@ def _of_dagster(found: DagsterActivity | None) -> Iterator[Metric]:
         "daemon",
         found.heartbeats,
     )
+
+
+def _of_parts(found: Parts | None) -> Iterator[Metric]:
+    """The parts of the `kpi up` on this machine; none where other programs start them."""
+    if found is None or not found.is_supervised:
+        return
+    running = {it.key: float(it.status is PartStatus.RUNNING) for it in found.parts}
+    yield _by("kpi_part_running", "1 if a part of `kpi up` runs, else 0", "part", running)
+    restarts = CounterMetricFamily(
+        "kpi_part_restarts", "How often a part was started again since `kpi up`", labels=["part"]
+    )
+    for it in found.parts:
+        restarts.add_metric([it.key], it.restarts)
+    yield restarts
 
 
 def _dagster(of: Site) -> DagsterActivity | None:

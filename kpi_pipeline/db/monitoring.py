@@ -76,12 +76,19 @@ class EventActivity:
 
 # The instant up to which a client's rows hold everything: see `checks/freshness.py`. A row of
 # yesterday says nothing of today, and one of an earlier day nothing of later days.
+# Most clients are in the last run: the last sync of the others is looked up one by one.
 _CLIENTS = """
+    WITH last_run AS MATERIALIZED (
+        SELECT workspace, finished_at, seconds, api_calls FROM sync_log
+        WHERE api_calls > 0 AND run_id = (
+            SELECT run_id FROM sync_log WHERE api_calls > 0 ORDER BY finished_at DESC LIMIT 1
+        )
+    )
     SELECT c.workspace,
-        extract(epoch FROM %(now)s - coalesce(r.as_of, l.as_of))::float8,
-        extract(epoch FROM %(now)s - s.finished_at)::float8,
-        s.seconds::float8,
-        s.api_calls
+        round(extract(epoch FROM %(now)s - coalesce(r.as_of, l.as_of)), 3)::float8,
+        round(extract(epoch FROM %(now)s - coalesce(n.finished_at, s.finished_at)), 3)::float8,
+        coalesce(n.seconds, s.seconds)::float8,
+        coalesce(n.api_calls, s.api_calls)
     FROM clients c
     LEFT JOIN (
         SELECT workspace, max(
@@ -100,9 +107,10 @@ _CLIENTS = """
         ORDER BY metric_date DESC
         LIMIT 1
     ) l ON true
+    LEFT JOIN last_run n ON n.workspace = c.workspace
     LEFT JOIN LATERAL (
         SELECT finished_at, seconds, api_calls FROM sync_log
-        WHERE workspace = c.workspace AND api_calls > 0
+        WHERE n.workspace IS NULL AND workspace = c.workspace AND api_calls > 0
         ORDER BY finished_at DESC
         LIMIT 1
     ) s ON true
@@ -125,7 +133,7 @@ _LAST_RUN = """
 
 # Ids grow with the time of arrival, which has no index: the search halves the ids until few are
 # left, and goes a minute too far, as processes may store events a little out of order.
-_LAST_HOUR = """
+_LAST_ID_BEFORE = """
     WITH RECURSIVE search (low, high) AS (
         SELECT 0::bigint, coalesce((SELECT max(id) FROM webhook_events), 0)
         UNION ALL
@@ -137,10 +145,16 @@ _LAST_HOUR = """
             ) AS is_old
             FROM search
             WHERE high - low > 50
+            OFFSET 0
         ) halves
     )
+    SELECT max(low) FROM search
+"""
+
+# With the id as a constant, PostgreSQL knows that few rows follow, and starts no workers.
+_LAST_HOUR = """
     SELECT source, status, count(*) FROM webhook_events
-    WHERE id > (SELECT max(low) FROM search) AND arrived_at >= %(since)s
+    WHERE id > %(after)s AND arrived_at >= %(since)s
     GROUP BY source, status
 """
 
@@ -198,7 +212,9 @@ def last_sync_run(connection: Connection, now: datetime) -> LastSyncRun | None:
 
 def event_activity(connection: Connection, now: datetime) -> EventActivity:
     """What the inbox holds of the last hour, and what waits or does not count."""
-    recent = connection.exec_driver_sql(_LAST_HOUR, {"since": now - _ONE_HOUR})
+    hour = {"since": now - _ONE_HOUR}
+    after = connection.exec_driver_sql(_LAST_ID_BEFORE, hour).scalar_one()
+    recent = connection.exec_driver_sql(_LAST_HOUR, {**hour, "after": after})
     last_hour = {(row[0], row[1]): row[2] for row in recent}
     since = now - timedelta(days=_UNCOUNTED_DAYS)
     others: dict[str, int] = dict(
