@@ -9,6 +9,7 @@ from markupsafe import Markup
 from kpi_pipeline.dashboard import formatting
 from kpi_pipeline.dashboard.charts_month import Bar, Line, bar_chart, line_chart
 from kpi_pipeline.dashboard.formatting import MISSING, number
+from kpi_pipeline.dashboard.marks import missing_reason, not_finite, wrong_values
 from kpi_pipeline.db.dashboard.client import NUMBERS, HeldTarget, Number, StoredDay
 from kpi_pipeline.domain.calendar import (
     days_between,
@@ -93,11 +94,15 @@ COLUMNS = tuple(name for _, columns in TABLE for name, _ in columns)
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table, as text; `why` says why it is missing."""
+    """One number of a table, as text.
+
+    `why` says why it is missing, and `wrong` why it can't be right.
+    """
 
     column: str
     text: str
     why: str = ""
+    wrong: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,14 +131,14 @@ def numbers_of(day: StoredDay | None) -> dict[str, Number]:
     return {name: _finite(stored.get(name)) for name in NUMBERS}
 
 
-def cell(column: str, day: StoredDay | None) -> Cell:
+def cell(column: str, day: StoredDay | None, wrong: str = "") -> Cell:
     """A number as the month's table shows it: percentages with the two places of their row."""
     value = None if day is None else day.numbers.get(column)
-    if value is None or _finite(value) is None:
-        return Cell(column, MISSING, _why_missing(column, day, value is not None))
+    if value is None or not_finite(value):
+        return Cell(column, MISSING, _why_missing(column, day), wrong)
     if column in PERCENTAGES:
-        return Cell(column, formatting.percent(value, 2))
-    return Cell(column, number(int(value)))
+        return Cell(column, formatting.percent(value, 2), wrong=wrong)
+    return Cell(column, number(int(value)), wrong=wrong)
 
 
 def month_lines(days: Days, day: date) -> list[DayLine]:
@@ -212,22 +217,13 @@ def target_periods(targets: Sequence[HeldTarget], day: date) -> list[TargetPerio
 
 
 def _finite(value: Number) -> Number:
-    """The value, or None for what NUMERIC has beside numbers: NaN and infinities."""
-    return None if value is None or value != value or abs(value) == float("inf") else value
+    return None if not_finite(value) else value
 
 
-def _why_missing(column: str, day: StoredDay | None, is_stored: bool) -> str:
-    if is_stored:
-        return "its row holds no number here"
+def _why_missing(column: str, day: StoredDay | None) -> str:
     if day is None:
-        return "this day was never fetched"
-    if not day.numbers:
-        return "this day was fetched, and has no row"
-    if column.startswith("emails_scheduled"):
-        return "no plan was asked for on that day"
-    if column in ("monthly_kpi_target", "monthly_sending_target"):
-        return "no target"
-    return "a day of its period was never fetched, or there is nothing to compare with"
+        return "This day was never fetched"
+    return missing_reason(column) if day.numbers else "This day was fetched, and has no row"
 
 
 def _day_line(day: date, stored: StoredDay | None) -> DayLine:
@@ -238,7 +234,8 @@ def _day_line(day: date, stored: StoredDay | None) -> DayLine:
         remark = "no row"
     elif stored.fetched_at is None:
         remark = "events only, not fetched"
-    cells = [cell(name, stored) for name in COLUMNS]
+    wrong = wrong_values(stored.numbers) if stored is not None and stored.numbers else {}
+    cells = [cell(name, stored, wrong.get(name, "")) for name in COLUMNS]
     return DayLine(day, day.weekday() >= _SATURDAY, remark, cells, stored)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from markupsafe import Markup
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -91,7 +92,11 @@ class Comparison:
 
 
 def compare_page(request: Request) -> Response:
-    """The form, and the comparison of the clients that it names."""
+    """The form, and the comparison of the clients that it names.
+
+    Raises:
+        HTTPException: 400 with a sentence, for a value that a parameter can't have.
+    """
     of = site(request)
     look = look_back(request, "/compare", of.today())
     names = list(dict.fromkeys(it for it in request.query_params.getlist("c") if it))
@@ -169,8 +174,10 @@ def _problem(names: Sequence[str], known: set[str]) -> tuple[int, str]:
 
 def _chosen(request: Request, name: str) -> str:
     values = [it.name for it in CHOICES[name][1]]
-    asked = request.query_params.get(name, "")
-    return asked if asked in values else values[0]
+    asked = request.query_params.get(name) or values[0]
+    if asked not in values:
+        raise HTTPException(400, f"There is no {name}={asked[:60]}. Use one of: {listed(values)}.")
+    return asked
 
 
 def _line(

@@ -25,9 +25,10 @@ def table_cells(page: str) -> dict[date, dict[str, str]]:
     for day, row in re.findall(
         r'<tr id="day-[-\d]+" data-day="([-\d]+)".*?>(.*?)</tr>', page, re.S
     ):
-        found[date.fromisoformat(day)] = dict(
-            re.findall(r'<td data-c="(\w+)"[^>]*>([^<]*)</td>', row)
-        )
+        found[date.fromisoformat(day)] = {
+            column: re.sub("<[^>]+>", "", text)
+            for column, text in re.findall(r'<td data-c="(\w+)"[^>]*>(.*?)</td>', row)
+        }
     return found
 
 

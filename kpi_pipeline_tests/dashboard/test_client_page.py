@@ -104,7 +104,7 @@ def test_a_day_that_was_never_fetched_is_a_gap_with_its_reason_and_no_zero(
     assert set(table_cells(page)[NEVER_FETCHED].values()) == {"–"}
     row = re.search(f'<tr id="day-{NEVER_FETCHED}".*?</tr>', page, re.S)
     assert row is not None
-    assert 'title="this day was never fetched"' in row[0]
+    assert 'title="This day was never fetched"' in row[0]
     assert "<title>Wed 4 Mar 2026: never fetched</title>" in page
     assert page.count('<rect class="gap"') == 4, "one gap in each of two charts, in both widths"
     assert "Never fetched: 4 Mar 2026" in text_of(page)
@@ -146,10 +146,12 @@ def test_a_number_that_is_none_is_marked_where_it_stands(
     response = browse.get(PAGE)
     assert response.status_code == 200
     cells = table_cells(response.text)[TODAY]
-    assert (cells["reply_rate_mtd"], cells["positive_replies_mtd"]) == ("–", "–")
-    assert cells["emails_sent_today"] == "−5"
+    assert cells["positive_replies_mtd"] == "–"
+    assert cells["emails_sent_today"] == "! −5"
+    assert cells["reply_rate_mtd"] == "! –"
     assert "NaN" not in response.text
-    assert 'title="its row holds no number here"' in response.text
+    assert "Can&#39;t be right: not a number" in response.text
+    assert "Can&#39;t be right: below 0" in response.text
 
 
 def test_a_past_month_says_that_its_numbers_are_final(browse: httpx.Client) -> None:

@@ -93,16 +93,13 @@ def test_percent_of_target_leaves_out_clients_without_one(browse: httpx.Client) 
     assert "None of these clients has a target above 0" in alone
 
 
-def test_the_choices_are_in_the_address_and_unknown_ones_the_default(browse: httpx.Client) -> None:
+def test_the_choices_are_in_the_address_and_unknown_ones_are_refused(browse: httpx.Client) -> None:
     page = browse.get(of("harbor", "quay", of="emails", by="day", scale="numbers")).text
     assert "Emails sent, March 2026, each day" in text_of(page)
     assert re.findall(r'value="(\w+)" checked> (?!<)', page) == ["emails", "day", "numbers"]
-    page = browse.get(of("harbor", "quay", of="<script>")).text
-    assert re.findall(r'value="(\w+)" checked> (?!<)', page) == [
-        "positive_replies",
-        "month",
-        "numbers",
-    ]
+    refused = browse.get(of("harbor", "quay", of="<script>"))
+    assert refused.status_code == 400
+    assert "There is no of=&lt;script&gt;. Use one of: positive_replies" in refused.text
 
 
 def test_a_past_month_is_compared_at_its_last_day(browse: httpx.Client) -> None:

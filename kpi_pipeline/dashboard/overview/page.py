@@ -15,8 +15,8 @@ from starlette.routing import Route
 from kpi_pipeline.checks.freshness import NIGHTLY_SYNC
 from kpi_pipeline.dashboard.formatting import age
 from kpi_pipeline.dashboard.live import LiveView, hub, stream
+from kpi_pipeline.dashboard.marks import is_from_future
 from kpi_pipeline.dashboard.overview.columns import COLUMNS, GROUPS, SHOWN, SORTABLE, Column
-from kpi_pipeline.dashboard.overview.marks import is_from_future
 from kpi_pipeline.dashboard.overview.rows import RowInputs, row_html
 from kpi_pipeline.dashboard.overview.totals import (
     Badge,

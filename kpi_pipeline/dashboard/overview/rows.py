@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from kpi_pipeline.dashboard import formatting
 from kpi_pipeline.dashboard.charts import bullet, sparkline
+from kpi_pipeline.dashboard.marks import missing_reason, not_finite, wrong_values
 from kpi_pipeline.dashboard.overview.columns import COLUMNS, Column, Kind
-from kpi_pipeline.dashboard.overview.marks import missing_reason, wrong_values
 from kpi_pipeline.dashboard.site import Site
 from kpi_pipeline.db.dashboard.overview import ClientDay, ClientNumbers
 from kpi_pipeline.domain.calendar import days_in_month
@@ -116,8 +116,9 @@ def overview_row(inputs: RowInputs) -> OverviewRow:
 
     def value(name: str, kind: Kind = Kind.COUNT) -> Value:
         number = row[name] if row else None
-        if number is None:
-            return Value(name, formatting.MISSING, "na", reason or missing_reason(name))
+        if number is None or not_finite(number):
+            why = wrong.get(name) or reason or missing_reason(name)
+            return Value(name, formatting.MISSING, "na", why)
         text = _TEXT[kind](number)
         return Value(name, text, _css(name, kind, number))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from kpi_pipeline.domain.columns import COUNTS, PERCENTAGES
@@ -38,20 +39,26 @@ def is_from_future(as_of: datetime | None, now: datetime) -> bool:
     return as_of is not None and as_of > now + _CLOCK_TOLERANCE
 
 
-def wrong_values(row: Mapping[str, Any], *, from_future: bool) -> dict[str, str]:
+def not_finite(value: Any) -> bool:
+    """Whether it is what NUMERIC has beside numbers: NaN, or an infinity."""
+    return isinstance(value, Decimal) and not value.is_finite()
+
+
+def wrong_values(row: Mapping[str, Any], *, from_future: bool = False) -> dict[str, str]:
     """Why a number of a row, or its `as_of`, can't be right, by column; of a right row, nothing."""
-    found: dict[str, str] = {}
+    found = {name: "Can't be right: not a number" for name in PERCENTAGES if not_finite(row[name])}
     for shorter, longer in _NESTED:
         part, whole = row[shorter], row[longer]
         if part is not None and whole is not None and part > whole:
             text = f"Can't be right: {_words(shorter)} {part:,}, {_words(longer)} only {whole:,}"
             found.setdefault(shorter, text)
             found.setdefault(longer, text)
+    right = {name: value for name, value in row.items() if not not_finite(value)}
     for name in _SHARES:
-        if row[name] is not None and row[name] > 100:
-            found[name] = f"Can't be right: {row[name]} % is more than all emails sent"
+        if (share := right.get(name)) is not None and share > 100:
+            found[name] = f"Can't be right: {share} % is more than all emails sent"
     for name in _NEGATIVE:
-        if row[name] is not None and row[name] < 0:
+        if (number := right.get(name)) is not None and number < 0:
             found[name] = "Can't be right: below 0"
     if from_future:
         found["as_of"] = "Can't be right: in the future. A clock was ahead; the next sync mends it"
