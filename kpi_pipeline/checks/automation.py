@@ -11,7 +11,10 @@ from kpi_pipeline.domain.formatting import duration, listed
 _MAY_BE_LATE = timedelta(minutes=5)
 # One iteration of a daemon can take minutes while a large backfill starts.
 _MAY_BE_SILENT = timedelta(minutes=15)
-SYNC_SCHEDULES = ("daily_kpi_sync", "intraday_refresh")
+# One tick can fail for a moment's reason, such as a restart of the database.
+MAX_FAILED_TICKS = 3
+NIGHTLY_SYNC_SCHEDULE = "daily_kpi_sync"
+SYNC_SCHEDULES = (NIGHTLY_SYNC_SCHEDULE, "intraday_refresh")
 
 
 @dataclass(frozen=True)
@@ -19,13 +22,18 @@ class TickState:
     """Tick state of a schedule or sensor.
 
     `due_since` is when the first missed tick was due, or None. `on` says whether it is switched
-    on, and is None while Dagster's daemon has not seen it.
+    on, and is None while Dagster's daemon has not seen it. `failed` counts its last ticks, up to
+    MAX_FAILED_TICKS, if all of them failed, `failing_since` is when the first of these was, and
+    `may_fail` is how many may.
     """
 
     name: str
     kind: str
     on: bool | None
     due_since: datetime | None
+    failed: int = 0
+    failing_since: datetime | None = None
+    may_fail: int = MAX_FAILED_TICKS - 1
 
 
 @dataclass(frozen=True)
@@ -55,16 +63,17 @@ class AutomationState:
 
 
 def automation_alive(automation: AutomationState, now: datetime) -> Outcome:
-    """Schedules and sensors are on time, daemons send heartbeats, no run exceeds its limit."""
+    """Schedules and sensors are on time and succeed, daemons send heartbeats, runs end in time."""
     problems = list(automation_problems(automation, now))
     number = len(automation.ticks)
     return outcome(
         Check.AUTOMATION_ALIVE,
         problems,
-        if_passed=f"All {number} schedules and sensors are on time, the daemon is running, and no "
-        "run exceeds its time limit.",
+        if_passed=f"All {number} schedules and sensors are on time and succeed, the daemon is "
+        "running, and no run exceeds its time limit.",
         if_failed=f"Not working: {listed([str(it['what']) for it in problems])}. Switch on "
-        "schedules and sensors on the page Automation; restart `kpi up` if the daemon sends no "
+        "schedules and sensors on the page Automation, where the last tick of one that fails says "
+        "why; restart `kpi up` if the daemon sends no "
         "heartbeat (its log is `logs/daemon.log` under KPI_STATE_DIR); terminate a run that takes "
         "too long on its page.",
         severity=Severity.ERROR,
@@ -96,6 +105,10 @@ def automation_problems(automation: AutomationState, now: datetime) -> Iterator[
         elif it.due_since is not None and now - it.due_since > _MAY_BE_LATE:
             late = now - it.due_since
             yield _row(what, f"is {duration(late)} late", late)
+        elif it.failing_since is not None and it.failed > it.may_fail:
+            failing = now - it.failing_since
+            ticks = "tick" if it.failed == 1 else f"{it.failed} ticks"
+            yield _row(what, f"failed at its last {ticks}, for {duration(failing)}", failing)
     for run in automation.runs:
         taken = now - run.started_at
         if taken > run.limit + _MAY_BE_LATE:

@@ -53,8 +53,8 @@ def test_it_passes_and_counts_schedules_and_sensors_when_all_are_on_time() -> No
     )
     assert found.passed
     assert found.description == (
-        "All 2 schedules and sensors are on time, the daemon is running, and no run exceeds its "
-        "time limit."
+        "All 2 schedules and sensors are on time and succeed, the daemon is running, and no run "
+        "exceeds its time limit."
     )
     assert found.numbers == {"schedules_and_sensors": 2, "problems": 0}
 
@@ -76,6 +76,16 @@ def test_a_tick_may_be_five_minutes_late_and_no_more() -> None:
     assert found_of(schedule(due_since=ago(minutes=5, seconds=1))) == [
         ("schedule daily_kpi_sync", "is 5 min late", 5)
     ]
+
+
+def test_a_sensor_may_fail_twice_in_a_row_and_a_failing_schedule_of_the_syncs_stops_them() -> None:
+    since = ago(minutes=12)
+    assert checked(TickState("alert_sensor", "sensor", True, None, 2, since)).passed
+    assert found_of(TickState("alert_sensor", "sensor", True, None, 3, since)) == [
+        ("sensor alert_sensor", "failed at its last 3 ticks, for 12 min", 12)
+    ]
+    nightly = TickState("daily_kpi_sync", "schedule", True, None, 1, since, may_fail=0)
+    assert stops_syncs(checked(nightly).problems)
 
 
 def test_a_sensor_that_the_daemon_has_not_seen_has_never_ticked() -> None:

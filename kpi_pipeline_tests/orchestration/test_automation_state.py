@@ -70,7 +70,55 @@ def test_a_schedule_is_due_at_the_first_moment_of_its_cron_line_after_its_last_t
     own: DagsterInstance, last: datetime, due: datetime
 ) -> None:
     leave_tick(own, "daily_kpi_sync", at=last)
-    assert of("daily_kpi_sync", own) == TickState("daily_kpi_sync", "schedule", True, due)
+    expected = TickState("daily_kpi_sync", "schedule", True, due, may_fail=0)
+    assert of("daily_kpi_sync", own) == expected
+
+
+def failed_of(name: str, instance: DagsterInstance) -> tuple[int, datetime | None]:
+    found = of(name, instance)
+    return found.failed, found.failing_since
+
+
+def test_the_ticks_that_failed_in_a_row_are_counted_and_one_success_ends_the_row(
+    own: DagsterInstance,
+) -> None:
+    minutes = [local(2026, 3, 18, 9, minute) for minute in range(0, 50, 10)]
+    for at, good in zip(minutes, (False, True, False, False, True), strict=True):
+        leave_tick(own, "alert_sensor", good=good, at=at, kind=InstigatorType.SENSOR)
+    assert failed_of("alert_sensor", own) == (0, None)
+    for at in (local(2026, 3, 18, 10, minute) for minute in range(4)):
+        leave_tick(own, "alert_sensor", good=False, at=at, kind=InstigatorType.SENSOR)
+        leave_tick(own, "intraday_refresh", good=True, at=at)
+    assert failed_of("alert_sensor", own) == (3, local(2026, 3, 18, 10, 1))
+    assert failed_of("intraday_refresh", own) == (0, None)
+
+
+def test_a_sensor_that_fails_at_each_tick_is_not_alive_and_one_bad_tick_is_no_problem(
+    own: DagsterInstance,
+) -> None:
+    def problems() -> list[str]:
+        found = automation_problems(read(own), local(2026, 3, 18, 9, 5))
+        return [f"{it['what']} {it['problem']}" for it in found if "failed" in str(it["problem"])]
+
+    for minute in range(3):
+        at = local(2026, 3, 18, 9, minute)
+        leave_tick(own, "alert_sensor", good=False, at=at, kind=InstigatorType.SENSOR)
+        leave_tick(own, "data_checks", good=False, at=at)
+        if minute == 1:
+            assert problems() == []
+    leave_tick(own, "data_checks", at=local(2026, 3, 18, 9, 3))
+    assert problems() == ["sensor alert_sensor failed at its last 3 ticks, for 5 min"]
+
+
+def test_a_schedule_that_ticks_once_a_day_is_not_alive_after_one_failure(
+    own: DagsterInstance,
+) -> None:
+    at = local(2026, 3, 18, 0, 1)
+    for name in ("daily_kpi_sync", "retry_unanswered_checks"):
+        leave_tick(own, name, good=False, at=at)
+    found = list(automation_problems(read(own), at + timedelta(minutes=3)))
+    failing = [(it["what"], it["problem"]) for it in found if "failed" in str(it["problem"])]
+    assert failing == [("schedule daily_kpi_sync", "failed at its last tick, for 3 min")]
 
 
 def test_a_tick_that_failed_is_a_tick(own: DagsterInstance) -> None:

@@ -3,15 +3,24 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice, takewhile
+from typing import Self
 
 import dagster as dg
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
-from kpi_pipeline.checks.automation import ActiveRun, AutomationState, DaemonState, TickState
+from kpi_pipeline.checks.automation import (
+    MAX_FAILED_TICKS,
+    ActiveRun,
+    AutomationState,
+    DaemonState,
+    TickState,
+)
 from kpi_pipeline.orchestration.dagster_private import (
     InstigatorState,
     ScheduleInstigatorData,
     SensorInstigatorData,
+    TickStatus,
     cron_times,
 )
 
@@ -21,6 +30,8 @@ _MAX_RUNS = 50
 # A sensor that is due every few seconds may have to wait for the others.
 _MISSED_TICKS = 20
 _MIN_DELAY = timedelta(minutes=10)
+# Three ticks of a schedule that ticks once a day would be three days.
+_RARE = timedelta(hours=6)
 
 
 @dataclass(frozen=True)
@@ -44,13 +55,13 @@ def read_automation(
     ticks = _last_ticks(dagster_instance, everyone)
     for state in everyone:
         known = states.get(state.instigator_name)
-        if known is None or ticks.get(state.selector_id, 0) > ticks.get(known.selector_id, 0):
+        if known is None or _of(state, ticks).at > _of(known, ticks).at:
             states[state.instigator_name] = state
     heartbeats = dagster_instance.get_daemon_heartbeats()
     return AutomationState(
         ticks=[
-            *(_schedule(it, states.get(it.name), ticks) for it in expected.schedules),
-            *(_sensor(it, states.get(it.name), ticks) for it in expected.sensors),
+            *(_schedule(it, *_found(it.name, states, ticks)) for it in expected.schedules),
+            *(_sensor(it, *_found(it.name, states, ticks)) for it in expected.sensors),
         ],
         daemons=[
             DaemonState(
@@ -62,51 +73,98 @@ def read_automation(
     )
 
 
+def _found(
+    name: str, states: Mapping[str, InstigatorState], ticks: Mapping[str, "_LastTicks"]
+) -> tuple[InstigatorState | None, "_LastTicks"]:
+    """The state and the last ticks of the schedule or sensor of this name."""
+    state = states.get(name)
+    return state, _of(state, ticks)
+
+
+def _of(state: InstigatorState | None, ticks: Mapping[str, "_LastTicks"]) -> "_LastTicks":
+    return _NEVER if state is None else ticks.get(state.selector_id, _NEVER)
+
+
 def _last_ticks(
     dagster_instance: DagsterInstance, states: Iterable[InstigatorState]
-) -> Mapping[str, float]:
-    """The timestamp of each one's last tick, by selector id; one query where the storage can."""
+) -> Mapping[str, "_LastTicks"]:
+    """The last ticks of each, by selector id; one query where the storage can."""
     storage = dagster_instance.schedule_storage
     ids = [state.selector_id for state in states]
     if storage is None or not ids:
         return {}
-    found = storage.get_batch_ticks(ids, limit=1)
-    return {selector: ticks[0].timestamp for selector, ticks in found.items() if ticks}
+    # The last one may be in progress.
+    found = storage.get_batch_ticks(ids, limit=MAX_FAILED_TICKS + 1)
+    return {
+        selector: _LastTicks.of([(it.timestamp, it.status) for it in ticks])
+        for selector, ticks in found.items()
+        if ticks
+    }
+
+
+@dataclass(frozen=True)
+class _LastTicks:
+    """When the last tick was, how many of the last ones failed in a row, and since when."""
+
+    at: float
+    failed: int = 0
+    failing_since: datetime | None = None
+
+    @classmethod
+    def of(cls, ticks: Iterable[tuple[float, TickStatus]]) -> Self:
+        latest = sorted(ticks, key=lambda it: -it[0])
+        ended = [it for it in latest if it[1] is not TickStatus.STARTED][:MAX_FAILED_TICKS]
+        failed = list(takewhile(lambda it: it[1] is TickStatus.FAILURE, ended))
+        since = _instant(failed[-1][0]) if failed else None
+        return cls(latest[0][0], len(failed), since)
+
+
+_NEVER = _LastTicks(0.0)
 
 
 def _schedule(
-    schedule: dg.ScheduleDefinition, state: InstigatorState | None, ticks: Mapping[str, float]
+    schedule: dg.ScheduleDefinition, state: InstigatorState | None, last: _LastTicks
 ) -> TickState:
     if state is None:
         return TickState(schedule.name, "schedule", None, None)
     data = state.instigator_data
     # One that was just turned on has not missed what was due before.
     started = data.start_timestamp if isinstance(data, ScheduleInstigatorData) else None
-    known = [at for at in (ticks.get(state.selector_id), started) if at is not None]
-    due = None
-    if known and state.is_running:
-        # A tick carries the time at which it was due: the first one after it is the next.
-        due = next(
-            at.astimezone(UTC)
-            for at in cron_times(schedule.cron_schedule, schedule.execution_timezone, max(known))
-            if at.timestamp() > max(known)
-        )
-    return TickState(schedule.name, "schedule", state.is_running if known else None, due)
+    known = [at for at in (last.at, started) if at]
+    if not known:
+        return TickState(schedule.name, "schedule", None, None)
+    if not state.is_running:
+        return TickState(schedule.name, "schedule", False, None)
+    # A tick carries the time at which it was due: the first one after it is the next.
+    times = cron_times(schedule.cron_schedule, schedule.execution_timezone, max(known))
+    due, following = islice((it for it in times if it.timestamp() > max(known)), 2)
+    may_fail = 0 if following - due > _RARE else MAX_FAILED_TICKS - 1
+    return TickState(
+        schedule.name,
+        "schedule",
+        True,
+        due.astimezone(UTC),
+        last.failed,
+        last.failing_since,
+        may_fail,
+    )
 
 
 def _sensor(
-    sensor: dg.SensorDefinition, state: InstigatorState | None, ticks: Mapping[str, float]
+    sensor: dg.SensorDefinition, state: InstigatorState | None, last: _LastTicks
 ) -> TickState:
     if state is None:
         return TickState(sensor.name, "sensor", None, None)
     data = state.instigator_data
     started = data.last_sensor_start_timestamp if isinstance(data, SensorInstigatorData) else None
-    known = [at for at in (ticks.get(state.selector_id), started) if at is not None]
+    known = [at for at in (last.at, started) if at]
     if not known:
         return TickState(sensor.name, "sensor", None, None)
+    if not state.is_running:
+        return TickState(sensor.name, "sensor", False, None)
     interval = timedelta(seconds=sensor.minimum_interval_seconds or 30)
     due = _instant(max(known)) + max(_MIN_DELAY, _MISSED_TICKS * interval)
-    return TickState(sensor.name, "sensor", state.is_running, due if state.is_running else None)
+    return TickState(sensor.name, "sensor", True, due, last.failed, last.failing_since)
 
 
 def _active_runs(dagster_instance: DagsterInstance) -> Iterator[ActiveRun]:
