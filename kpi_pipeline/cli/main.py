@@ -4,10 +4,11 @@ import signal
 import sys
 from importlib.metadata import version
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.markup import escape
+from sqlalchemy.exc import DBAPIError
 
 from kpi_pipeline.bison import BisonError
 from kpi_pipeline.cli import (
@@ -34,6 +35,8 @@ from kpi_pipeline.cli import (
 )
 from kpi_pipeline.cli.common import err, out
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.services.database import storage_error
+from kpi_pipeline.settings import load_settings
 
 commands = typer.Typer(
     name="kpi",
@@ -96,14 +99,23 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _end_with(error: Exception) -> NoReturn:
+    err.print(f"[bold red]Error:[/bold red] {escape(str(error))}", soft_wrap=True)
+    sys.exit(1)
+
+
 def main() -> None:
     """Run the command; a user-correctable error is printed as a sentence, with exit code 1."""
     signal.signal(signal.SIGTERM, _stop)
     try:
         commands()
     except (KpiError, BisonError) as error:
-        err.print(f"[bold red]Error:[/bold red] {escape(str(error))}", soft_wrap=True)
-        sys.exit(1)
+        _end_with(error)
+    except (OSError, DBAPIError) as error:
+        known = storage_error(error, load_settings())
+        if known is None:
+            raise
+        _end_with(known)
     except KeyboardInterrupt:
         sys.exit(130)
 

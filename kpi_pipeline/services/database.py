@@ -1,5 +1,6 @@
 """The two databases of an installation, reachable and at the version of the code."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -13,6 +14,7 @@ from kpi_pipeline.db.server.engine import ensure_database, open_engine, require_
 from kpi_pipeline.db.server.urls import dagster_url, parse_url
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings
+from kpi_pipeline.settings.places import concerns_state_folder, state_folder_error
 
 
 @contextmanager
@@ -62,6 +64,29 @@ def embedded_of(settings: Settings) -> EmbeddedServer | None:
         return server
     url = parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL")
     return server if server.is_at(url) else None
+
+
+def storage_error(error: Exception, settings: Settings) -> KpiError | None:
+    """What to do about a state folder or a database that can't be written; None for other errors.
+
+    These come up wherever the first file or row is written.
+    """
+    if isinstance(error, OSError) and concerns_state_folder(settings.state_dir, error):
+        return state_folder_error(settings.state_dir, error)
+    match getattr(getattr(error, "orig", None), "sqlstate", None):
+        case "53100":
+            if settings.database_url is None:
+                return state_folder_error(settings.state_dir, OSError(errno.ENOSPC, ""))
+            return KpiError(
+                "The disk of the database is full: the server could not write. Free some space "
+                "there, then run this again."
+            )
+        case "25006":
+            return KpiError(
+                "The database is read-only at the moment, as a standby or by its settings. Check "
+                "that KPI_DATABASE_URL names the primary server, then run this again."
+            )
+    return None
 
 
 def upgrade_databases(kpi: URL, dagster: URL) -> None:

@@ -2,12 +2,16 @@
 
 import errno
 import os
+import shutil
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 from platformdirs import user_state_path
 
 from kpi_pipeline.errors import KpiError
+
+_FULL_BYTES = 1_000_000
 
 
 def default_state_dir() -> Path:
@@ -37,24 +41,34 @@ def settings_file() -> Path | None:
 
 def state_folder_error(state_dir: Path, error: OSError) -> KpiError:
     """The error of a state folder that can't be used, as a sentence that says what to do."""
-    elsewhere = "or set KPI_STATE_DIR to another folder."
+    where = error.filename or state_dir
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            return KpiError(
-                f"The disk of the state folder {state_dir} is full. Free some space, {elsewhere}"
-            )
+            problem, remedy = f"The disk of the state folder {state_dir} is full", "Free some space"
         case errno.EROFS:
-            return KpiError(
-                f"The state folder {state_dir} is on a read-only file system. Mount it writable, "
-                f"{elsewhere}"
-            )
+            problem = f"The state folder {state_dir} is on a read-only file system"
+            remedy = "Mount it writable"
         case errno.EACCES | errno.EPERM:
-            return KpiError(
-                f"This user may not use the state folder {state_dir} (no permission for "
-                f"{error.filename or state_dir}). Run this as the folder's owner, {elsewhere}"
+            problem = (
+                f"This user may not use the state folder {state_dir}: no permission for {where}"
             )
+            remedy = "Run this as the folder's owner"
+        case errno.EEXIST | errno.ENOTDIR:
+            problem = f"The state folder {state_dir} cannot be made: a file is in its place"
+            remedy = "Move the file away"
         case _:
-            return KpiError(
-                f"The state folder {state_dir} cannot be used: {error.strerror or error} "
-                f"({error.filename or state_dir}). Correct that, {elsewhere}"
-            )
+            problem = f"The state folder {state_dir} cannot be used: {error.strerror} ({where})"
+            remedy = "Correct that"
+    return KpiError(f"{problem}. {remedy}, or set KPI_STATE_DIR to another folder.")
+
+
+def concerns_state_folder(state_dir: Path, error: OSError) -> bool:
+    """Whether the error is about a file in the state folder, the folder, or one above it."""
+    if error.filename is None:
+        # A write has no name. Other disks may be full, too.
+        with suppress(OSError):
+            full = shutil.disk_usage(state_dir).free < _FULL_BYTES
+            return full and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return False
+    where = Path(os.fsdecode(error.filename))
+    return where.is_relative_to(state_dir) or state_dir.is_relative_to(where)
