@@ -25,6 +25,8 @@ class Check(StrEnum):
     FRESHNESS = "freshness"
     COMPLETE = "complete"
     PLAUSIBLE = "plausible"
+    SENDING_PACE = "sending_pace"
+    REPLY_RATE = "reply_rate"
     ROWS_MATCH_INPUTS = "rows_match_inputs"
     AUTOMATION_ALIVE = "automation_alive"
     NO_MISSING_DAYS = "no_missing_days"

@@ -1,8 +1,10 @@
-"""`kpi clients`: import and list the clients."""
+"""`kpi clients`: import, export and list the clients, and change their thresholds."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +13,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from kpi_pipeline.app import open_app
+from kpi_pipeline.checks.pace import DEFAULT_MAX_SENDING_SHORTFALL, DEFAULT_MIN_REPLY_RATE
 from kpi_pipeline.cli.common import cell, local_time, opened_app, out, print_whole
 from kpi_pipeline.db.registry.client_import import plan_import, write_import
 from kpi_pipeline.db.registry.clients import all_clients
-from kpi_pipeline.db.registry.clients_csv import TEMPLATE, read_file, shown_lines
+from kpi_pipeline.db.registry.clients_csv import TEMPLATE, export, read_file, shown_lines
+from kpi_pipeline.db.registry.thresholds import (
+    Thresholds,
+    read_percent,
+    read_thresholds,
+    set_thresholds,
+    shown_percent,
+)
 from kpi_pipeline.domain.calendar import first_of_month
 from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.errors import KpiError
@@ -50,8 +60,8 @@ def import_file(
 
     All rows are validated before any is written. A client is identified by instance and workspace
     id. Clients and columns that the file does not have stay as they are. A blank cell deletes a
-    target or a display name; a blank `active` or `api_key` changes nothing, and a new client is
-    active.
+    target, a threshold or a display name; a blank `active` or `api_key` changes nothing, and a new
+    client is active.
     """
     with ExitStack() as stack:
         settings = stack.enter_context(ready_databases(load_settings()))
@@ -118,3 +128,77 @@ def list_clients() -> None:
 def template() -> None:
     """Print a CSV to fill in and import."""
     out.print(TEMPLATE, end="", markup=False, soft_wrap=True)
+
+
+@commands.command("export")
+def export_file() -> None:
+    """Print all clients as a CSV to edit and import again: this month's targets, no API keys."""
+    with opened_app() as app, app.engine.connect() as connection:
+        sys.stdout.write(export(connection, first_of_month(app.today())))
+
+
+_OWN_DEFAULT = "default"
+
+
+def _percent_or_default(text: str) -> Decimal | None:
+    if text.strip().lower() == _OWN_DEFAULT:
+        return None
+    try:
+        return read_percent(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is neither {_OWN_DEFAULT!r} nor {error}.") from None
+
+
+@commands.command("thresholds")
+def thresholds(
+    client: Annotated[
+        str | None, typer.Argument(metavar="CLIENT", help="A workspace key; unset: all.")
+    ] = None,
+    max_sending_shortfall: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="How far its emails may be behind its sending target (sending_pace).",
+        ),
+    ] = None,
+    min_reply_rate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="The least share of its emails that are replied to (reply_rate).",
+        ),
+    ] = None,
+) -> None:
+    """Show what checks expect of each client, or change it for one, to a percentage or `default`.
+
+    100 for the first, or 0 for the second, switches the check off for the client.
+    """
+    given = {"max_sending_shortfall": max_sending_shortfall, "min_reply_rate": min_reply_rate}
+    changes = {name: _percent_or_default(it) for name, it in given.items() if it is not None}
+    if changes and client is None:
+        raise KpiError("Name the client whose thresholds are to change: `kpi clients list`.")
+    with opened_app() as app, app.engine.begin() as connection:
+        known = read_thresholds(connection)
+        if client is not None and client not in known:
+            raise KpiError(
+                f"There is no client {client}. `kpi clients list` shows the workspace keys."
+            )
+        if client is not None and changes:
+            set_thresholds(connection, client, changes)
+            known = read_thresholds(connection)
+    table = Table("Workspace key", "Sending shortfall at most", "Reply rate at least")
+    for workspace, own in known.items():
+        if client in (None, workspace):
+            table.add_row(workspace, *_shown(own))
+    print_whole(table, out)
+
+
+def _shown(own: Thresholds) -> list[str]:
+    values = (
+        (own.max_sending_shortfall, DEFAULT_MAX_SENDING_SHORTFALL),
+        (own.min_reply_rate, DEFAULT_MIN_REPLY_RATE),
+    )
+    return [
+        f"{shown_percent(default)} % (default)" if value is None else f"{shown_percent(value)} %"
+        for value, default in values
+    ]

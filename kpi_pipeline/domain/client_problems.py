@@ -52,10 +52,14 @@ def problems_by_client(checks: Sequence[FailingCheck]) -> dict[str, list[Problem
 
 
 def _sentence(check: str, row: ProblemRow | None) -> str:
-    describe = _SENTENCES.get(check)
-    text = " ".join(_described(row, describe)) if row is not None else ""
+    text = "" if row is None else sentence_of(check, row)
     text = text or _OF_ALL.get(check, f"The check {check} fails")
     return text[:1].upper() + text[1:]
+
+
+def sentence_of(check: str, row: ProblemRow) -> str:
+    """What a row of a check's table says, as a sentence; "" where it says nothing in words."""
+    return " ".join(_described(row, _SENTENCES.get(check))).strip()
 
 
 def _described(row: ProblemRow, describe: Callable[[ProblemRow], str] | None) -> Iterator[str]:
@@ -105,10 +109,14 @@ def _delivery(row: ProblemRow) -> str:
     day = f" of {row['day']}" if row.get("day") else ""
     if row.get("problem") == "silent":
         return f"no webhook reports the positive replies{day}"
-    problem = str(row.get("problem") or "")
-    return f"{problem}{day}".replace(" leads ", " positive replies ").replace(
-        " lead ", " positive reply "
-    )
+    where = "" if row.get("workspace") or not row.get("instance") else f"{row['instance']}: "
+    return f"{where}{row.get('problem') or ''}{day}"
+
+
+def _measured(row: ProblemRow) -> str:
+    if row.get("problem") == "another zone":
+        return f"{row['instance']}: days are of {row['measured']}, and of {row['in use']} here"
+    return f"{row['instance']}: {row['measured']}, {row['in use']}"
 
 
 _SENTENCES: dict[str, Callable[[ProblemRow], str]] = {
@@ -118,6 +126,8 @@ _SENTENCES: dict[str, Callable[[ProblemRow], str]] = {
     "totals_match_bison": _total,
     "events_applied": _event,
     "webhooks_delivered": _delivery,
+    "automation_alive": lambda row: f"{row.get('what')} {row.get('problem')}",
+    "bison_days_measured": _measured,
     "registry_matches_bison": lambda row: str(row.get("what") or row.get("kind") or ""),
 }
 # For clients beyond the rows that a check stores.
@@ -126,6 +136,8 @@ _OF_ALL = {
     "complete": "rows of some days are missing",
     "no_missing_days": "facts of some days are missing",
     "plausible": "its numbers are unusual or impossible",
+    "sending_pace": "it is behind its sending target",
+    "reply_rate": "few of its emails were replied to",
     "rows_match_inputs": "rows differ from their inputs",
     "totals_match_bison": "totals differ from Email Bison's",
     "events_applied": "events are not in the numbers",

@@ -294,4 +294,5 @@ def test_the_list_and_the_template_need_no_email_bison(
 ) -> None:
     monkeypatch.delenv("KPI_BISON_INSTANCES")
     assert "0 of 0 clients are active." in kpi("clients", "list").answer()
-    assert kpi("clients", "template").answer().startswith(HEADER + "\n")
+    columns = HEADER.replace("api_key", "max_sending_shortfall,min_reply_rate,api_key")
+    assert kpi("clients", "template").answer().startswith(columns + "\n")

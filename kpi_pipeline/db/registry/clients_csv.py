@@ -29,6 +29,7 @@ from kpi_pipeline.db.registry.client_import import (
 )
 from kpi_pipeline.db.registry.clients import all_clients
 from kpi_pipeline.db.registry.thresholds import read_percent, shown_percent
+from kpi_pipeline.domain.outside_names import for_spreadsheet
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import API_KEY_FORM, is_api_key
 
@@ -46,16 +47,14 @@ _WHOLE_NUMBER = re.compile(
 _API_KEY = re.compile(r"[0-9]\|[A-Za-z0-9]{20}")
 # A long run of letters and digits may be the secret part of an API key; digits alone are a number.
 _SECRET_LIKE = re.compile(r"(?![0-9]+$)[A-Za-z0-9]{20,}")
-# A spreadsheet takes the rest of such a cell for text, and without the apostrophe for a formula.
-_AS_TEXT = re.compile(r"'+[=+@-]")
-_FORMULA = re.compile(r"'*[=+@-]")
 _MOST_PROBLEMS_SHOWN = 20
 
 T = TypeVar("T")
 
 
 def _text(cell: str) -> str:
-    if _AS_TEXT.match(cell):
+    # In an export, an apostrophe before it keeps such a name from being a formula.
+    if cell.startswith("'") and _is_formula(cell):
         cell = cell[1:]
     if not cell:
         raise ValueError("it is empty")
@@ -64,6 +63,12 @@ def _text(cell: str) -> str:
     if _API_KEY.search(cell):
         raise ValueError("it holds an API key, which belongs into the column api_key")
     return cell
+
+
+def _is_formula(text: str) -> bool:
+    """Whether the text, or what follows apostrophes, is a formula to a spreadsheet."""
+    plain = text.lstrip("'")
+    return for_spreadsheet(plain) != plain
 
 
 def _instance(cell: str, info: ValidationInfo) -> str:
@@ -260,7 +265,7 @@ def _cell(value: object) -> str:
             return "yes" if value else "no"
         case Decimal():
             return shown_percent(value)
-        case str() if _FORMULA.match(value):
+        case str() if _is_formula(value):
             return f"'{value}"
         case _:
             return str(value)

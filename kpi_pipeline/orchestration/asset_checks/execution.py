@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from datetime import date
 from functools import partial
 from typing import Any
 
@@ -10,7 +12,15 @@ from dagster import DagsterInstance
 from sqlalchemy import Connection
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.checks import automation, bison, coverage, freshness, plausible, webhook_events
+from kpi_pipeline.checks import (
+    automation,
+    bison,
+    coverage,
+    freshness,
+    pace,
+    plausible,
+    webhook_events,
+)
 from kpi_pipeline.checks.measured import bison_days_measured
 from kpi_pipeline.checks.outcome import ASKING_BISON, Check, Outcome, ProblemRow, Severity
 from kpi_pipeline.checks.rows_match_inputs import rows_match_inputs
@@ -57,11 +67,15 @@ def store_results(app: AppContext, outcomes: Sequence[Outcome]) -> Iterator[dg.A
     yield from map(_result, outcomes)
 
 
-def check_totals(app: AppContext) -> Iterator[dg.AssetCheckResult]:
-    """Read Email Bison's own totals, compare ours with them, and store the result."""
+def check_totals(app: AppContext, today: date, note: str = "") -> Iterator[dg.AssetCheckResult]:
+    """Read Email Bison's own totals, compare ours with them, and store the result.
+
+    `today` is the date of the run's tick; `note` is the description's first sentence, such as that
+    a sync has not ended.
+    """
     from kpi_pipeline.sync.totals import ask_for_totals
 
-    first, last = bison.period_to_compare(app.today())
+    first, last = bison.period_to_compare(today)
     answers = asyncio.run(ask_for_totals(app, first, last))
     totals = {
         workspace: {
@@ -75,9 +89,10 @@ def check_totals(app: AppContext) -> Iterator[dg.AssetCheckResult]:
 
     def compare() -> Outcome:
         with app.engine.connect() as connection:
-            return bison.totals_match_bison(
+            found = bison.totals_match_bison(
                 connection, totals, answers.unasked, answers.unanswered, first, last
             )
+        return replace(found, description=f"{note} {found.description}".lstrip())
 
     yield from store_results(app, [retry_on_disconnect(compare)])
 
@@ -124,6 +139,10 @@ def _outcome(
             return coverage.no_missing_days(connection, until)
         case Check.PLAUSIBLE:
             return plausible.plausible(connection, app.today(), until)
+        case Check.SENDING_PACE:
+            return pace.sending_pace(connection, until)
+        case Check.REPLY_RATE:
+            return pace.reply_rate(connection, until)
         case Check.ROWS_MATCH_INPUTS:
             return rows_match_inputs(connection, app.today(), app.day_zone)
         case Check.WEBHOOKS_DELIVERED:

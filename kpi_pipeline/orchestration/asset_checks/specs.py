@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from kpi_pipeline.checks.outcome import ASKING_BISON, Check
+from kpi_pipeline.checks.pace import DEFAULT_MAX_SENDING_SHORTFALL, DEFAULT_MIN_REPLY_RATE
 from kpi_pipeline.orchestration.assets.specs import REGISTRY, WEBHOOK_EVENTS
 from kpi_pipeline.sync.scope import KpiAsset
 
@@ -18,6 +19,8 @@ ASSET_OF: Mapping[Check, dg.AssetKey] = {
     Check.FRESHNESS: _METRICS,
     Check.COMPLETE: _METRICS,
     Check.PLAUSIBLE: _METRICS,
+    Check.SENDING_PACE: _METRICS,
+    Check.REPLY_RATE: _METRICS,
     Check.ROWS_MATCH_INPUTS: _METRICS,
     Check.AUTOMATION_ALIVE: _METRICS,
     Check.NO_MISSING_DAYS: _FACTS,
@@ -34,6 +37,10 @@ _MEANINGS = {
     Check.COMPLETE: "Every active client has a row for each of the last 62 closed days.",
     Check.PLAUSIBLE: "No row is negative, contradicts its own windows or falls within its month; "
     "no two clients have the same totals; mail gets through, and brings replies.",
+    Check.SENDING_PACE: "No client is behind its monthly sending target at this day of the month "
+    f"by more than {DEFAULT_MAX_SENDING_SHORTFALL} %, or a threshold of its own.",
+    Check.REPLY_RATE: "Each client that sent 100 emails or more in the last seven closed days had "
+    f"replies to {DEFAULT_MIN_REPLY_RATE} % of them, or to a share of its own.",
     Check.ROWS_MATCH_INPUTS: "Every value of the last 62 days equals what facts, events, targets, "
     "labels and sending plans give: it is worked out a second time, in SQL.",
     Check.AUTOMATION_ALIVE: "All schedules and sensors are on time, Dagster's daemon runs, and no "
