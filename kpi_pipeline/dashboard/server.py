@@ -59,7 +59,7 @@ def serve(
         site = Site(found, engine, now or DatabaseClock(engine))
         # The guard reads the headers of proxies, and needs the proxy's own address for it.
         live = Live(site)
-        config = configured(create_app(site, live), proxies=())
+        config = configured(create_app(site, live), proxies=(), unlimited=settings.web_proxies)
         _spare_collections()
         with open_listener(
             host, port, "The dashboard", "KPI_DASHBOARD_ADDRESS", "KPI_DASHBOARD_PORT"

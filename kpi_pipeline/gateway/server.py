@@ -50,7 +50,8 @@ def serve(
         {it.name: it.url for it in settings.bison_instances},
         settings.realtime,
     )
-    config = configured(create_app(inbox, secrets, Deadlines.of(settings)))
+    app = create_app(inbox, secrets, Deadlines.of(settings))
+    config = configured(app, unlimited=settings.web_proxies)
     try:
         # What an unreachable or outdated database means for events, `GET /readyz` says.
         with suppress(DBAPIError):

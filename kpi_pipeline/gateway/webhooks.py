@@ -15,10 +15,10 @@ from kpi_pipeline.domain.events.kinds import TEST_MARKER
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.gateway.batches import Arrival, Batches, UnavailableError
 from kpi_pipeline.inbox.ingest import Inbox
+from kpi_pipeline.web.connections import RETRY_AFTER_SECONDS
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 10.0
-_RETRY_AFTER_SECONDS = 10
 # zlib's "window bits": a header of gzip; a header of zlib, or none, as some senders read "deflate".
 _GZIP = (16 + zlib.MAX_WBITS,)
 _WINDOW_BITS = {
@@ -131,8 +131,8 @@ def _unpacked(body: bytes, encodings: Sequence[str]) -> bytes | None:
 
 
 def _error(status: int, sentence: str) -> Response:
-    # The rest of the body is not read.
+    # The rest of the body is thrown away.
     headers = {"Connection": "close"}
     if status == 503:
-        headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return JSONResponse({"error": sentence}, status, headers)

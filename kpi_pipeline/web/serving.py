@@ -1,30 +1,35 @@
 """Serves an ASGI application with uvicorn until a signal: the gateway's server, and the pages'."""
 
-import asyncio
 import errno
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.web.connections import protocol
 
-HEAD_SECONDS = 10.0
-# Further requests are answered 503, as each may hold a body of a mebibyte in memory.
-_MAX_CONCURRENT_REQUESTS = 1_000
 # Shorter than the time after which `kpi up` kills a process that does not stop.
 _SHUTDOWN_SECONDS = 5
 
 
-def configured(app: ASGIApp, *, proxies: Sequence[str] = ("127.0.0.1",)) -> uvicorn.Config:
-    """uvicorn's configuration. Of `proxies`, X-Forwarded-For and -Proto are believed."""
+def configured(
+    app: ASGIApp,
+    *,
+    proxies: Sequence[str] = ("127.0.0.1",),
+    unlimited: Sequence[str] = ("127.0.0.1", "::1"),
+) -> uvicorn.Config:
+    """uvicorn's configuration. Of `proxies`, X-Forwarded-For and -Proto are believed.
+
+    The addresses and networks `unlimited` may open more connections than others.
+    """
     return uvicorn.Config(
         app,
-        http=TimeoutProtocol,
+        # It calls this as it would call the class.
+        http=cast(Any, protocol(unlimited)),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -32,43 +37,8 @@ def configured(app: ASGIApp, *, proxies: Sequence[str] = ("127.0.0.1",)) -> uvic
         access_log=False,
         server_header=False,
         forwarded_allow_ips=list(proxies),
-        limit_concurrency=_MAX_CONCURRENT_REQUESTS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
-
-
-class TimeoutProtocol(H11Protocol):
-    """uvicorn's protocol, with a time limit for the head of a request, which uvicorn lacks.
-
-    Closes a connection that has not sent a whole head within `HEAD_SECONDS`, or twice that for a
-    later request on the same connection. Bodies have limits of their own.
-    """
-
-    _timer: asyncio.TimerHandle | None = None
-    _request_before: object = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timer."""
-        super().connection_made(transport)
-        self._timer = self.loop.call_later(HEAD_SECONDS, self._check, transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-        super().connection_lost(exc)
-
-    def _check(self, transport: asyncio.Transport) -> None:
-        # None before the first request.
-        request: Any = self.cycle
-        between = request is None or request.response_complete
-        # uvicorn itself closes a connection that idles between two requests.
-        idle = self.timeout_keep_alive_task is not None
-        if between and not idle and request is self._request_before:
-            transport.close()
-            return
-        self._request_before = request if between else object()
-        self._timer = self.loop.call_later(HEAD_SECONDS, self._check, transport)
 
 
 class Server(uvicorn.Server):

@@ -7,7 +7,7 @@ import secrets
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -100,9 +100,9 @@ def in_thread(database: URL, *, realtime: bool = True) -> Iterator[Gateway]:
 
 
 @contextmanager
-def serving(app: Starlette) -> Iterator[httpx.Client]:
+def serving(app: Starlette, unlimited: Sequence[str] = ("127.0.0.1",)) -> Iterator[httpx.Client]:
     """Serve a gateway as its command does, in a thread; a client that talks to it."""
-    server = uvicorn.Server(configured(app))
+    server = uvicorn.Server(configured(app, unlimited=unlimited))
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -140,6 +140,7 @@ class GatewayProcess:
         environment = dict(os.environ) | {"KPI_WEBHOOK_SECRET_MAIN": self.secret}
         log = self.folder / f"gateway-{self.port}.log"
         self.child = Child("The gateway", [*command, "--port", str(self.port)], environment, log)
+        self.child.start()
 
     def wait_until_ready(self) -> None:
         self.child.wait_until(lambda: answers(f"{self.base}/readyz"), seconds=60)
