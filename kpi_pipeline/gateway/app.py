@@ -17,6 +17,7 @@ from kpi_pipeline.domain.events.parse import parse_event
 from kpi_pipeline.gateway.batches import Arrival, Batches
 from kpi_pipeline.gateway.busy_clients import BusyClients
 from kpi_pipeline.gateway.health import Health
+from kpi_pipeline.gateway.last_write import LastWrite
 from kpi_pipeline.gateway.webhooks import Webhooks
 from kpi_pipeline.inbox.ingest import Inbox, ingest, ingest_without_waiting
 
@@ -35,7 +36,8 @@ def create_app(
     """
     stored_only = replace(inbox, realtime=False)
     busy = BusyClients(inbox)
-    health = Health(inbox.engine, inbox.day_zone, inbox.now, deadlines or Deadlines())
+    last_write = LastWrite()
+    health = Health(inbox.engine, inbox.day_zone, inbox.now, deadlines or Deadlines(), last_write)
 
     def take(arrivals: Sequence[Arrival]) -> list[Receipt]:
         events = [
@@ -67,7 +69,7 @@ def create_app(
         _log.error("Events are stored and left to Dagster's sensor to apply", exc_info=problem)
         return receipts
 
-    batches = Batches(take)
+    batches = Batches(take, last_write)
     webhooks = Webhooks(inbox, batches, secrets)
 
     @asynccontextmanager

@@ -12,10 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.exc import DBAPIError, ProgrammingError
-
 from kpi_pipeline.db.events.inbox import Receipt
-from kpi_pipeline.db.server.retry import is_away
+from kpi_pipeline.gateway.last_write import LastWrite, why_unavailable
 
 MAX_BATCH = 50
 MAX_WAITING = 2_000
@@ -47,10 +45,12 @@ class Batches:
     """Passes arrivals to `take`, one call at a time, each with all that are waiting by then.
 
     `take` runs in a thread of its own. It stores a whole batch, or raises and stores nothing.
+    `last_write` gets how each call ended.
     """
 
-    def __init__(self, take: Take) -> None:
+    def __init__(self, take: Take, last_write: LastWrite | None = None) -> None:
         self._take = take
+        self._last_write = last_write or LastWrite()
         self._waiting: asyncio.Queue[tuple[Arrival, asyncio.Future[Receipt]]] = asyncio.Queue(
             MAX_WAITING
         )
@@ -59,7 +59,8 @@ class Batches:
         """Wait until the arrival is stored, and return its receipt.
 
         Raises:
-            UnavailableError: if the database is unreachable, or too many are waiting already.
+            UnavailableError: if the database is unreachable or stores nothing, or too many are
+                waiting already.
         """
         answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         try:
@@ -99,17 +100,15 @@ class Batches:
     def _outcomes(self, arrivals: Sequence[Arrival]) -> Sequence[Receipt | Exception]:
         """The outcome of each; one that can't be stored does not affect the others."""
         try:
-            return self._take(arrivals)
+            receipts = self._take(arrivals)
         except Exception as error:  # noqa: BLE001 - passed to the waiting callers
-            if _is_unavailable(error):
-                _log.warning("Events cannot be stored: the database is unreachable or not upgraded")
-                unavailable = UnavailableError("the database cannot be reached, or is not upgraded")
-                return [unavailable for _ in arrivals]
+            if (reason := why_unavailable(error)) is not None:
+                if self._last_write.fail(reason):
+                    _log.warning("Events cannot be stored: %s", reason)
+                return [UnavailableError(reason) for _ in arrivals]
             if len(arrivals) == 1:
                 return [error]
+        else:
+            self._last_write.succeed()
+            return receipts
         return [outcome for arrival in arrivals for outcome in self._outcomes([arrival])]
-
-
-def _is_unavailable(error: Exception) -> bool:
-    # A missing table is a ProgrammingError.
-    return isinstance(error, DBAPIError) and (is_away(error) or isinstance(error, ProgrammingError))

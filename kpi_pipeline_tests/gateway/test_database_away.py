@@ -96,6 +96,6 @@ def test_nothing_is_acknowledged_until_the_database_is_up_and_current(
     assert post(gateway, second).json()["status"] == "applied"
     assert bodies(server) == [first, second]
     log = gateway.log()
-    assert "the database is unreachable" in log
+    assert "the database cannot be reached" in log
     assert gateway.secret not in log
     assert "Traceback" not in log

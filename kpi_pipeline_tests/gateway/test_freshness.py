@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -9,8 +10,11 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine
+from sqlalchemy.exc import DBAPIError
 
 from kpi_pipeline.checks.freshness import Deadlines
+from kpi_pipeline.db.alert_evaluations import store_evaluation
+from kpi_pipeline.db.alerts import FailingReceiver, store_failing
 from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.gateway.app import create_app
@@ -25,8 +29,15 @@ from kpi_pipeline_tests.checks.support import (
 )
 
 
-def ask(engine: Engine, now: datetime, deadlines: Deadlines | None = None) -> tuple[int, Any]:
-    """The answer to a monitor at `now`."""
+def ask(
+    engine: Engine,
+    now: datetime,
+    deadlines: Deadlines | None = None,
+    evaluated_at: datetime | None = None,
+) -> tuple[int, Any]:
+    """The answer to a monitor at `now`; alerts were evaluated then, or at another time."""
+    with suppress(DBAPIError), engine.begin() as connection:
+        store_evaluation(connection, evaluated_at or now)
     inbox = Inbox(engine, CHICAGO, lambda: now, {})
     app = create_app(inbox, {"main": SecretStr(secrets.token_urlsafe(24))}, deadlines)
 
@@ -62,8 +73,26 @@ def test_fresh_clients_are_answered_with_200_and_their_number(stock: Stock) -> N
             "stale": [],
             "more": 0,
             "oldest_as_of": local(TODAY, 14, 30).isoformat(),
+            "alerting": [],
         },
     )
+
+
+def test_alerts_that_are_not_evaluated_or_not_accepted_are_503_without_the_receivers_name(
+    stock: Stock,
+) -> None:
+    now = local(TODAY, 15)
+    late = ask(stock.engine, now, evaluated_at=now - timedelta(minutes=11))
+    refused = FailingReceiver("json://chat.example", 5, now - timedelta(minutes=30), now)
+    with stock.engine.begin() as connection:
+        store_failing(connection, refused)
+    not_accepted = ask(stock.engine, now)
+
+    for code, body in (late, not_accepted):
+        assert (code, body["status"], body["fresh"]) == (503, "not alerting", 2)
+        assert "chat.example" not in str(body)
+    assert late[1]["alerting"] == ["not_evaluated"]
+    assert not_accepted[1]["alerting"] == ["not_accepted"]
 
 
 def test_after_dagster_stopped_freshness_turns_503_at_the_deadline(stock: Stock) -> None:
