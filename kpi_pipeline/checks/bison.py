@@ -44,7 +44,8 @@ def totals_match_bison(
     ]
     names = list(dict.fromkeys(str(row["workspace"]) for row in problems))
     matching = sum(it.workspace in totals and it.workspace not in names for it in sums)
-    compared = f"{matching} of {counted(len(sums), 'client')} match Email Bison's own totals"
+    match = "matches" if len(sums) == 1 else "match"
+    compared = f"{matching} of {counted(len(sums), 'client')} {match} Email Bison's own totals"
     return outcome(
         Check.TOTALS_MATCH_BISON,
         problems,
@@ -107,7 +108,8 @@ def registry_matches_bison(
     found = {kind: findings.get(kind, ()) for kind in _WHAT_TO_DO}
     problems = [_finding(kind, line, clients) for kind, lines in found.items() for line in lines]
     names = list(dict.fromkeys(str(it["workspace"] or it["what"]) for it in problems))
-    compared = f"{counted(len(clients), 'active client')}, {listed_workspaces} workspaces listed"
+    listed_ones = counted(listed_workspaces, "workspace")
+    compared = f"{counted(len(clients), 'active client')}, {listed_ones} listed"
     what_to_do = "; ".join(
         f"{kind.replace('_', ' ')}: {text}" for kind, text in _WHAT_TO_DO.items() if found[kind]
     )

@@ -88,7 +88,8 @@ def _worst_first(gaps: Sequence[Gap]) -> list[Gap]:
 
 def _stored(found: Coverage) -> str:
     return (
-        f"{found.clients_with_days} of {counted(found.clients, 'client')} have "
+        f"{found.clients_with_days} of {counted(found.clients, 'client')} "
+        f"{'has' if found.clients == 1 else 'have'} "
         f"{counted(found.days, 'day')} of facts"
     )
 

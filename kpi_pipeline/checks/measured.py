@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 from kpi_pipeline.checks.outcome import Check, Outcome, ProblemRow, Severity, outcome
 from kpi_pipeline.db.findings import Finding
+from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.domain.formatting import listed
 from kpi_pipeline.domain.measure import Subject
 
@@ -13,7 +14,7 @@ from kpi_pipeline.domain.measure import Subject
 _NEWS = timedelta(days=7)
 _WORDS = {
     Subject.DAY_ZONE: "the zone of the days",
-    Subject.LEADS_COUNT_BY: "the moment whose day counts a lead",
+    Subject.LEADS_COUNT_BY: "the moment whose day counts a positive reply",
     Subject.QUIET_DAYS: "days without activity",
 }
 
@@ -76,7 +77,7 @@ def _problems(finding: Finding, day_zone: ZoneInfo, now: datetime) -> Iterator[P
             **row,
             "problem": "changed",
             "measured": f"{_WORDS[finding.subject]}: {finding.value}",
-            "in use": f"before {changed_at:%Y-%m-%d}: {finding.before}",
+            "in use": f"before {business_date(changed_at, day_zone)}: {finding.before}",
         }
 
 

@@ -18,8 +18,8 @@ from kpi_pipeline.domain.calendar import first_of_month
 from kpi_pipeline.domain.formatting import counted, listed
 from kpi_pipeline.domain.remedies import backfill_command
 
-# A reply that is marked again takes a few leads back. Sent mail stays sent, except for a test
-# campaign that somebody deletes.
+# A reply that is marked again takes a few positive replies back. Sent mail stays sent, except for
+# a test campaign that somebody deletes.
 _LEADS_TAKEN_BACK = 3
 _LEADS_TAKEN_BACK_PERCENT = 10
 _MAIL_TAKEN_BACK_PERCENT = 1
@@ -79,7 +79,9 @@ def _contradictions(rows: Sequence[AnomalousRow]) -> Iterator[_Found]:
         if row.not_nested:
             yield _error(row, "7 days hold more than 14, or 14 more than 30")
         if _fell(row.emails_before, row.emails, 0, _MAIL_TAKEN_BACK_PERCENT):
-            yield _error(row, f"the month's emails fell from {row.emails_before} to {row.emails}")
+            yield _error(
+                row, f"the month's emails sent fell from {row.emails_before} to {row.emails}"
+            )
         if _fell(row.replies_before, row.replies, _LEADS_TAKEN_BACK, _LEADS_TAKEN_BACK_PERCENT):
             fall = f"from {row.replies_before} to {row.replies}"
             yield _error(row, f"the month's positive replies fell {fall}")
@@ -108,7 +110,8 @@ def _same_totals(volumes: Sequence[Volume]) -> Iterator[_Found]:
     for (_, sent, *_), names in groups.items():
         for name in names if len(names) > 1 else ():
             others = listed([it for it in names if it != name], 3)
-            problem = f"the same {sent:,} emails, replies and bounces in 30 days as {others}"
+            numbers = f"the same numbers of emails sent ({sent:,}), replies and bounces"
+            problem = f"{numbers} in 30 days as {others}"
             yield Severity.ERROR, {"workspace": name, "date": None, "problem": problem}
 
 
@@ -116,8 +119,8 @@ def _unusual_volumes(volumes: Sequence[Volume]) -> Iterator[_Found]:
     for it in volumes:
         sent, bounced = it.sent_of_week, it.bounced_of_week
         if sent >= _BOUNCES_OF_AT_LEAST and bounced * 100 > sent * _BOUNCES_PERCENT:
-            share = f"{bounced * 100 / sent:.1f} % of {sent:,} emails bounced in 7 days"
+            share = f"{bounced * 100 / sent:.1f} % of {sent:,} emails sent bounced in 7 days"
             yield Severity.WARN, {"workspace": it.workspace, "date": None, "problem": share}
         if sent > 0 and it.interested_of_week == 0 and it.days_of_week == 7:
-            problem = f"no positive reply in 7 days, with {sent:,} emails sent"
+            problem = f"no positive reply in 7 days, with {counted(sent, 'email')} sent"
             yield Severity.WARN, {"workspace": it.workspace, "date": None, "problem": problem}

@@ -1,5 +1,7 @@
-"""The checks of `webhook_events`: events count (`events_applied`), and webhooks deliver every lead
-that Email Bison counts (`webhooks_delivered`).
+"""The checks of `webhook_events`: events count (`events_applied`), and webhooks deliver every
+positive reply that Email Bison counts (`webhooks_delivered`).
+
+In names of the code a lead is a positive reply, as in Email Bison's events.
 """
 
 from collections import defaultdict
@@ -47,7 +49,9 @@ _WHAT_TO_DO = {
 
 def events_applied(found: Sequence[ProblemEvents]) -> Outcome:
     """No event is set aside, invalid, without a client, or waiting for too long."""
-    parts = [f"{it.events} {it.problem}: {_WHAT_TO_DO[it.problem]}." for it in found]
+    parts = [
+        f"{counted(it.events, 'event')} {it.problem}: {_WHAT_TO_DO[it.problem]}." for it in found
+    ]
     problems = [
         {
             "problem": it.problem.value,
@@ -94,7 +98,7 @@ def webhooks_delivered(
     timezone: ZoneInfo,
     until: date,
 ) -> Outcome:
-    """Webhooks deliver the leads that Email Bison has, for seven closed days and today.
+    """Webhooks deliver the positive replies that Email Bison has, for seven closed days and today.
 
     `instances` are those whose webhooks have a secret, `until` is the last closed day. Where a
     client's event feed is read, its leads are compared one by one with what was delivered; else the
@@ -141,26 +145,28 @@ def webhooks_delivered(
 
 
 _SILENT = (
-    "Email Bison counts leads, but no webhook of any client of {instances} reports one. Check that "
-    "the gateway is running and reachable from outside (`GET /healthz`), and that the URL of the "
-    "webhooks in Email Bison ends in the secret of KPI_WEBHOOK_SECRET_…: any other is rejected. "
+    "Email Bison counts positive replies, but no webhook of any client of {instances} reports one. "
+    "Check that the gateway is running and reachable from outside (`GET /healthz`), and that the "
+    "URL of the webhooks in Email Bison ends in the secret of KPI_WEBHOOK_SECRET_…: any other is "
+    "rejected. "
     "The next refresh corrects the numbers; they only arrive later."
 )
 _ADVICE = (
-    "The numbers are right, as the facts hold every lead: check the webhooks of these workspaces "
-    "in Email Bison, and `kpi events list` for events that do not count."
+    "The numbers are right, as the facts hold every positive reply: check the webhooks of these "
+    "workspaces in Email Bison, and `kpi events list` for events that do not count."
 )
 _UNREAD = (
-    "The event feed of {names} was not read for an hour: leads that no webhook delivers arrive "
-    "with the next refresh. The table says why; KPI_EVENT_FEED_MINUTES=off leaves the feed alone."
+    "The event feed of {names} was not read for an hour: positive replies that no webhook delivers "
+    "arrive with the next refresh. The table says why; KPI_EVENT_FEED_MINUTES=off leaves the feed "
+    "alone."
 )
 
 
 def _passed(instances: Collection[str], with_feed: Collection[str]) -> str:
     if instances:
-        return "Webhooks delivered every lead that Email Bison counted."
+        return "Webhooks delivered every positive reply that Email Bison counted."
     none = "No instance has a KPI_WEBHOOK_SECRET, so no webhooks are set up."
-    return f"{none} The event feed brings the leads." if with_feed else none
+    return f"{none} The event feed brings the positive replies." if with_feed else none
 
 
 def _failed(silent: Sequence[str], names: Sequence[str], unread: Sequence[str]) -> Iterator[str]:
@@ -199,7 +205,7 @@ def _dropped(leads: DroppedLeads) -> ProblemRow:
         "day": leads.day.isoformat(),
         "counted": leads.listed,
         "delivered": leads.delivered,
-        "problem": f"{counted(len(leads.events), 'lead')} not delivered: {named}",
+        "problem": f"{counted(len(leads.events), 'positive reply')} not delivered: {named}",
     }
 
 
@@ -296,5 +302,7 @@ def _row(leads: DailyLeads, number: int, problem: str) -> ProblemRow:
         "day": leads.day.isoformat(),
         "counted": leads.counted,
         "delivered": leads.delivered,
-        "problem": f"{counted(number, 'lead')} {problem}" if problem != "silent" else "silent",
+        "problem": f"{counted(number, 'positive reply')} {problem}"
+        if problem != "silent"
+        else "silent",
     }

@@ -69,7 +69,7 @@ def test_a_dropped_lead_is_named_while_it_is_missing_and_no_more_once_it_is_deli
             "day": "2026-03-18",
             "counted": 5,
             "delivered": 2,
-            "problem": f"3 leads not delivered: events {first}, {second}, {third}",
+            "problem": f"3 positive replies not delivered: events {first}, {second}, {third}",
         }
     ]
     assert found.description.startswith("Webhooks and Email Bison differ for birch.")
@@ -83,7 +83,7 @@ def test_a_lead_may_take_15_minutes_to_be_delivered(stock: Stock) -> None:
     assert checked(stock).passed
     from_feed(stock, "birch", NOW - timedelta(minutes=16))
     assert problems(checked(stock)) == [
-        ("birch", f"1 lead not delivered: event {ids(stock, 'birch')[1]}")
+        ("birch", f"1 positive reply not delivered: event {ids(stock, 'birch')[1]}")
     ]
 
 
@@ -100,7 +100,7 @@ def test_where_the_feed_is_read_counts_by_day_are_not_compared(stock: Stock) -> 
     assert checked(stock).passed
     with stock.engine.begin() as connection:
         connection.execute(text("DELETE FROM event_feed WHERE workspace = 'birch'"))
-    assert problems(checked(stock)) == [("birch", "3 leads not delivered")]
+    assert problems(checked(stock)) == [("birch", "3 positive replies not delivered")]
 
 
 def test_a_feed_that_was_not_read_for_an_hour_is_named_with_the_reason(stock: Stock) -> None:
@@ -134,7 +134,7 @@ def test_without_webhooks_the_feed_brings_the_leads(stock: Stock) -> None:
     assert found.passed
     assert found.description == (
         "No instance has a KPI_WEBHOOK_SECRET, so no webhooks are set up. "
-        "The event feed brings the leads."
+        "The event feed brings the positive replies."
     )
 
 

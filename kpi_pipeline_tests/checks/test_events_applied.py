@@ -41,9 +41,9 @@ def test_each_kind_of_problem_is_counted_with_what_to_do(stock: Stock) -> None:
     assert found.severity is Severity.WARN
     assert found.numbers == {"set_aside": 1, "waiting": 2}
     assert found.description.startswith(
-        "Some events are not in the numbers. 1 set aside: fix what "
+        "Some events are not in the numbers. 1 event set aside: fix what "
     )
-    assert " 2 waiting: check that Dagster's daemon is running" in found.description
+    assert " 2 events waiting: check that Dagster's daemon is running" in found.description
 
 
 def test_a_problem_is_an_event_with_its_client_and_reason(stock: Stock) -> None:

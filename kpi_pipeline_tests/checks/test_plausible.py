@@ -100,8 +100,8 @@ def test_a_months_sum_may_fall_by_what_revisions_explain(
 @pytest.mark.parametrize(
     ("column", "before", "after", "problem"),
     [
-        ("emails_sent_mtd", 1000, 989, "the month's emails fell from 1000 to 989"),
-        ("emails_sent_mtd", 99, 98, "the month's emails fell from 99 to 98"),
+        ("emails_sent_mtd", 1000, 989, "the month's emails sent fell from 1000 to 989"),
+        ("emails_sent_mtd", 99, 98, "the month's emails sent fell from 99 to 98"),
         ("positive_replies_mtd", 20, 16, "the month's positive replies fell from 20 to 16"),
         ("positive_replies_mtd", 100, 89, "the month's positive replies fell from 100 to 89"),
     ],
@@ -120,14 +120,14 @@ def test_sums_start_again_on_the_first_of_a_month(stock: Stock) -> None:
     stock.rows("acme", date(2026, 3, 1), emails_sent_mtd=0, positive_replies_mtd=0)
     assert checked(stock).passed
     stock.rows("acme", date(2026, 2, 27), emails_sent_mtd=6000, positive_replies_mtd=90)
-    assert problems(checked(stock)) == [("acme", "the month's emails fell from 6000 to 5000")]
+    assert problems(checked(stock)) == [("acme", "the month's emails sent fell from 6000 to 5000")]
 
 
 def test_a_fall_across_missing_days_is_found_too(stock: Stock) -> None:
     stock.clients("Acme")
     stock.rows("acme", date(2026, 3, 2), emails_sent_mtd=5000)
     stock.rows("acme", date(2026, 3, 9), emails_sent_mtd=400)
-    assert problems(checked(stock)) == [("acme", "the month's emails fell from 5000 to 400")]
+    assert problems(checked(stock)) == [("acme", "the month's emails sent fell from 5000 to 400")]
 
 
 def test_only_the_last_62_days_and_today_are_checked(stock: Stock) -> None:
@@ -151,7 +151,8 @@ def test_two_clients_with_the_same_totals_name_each_other(stock: Stock) -> None:
         {
             "workspace": key,
             "date": None,
-            "problem": f"the same 1,200 emails, replies and bounces in 30 days as {other}",
+            "problem": "the same numbers of emails sent (1,200), replies and bounces in 30 days "
+            f"as {other}",
         }
         for key, other in (("acme", "birch"), ("birch", "acme"))
     ]
@@ -161,7 +162,7 @@ def test_three_clients_with_the_same_totals_name_both_others(stock: Stock) -> No
     stock.clients("Acme", "Birch", "Cedar")
     for key in ("acme", "birch", "cedar"):
         mailed(stock, key)
-    same = "the same 1,000 emails, replies and bounces in 30 days as"
+    same = "the same numbers of emails sent (1,000), replies and bounces in 30 days as"
     assert problems(checked(stock)) == [
         ("acme", f"{same} birch, cedar"),
         ("birch", f"{same} acme, cedar"),
@@ -207,8 +208,8 @@ def test_up_to_five_percent_bounces_and_bounces_of_few_emails_are_accepted(
 @pytest.mark.parametrize(
     ("sent", "bounced", "problem"),
     [
-        (1000, 51, "5.1 % of 1,000 emails bounced in 7 days"),
-        (100, 6, "6.0 % of 100 emails bounced in 7 days"),
+        (1000, 51, "5.1 % of 1,000 emails sent bounced in 7 days"),
+        (100, 6, "6.0 % of 100 emails sent bounced in 7 days"),
     ],
 )
 def test_more_bounces_than_five_percent_are_a_warning(

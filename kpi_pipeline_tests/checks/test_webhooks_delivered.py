@@ -63,7 +63,7 @@ def test_it_passes_and_says_so_when_no_webhooks_are_set_up(stock: Stock) -> None
 def test_it_passes_when_webhooks_delivered_every_lead(stock: Stock) -> None:
     found = checked(stock)
     assert found.passed
-    assert found.description == "Webhooks delivered every lead that Email Bison counted."
+    assert found.description == "Webhooks delivered every positive reply that Email Bison counted."
     assert found.numbers == {"differing": 0}
 
 
@@ -79,7 +79,7 @@ def test_a_lead_that_was_not_delivered_is_named_with_both_numbers(stock: Stock) 
             "day": "2026-03-16",
             "counted": 3,
             "delivered": 2,
-            "problem": "1 lead not delivered",
+            "problem": "1 positive reply not delivered",
         }
     ]
     assert found.description.startswith(
@@ -90,7 +90,9 @@ def test_a_lead_that_was_not_delivered_is_named_with_both_numbers(stock: Stock) 
 
 def test_leads_that_bison_does_not_count_are_named_too(stock: Stock) -> None:
     stock.events("acme", MONDAY, 2)
-    assert differing(stock) == [("acme", "2026-03-16", "2 leads delivered, but not counted")]
+    assert differing(stock) == [
+        ("acme", "2026-03-16", "2 positive replies delivered, but not counted")
+    ]
 
 
 @pytest.mark.parametrize("told_on", [MONDAY - ONE_DAY, MONDAY + ONE_DAY])
@@ -104,15 +106,15 @@ def test_a_lead_two_days_away_is_another_lead(stock: Stock) -> None:
     stock.facts("birch", MONDAY, interested=1)
     stock.events("birch", MONDAY - 2 * ONE_DAY)
     assert differing(stock) == [
-        ("birch", "2026-03-14", "1 lead delivered, but not counted"),
-        ("birch", "2026-03-16", "1 lead not delivered"),
+        ("birch", "2026-03-14", "1 positive reply delivered, but not counted"),
+        ("birch", "2026-03-16", "1 positive reply not delivered"),
     ]
 
 
 def test_leads_beyond_those_of_the_adjacent_day_are_still_missing(stock: Stock) -> None:
     stock.facts("birch", MONDAY, interested=3)
     stock.events("birch", YESTERDAY)
-    assert differing(stock) == [("birch", "2026-03-16", "2 leads not delivered")]
+    assert differing(stock) == [("birch", "2026-03-16", "2 positive replies not delivered")]
 
 
 def test_leads_that_bison_dates_one_day_later_every_day_are_no_difference(
@@ -152,7 +154,7 @@ def test_only_the_last_seven_closed_days_are_compared(stock: Stock) -> None:
     stock.facts("birch", FIRST - ONE_DAY, interested=5)
     assert checked(stock).passed
     stock.facts("birch", FIRST, interested=5)
-    assert differing(stock) == [("birch", "2026-03-11", "5 leads not delivered")]
+    assert differing(stock) == [("birch", "2026-03-11", "5 positive replies not delivered")]
 
 
 def test_facts_that_were_requested_before_the_day_ended_are_not_compared(stock: Stock) -> None:
@@ -160,7 +162,7 @@ def test_facts_that_were_requested_before_the_day_ended_are_not_compared(stock: 
     stock.facts("birch", MONDAY, interested=5, as_of=midnight - timedelta(seconds=1))
     assert checked(stock).passed
     stock.facts("birch", MONDAY, interested=5, as_of=midnight)
-    assert differing(stock) == [("birch", "2026-03-16", "5 leads not delivered")]
+    assert differing(stock) == [("birch", "2026-03-16", "5 positive replies not delivered")]
 
 
 def test_the_day_of_23_hours_is_compared_from_its_own_midnight_on(stock: Stock) -> None:
@@ -203,7 +205,7 @@ def test_an_event_that_reports_no_lead_of_the_client_delivers_none(
 ) -> None:
     stock.facts("birch", MONDAY, interested=1)
     stock.events(workspace, MONDAY, **changed)
-    assert ("birch", "2026-03-16", "1 lead not delivered") in differing(stock)
+    assert ("birch", "2026-03-16", "1 positive reply not delivered") in differing(stock)
 
 
 def test_inactive_clients_are_not_compared(stock: Stock) -> None:

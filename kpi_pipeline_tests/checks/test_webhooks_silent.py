@@ -51,7 +51,9 @@ def test_three_leads_of_today_and_no_event_are_an_error(stock: Stock) -> None:
         }
         for key, number in (("acme", 2), ("birch", 1))
     ]
-    assert found.description.startswith("Email Bison counts leads, but no webhook of any client of")
+    assert found.description.startswith(
+        "Email Bison counts positive replies, but no webhook of any client of"
+    )
     assert "`GET /healthz`" in found.description
 
 
@@ -107,7 +109,7 @@ def test_no_instance_is_silent_without_a_lead_of_today_or_yesterday(stock: Stock
     stock.facts("acme", MONDAY, interested=9)
     stock.facts("acme", YESTERDAY)
     stock.facts("acme", TODAY, as_of=AN_HOUR_AGO)
-    assert problems(checked(stock)) == [("acme", "9 leads not delivered")]
+    assert problems(checked(stock)) == [("acme", "9 positive replies not delivered")]
 
 
 def test_only_the_silent_one_of_two_instances_fails(stock: Stock) -> None:
