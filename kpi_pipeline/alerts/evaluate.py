@@ -6,19 +6,18 @@ at least once.
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
 from kpi_pipeline.alerts.delivery import Receiver
 from kpi_pipeline.alerts.message import compose
-from kpi_pipeline.alerts.problem import Problem, merge_by_cause, without_muted
-from kpi_pipeline.alerts.rules import after_notice, due_notices, update_states
+from kpi_pipeline.alerts.problem import Problem
+from kpi_pipeline.alerts.rules import Current, after_notice, due_notices, update_states
 from kpi_pipeline.alerts.sources import stored_problems
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.db.alerts import (
-    AlertState,
     FailingReceiver,
     forget_failing,
     read_failing,
@@ -75,7 +74,7 @@ class _Evaluator:
             for name in self._failing.keys() - {it.name for it in receivers}:
                 forget_failing(connection, name)
                 del self._failing[name]
-            self._problems, self._states = self._update(connection, others)
+            self._current = self._update(connection, others)
 
     def notify_all(self) -> Evaluation:
         notified: dict[str, int] = {}
@@ -87,32 +86,25 @@ class _Evaluator:
                 notified[receiver.name] = self._notify(receiver)
         notified = {name: count for name, count in notified.items() if count}
         failing_now = [it for _, it in sorted(self._failing.items())]
-        return Evaluation(len(self._problems), notified, failing_now, len(self._receivers))
+        return Evaluation(len(self._current.problems), notified, failing_now, len(self._receivers))
 
-    def _update(
-        self, connection: Connection, others: Iterable[Problem]
-    ) -> tuple[list[Problem], dict[str, AlertState]]:
+    def _update(self, connection: Connection, others: Iterable[Problem]) -> Current:
         """Read the current problems, and store the state of each by cause."""
-        mutes = read_mutes(connection, self._now)
-        found = [*stored_problems(connection), *others]
-        problems = merge_by_cause(without_muted(found, mutes, self._now))
-        states, forgotten = update_states(
-            problems,
+        current = update_states(
+            [*stored_problems(connection), *others],
             read_states(connection),
-            hidden={it.cause for it in found} - {it.cause for it in problems},
-            muted=set(mutes),
+            mutes=read_mutes(connection, self._now),
             receivers={it.name for it in self._receivers},
             now=self._now,
         )
-        store_states(connection, list(states.values()), forgotten)
-        return problems, states
+        store_states(connection, list(current.states.values()), current.forgotten)
+        return current
 
     def _notify(self, receiver: Receiver) -> int:
         """Send the receiver its due notices; return how many it got."""
         settings = self._app.settings
         due = due_notices(
-            self._states,
-            self._problems,
+            self._current,
             receiver.name,
             remind_after=timedelta(hours=settings.alert_remind_hours),
             now=self._now,
@@ -130,7 +122,8 @@ class _Evaluator:
             forget_failing(connection, receiver.name)
             after = [after_notice(it, receiver.name, self._now) for it in due]
             store_states(connection, after)
-        self._states |= {it.cause: it for it in after}
+        states = {**self._current.states, **{it.cause: it for it in after}}
+        self._current = replace(self._current, states=states)
         return len(due)
 
     def _failed(self, name: str) -> FailingReceiver:

@@ -16,7 +16,7 @@ from kpi_pipeline.app import AppContext
 from kpi_pipeline.checks.outcome import Check
 from kpi_pipeline.cli.common import Day, date_of, local_time, opened_app, out, print_whole
 from kpi_pipeline.db import alerts as stored_alerts
-from kpi_pipeline.db.alerts import AlertState, FailingReceiver
+from kpi_pipeline.db.alerts import AlertState, FailingReceiver, Mute
 from kpi_pipeline.db.registry.clients import all_clients
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import load_settings
@@ -53,7 +53,6 @@ def send_test() -> None:
     message = Message(
         "A test of kpi_pipeline's alerts",
         "If you read this, alerts reach you here. Nothing is wrong.",
-        bad=None,
     )
     accepted = 0
     for receiver in receivers:
@@ -79,8 +78,9 @@ def list_alerts() -> None:
         print_whole(_table(current, app), out)
     else:
         out.print("There is no problem to alert about.")
-    for name, until in mutes.items():
-        out.print(f"Muted until {local_time(until, app.timezone)}: {escape(name)}", soft_wrap=True)
+    for it in mutes.values():
+        until = local_time(it.muted_until, app.timezone)
+        out.print(f"Muted until {until}: {escape(it.name)} ({_coverage(it)})", soft_wrap=True)
     for receiver in failing:
         out.print(_not_reached(receiver, app), soft_wrap=True)
 
@@ -95,6 +95,8 @@ def mute(
     """Send no alerts about a client, a check, a schedule or the sync as a whole, for a time.
 
     `acme:plausible` mutes one client in one check: alerts about its other clients go on.
+    While the problem is a WARN, it is muted as such: an ERROR is alerted all the same. Made while
+    nothing is wrong, before planned work, a mute covers both.
     """
     length = _length(span)
     with _opened() as (app, connection):
@@ -104,9 +106,10 @@ def mute(
                 "`kpi clients list` shows the keys, `kpi alerts list` the current problems; "
                 "a client in one of them is written CLIENT:CHECK."
             )
-        until = app.now() + length
-        stored_alerts.mute(connection, name, until)
-    out.print(f"{escape(name)} is muted until {local_time(until, app.timezone)}.", soft_wrap=True)
+        now = app.now()
+        made = stored_alerts.mute(connection, name, now + length, now)
+    until = local_time(made.muted_until, app.timezone)
+    out.print(f"{escape(name)} is muted until {until}: {_coverage(made)}.", soft_wrap=True)
 
 
 @commands.command("unmute")
@@ -150,6 +153,15 @@ def _length(span: str) -> timedelta:
     return length
 
 
+def _coverage(mute: Mute) -> str:
+    """What a mute covers."""
+    client, _, check = mute.name.partition(":")
+    what = f"{client} in {check}" if check else client
+    if mute.covers("ERROR"):
+        return f"all about {what}"
+    return f"WARNs about {what}; an ERROR is alerted"
+
+
 def _table(states: list[AlertState], app: AppContext) -> Table:
     table = Table("Name", "", "Problem", "Clients", "Since", "Alerted")
     for state in states:
@@ -157,10 +169,10 @@ def _table(states: list[AlertState], app: AppContext) -> Table:
         table.add_row(
             escape(", ".join(state.names)),
             state.severity,
-            escape(state.title),
+            escape(state.title) + (f"; began {state.flaps} times in 24 h" if state.flaps else ""),
             str(len(state.clients) or ""),
             local_time(state.since, app.timezone),
-            escape(", ".join(receivers)) or "no one yet",
+            "muted" if state.muted_at else escape(", ".join(receivers)) or "no one yet",
         )
     return table
 

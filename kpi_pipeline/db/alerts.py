@@ -1,12 +1,13 @@
 """The state of alerts: problems, notices that receivers got, mutes, and failing receivers."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, select
 
+from kpi_pipeline.db.check_results import failing_checks
 from kpi_pipeline.db.tables import alert_mutes, alert_receivers, alert_state
 from kpi_pipeline.db.upsert import upsert
 
@@ -14,21 +15,57 @@ from kpi_pipeline.db.upsert import upsert
 SYNC = "sync"
 
 
+class Reason(NamedTuple):
+    """Why a client is part of a problem: the kind of error, "" where there is but one.
+
+    `client` is "" in a problem that names no clients.
+    """
+
+    client: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Since when a reason holds, and since when no longer (`left_at`).
+
+    `again` says that it had left within the day before it came back.
+    """
+
+    since: datetime
+    left_at: datetime | None = None
+    again: bool = False
+
+
 @dataclass(frozen=True)
 class LastNotice:
-    """The last notice that a receiver got of a problem: open, or (`well`) resolved."""
+    """The last notice that a receiver got of a problem: open, or (`well`) resolved.
+
+    `severity` and `reasons` are what the receiver takes for true: some time after an ERROR became
+    a WARN, or a client left, they follow without a notice. `sent` are the times of the notices of
+    the last 24 hours.
+    """
 
     at: datetime
     well: bool
     severity: str
-    clients: tuple[str, ...]
+    reasons: frozenset[Reason]
+    sent: tuple[datetime, ...] = ()
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """The clients that the receiver was notified of."""
+        return tuple(sorted({it.client for it in self.reasons} - {""}))
 
 
 @dataclass(frozen=True)
 class AlertState:
     """A problem that is open, or was until `ended_at`.
 
-    No notice is sent before `tell_from`. `told` holds the last notice by receiver.
+    No notice is sent before `tell_from`. `told` holds the last notice by receiver. `reasons` are
+    those that hold, or did within the last 24 hours. `came_back` are the times at which the problem
+    began or became an ERROR again within 24 hours. `eased_at` is since when it is a WARN after it
+    was an ERROR. `muted_at` is when the last part of it was muted; None unless all of it is.
     """
 
     cause: str
@@ -40,6 +77,33 @@ class AlertState:
     tell_from: datetime
     ended_at: datetime | None = None
     told: Mapping[str, LastNotice] = field(default_factory=dict)
+    reasons: Mapping[Reason, Presence] = field(default_factory=dict)
+    came_back: tuple[datetime, ...] = ()
+    eased_at: datetime | None = None
+    muted_at: datetime | None = None
+
+    @property
+    def flaps(self) -> int:
+        """How often it began or became an ERROR within 24 hours, if more than once; else 0."""
+        return len(self.came_back) + 1 if self.came_back else 0
+
+
+@dataclass(frozen=True)
+class Mute:
+    """What is muted until when; `severity` is that of the problem at `muted_at`.
+
+    A mute that was made of a WARN does not cover an ERROR. One that was made when nothing was open
+    (`severity` None) announces planned work, whose errors are expected: it covers both.
+    """
+
+    name: str
+    muted_until: datetime
+    muted_at: datetime | None = None
+    severity: str | None = None
+
+    def covers(self, severity: str) -> bool:
+        """Whether a problem of this severity causes no alert."""
+        return not (self.severity == "WARN" and severity == "ERROR")
 
 
 @dataclass(frozen=True)
@@ -69,14 +133,15 @@ def store_states(
         connection.execute(delete(alert_state).where(alert_state.c.cause.in_(gone)))
 
 
-def read_mutes(connection: Connection, now: datetime) -> dict[str, datetime]:
-    """The end of each mute that holds now, by name."""
+def read_mutes(connection: Connection, now: datetime) -> dict[str, Mute]:
+    """The mutes that hold now, by name."""
+    names = [it.name for it in fields(Mute)]
     statement = (
-        select(alert_mutes.c.name, alert_mutes.c.muted_until)
+        select(*(alert_mutes.c[name] for name in names))
         .where(alert_mutes.c.muted_until > now)
         .order_by(alert_mutes.c.name)
     )
-    return {row.name: row.muted_until for row in connection.execute(statement)}
+    return {row["name"]: Mute(**row) for row in connection.execute(statement).mappings()}
 
 
 def mute_name(client: str, name: str) -> str:
@@ -84,16 +149,24 @@ def mute_name(client: str, name: str) -> str:
     return f"{client}:{name}"
 
 
-def client_mutes(connection: Connection, client: str, now: datetime) -> dict[str, datetime]:
-    """In which problems a client is muted now, and until when."""
+def client_mutes(connection: Connection, client: str, now: datetime) -> dict[str, Mute]:
+    """The mutes of a client in one problem, by the problem's name."""
     prefix = mute_name(client, "")
     mutes = read_mutes(connection, now)
-    return {it.removeprefix(prefix): at for it, at in mutes.items() if it.startswith(prefix)}
+    return {it.removeprefix(prefix): mute for it, mute in mutes.items() if it.startswith(prefix)}
 
 
-def mute(connection: Connection, name: str, until: datetime) -> None:
-    """Mute a name; this replaces an earlier mute of it."""
-    upsert(connection, alert_mutes, [{"name": name, "muted_until": until}])
+def mute(connection: Connection, name: str, until: datetime, now: datetime) -> Mute:
+    """Mute a name; this replaces an earlier mute of it, and keeps its severity if nothing is open.
+
+    Returns:
+        The mute, with the severity of the open problems that it covers.
+    """
+    earlier = read_mutes(connection, now).get(name)
+    severity = _open_severity(connection, name) or (earlier.severity if earlier else None)
+    made = Mute(name, until, now, severity)
+    upsert(connection, alert_mutes, [vars(made)])
+    return made
 
 
 def unmute(connection: Connection, name: str, now: datetime) -> bool:
@@ -121,19 +194,60 @@ def forget_failing(connection: Connection, receiver: str) -> None:
     connection.execute(delete(alert_receivers).where(alert_receivers.c.receiver == receiver))
 
 
-def _to_json(state: AlertState) -> dict[str, Any]:
-    told = {
-        receiver: {**asdict(it), "at": it.at.isoformat(), "clients": list(it.clients)}
-        for receiver, it in state.told.items()
+def _open_severity(connection: Connection, name: str) -> str | None:
+    """The highest severity of the open problems that the name mutes; None if there is none."""
+    client, _, problem = name.partition(":")
+    states = [it for it in read_states(connection).values() if it.ended_at is None]
+    # The last results of checks may not have been evaluated yet.
+    found = [(it.names, it.clients, it.severity) for it in states]
+    found += [((it.name,), tuple(it.clients), it.severity) for it in failing_checks(connection)]
+    severities = {
+        severity
+        for names, clients, severity in found
+        if (name in names or (client in clients and (problem in names if problem else True)))
     }
-    return {"names": list(state.names), "clients": list(state.clients), "told": told}
+    # ERROR sorts before WARN.
+    return min(severities, default=None)
+
+
+def _to_json(state: AlertState) -> dict[str, Any]:
+    return {
+        "names": list(state.names),
+        "clients": list(state.clients),
+        "told": {receiver: _notice_to_json(it) for receiver, it in state.told.items()},
+        "reasons": [
+            [*reason, it.since, it.left_at, it.again] for reason, it in state.reasons.items()
+        ],
+        "came_back": list(state.came_back),
+    }
+
+
+def _notice_to_json(notice: LastNotice) -> dict[str, Any]:
+    return {**vars(notice), "reasons": sorted(notice.reasons), "sent": list(notice.sent)}
 
 
 def _from_json(row: Mapping[Any, Any]) -> dict[str, Any]:
-    told = {
-        receiver: LastNotice(
-            **{**it, "at": datetime.fromisoformat(it["at"]), "clients": (*it["clients"],)}
-        )
-        for receiver, it in row["told"].items()
+    return {
+        "names": (*row["names"],),
+        "clients": (*row["clients"],),
+        "told": {receiver: _notice_from_json(it) for receiver, it in row["told"].items()},
+        "reasons": {
+            Reason(client, kind): Presence(_instant(since), left and _instant(left), again)
+            for client, kind, since, left, again in row["reasons"]
+        },
+        "came_back": tuple(map(_instant, row["came_back"])),
     }
-    return {"names": (*row["names"],), "clients": (*row["clients"],), "told": told}
+
+
+def _notice_from_json(stored: Mapping[str, Any]) -> LastNotice:
+    return LastNotice(
+        at=_instant(stored["at"]),
+        well=stored["well"],
+        severity=stored["severity"],
+        reasons=frozenset(Reason(*it) for it in stored["reasons"]),
+        sent=tuple(map(_instant, stored["sent"])),
+    )
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)

@@ -241,7 +241,7 @@ def test_a_muted_client_is_left_out_and_with_all_muted_no_message_is_sent(
     office: Office, receiver: Receiver
 ) -> None:
     with office.engine.begin() as connection:
-        mute(connection, "acme", START + timedelta(days=2))
+        mute(connection, "acme", START + timedelta(days=2), START)
     office.check("freshness", "acme", "birch", description="acme, birch are stale.")
     office.evaluate_at(0)
     (message,) = receiver.received
@@ -250,7 +250,7 @@ def test_a_muted_client_is_left_out_and_with_all_muted_no_message_is_sent(
     assert "Its page says what is wrong" in message.body["message"]
 
     with office.engine.begin() as connection:
-        mute(connection, "complete", START + timedelta(days=2))
+        mute(connection, "complete", START + timedelta(days=2), START)
     office.check("complete", "birch")
     office.check("freshness", passed=True)
     office.evaluate_at(1)

@@ -28,7 +28,7 @@ def office(database: URL, engine: Engine, vault: Vault, monkeypatch: pytest.Monk
 def mutes(engine: Engine) -> dict[str, timedelta]:
     now = datetime.now(UTC)
     with engine.connect() as connection:
-        return {name: until - now for name, until in read_mutes(connection, now).items()}
+        return {name: it.muted_until - now for name, it in read_mutes(connection, now).items()}
 
 
 def test_a_test_message_goes_to_each_receiver_which_is_shown_by_service_and_server(
@@ -74,7 +74,7 @@ def test_the_list_shows_problems_who_was_alerted_and_unreachable_receivers(
     screen = kpi("alerts", "list").answer()
 
     assert cells(screen, "freshness") == [
-        *("freshness", "ERROR", "freshness of client_metrics", "1"),
+        *("freshness", "ERROR", "numbers are stale", "1"),
         *("2026-03-18 15:00 CDT", "json://127.0.0.1"),
     ]
     assert "Unreachable: xml://127.0.0.1 has accepted nothing since 2026-03-18 15:00 CDT" in screen

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, select
 
 from kpi_pipeline.dashboard.app import create_app
 from kpi_pipeline.dashboard.site import Site
-from kpi_pipeline.db.alerts import read_mutes
+from kpi_pipeline.db.alerts import Mute, read_mutes
 from kpi_pipeline.db.dashboard.requests import Status, end_request, start_request
 from kpi_pipeline.db.sync_log import SyncEntry, store_entry
 from kpi_pipeline.db.tables import action_requests, clients
@@ -205,7 +205,9 @@ def test_a_check_is_muted_for_a_client_and_unmuted(browse: httpx.Client, engine:
 
     assert done.headers["location"] == "/clients/acme/mute?check=freshness"
     with engine.connect() as connection:
-        assert read_mutes(connection, NOW) == {"acme:freshness": NOW + timedelta(days=2)}
+        assert read_mutes(connection, NOW) == {
+            "acme:freshness": Mute("acme:freshness", NOW + timedelta(days=2), NOW, "WARN")
+        }
     shown = browse.get(done.headers["location"]).text
     assert "muted until Fri 20 Mar 2026, 15:00 CDT" in shown
     assert "muted until Fri 20 Mar 2026, 15:00 CDT" in browse.get("/clients/acme").text

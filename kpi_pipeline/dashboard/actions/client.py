@@ -70,10 +70,11 @@ def mute_check(request: Request, fields: Fields) -> Response:
     name, hours = _check(fields), fields.get("hours", "")
     if not (hours.isascii() and hours.isdigit() and 1 <= int(hours) <= _MOST_HOURS):
         raise HTTPException(422, f"Mute it for 1 to {_MOST_HOURS} hours.")
-    until = of.now() + timedelta(hours=int(hours))
+    now = of.now()
+    until = now + timedelta(hours=int(hours))
     with of.engine.begin() as connection:
         client = known_client(connection, request)
-        mute(connection, mute_name(client.workspace, name), until)
+        mute(connection, mute_name(client.workspace, name), until, now)
     _log.info("%s muted %s for %s until %s", visitor(request).name, name, client.workspace, until)
     return redirect(of, f"/clients/{client.workspace}/mute?check={name}")
 
@@ -85,9 +86,9 @@ def unmute_page(request: Request) -> Response:
     name = _check(request.query_params)
     with of.engine.connect() as connection:
         client = known_client(connection, request)
-        until = client_mutes(connection, client.workspace, of.now()).get(name)
+        made = client_mutes(connection, client.workspace, of.now()).get(name)
     return of.render(
-        request, "actions/unmute.html", client=client, name=name, what=MUTABLE[name], until=until
+        request, "actions/unmute.html", client=client, name=name, what=MUTABLE[name], made=made
     )
 
 

@@ -45,6 +45,20 @@ alert_state = Table(
     moment("tell_from"),
     moment("ended_at", nullable=True),
     Column("told", JSONB, nullable=False, comment="by receiver"),
+    Column("reasons", JSONB, nullable=False, server_default="[]", comment="clients and kinds"),
+    Column(
+        "came_back",
+        JSONB,
+        nullable=False,
+        server_default="[]",
+        comment="when it began or became an ERROR again, within the last day",
+    ),
+    Column(
+        "eased_at",
+        DateTime(timezone=True),
+        comment="since when it is a WARN after an ERROR; NULL otherwise",
+    ),
+    Column("muted_at", DateTime(timezone=True), comment="NULL unless all of it is muted"),
     updated_at(),
     CheckConstraint("severity IN ('WARN', 'ERROR')", name="severity_is_known"),
 )
@@ -56,7 +70,10 @@ alert_mutes = Table(
     metadata,
     Column("name", Text, primary_key=True),
     moment("muted_until"),
+    Column("muted_at", DateTime(timezone=True), comment="NULL for mutes of older versions"),
+    Column("severity", Text, comment="of what was muted; NULL if nothing was open: mutes all"),
     updated_at(),
+    CheckConstraint("severity IN ('WARN', 'ERROR')", name="severity_is_known"),
 )
 
 # Receivers that did not accept their last message; named by service and host, without secrets.
