@@ -19,9 +19,15 @@ from pathlib import Path
 
 from kpi_pipeline.inbox.ingest import Inbox
 from kpi_pipeline.inbox.records import FileOutcome, UnfinishedFileError, ingest_file
+from kpi_pipeline.settings.private_folders import (
+    FILE_MODE,
+    FOLDER_MODE,
+    files_of,
+    make_private,
+    private_folder,
+)
 
 DONE, REJECTED = "done", "rejected"
-_FOLDER_MODE, _FILE_MODE = 0o700, 0o600
 _SUFFIXES = {".json", ".jsonl", ".ndjson"}
 # A file that was not written to for that long is complete.
 _QUIET_SECONDS = 2.0
@@ -86,9 +92,9 @@ def prepare_folders(folder: Path) -> None:
     Raises:
         OSError: if a folder can't be created.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=_FOLDER_MODE)
+    folder.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
     for name in (DONE, REJECTED):
-        _private_folder(folder / name)
+        private_folder(folder / name)
 
 
 def delete_old_files(
@@ -103,43 +109,17 @@ def delete_old_files(
     for place in (folder / DONE, folder / REJECTED):
         if not place.is_dir():
             continue
-        if not _private_folder(place):
+        if not private_folder(place):
             _log.warning("%s can be read by others: its owner has to set its mode to 700.", place)
-        for path in _files(place):
+        for path in files_of(place):
             # Another process may have deleted it.
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < before:
                     path.unlink()
                     deleted += 1
                 else:
-                    _make_private(path)
+                    make_private(path)
     return deleted
-
-
-def _private_folder(folder: Path) -> bool:
-    """Create the folder, or make it private with all that is in it; False if it is another's."""
-    folder.mkdir(exist_ok=True, mode=_FOLDER_MODE)
-    if folder.stat().st_mode & 0o777 == _FOLDER_MODE:
-        return True
-    try:
-        folder.chmod(_FOLDER_MODE)
-    except PermissionError:
-        return False
-    # An earlier version left its files readable.
-    for path in _files(folder):
-        _make_private(path)
-    return True
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (it for it in folder.iterdir() if it.is_file() and not it.is_symlink())
-
-
-def _make_private(path: Path) -> None:
-    if path.stat().st_mode & 0o777 != _FILE_MODE:
-        # Its owner alone may change it; in any case, the folder keeps all others out.
-        with suppress(PermissionError):
-            path.chmod(_FILE_MODE)
 
 
 def _dropped(folder: Path, instances: Sequence[str]) -> Iterator[tuple[str | None, Path]]:
@@ -158,7 +138,7 @@ def _dropped(folder: Path, instances: Sequence[str]) -> Iterator[tuple[str | Non
 def _keep_rejected(folder: Path, name: str, outcome: FileOutcome) -> None:
     if not outcome.rejected:
         return
-    _private_folder(folder)
+    private_folder(folder)
     records = b"".join(it.line + b"\n" for it in outcome.rejected)
     reasons = "".join(f"{it.place}: {it.reason}\n" for it in outcome.rejected)
     target = folder / f"{Path(name).stem}.rejected.jsonl"
@@ -171,17 +151,17 @@ def _keep_rejected(folder: Path, name: str, outcome: FileOutcome) -> None:
 
 def _write(target: Path, content: bytes) -> None:
     unfinished = target.with_name(f".{target.name}")
-    opened = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _FILE_MODE)
+    opened = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
     with os.fdopen(opened, "wb") as file:
         # It may be left from an interruption, with another mode.
-        os.fchmod(opened, _FILE_MODE)
+        os.fchmod(opened, FILE_MODE)
         file.write(content)
     unfinished.replace(target)
 
 
 def _move(path: Path, folder: Path) -> None:
-    _private_folder(folder)
-    _make_private(path)
+    private_folder(folder)
+    make_private(path)
     moved = path.replace(_free(folder, path.name))
     # Its age counts from now on, like that of the events in it.
     with suppress(PermissionError, FileNotFoundError):

@@ -15,6 +15,7 @@ from kpi_pipeline.db.registry.clients import active_clients
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import Settings
+from kpi_pipeline.settings.private_folders import FOLDER_MODE, private_folder
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -27,7 +28,8 @@ def child_environment(settings: Settings) -> dict[str, str]:
     workspace.yaml in the DAGSTER_HOME in the state folder.
     """
     home = settings.state_dir / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+    private_folder(home)
     for name in ("dagster.yaml", "workspace.yaml"):
         _place(home / name, (files("kpi_pipeline") / "config" / name).read_bytes())
     if settings.dagster_database_url is None:

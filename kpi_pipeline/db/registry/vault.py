@@ -145,7 +145,7 @@ def replace_kept_keys(path: Path, secret_keys: list[str]) -> None:
 
 def kept_keys(path: Path) -> SecretStr:
     """The secret keys in a file, readable by its owner alone; a new one if there is no file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Written whole under a name of its own and then linked into place: of two processes that start
     # together one wins, and neither ever reads half a key.
     if not path.exists():
