@@ -19,7 +19,7 @@ from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.services.backfills import BackfillTarget, launch_backfill, read_status
 from kpi_pipeline.services.dagster_home import child_environment
 from kpi_pipeline.services.playground import Playground
-from kpi_pipeline.services.servers import sandbox_server
+from kpi_pipeline.services.servers import sandbox_server, started_in_order
 from kpi_pipeline.sync.scope import KpiAsset
 from kpi_pipeline_tests.expected import expected_rows
 
@@ -173,7 +173,8 @@ def _wrong_rows(play: Playground, workspaces: Sequence[str], dates: Sequence[dat
     with ExitStack() as stack:
         limits = {"clients": len(clients), "calls-per-second": 0, "latency": 0}
         environment = child_environment(settings)
-        twin, _ = stack.enter_context(sandbox_server(settings, environment, limits))
+        twin, sandbox = sandbox_server(settings, environment, limits)
+        started_in_order(stack, [sandbox])
         setup = httpx.get(f"{twin}/sandbox/setup").json()
         listed = csv.DictReader(httpx.get(f"{twin}/sandbox/clients.csv").text.splitlines())
         targets = {int(row["bison_workspace_id"]): row["monthly_kpi_target"] for row in listed}

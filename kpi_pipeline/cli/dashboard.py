@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from kpi_pipeline.cli.common import out
+from kpi_pipeline.services.logs import log_to_standard_error
 from kpi_pipeline.settings import load_settings
 
 
@@ -24,11 +25,11 @@ def run(
     # Imported late: no other command needs templates.
     from kpi_pipeline.dashboard.server import serve
 
+    settings = load_settings()
     # No access log: queries hold names of clients.
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_standard_error(settings.log_format)
     # Who muted a check or deactivated a client is noted in the log alone.
     logging.getLogger("kpi_pipeline.dashboard.actions").setLevel(logging.INFO)
-    settings = load_settings()
     serve(
         settings,
         settings.dashboard_address if host is None else host,

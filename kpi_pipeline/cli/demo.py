@@ -102,7 +102,7 @@ def run(
         print_report(report, out)
         if not once:
             _print_addresses(play)
-            stay_up(play.children)
+            stay_up("kpi demo", play.app.settings, play.children, play.app, {})
     exit_unless(report.complete)
 
 

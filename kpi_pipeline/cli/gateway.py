@@ -1,12 +1,12 @@
 """`kpi gateway` and `kpi webhook-secret`: receive webhooks, at an address that holds a secret."""
 
-import logging
 import secrets
 from typing import Annotated
 
 import typer
 
 from kpi_pipeline.cli.common import out, print_warning
+from kpi_pipeline.services.logs import log_to_standard_error
 from kpi_pipeline.settings import load_settings
 
 
@@ -26,9 +26,9 @@ def run(
     from kpi_pipeline.gateway.server import serve
     from kpi_pipeline.settings.webhooks import unknown_instances
 
-    # Errors only: addresses of requests hold secrets, and their bodies people's data.
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     settings = load_settings()
+    # Errors only: addresses of requests hold secrets, and their bodies people's data.
+    log_to_standard_error(settings.log_format)
     if warning := unknown_instances(settings):
         print_warning(warning)
     serve(

@@ -1,38 +1,46 @@
 """`kpi up` and `kpi db upgrade`: run the pipeline against your Email Bison, and upgrade it."""
 
-import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import typer
 
 from kpi_pipeline.app import AppContext, open_app
 from kpi_pipeline.cli.common import err, out, print_warning
 from kpi_pipeline.db.registry.clients import active_clients
+from kpi_pipeline.db.server.engine import is_reachable
 from kpi_pipeline.domain.formatting import listed
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import NO_INSTANCE
 from kpi_pipeline.services.dagster_home import child_environment, dagster_instance, update_grid
 from kpi_pipeline.services.database import databases_to_upgrade, ready_databases
+from kpi_pipeline.services.logs import logging_to
 from kpi_pipeline.services.processes import Child, require_free_port
 from kpi_pipeline.services.running_dagster import one_daemon
-from kpi_pipeline.services.servers import dagster_servers, dashboard_server, gateway_server
-from kpi_pipeline.settings import load_settings
+from kpi_pipeline.services.servers import (
+    dagster_servers,
+    dashboard_server,
+    embedded_part,
+    gateway_server,
+)
+from kpi_pipeline.services.supervisor import Supervisor
+from kpi_pipeline.settings import Settings, load_settings
 from kpi_pipeline.settings.webhooks import secret_setting, unknown_instances, without_secret
 from kpi_pipeline.web.access import require_login
 
 database_commands = typer.Typer(help="The databases.", no_args_is_help=True)
 
-_POLL_SECONDS = 0.5
 _CLIENTS_SHOWN = 5
 
 
 def run() -> None:
     """Run the pipeline against your Email Bison: database, dashboard, Dagster, and the gateway.
 
-    Stays up until Ctrl-C, or until one of its processes ends. Refuses to start where a Dagster
-    daemon works on the same database, on this machine or another, and names it.
+    Stays up until Ctrl-C, and starts each of its processes again when it ends: what happens to one
+    stops no other. Refuses to start where a Dagster daemon works on the same database, on this
+    machine or another, and names it.
     """
     settings = load_settings()
     if not settings.bison_instances:
@@ -53,20 +61,22 @@ def run() -> None:
             if warning:
                 print_warning(warning)
         environment = child_environment(settings)
-        children: list[Child] = []
-        # First, as it starts within a second: no event that Bison sends meanwhile is lost.
-        if settings.webhook_secret:
-            address, gateway = stack.enter_context(gateway_server(settings, environment))
-            children.append(gateway)
-            out.print(f"Webhooks are received at {address}/webhooks/bison/…", soft_wrap=True)
         if names := without_secret(settings):
             out.print(_how_to_receive_webhooks(names), soft_wrap=True)
-        url, dashboard = stack.enter_context(dashboard_server(settings, environment))
-        children.append(dashboard)
-        out.print(f"The dashboard is at [link]{url}[/link].")
+        children: list[Child] = []
+        greetings: dict[str, str] = {}
+        # First, as it starts within a second: no event that Bison sends meanwhile is lost.
+        if settings.webhook_secret:
+            address, gateway = gateway_server(settings, environment)
+            children.append(gateway)
+            greetings[gateway.key] = f"Webhooks are received at {address}/webhooks/bison/…"
+        url, dashboard = dashboard_server(settings, environment)
+        greetings[dashboard.key] = f"The dashboard is at [link]{url}[/link]."
         page, dagster = stack.enter_context(dagster_servers(settings, environment, claim))
-        out.print(f"Dagster runs at [link]{page.url}[/link], with its schedules and sensors.")
-        stay_up([*children, *dagster])
+        greetings["page"] = (
+            f"Dagster runs at [link]{page.url}[/link], with its schedules and sensors."
+        )
+        stay_up("kpi up", settings, [*children, dashboard, *dagster], app, greetings)
 
 
 @database_commands.callback()
@@ -122,17 +132,29 @@ def _how_to_receive_webhooks(instances: Sequence[str]) -> str:
     )
 
 
-def stay_up(children: Sequence[Child]) -> None:
-    """Wait until Ctrl-C.
+def stay_up(
+    command: str,
+    settings: Settings,
+    children: Sequence[Child],
+    app: AppContext,
+    greetings: Mapping[str, str],
+) -> None:
+    """Keep these processes and the embedded server running until Ctrl-C, and then end them.
+
+    `greetings` are printed when the process with that key is ready for the first time.
 
     Raises:
-        KpiError: with the end of its log, if one of the processes ends.
+        KpiError: if all of them end again and again.
     """
-    try:
-        out.print("Ctrl-C stops everything.")
-        while True:
-            for child in children:
-                child.require_alive()
-            time.sleep(_POLL_SECONDS)
-    except KeyboardInterrupt:
-        out.print("\nStopping …")
+    embedded = embedded_part(settings)
+    supervisor = Supervisor(
+        command,
+        settings.state_dir,
+        [*([embedded] if embedded else []), *children],
+        partial(out.print, soft_wrap=True),
+        print_warning,
+        lambda: is_reachable(app.engine.url),
+        greetings,
+    )
+    with logging_to(settings.state_dir / "logs/supervisor.log", settings.log_format):
+        supervisor.run("Ctrl-C stops everything.")

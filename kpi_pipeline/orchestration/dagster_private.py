@@ -466,6 +466,7 @@ def serve_code(
     ended: threading.Event,
     processes: BaseContext,
     threads: int,
+    log_json: bool = False,
 ) -> None:
     """Serve the definitions of `module` on a Unix socket until `ended` is set.
 
@@ -477,7 +478,7 @@ def serve_code(
     from dagster._grpc.server import DagsterApiServer, DagsterGrpcServer
     from dagster._utils.log import configure_loggers
 
-    configure_loggers()
+    configure_loggers(formatter="json" if log_json else "colored")
     logger = logging.getLogger("dagster.code_server")
     pool = FuturesAwareThreadPoolExecutor(max_workers=threads)
     api: Any = DagsterApiServer(

@@ -32,6 +32,7 @@ from kpi_pipeline.services.servers import (
     dashboard_server,
     gateway_server,
     sandbox_server,
+    started_in_order,
 )
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.settings.webhooks import webhook_url
@@ -89,9 +90,8 @@ def playground(
         say("Starting PostgreSQL and a local Email Bison …")
         settings = stack.enter_context(ready_databases(settings))
         claim = stack.enter_context(one_daemon(settings, "kpi demo", say))
-        address, sandbox = stack.enter_context(
-            sandbox_server(settings, child_environment(settings), sandbox_options)
-        )
+        address, sandbox = sandbox_server(settings, child_environment(settings), sandbox_options)
+        started_in_order(stack, [sandbox])
         setup = httpx.get(f"{address}/sandbox/setup", timeout=30).raise_for_status().json()
         settings = settings.model_copy(
             update={
@@ -115,15 +115,17 @@ def playground(
         children = [sandbox]
         gateway: str | None = None
         if takes_webhooks:
-            gateway, child = stack.enter_context(gateway_server(settings, environment))
+            gateway, child = gateway_server(settings, environment)
             children.append(child)
         dashboard: str | None = None
         if has_dashboard:
-            dashboard, child = stack.enter_context(dashboard_server(settings, environment))
+            dashboard, child = dashboard_server(settings, environment)
             children.append(child)
         say("Starting Dagster …")
         page, dagster = stack.enter_context(dagster_servers(settings, environment, claim))
-        yield Playground(app, grid, address, gateway, dashboard, page, [*children, *dagster])
+        children += dagster
+        started_in_order(stack, children[1:])
+        yield Playground(app, grid, address, gateway, dashboard, page, children)
 
 
 def register_webhooks(play: Playground) -> None:

@@ -18,8 +18,11 @@ import httpx
 import psutil
 
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.services.logs import append_to
 
 _PR_SET_PDEATHSIG = 1
+# How long a part may take to be ready to work.
+START_SECONDS = 120.0
 _GRACE_SECONDS = 10.0
 _SHOWN_LINES = 15
 
@@ -86,36 +89,54 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+# Found once, here: between fork and exec, a child of a process with threads may look up nothing.
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
 def _die_with_parent() -> None:
     """Have Linux end this process when its parent is killed; elsewhere only `stop` ends it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Child:
-    """One child process; its output goes to a log file."""
+    """One child process, started by `start` or a `with`; its output is appended to a log file.
+
+    `key` names it in files, and `name` in sentences. `answers` says whether it is ready to work,
+    and `responds` whether it lives at all: by default, that it answers.
+    """
 
     def __init__(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        key: str = "",
+        answers: Callable[[], bool] = lambda: True,
+        responds: Callable[[], bool] | None = None,
     ) -> None:
         self.name = name
+        self.key = key or log.stem
         self.log = log
+        self.answers = answers
+        self.responds = responds or answers
         # Raises a KpiError where the process must not go on.
         self.needs: Callable[[], None] = lambda: None
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - our own command lines
-                list(command),
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                # Ctrl-C reaches only the parent, which ends its children in order.
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
+        # Done before the process is started a second time, once all that it left has been ended.
+        self.before_restart: Callable[[], None] = lambda: None
+        # Whether it can't start while the database is unreachable.
+        self.needs_database = True
+        self._command = list(command)
+        self._environment = dict(environment)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
+        self._is_over = False
 
     def __enter__(self) -> Self:
+        if not self.is_started:
+            self.start()
         return self
 
     def __exit__(
@@ -129,18 +150,59 @@ class Child:
     @property
     def pid(self) -> int:
         """The process's id."""
-        return self._process.pid
+        return self._started().pid
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._process is not None and not self._is_over
+
+    def start(self) -> None:
+        """Start the process; end what an earlier one has left before that."""
+        if self._process is not None:
+            self.kill()
+            self.before_restart()
+        self._is_over = False
+        with append_to(self.log) as output:
+            self._log_start = output.tell()
+            self._process = subprocess.Popen(  # noqa: S603 - our own command lines
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C reaches only the parent, which ends its children in order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    def await_answer(self) -> None:
+        """Wait until it is ready to work.
+
+        Raises:
+            KpiError: with the end of its log, if the process ends, or is not ready in two minutes.
+        """
+        self.wait_until(self.answers, START_SECONDS)
+
+    def problem(self) -> str | None:
+        """Why the process does not run, or must not: the rest of a sentence that it begins."""
+        code = self._started().poll()
+        if code is None:
+            return None
+        return f"ended with code {code}" if code >= 0 else f"was killed by {_name(-code)}"
 
     def require_alive(self) -> None:
         """Raise a KpiError if the process has ended, with the end of its log, or must end."""
         self.needs()
-        code = self._process.poll()
-        if code is not None:
-            raise KpiError(f"{self.name} ended with code {code}. {self.last_words()}")
+        if (problem := self.problem()) is not None:
+            raise KpiError(f"{self.name} {problem}. {self.last_words()}")
 
     def last_words(self) -> str:
-        """The path of its log, and the log's last lines."""
-        lines = self.log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
+        """The path of its log, and the last lines that this start has written there."""
+        written = self.log.read_bytes()
+        # The log may have been rotated since.
+        written = written[self._log_start if self._log_start <= len(written) else 0 :]
+        lines = written.decode(errors="replace").splitlines()[-_SHOWN_LINES:]
         return f"The end of {self.log}:\n" + "\n".join(lines)
 
     def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
@@ -158,24 +220,54 @@ class Child:
 
     def stop(self) -> None:
         """End the process and its descendants: SIGTERM first, SIGKILL after ten seconds."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            head = psutil.Process(self.pid)
-            family = [head, *head.children(recursive=True)]
-            # The head first: it ends its own children in order, if it can.
-            head.terminate()
-            _, alive = psutil.wait_procs(family, timeout=_GRACE_SECONDS)
-            for process in alive:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-        # What is left, such as orphans of a head that crashed: they share its session.
+        if not self.is_started:
+            return
+        if self._started().poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                head = psutil.Process(self.pid)
+                family = [head, *head.children(recursive=True)]
+                # The head first: it ends its own children in order, if it can.
+                head.terminate()
+                _, alive = psutil.wait_procs(family, timeout=_GRACE_SECONDS)
+                for process in alive:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process at once, and what it left: orphans of a crash share its session."""
+        if not self.is_started:
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
+        self._started().wait()
+        self._is_over = True
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        if self._process is None:
+            raise RuntimeError(f"{self.name} was not started")
+        return self._process
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def answers(url: str) -> bool:
     """Whether `url` answers a GET with 200."""
+    return _status(url) == httpx.codes.OK
+
+
+def responds(url: str) -> bool:
+    """Whether `url` answers a GET with anything: its server lives, though it may be overloaded."""
+    return _status(url) is not None
+
+
+def _status(url: str) -> int | None:
     try:
-        return httpx.get(url, timeout=5).status_code == httpx.codes.OK
+        return httpx.get(url, timeout=5).status_code
     except httpx.TransportError:
-        return False
+        return None

@@ -15,7 +15,11 @@ from kpi_pipeline.orchestration.runtime import LOCATION
 from kpi_pipeline.services.dagster_home import child_environment
 from kpi_pipeline.services.dagster_page import DagsterPage, page_of
 from kpi_pipeline.services.processes import Child, require_free_port
-from kpi_pipeline.services.servers import dagster_servers
+from kpi_pipeline.services.servers import (
+    dagster_servers,
+    report_lost_runs,
+    started_in_order,
+)
 from kpi_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -76,7 +80,11 @@ def running_dagster(
     with _one_daemon_or_its_page(settings, say) as claim:
         say("Dagster is not running; starting it until this command ends …")
         try:
-            with dagster_servers(own, child_environment(own), claim) as (page, children):
+            with (
+                dagster_servers(own, child_environment(own), claim) as (page, children),
+                ExitStack() as stack,
+            ):
+                started_in_order(stack, children)
                 yield RunningDagster(page, children)
         finally:
             _clean_up(dagster_instance)
@@ -215,15 +223,6 @@ def _port(settings: Settings) -> int:
 
 
 def _clean_up(dagster_instance: "DagsterInstance") -> None:
-    """Remove the traces of stopped processes.
-
-    Their heartbeats would keep the next command waiting, and Dagster would show their runs as
-    running for hours. It starts failed ones again the next time it runs.
-    """
-    from dagster import DagsterRunStatus, RunsFilter
-
+    """Remove the traces of stopped processes: heartbeats would keep the next command waiting."""
     dagster_instance.wipe_daemon_heartbeats()
-    under_way = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
-    for run in dagster_instance.get_runs(RunsFilter(statuses=under_way)):
-        if run.remote_job_origin is not None:
-            dagster_instance.report_run_failed(run, "Dagster was stopped during this run.")
+    report_lost_runs(dagster_instance)

@@ -1,150 +1,275 @@
-"""The long-running processes: Dagster's three, the gateway, the dashboard, and the sandbox."""
+"""The long-running processes: Dagster's three, the gateway, the dashboard, and the sandbox.
+
+They are described here, and started by `Child.start`: by a command that waits for each, or by the
+supervisor.
+"""
 
 import json
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kpi_pipeline.db.server.embedded import EmbeddedServer
 from kpi_pipeline.orchestration.runtime import LOCATION
+from kpi_pipeline.services.dagster_home import dagster_instance
 from kpi_pipeline.services.dagster_page import DagsterPage, page_of
-from kpi_pipeline.services.processes import Child, answers, free_port, require_free_port
+from kpi_pipeline.services.database import embedded_of
+from kpi_pipeline.services.processes import (
+    Child,
+    answers,
+    free_port,
+    require_free_port,
+    responds,
+)
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.settings.web import reached_at
 
 if TYPE_CHECKING:
+    # Imported late below: Dagster takes more than a second.
+    from dagster import DagsterInstance
+
     from kpi_pipeline.orchestration.runtime.one_daemon import DaemonClaim
 
-_START_SECONDS = 120.0
+# What a client of gRPC sends first: HTTP/2's preface, and empty settings.
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_ANSWER_SECONDS = 5.0
+
+
+def started_in_order(stack: ExitStack, children: Sequence[Child]) -> None:
+    """Start each child and wait until it is ready; stop all when the stack is closed.
+
+    Raises:
+        KpiError: if one of them does not start.
+    """
+    for child in children:
+        stack.enter_context(child).await_answer()
 
 
 @contextmanager
 def dagster_servers(
     settings: Settings, environment: Mapping[str, str], claim: "DaemonClaim"
 ) -> Iterator[tuple[DagsterPage, list[Child]]]:
-    """Dagster's code server, page and daemon, started; stopped when the block ends.
+    """Dagster's code server, daemon and page, in the order of their start.
 
-    The daemon shares the claim to be the one daemon of its database.
+    The daemon shares the claim to be the one daemon of its database, and must not outlive it. The
+    block lasts as long as they run: it holds their workspace file.
 
     Raises:
-        KpiError: if the page's port is in use, or one of them does not start.
+        KpiError: if the page's port is in use.
     """
     require_free_port(settings.web_port, "KPI_WEB_PORT", settings.web_address)
     settings = settings.model_copy(update={"web_port": settings.web_port or free_port()})
     # Alerts link to the page.
     environment = {**environment, "KPI_WEB_PORT": str(settings.web_port)}
     logs = settings.state_dir / "logs"
-    with ExitStack() as stack:
-        workspace, code = stack.enter_context(code_server(environment, logs))
+    with code_server(environment, logs, settings.log_format) as (workspace, code):
+        code.before_restart = lambda: _report_lost_runs(settings)
         page = page_of(settings)
-        pages = [sys.executable, "-m", "kpi_pipeline.orchestration.runtime.webserver"]
-        daemon = [sys.executable, "-m", "kpi_pipeline.orchestration.runtime.daemon", "run"]
-        shared = {**environment, **claim.environment}
-        children = [
-            stack.enter_context(Child(name, [*command, "-w", workspace], variables, logs / file))
-            for name, command, variables, file in (
-                ("Dagster's page", pages, environment, "webserver.log"),
-                ("Dagster's daemon", daemon, shared, "daemon.log"),
-            )
-        ]
-        children[1].needs = claim.require_held
-        children[0].wait_until(page.answers, _START_SECONDS)
+        options = ["-w", workspace]
+        if settings.log_format == "json":
+            options += ["--log-format", "json"]
+        daemon = Child(
+            "Dagster's daemon",
+            [*_module("orchestration.runtime.daemon"), "run", *options],
+            {**environment, **claim.environment},
+            logs / "daemon.log",
+            responds=claim.daemon_beats,
+        )
+        daemon.needs = claim.require_held
+        web = Child(
+            "Dagster's page",
+            [*_module("orchestration.runtime.webserver"), *options],
+            environment,
+            logs / "webserver.log",
+            key="page",
+            answers=page.answers,
+            responds=lambda: responds(f"{page.url}/server_info"),
+        )
         claim.announce(page.url)
-        yield page, [code, *children]
+        yield page, [code, daemon, web]
 
 
 @contextmanager
-def code_server(environment: Mapping[str, str], logs: Path) -> Iterator[tuple[str, Child]]:
+def code_server(
+    environment: Mapping[str, str], logs: Path, log_format: str = "text"
+) -> Iterator[tuple[str, Child]]:
     """The code server, and the workspace file with which the page and the daemon find it.
 
     With workspace.yaml each of the two would start a code server of its own.
-
-    Raises:
-        KpiError: if it does not start.
     """
     # Not in the state folder: the path of a Unix socket must be short, and private to this user.
     with tempfile.TemporaryDirectory(prefix="kpi-code-") as folder:
         address, workspace = Path(folder) / "socket", Path(folder) / "workspace.yaml"
         server = {"socket": str(address), "location_name": LOCATION}
         workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
-        command = [
-            sys.executable,
-            "-m",
-            "kpi_pipeline.orchestration.runtime.code_server",
-            str(address),
-        ]
-        with Child("Dagster's code server", command, environment, logs / "code.log") as child:
-            child.wait_until(lambda: _accepts(address), _START_SECONDS)
-            yield str(workspace), child
+        yield (
+            str(workspace),
+            Child(
+                "Dagster's code server",
+                [*_module("orchestration.runtime.code_server"), str(address), log_format],
+                environment,
+                logs / "code.log",
+                answers=lambda: _speaks_grpc(address),
+            ),
+        )
 
 
-def _accepts(address: Path) -> bool:
-    """Whether a server listens on this Unix socket."""
+def _speaks_grpc(address: Path) -> bool:
+    """Whether a server answers on this Unix socket: a stopped one only lets others connect."""
     with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(address)) == 0
+        probe.settimeout(_ANSWER_SECONDS)
+        try:
+            probe.connect(str(address))
+            probe.sendall(_HELLO)
+            return probe.recv(1) != b""
+        except OSError:
+            return False
 
 
-@contextmanager
-def gateway_server(
-    settings: Settings, environment: Mapping[str, str]
-) -> Iterator[tuple[str, Child]]:
-    """The gateway, and its address on this machine; stopped when the block ends.
+def gateway_server(settings: Settings, environment: Mapping[str, str]) -> tuple[str, Child]:
+    """The address of the gateway on this machine, and its process.
 
     Raises:
-        KpiError: if its port is in use, or it does not start.
+        KpiError: if its port is in use.
     """
     require_free_port(settings.gateway_port, "KPI_GATEWAY_PORT")
     port = settings.gateway_port or free_port()
-    command = [sys.executable, "-m", "kpi_pipeline.cli.main", "gateway", "--port", str(port)]
-    with Child(
-        "The gateway", command, environment, settings.state_dir / "logs/gateway.log"
-    ) as child:
-        url = f"http://{reached_at(settings.gateway_host)}:{port}"
-        child.wait_until(lambda: answers(f"{url}/healthz"), _START_SECONDS)
-        yield url, child
+    url = f"http://{reached_at(settings.gateway_host)}:{port}"
+    child = _our_server(
+        "The gateway", settings, environment, ["gateway", "--port", str(port)], f"{url}/healthz"
+    )
+    # Until the database is back, it answers that events are to be sent again.
+    child.needs_database = False
+    return url, child
 
 
-@contextmanager
-def dashboard_server(
-    settings: Settings, environment: Mapping[str, str]
-) -> Iterator[tuple[str, Child]]:
-    """The dashboard, and the address of its first page here; stopped when the block ends.
+def dashboard_server(settings: Settings, environment: Mapping[str, str]) -> tuple[str, Child]:
+    """The address of the dashboard's first page on this machine, and its process.
 
     Raises:
-        KpiError: if its port is in use, or it does not start.
+        KpiError: if its port is in use.
     """
     require_free_port(settings.dashboard_port, "KPI_DASHBOARD_PORT", settings.dashboard_address)
     port = settings.dashboard_port or free_port()
-    command = [sys.executable, "-m", "kpi_pipeline.cli.main", "dashboard", "--port", str(port)]
-    log = settings.state_dir / "logs/dashboard.log"
-    with Child("The dashboard", command, environment, log) as child:
-        host = reached_at(settings.dashboard_address)
-        url = f"http://{host}:{port}{settings.dashboard_path_prefix}"
-        child.wait_until(lambda: answers(f"{url}/healthz"), _START_SECONDS)
-        yield f"{url}/", child
+    host = reached_at(settings.dashboard_address)
+    url = f"http://{host}:{port}{settings.dashboard_path_prefix}"
+    words = ["dashboard", "--port", str(port)]
+    return f"{url}/", _our_server("The dashboard", settings, environment, words, f"{url}/healthz")
 
 
-@contextmanager
 def sandbox_server(
     settings: Settings, environment: Mapping[str, str], options: Mapping[str, object]
-) -> Iterator[tuple[str, Child]]:
-    """A sandbox on a free port, and its address; stopped when the block ends.
+) -> tuple[str, Child]:
+    """The address of a sandbox on a free port, and its process.
 
     `options` are those of `kpi sandbox`, by name; True is the value of a flag.
-
-    Raises:
-        KpiError: if it does not start.
     """
     port = free_port()
-    command = [sys.executable, "-m", "kpi_pipeline.cli.main", "sandbox", "--port", str(port)]
+    words = ["sandbox", "--port", str(port)]
     for name, value in options.items():
-        command += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    with Child(
-        "The sandbox", command, environment, settings.state_dir / "logs/sandbox.log"
-    ) as child:
-        url = f"http://127.0.0.1:{port}"
-        child.wait_until(lambda: answers(f"{url}/sandbox/setup"), _START_SECONDS)
-        yield url, child
+        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    url = f"http://127.0.0.1:{port}"
+    child = _our_server("The sandbox", settings, environment, words, f"{url}/sandbox/setup")
+    child.needs_database = False
+    return url, child
+
+
+class EmbeddedPart:
+    """The embedded PostgreSQL, supervised: `ready_databases` starts it first, and stops it."""
+
+    key, name = "postgres", "The embedded PostgreSQL"
+    needs_database = False
+    is_started = True
+    pid = None
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._server = server
+        self._starting: Future[None] | None = None
+        self.log = server.log
+        self.answers = self.responds = server.is_running
+
+    def needs(self) -> None:
+        """It may always run."""
+
+    def start(self) -> None:
+        """Start it in a thread, as it may have to recover for a while."""
+        self._starting = Future()
+        threading.Thread(target=self._start, args=(self._starting,), daemon=True).start()
+
+    def _start(self, started: "Future[None]") -> None:
+        try:
+            self._server.start()
+        except Exception as error:  # noqa: BLE001 - `problem` says it
+            started.set_exception(error)
+        else:
+            started.set_result(None)
+
+    def problem(self) -> str | None:
+        """Why it does not run: the rest of a sentence that its name begins."""
+        if self._starting is not None:
+            if not self._starting.done():
+                return None
+            if error := self._starting.exception():
+                return f"could not be started: {error}"
+        return None if self._server.is_running() else "has ended, or is paused"
+
+    def stop(self) -> None:
+        """Wait for a start that is under way: whoever stops the server must find it."""
+        if self._starting is not None:
+            wait([self._starting])
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._server.stop(crash=True)
+
+
+def embedded_part(settings: Settings) -> EmbeddedPart | None:
+    """The embedded server as a part; None if the KPI database is on a server of the operator's."""
+    server = embedded_of(settings)
+    return None if server is None else EmbeddedPart(server)
+
+
+def _our_server(
+    name: str,
+    settings: Settings,
+    environment: Mapping[str, str],
+    words: Sequence[str],
+    health: str,
+) -> Child:
+    """A `kpi` command that serves; `health` is what it answers once it is ready."""
+    return Child(
+        name,
+        [*_module("cli.main"), *words],
+        environment,
+        settings.state_dir / f"logs/{words[0]}.log",
+        answers=lambda: answers(health),
+        responds=lambda: responds(health),
+    )
+
+
+def _module(name: str) -> list[str]:
+    return [sys.executable, "-m", f"kpi_pipeline.{name}"]
+
+
+def _report_lost_runs(settings: Settings) -> None:
+    with dagster_instance(settings) as opened:
+        report_lost_runs(opened)
+
+
+def report_lost_runs(dagster_instance: "DagsterInstance") -> None:
+    """Report runs whose processes ended with their code server as failed.
+
+    Dagster would show them as running for hours. It starts failed ones again.
+    """
+    from dagster import DagsterRunStatus, RunsFilter
+
+    under_way = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
+    for run in dagster_instance.get_runs(RunsFilter(statuses=under_way)):
+        if run.remote_job_origin is not None:
+            dagster_instance.report_run_failed(run, "Dagster was stopped during this run.")

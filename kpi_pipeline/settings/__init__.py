@@ -4,7 +4,7 @@ import re
 from datetime import date, time, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -200,8 +200,18 @@ class Settings(PageSettings):
     )
     heartbeat_url: SecretStr | None = Field(
         default=None,
-        description="Address of an external dead-man's switch (healthchecks.io and the like), "
-        "pinged after each successful scheduled sync and check run; unset: none.",
+        description="Address of an external dead-man's switch (healthchecks.io and the like) for "
+        "the nightly sync: pinged when it starts, when all its clients are in, and when it ended "
+        "without some of them; unset: none.",
+    )
+    heartbeat_url_checks: SecretStr | None = Field(
+        default=None,
+        description="Address of an external dead-man's switch for checks and alerts: pinged when "
+        "a scheduled round of checks is done, and alerts go out; unset: none.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text",
+        description="How log lines are written: `text`, or `json`, an object a line.",
     )
 
     @property

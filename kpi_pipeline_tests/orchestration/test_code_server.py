@@ -81,7 +81,8 @@ def test_the_code_server_ends_on_sigterm_although_a_shell_had_it_ignore_ctrl_c(
     environment = {**os.environ, "DAGSTER_HOME": str(tmp_path), "DAGSTER_DISABLE_TELEMETRY": "yes"}
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with code_server(environment, tmp_path / "logs") as (_, child):
+        with code_server(environment, tmp_path / "logs") as (_, child), child:
+            child.await_answer()
             os.kill(child.pid, signal.SIGTERM)
             _, left = psutil.wait_procs([psutil.Process(child.pid)], timeout=60)
             assert left == [], child.last_words()

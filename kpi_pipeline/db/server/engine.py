@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import NullPool
 
 from kpi_pipeline.db.server.urls import for_people
 from kpi_pipeline.errors import KpiError
@@ -48,6 +49,12 @@ def require_reachable(engine: Engine, setting: str) -> None:
             f"The database {for_people(engine.url)} cannot be reached: {reason}. "
             f"Check {setting}, and that the server runs and lets this user in."
         )
+
+
+def is_reachable(url: URL) -> bool:
+    """Whether a new connection to this database opens."""
+    engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5})
+    return _connection_problem(engine) is None
 
 
 def ensure_database(url: URL) -> None:

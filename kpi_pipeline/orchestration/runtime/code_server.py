@@ -1,6 +1,6 @@
 """Dagster's code server, as `kpi up` runs it: one for the page and the daemon, that forks its runs.
 
-`python -m kpi_pipeline.orchestration.runtime.code_server SOCKET` starts it. Dagster's own
+`python -m kpi_pipeline.orchestration.runtime.code_server SOCKET [json]` starts it. Dagster's own
 (`dagster api grpc`) starts a new Python for each run, which imports Dagster, SQLAlchemy and the
 pipeline again: more than half of the CPU time of a run over a client's year. Its page and daemon
 start one server each, and the daemon a new one every minute. This one imports once.
@@ -21,7 +21,7 @@ PRELOAD = "kpi_pipeline.orchestration.runtime.preload"
 _THREADS = 32
 
 
-def serve(socket: Path) -> None:
+def serve(socket: Path, log_format: str = "text") -> None:
     """Serve on a Unix socket until SIGTERM or Ctrl-C; the environment is that of Dagster's page.
 
     A run is forked from a process that has imported everything, and has no threads and no
@@ -43,8 +43,9 @@ def serve(socket: Path) -> None:
         ended=ended,
         processes=multiprocessing.get_context("forkserver"),
         threads=_THREADS,
+        log_json=log_format == "json",
     )
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    serve(Path(sys.argv[1]), *sys.argv[2:])

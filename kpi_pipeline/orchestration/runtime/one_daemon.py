@@ -121,6 +121,14 @@ class DaemonClaim:
         if self._lost is not None:
             raise DaemonRunningError(self._lost)
 
+    def daemon_beats(self) -> bool:
+        """Whether a daemon has sent a heartbeat lately; True while the database is unreachable."""
+        try:
+            newest = max(self._heartbeats(None).values(), default=0.0)
+        except SQLAlchemyError:
+            return True
+        return time.time() - newest < 2 * self._silence_seconds
+
     def release(self) -> None:
         """Stop renewing it, and leave it to the next process."""
         self._ended.set()
