@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kpi_pipeline.cli.common import err, exit_unless, out
+from kpi_pipeline.cli.common import err, exit_unless, out, print_warning
 from kpi_pipeline.cli.progress import watch_run
 from kpi_pipeline.cli.report import SyncReport, print_report
 from kpi_pipeline.cli.up import stay_up
@@ -22,6 +22,7 @@ from kpi_pipeline.services.dagster_page import RunStatus
 from kpi_pipeline.services.playground import Playground, playground, register_webhooks
 from kpi_pipeline.services.processes import require_free_port
 from kpi_pipeline.settings import load_settings
+from kpi_pipeline.settings.private_folders import private_state
 from kpi_pipeline.settings.webhooks import secret_setting
 from kpi_pipeline.sync.scope import KpiAsset
 
@@ -84,6 +85,8 @@ def run(
     require_free_port(web_port, "--port or KPI_WEB_PORT")
     require_free_port(settings.dashboard_port, "KPI_DASHBOARD_PORT")
     require_free_port(settings.gateway_port, "KPI_GATEWAY_PORT")
+    if warning := private_state(settings.state_dir):
+        print_warning(warning)
     settings = settings.model_copy(update={"web_port": web_port})
     # The targets hold for all days that the demo fills.
     today = business_date(utc_now(), settings.day_zone)

@@ -27,6 +27,7 @@ from kpi_pipeline.services.servers import (
 )
 from kpi_pipeline.services.supervisor import Supervisor
 from kpi_pipeline.settings import Settings, load_settings
+from kpi_pipeline.settings.private_folders import private_state
 from kpi_pipeline.settings.webhooks import secret_setting, unknown_instances, without_secret
 from kpi_pipeline.web.access import require_login
 
@@ -49,6 +50,8 @@ def run() -> None:
     require_free_port(settings.dashboard_port, "KPI_DASHBOARD_PORT", settings.dashboard_address)
     if settings.webhook_secret:
         require_free_port(settings.gateway_port, "KPI_GATEWAY_PORT")
+    if warning := private_state(settings.state_dir):
+        print_warning(warning)
     with ExitStack() as stack:
         settings = stack.enter_context(ready_databases(settings))
         # Before anything is changed or started beside one that runs.
