@@ -1,155 +1,308 @@
-"""`kpi status`: freshness, the last syncs, failing checks, and late schedules and sensors."""
+"""`kpi status`: clients, last syncs, checks, and everything that is wrong, with an exit code."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from enum import StrEnum
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
+import typer
+from rich import box
 from rich.markup import escape
 from rich.table import Table
+from sqlalchemy.exc import DBAPIError
 
 from kpi_pipeline.app import AppContext
-from kpi_pipeline.checks.automation import automation_problems
-from kpi_pipeline.checks.freshness import Deadlines, FreshnessStatus, freshness_statuses
-from kpi_pipeline.cli.common import (
-    cell,
-    exit_unless,
-    local_time,
-    opened_app,
-    out,
-    print_warning,
-    print_whole,
-)
-from kpi_pipeline.db.check_results import StoredOutcome, read_outcomes
-from kpi_pipeline.db.sync_log import LastSync, SyncOfRun, last_syncs, read_history
-from kpi_pipeline.domain.formatting import counted, duration, whose_day
+from kpi_pipeline.checks.freshness import FreshnessStatus
+from kpi_pipeline.cli.common import err, local_time, opened_app, out
+from kpi_pipeline.db.check_results import StoredOutcome
+from kpi_pipeline.db.server.engine import reason_of
+from kpi_pipeline.db.sync_log import LastSync, SyncOfRun
+from kpi_pipeline.domain.formatting import counted, duration, period, whose_day
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.services.dagster_home import dagster_instance
+from kpi_pipeline.services.database import embedded_of, storage_error
+from kpi_pipeline.services.status import (
+    Area,
+    Facts,
+    Level,
+    StatusProblem,
+    is_running,
+    judge,
+    read_facts,
+    worst,
+)
+from kpi_pipeline.settings import Settings, load_settings
 
-if TYPE_CHECKING:
-    from kpi_pipeline.orchestration.rebuild import GridGap
+_LABELS = {Level.ERROR: "[bold red]ERROR[/]", Level.WARNING: "[yellow]WARN[/]"}
 
-_RUNS_SHOWN = 5
+
+class Format(StrEnum):
+    """How `kpi status` prints."""
+
+    TABLE = "table"
+    JSON = "json"
 
 
 @dataclass(frozen=True)
 class _Status:
-    """What the tables hold at one moment."""
+    """What was read, what is wrong, and the zones in which times and days are shown."""
 
-    freshness: Sequence[FreshnessStatus]
-    syncs: dict[str, LastSync]
-    runs: Sequence[SyncOfRun]
-    checks: Sequence[StoredOutcome]
+    facts: Facts
+    problems: Sequence[StatusProblem]
+    timezone: ZoneInfo
+    day_zone: ZoneInfo
+
+    @property
+    def level(self) -> Level:
+        return worst(self.problems)
 
 
-def run() -> None:
-    """Show how fresh each client is, how the last syncs went, what fails, and what is late.
+def run(
+    form: Annotated[
+        Format, typer.Option("--format", help="json: for programs; docs/operations.md defines it.")
+    ] = Format.TABLE,
+) -> None:
+    """Show how fresh each client is, how the last syncs went, and everything that is wrong.
 
-    It says, too, when Dagster's grid lacks stored rows: see `kpi dagster rebuild`.
+    It judges all checks, the last sync of each client, schedules and sensors, Dagster's daemon, the
+    parts of `kpi up`, and whether alerts go out. Mutes change nothing here.
 
-    Exits with code 1 when a client is stale, or a schedule, a sensor or Dagster's daemon is late.
+    Exits with code 0 if all is well, 1 if there are only warnings, and 2 if there is an error, also
+    when the database cannot be read.
     """
-    with opened_app() as app:
-        exit_unless(print_status(app))
+    try:
+        _require_installation(load_settings())
+        with opened_app() as app:
+            level = print_status(app, form)
+    except (KpiError, OSError, DBAPIError) as error:
+        level = Level.ERROR
+        _print_unreadable(_sentence(error), form)
+    raise typer.Exit(level.exit_code)
 
 
-def print_status(app: AppContext) -> bool:
-    """Print the status of this installation; return whether nothing is stale or late."""
-    now, zone = app.now(), app.timezone
-    status = _read(app)
-    late, gap = _dagsters_state(app)
-    _print_clients(status, now, zone)
-    _print_runs(status.runs, zone)
-    _print_checks(status.checks, zone)
-    if app.day_zone.key != zone.key:
-        today = f"{app.today()}{whose_day(app.day_zone, zone)}"
-        out.print(f"Today is {today}; times are those of {zone.key}.", soft_wrap=True)
-    for line in late:
-        out.print(f"[red]✗[/red] {escape(line)}", soft_wrap=True)
-    if gap is not None:
-        print_warning(str(gap))
-    stale = sum(it.severity is not None for it in status.freshness)
-    clients = counted(len(status.freshness), "client")
-    times = f"{len(late)} late or off" if late else "all schedules and sensors are on time"
-    out.print(f"{len(status.freshness) - stale} of {clients} fresh; {times}.", soft_wrap=True)
-    return not stale and not late
+def _sentence(error: KpiError | OSError | DBAPIError) -> str:
+    """Why the installation cannot be read.
+
+    Raises:
+        OSError: if it is not one of the state folder.
+    """
+    if isinstance(error, KpiError):
+        return str(error)
+    if (known := storage_error(error, load_settings())) is not None:
+        return str(known)
+    if isinstance(error, DBAPIError):
+        return f"The database became unreachable: {reason_of(error)}."
+    raise error
 
 
-def _read(app: AppContext) -> _Status:
-    deadlines = Deadlines.of(app.settings)
-    with app.engine.connect() as connection:
-        return _Status(
-            freshness_statuses(connection, app.now(), app.day_zone, deadlines),
-            last_syncs(connection),
-            read_history(connection, _RUNS_SHOWN),
-            read_outcomes(connection),
+def _print_unreadable(text: str, form: Format) -> None:
+    if form is Format.JSON:
+        problem = StatusProblem(Level.ERROR, Area.DATABASE, "installation", text)
+        _print_json(_result([problem]))
+    else:
+        err.print(f"[bold red]Error:[/bold red] {escape(text)}", soft_wrap=True)
+
+
+def print_status(app: AppContext, form: Format = Format.TABLE) -> Level:
+    """Print the status of this installation; return how it is."""
+    facts = read_facts(app)
+    status = _Status(facts, judge(facts), app.timezone, app.day_zone)
+    if form is Format.JSON:
+        _print_json(_document(status))
+    else:
+        _print_clients(status)
+        _print_runs(status.facts.runs, status.timezone)
+        _print_problems(status)
+        _print_summary(status)
+    return status.level
+
+
+def _require_installation(settings: Settings) -> None:
+    """Start no database for an installation that does not exist yet.
+
+    Raises:
+        KpiError: before the first `kpi up`.
+    """
+    server = embedded_of(settings)
+    if server is not None and not (server.data / "PG_VERSION").exists():
+        raise KpiError(
+            f"Nothing is set up in {settings.state_dir} yet: `kpi up` creates the database and "
+            "starts the pipeline."
         )
 
 
-def _dagsters_state(app: AppContext) -> tuple[list[str], "GridGap | None"]:
-    """A line for each schedule, sensor or daemon that is late or off; rows missing in the grid."""
-    # Imported late, as they import Dagster: the tables above are read without it.
-    from kpi_pipeline.orchestration.automation import build_automation
-    from kpi_pipeline.orchestration.automation.state import read_automation
-    from kpi_pipeline.orchestration.rebuild import grid_gap
-
-    try:
-        with dagster_instance(app.settings) as opened:
-            found = read_automation(opened, build_automation(app.settings))
-            gap = grid_gap(app, opened)
-    except KpiError as error:
-        return [str(error)], None
-    return [f"{it['what']} {it['problem']}" for it in automation_problems(found, app.now())], gap
-
-
-def _print_clients(status: _Status, now: datetime, zone: ZoneInfo) -> None:
-    table = Table("Client", "As of", "Age", "", "Last sync", title="Freshness")
-    for it in status.freshness:
-        sync = status.syncs.get(it.workspace)
+def _print_clients(status: _Status) -> None:
+    if not status.facts.freshness:
+        return
+    table = _table("Client", "Data from", "Age", "Last sync with Email Bison")
+    now = status.facts.now
+    for it in status.facts.freshness:
+        age = duration(now - it.as_of) if it.as_of else "–"
         table.add_row(
             escape(it.workspace),
-            local_time(it.as_of, zone),
-            duration(now - it.as_of) if it.as_of else "–",
-            f"[red]{escape('; '.join(it.problems))}[/red]" if it.problems else "[green]fresh[/]",
-            "never" if sync is None else _sync(sync, zone),
+            local_time(it.as_of, status.timezone),
+            f"[green]{age}[/]" if it.severity is None else f"[red]{age}, stale[/]",
+            _sync(status.facts.last_syncs.get(it.workspace), now),
         )
-    print_whole(table, out)
+    out.print(table)
 
 
-def _sync(sync: LastSync, zone: ZoneInfo) -> str:
-    at = local_time(sync.finished_at, zone)
+def _sync(sync: LastSync | None, now: datetime) -> str:
+    if sync is None:
+        return "never"
+    ago = f"{duration(now - sync.finished_at)} ago"
     if sync.error is not None:
-        return f"{at} [red]{escape(sync.error)}[/red]"
+        return f"{ago}, [red]failed[/]"
     key = f", {sync.key_used} key" if sync.key_used else ""
-    return f"{at} ok, {counted(sync.api_calls, 'call')}{key}"
+    return f"{ago}, {counted(sync.api_calls, 'call')}{key}"
 
 
 def _print_runs(runs: Sequence[SyncOfRun], zone: ZoneInfo) -> None:
-    headings = ("Began", "Took", "", "Ok", "Failed", "Dates", "Calls", "Error")
-    table = Table(*headings, title="The last runs")
+    if not runs:
+        return
+    table = _table("Last runs", "Took", "Result")
     for it in runs:
+        failed = f", [red]{it.n_failed} failed[/]: {escape(it.error or '')}" if it.n_failed else ""
         table.add_row(
             local_time(it.started_at, zone),
             f"{it.duration.total_seconds():.0f} s",
-            "[green]ok[/green]" if it.status == "ok" else "[red]error[/red]",
-            cell(it.n_ok),
-            cell(it.n_failed),
-            f"{it.first_date} … {it.last_date}",
-            cell(it.api_calls),
-            escape(it.error or ""),
+            f"{period(it.first_date, it.last_date)}, {counted(it.api_calls, 'call')}: "
+            f"{it.n_ok} ok{failed}",
         )
-    print_whole(table, out)
+    out.print(table)
 
 
-def _print_checks(checks: Sequence[StoredOutcome], zone: ZoneInfo) -> None:
-    failing = [it for it in checks if it.since is not None]
-    last = max((it.checked_at for it in checks), default=None)
-    done = f"last checked {local_time(last, zone)}" if last else "never checked"
-    out.print(f"Checks: {len(checks) - len(failing)} of {len(checks)} pass, {done}.")
-    for it in failing:
-        since = local_time(it.since, zone)
-        out.print(
-            f"[red]✗[/red] {it.severity} {it.name} since {since}: {escape(it.description)}",
-            soft_wrap=True,
-        )
+def _print_problems(status: _Status) -> None:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for it in status.problems:
+        since = "" if it.since is None else f" Since {local_time(it.since, status.timezone)}."
+        text = it.text if it.text.endswith((".", "!", "?")) else f"{it.text}."
+        table.add_row(_LABELS[it.level], escape(text + since))
+    if status.problems:
+        out.print(table)
+        out.print()
+
+
+def _print_summary(status: _Status) -> None:
+    facts, zone = status.facts, status.timezone
+    if status.day_zone.key != zone.key:
+        today = f"{facts.now.astimezone(status.day_zone).date()}{whose_day(status.day_zone, zone)}"
+        out.print(f"Today is {today}; times are those of {zone.key}.")
+    fresh = sum(it.severity is None for it in facts.freshness)
+    out.print(f"{fresh} of {counted(len(facts.freshness), 'client')} fresh.")
+    passed = sum(it.since is None for it in facts.checks)
+    last = max((it.checked_at for it in facts.checks), default=None)
+    checked = f"last checked {local_time(last, zone)}" if last else "never checked"
+    out.print(f"Checks: {passed} of {len(facts.checks)} pass, {checked}.")
+    running = is_running(facts.dagster, facts.now)
+    out.print(f"Dagster's daemon {'is running' if running else 'is not running'}.")
+    out.print(_verdict(status.problems))
+
+
+def _verdict(problems: Sequence[StatusProblem]) -> str:
+    errors = sum(it.level is Level.ERROR for it in problems)
+    warnings = len(problems) - errors
+    if not problems:
+        return "[green]All is well.[/]"
+    return f"{counted(errors, 'error')}, {counted(warnings, 'warning')}."
+
+
+def _table(*headings: str) -> Table:
+    """A table as wide as the screen: long names and texts take several lines, and none is cut."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+def _print_json(document: Mapping[str, Any]) -> None:
+    # ASCII: a terminal shows names from outside as text.
+    typer.echo(json.dumps(document, indent=2, default=datetime.isoformat))
+
+
+def _document(status: _Status) -> dict[str, Any]:
+    """The document that docs/operations.md defines; names in it never change their meaning."""
+    facts = status.facts
+    claim = facts.dagster.claim
+    return {
+        **_result(status.problems),
+        "now": facts.now,
+        "timezone": status.timezone.key,
+        "day_zone": status.day_zone.key,
+        "daemon": {
+            "running": is_running(facts.dagster, facts.now),
+            "process": None if claim is None else claim.process,
+        },
+        "clients": [_client(it, facts) for it in facts.freshness],
+        "runs": [_run(it) for it in facts.runs],
+        "checks": [_check(it) for it in facts.checks],
+    }
+
+
+def _result(problems: Sequence[StatusProblem]) -> dict[str, Any]:
+    level = worst(problems)
+    return {
+        "status": level,
+        "exit_code": level.exit_code,
+        "problems": [
+            {
+                "level": it.level,
+                "area": it.area,
+                "name": it.name,
+                "text": it.text,
+                "since": it.since,
+                "clients": list(it.clients),
+            }
+            for it in problems
+        ],
+    }
+
+
+def _client(it: FreshnessStatus, facts: Facts) -> dict[str, Any]:
+    sync = facts.last_syncs.get(it.workspace)
+    return {
+        "workspace": it.workspace,
+        "data_from": it.as_of,
+        "age_seconds": None if it.as_of is None else int((facts.now - it.as_of).total_seconds()),
+        "severity": it.severity,
+        "problems": list(it.problems),
+        "last_sync": None
+        if sync is None
+        else {
+            "finished_at": sync.finished_at,
+            "calls": sync.api_calls,
+            "key_used": sync.key_used,
+            "error": sync.error,
+        },
+    }
+
+
+def _run(it: SyncOfRun) -> dict[str, Any]:
+    return {
+        "run_id": it.run_id,
+        "started_at": it.started_at,
+        "seconds": it.duration.total_seconds(),
+        "ok": it.n_ok,
+        "failed": it.n_failed,
+        "first_date": it.first_date.isoformat(),
+        "last_date": it.last_date.isoformat(),
+        "calls": it.api_calls,
+        "error": it.error,
+    }
+
+
+def _check(it: StoredOutcome) -> dict[str, Any]:
+    return {
+        "name": it.name,
+        "asset": it.asset,
+        "passed": it.since is None,
+        "severity": it.severity,
+        "description": it.description,
+        "clients": list(it.clients),
+        "checked_at": it.checked_at,
+        "failing_since": it.since,
+    }

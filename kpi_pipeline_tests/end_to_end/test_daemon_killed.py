@@ -10,9 +10,11 @@ import psutil
 import pytest
 from sqlalchemy import URL
 
+from kpi_pipeline.app import AppContext
 from kpi_pipeline.cli.status import print_status
 from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.services.dagster_page import RunStatus
+from kpi_pipeline.services.status import Level
 from kpi_pipeline_tests.agency import ASSETS, ten_o_clock
 from kpi_pipeline_tests.end_to_end.running import RunningAgency, running_agency
 
@@ -58,16 +60,23 @@ def test_freshness_turns_503_at_the_set_time_and_status_says_what_is_late_and_fo
     assert datetime.now(UTC) >= as_of + _STALE_AFTER
     assert sorted(_freshness(agency).json()["stale"]) == sorted(agency.workspaces)
 
-    capsys.readouterr()
+    # Its claim says within seconds what heartbeats say after minutes.
+    agency.poll(lambda: "has been silent for" in _status(agency.app, capsys), "the silence")
     later = replace(agency.app, now=lambda: datetime.now(UTC) + timedelta(hours=3))
-    assert not print_status(later)
-    output = capsys.readouterr().out
+    output = _status(later, capsys)
     # Both are due every 15 minutes.
     assert re.search(r"schedule intraday_refresh is [23] h \d+ min late", output)
     assert re.search(r"schedule data_checks is [23] h \d+ min late", output)
     assert "daemon scheduler has sent no heartbeat for 3 h" in output
     assert "schedule clean_up_runs" not in output, "it is due at night"
     assert "0 of 3 clients fresh" in output
+
+
+def _status(app: AppContext, capsys: pytest.CaptureFixture[str]) -> str:
+    """What `kpi status` prints of an installation with an error, without its line ends."""
+    capsys.readouterr()
+    assert print_status(app) is Level.ERROR
+    return " ".join(capsys.readouterr().out.split())
 
 
 def _has_begun(agency: RunningAgency) -> bool:
