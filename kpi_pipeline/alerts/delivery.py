@@ -10,6 +10,7 @@ from apprise import Apprise, NotifyBase, NotifyFormat, NotifyType
 from pydantic import SecretStr
 
 from kpi_pipeline.alerts.message import Message
+from kpi_pipeline.domain.outside_names import for_chat
 
 # Loggers that write URLs: httpx always, urllib3 and httpcore at DEBUG, apprise sometimes.
 _LOGGERS_OF_URLS = ("apprise", "urllib3", "httpx", "httpcore")
@@ -43,17 +44,19 @@ class Receiver:
     service: NotifyBase | None
 
     def send(self, message: Message) -> bool:
-        """Deliver the message; return whether that succeeded. apprise sets the time-outs."""
+        """Deliver the message; return whether that succeeded. apprise sets the time-outs.
+
+        Names from outside are shown as text: they call nobody, and hide no link.
+        """
         if self.service is None:
             return False
-        kind = {True: NotifyType.FAILURE, False: NotifyType.SUCCESS, None: NotifyType.INFO}
         try:
             with silenced_loggers():
                 return bool(
                     self.service.notify(
-                        body=message.body,
-                        title=message.title,
-                        notify_type=kind[message.bad],
+                        body=for_chat(message.body),
+                        title=for_chat(message.title),
+                        notify_type=NotifyType(message.type.value),
                         body_format=NotifyFormat.TEXT,
                     )
                 )

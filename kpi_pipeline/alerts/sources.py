@@ -1,12 +1,17 @@
 """Sources of problems: failing checks, clients whose sync fails, failed runs and ticks."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
 from kpi_pipeline.alerts.problem import Line, Problem
+from kpi_pipeline.alerts.wording import what_is_wrong
+from kpi_pipeline.bison import errors
+from kpi_pipeline.bison.errors import for_key
+from kpi_pipeline.bison.model import KeyUse
 from kpi_pipeline.checks.automation import stops_syncs
 from kpi_pipeline.checks.outcome import (
     CLIENT_COLUMNS,
@@ -18,6 +23,7 @@ from kpi_pipeline.checks.outcome import (
 from kpi_pipeline.db.alerts import SYNC
 from kpi_pipeline.db.check_results import StoredOutcome, failing_checks
 from kpi_pipeline.db.sync_log import SyncFailure, sync_failures
+from kpi_pipeline.domain.client_problems import sentence_of
 
 # Retries resolve most failures within this time: a failed run's clients are synced one by one, a
 # killed process is restarted, the next tick finds the database up again.
@@ -26,6 +32,23 @@ _RETRY_TIME = timedelta(minutes=5)
 _FED_BY_SYNCS = {Check.FRESHNESS, Check.COMPLETE, Check.NO_MISSING_DAYS}
 # By then a check run has seen the result of a sync.
 _NEXT_CHECK_RUN = timedelta(minutes=20)
+# Words without digits.
+_WORD = re.compile(r"[^\W\d]+")
+_KINDS = {
+    **{for_key(use): "rejected key" for use in KeyUse},
+    errors.MISSING_KEY: "no key",
+    errors.MISSING_MASTER_KEY: "no key",
+    errors.WRONG_REGISTRY: "another workspace",
+    errors.SWITCH_TOO_SLOW: "master key",
+    errors.KEY_MOVED: "master key",
+    errors.GONE: "no workspace",
+    errors.RATE_LIMITED: "too many calls",
+    errors.UNAVAILABLE: "no answer",
+    errors.MALFORMED: "malformed answer",
+    errors.ADDRESS: "another address",
+    errors.REFUSED: "rejected call",
+    "computing its rows failed": "rows",
+}
 # By then the schedules of each hour have ticked: the refresh, and retry_unanswered_checks.
 _NEXT_HOUR = timedelta(minutes=75)
 
@@ -54,14 +77,14 @@ def stored_problems(connection: Connection) -> list[Problem]:
     syncs_stopped = any(
         it.name == Check.AUTOMATION_ALIVE and stops_syncs(it.offenders) for it in checks
     )
-    problems = [_of_check(it, syncs_stopped) for it in checks]
+    problems = [problem_of_check(it, syncs_stopped) for it in checks]
     failures = sync_failures(connection)
-    return [*problems, *([_of_sync(failures)] if failures else [])]
+    return [*problems, *([problem_of_syncs(failures)] if failures else [])]
 
 
 def dagster_problems(runs: Iterable[FailedRun], ticks: Iterable[FailedTick]) -> list[Problem]:
     """The problems that only Dagster knows: failed runs and ticks."""
-    return [*(_of_run(it) for it in runs), *(_of_tick(it) for it in ticks)]
+    return [*(problem_of_run(it) for it in runs), *(problem_of_tick(it) for it in ticks)]
 
 
 def _follows(check: StoredOutcome, syncs_stopped: bool) -> tuple[str | None, timedelta]:
@@ -73,18 +96,23 @@ def _follows(check: StoredOutcome, syncs_stopped: bool) -> tuple[str | None, tim
     return (Check.AUTOMATION_ALIVE, _NEXT_HOUR) if syncs_stopped else (SYNC, _NEXT_CHECK_RUN)
 
 
-def _of_check(check: StoredOutcome, syncs_stopped: bool) -> Problem:
+def problem_of_check(check: StoredOutcome, syncs_stopped: bool) -> Problem:
+    """The problem that a check fails; `syncs_stopped` says that no schedule starts syncs."""
     follows, hold = _follows(check, syncs_stopped)
+    lines = tuple(_line_of(check, row) for row in check.offenders)
+    if check.more or set(check.clients) - {client for it in lines for client in it.clients}:
+        # A client beyond the lines that are stored would change its kind whenever it moves there.
+        lines = tuple(replace(it, kind="") for it in lines)
     return Problem(
         cause=check.name,
         name=check.name,
-        title=f"{check.name} of {check.asset}",
+        title=what_is_wrong(check.name),
         severity=Severity(check.severity),
         since=check.since or check.checked_at,
         what=check.description,
         clients=tuple(check.clients),
         more=check.more,
-        lines=tuple(_line_of(row) for row in check.offenders),
+        lines=lines,
         path=f"/assets/{check.asset}?view=checks&checkDetail={check.name}",
         # An outage passes, and the failing sync that explains this may not have ended yet.
         grace=_NEXT_HOUR if all_unanswered(check.offenders) else timedelta(0),
@@ -93,44 +121,74 @@ def _of_check(check: StoredOutcome, syncs_stopped: bool) -> Problem:
     )
 
 
-def _line_of(row: Mapping[str, object]) -> Line:
+def _line_of(check: StoredOutcome, row: Mapping[str, object]) -> Line:
     client = client_of(row)
-    values = [
-        f"{name} {value}"
-        for name, value in row.items()
-        if name not in CLIENT_COLUMNS and value is not None
-    ]
-    return Line(", ".join(values), () if client is None else (client,))
+    clients = () if client is None else (client,)
+    text = sentence_of(check.name, row)
+    if not text:
+        values = {name: value for name, value in row.items() if name not in CLIENT_COLUMNS}
+        known = [f"{name} {value}" for name, value in values.items() if value is not None]
+        text = ", ".join(known)
+    return Line(text, clients, kind_of_row(check.name, row))
 
 
-def _of_sync(failures: Sequence[SyncFailure]) -> Problem:
+def kind_of_row(check: str, row: Mapping[str, object]) -> str:
+    """What kind of problem a row of a check names: a client is alerted to each kind once.
+
+    Numbers that change from hour to hour are no part of it.
+    """
+    match check:
+        case Check.PLAUSIBLE:
+            return " ".join(_WORD.findall(str(row.get("problem")))[:4])
+        case Check.EVENTS_APPLIED:
+            return str(row.get("problem"))
+        case Check.REGISTRY_MATCHES_BISON:
+            return str(row.get("kind"))
+        case Check.TOTALS_MATCH_BISON:
+            return str(row.get("count")) if row.get("why") else "differs"
+        case _:
+            return ""
+
+
+def problem_of_syncs(failures: Sequence[SyncFailure]) -> Problem:
+    """The problem that the sync fails for these clients."""
     by_reason: dict[str, list[SyncFailure]] = {}
     for failure in failures:
         by_reason.setdefault(_reason(failure), []).append(failure)
     common = sorted(by_reason.items(), key=lambda it: -len(it[1]))
-    number = len(failures)
+    one = len(failures) == 1
     return Problem(
         cause=SYNC,
         name=SYNC,
-        title=f"the sync of {number} client{'s' if number > 1 else ''} fails",
+        title=what_is_wrong(SYNC),
         severity=Severity.ERROR,
         since=min(it.since for it in failures),
-        what="Their rows are unchanged. Fix what is named; then re-execute the run on its page, or "
-        "materialize the failed partitions on the page of any of the three assets. The next sync "
-        "also tries again.",
+        what=f"{'Its' if one else 'Their'} rows are unchanged. Fix what is named; then re-execute "
+        "the run on its page, or materialize the failed partitions on the page of any of the three "
+        "assets. The next sync also tries again.",
         clients=tuple(it.workspace for it in failures),
-        lines=tuple(Line(why, tuple(it.workspace for it in group)) for why, group in common),
+        lines=tuple(
+            Line(why, tuple(it.workspace for it in group), kind_of_error(why))
+            for why, group in common
+        ),
         path=f"/runs/{max(failures, key=lambda it: it.failed_at).run_id}",
         grace=_RETRY_TIME,
     )
 
 
+def kind_of_error(error: str) -> str:
+    """The kind of a sync's error: errors with the same remedy are of one kind."""
+    return next((kind for remedy, kind in _KINDS.items() if remedy in error), "other")
+
+
 def _reason(failure: SyncFailure) -> str:
     """The error without the client's name, which groups the clients of one outage."""
-    return failure.error.removeprefix(f"{failure.workspace}: ").replace(failure.workspace, "it")
+    name = rf"(?<![\w/-]){re.escape(failure.workspace)}(?![\w/-])"
+    return re.sub(name, "it", failure.error.removeprefix(f"{failure.workspace}: "))
 
 
-def _of_run(run: FailedRun) -> Problem:
+def problem_of_run(run: FailedRun) -> Problem:
+    """The problem that a run failed for good."""
     return Problem(
         cause=run.what,
         name=run.what,
@@ -144,7 +202,8 @@ def _of_run(run: FailedRun) -> Problem:
     )
 
 
-def _of_tick(tick: FailedTick) -> Problem:
+def problem_of_tick(tick: FailedTick) -> Problem:
+    """The problem that a schedule or sensor fails."""
     return Problem(
         cause=tick.name,
         name=tick.name,

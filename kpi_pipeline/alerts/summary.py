@@ -62,7 +62,7 @@ def summary_text(summary: SummaryOfDay, timezone: ZoneInfo, day_zone: ZoneInfo) 
         *_stale(stale, timezone),
     ]
     title = f"KPIs of {summary.day:%A, %d %B %Y}{whose_day(day_zone, timezone)}"
-    return Message(title, "\n".join(lines), bad=None)
+    return Message(title, "\n".join(lines))
 
 
 def replies_of_day(summary: SummaryOfDay, row: MetricRow) -> int | None:

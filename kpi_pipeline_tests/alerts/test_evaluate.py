@@ -13,6 +13,7 @@ from kpi_pipeline.alerts import delivery
 from kpi_pipeline.alerts import evaluate as evaluate_module
 from kpi_pipeline.alerts.evaluate import evaluate
 from kpi_pipeline.alerts.message import Message
+from kpi_pipeline.alerts.wording import what_is_wrong
 from kpi_pipeline.db.alerts import mute, read_failing, read_states
 from kpi_pipeline_tests.alerts.support import (
     START,
@@ -23,8 +24,8 @@ from kpi_pipeline_tests.alerts.support import (
 )
 from kpi_pipeline_tests.bison_sandbox.receiver import Receiver
 
-FAILED = "ERROR: freshness of client_metrics"
-RESOLVED = "RESOLVED: freshness of client_metrics"
+FAILED = "ERROR: numbers are stale for acme"
+RESOLVED = "RESOLVED: numbers are fresh again for acme"
 
 
 def test_a_failing_check_is_notified_once_and_its_end_once(
@@ -37,12 +38,11 @@ def test_a_failing_check_is_notified_once_and_its_end_once(
     for minutes in (60, 61, 90):
         office.evaluate_at(minutes)
 
-    assert titles(receiver.received) == [FAILED, RESOLVED]
+    assert titles(receiver.received) == [f"{FAILED} and birch", f"{RESOLVED} and birch"]
     body = receiver.received[0].body
     assert body["type"] == "failure"
     assert receiver.received[1].body["type"] == "success"
     for part in (
-        "Clients (2): acme, birch",
         "- acme: age_hours 4",
         "Since Wed 18 Mar 2026, 15:00 CDT.",
         "https://dagster.agency.example/assets/client_metrics?view=checks&checkDetail=freshness",
@@ -76,9 +76,8 @@ def test_one_outage_is_one_message_that_names_the_clients(
     office.evaluate_at(180)
 
     (message,) = receiver.received
-    assert message.body["title"] == "ERROR: the sync of 3 clients fails"
+    assert message.body["title"] == "ERROR: the sync fails for acme, birch and cedar"
     text = message.body["message"]
-    assert "Clients (3): acme, birch, cedar" in text
     assert text.count("503") == 1
     assert "/runs/a run 1:00:00" in text
 
@@ -87,7 +86,8 @@ def test_one_outage_is_one_message_that_names_the_clients(
     office.evaluate_at(190)
     office.check("freshness", passed=True)
     office.evaluate_at(200)
-    assert titles(receiver.received)[1:] == ["RESOLVED: the sync of 3 clients fails"]
+    resolved = "RESOLVED: the sync works again for acme, birch and cedar"
+    assert titles(receiver.received)[1:] == [resolved]
 
 
 @pytest.mark.parametrize("check", ["freshness", "complete", "no_missing_days"])
@@ -98,15 +98,15 @@ def test_a_check_that_a_sync_feeds_is_held_back_until_the_sync_succeeds_again(
     office.check(check, "acme")
     for minutes in (0, 6, 60, 120):
         office.evaluate_at(minutes)
-    assert titles(receiver.received) == ["ERROR: the sync of 1 client fails"]
+    assert titles(receiver.received) == ["ERROR: the sync fails for acme"]
 
     office.sync("acme")
     # Time for the next run of the checks, which may find that the sync has repaired it.
     for minutes in (121, 139, 142):
         office.evaluate_at(minutes)
     assert titles(receiver.received)[1:] == [
-        "RESOLVED: the sync of 1 client fails",
-        f"ERROR: {check} of client_metrics",
+        "RESOLVED: the sync works again for acme",
+        f"ERROR: {what_is_wrong(check)} for acme",
     ]
 
 
@@ -116,7 +116,7 @@ def test_a_check_that_no_sync_feeds_is_notified_beside_a_failing_sync(
     office.sync("acme", "acme: answered 503")
     office.check("plausible", "acme")
     office.evaluate_at(0)
-    assert titles(receiver.received) == ["ERROR: plausible of client_metrics"]
+    assert titles(receiver.received) == ["ERROR: numbers are unusual or impossible for acme"]
 
 
 def test_500_stale_clients_are_one_message_under_4_kb(office: Office, receiver: Receiver) -> None:
@@ -246,7 +246,7 @@ def test_a_muted_client_is_left_out_and_with_all_muted_no_message_is_sent(
     office.evaluate_at(0)
     (message,) = receiver.received
     assert "acme" not in message.text
-    assert "Clients (1): birch" in message.body["message"]
+    assert message.body["title"] == "ERROR: numbers are stale for birch"
     assert "Its page says what is wrong" in message.body["message"]
 
     with office.engine.begin() as connection:
@@ -256,7 +256,7 @@ def test_a_muted_client_is_left_out_and_with_all_muted_no_message_is_sent(
     office.evaluate_at(1)
     office.check("no_missing_days", "acme")
     office.evaluate_at(2)
-    assert titles(receiver.received)[1:] == [RESOLVED]
+    assert titles(receiver.received)[1:] == ["RESOLVED: numbers are fresh again for birch"]
 
 
 def test_without_receivers_problems_are_stored_for_the_first_receiver_to_come(

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Engine, delete
 
+from kpi_pipeline.alerts.message import MessageType
 from kpi_pipeline.alerts.summary import SummaryOfDay, read_summary, summary_text
 from kpi_pipeline.db.metrics import MetricRow
 from kpi_pipeline.db.recompute import write_rows
@@ -58,7 +59,7 @@ def publish(engine: Engine, as_of: datetime, *workspaces: str) -> None:
 def summary_of(engine: Engine, day: date) -> tuple[str, list[str]]:
     with engine.connect() as connection:
         message = summary_text(read_summary(connection, day), CHICAGO, CHICAGO)
-    assert message.bad is None
+    assert message.type is MessageType.INFO
     return message.title, message.body.splitlines()
 
 
