@@ -1,12 +1,13 @@
 """Thresholds of clients: imported, exported with all that an import can change, and set alone."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
 from sqlalchemy import Engine
 
 from kpi_pipeline.db.registry.client_import import ImportPlan, plan_import, write_import
+from kpi_pipeline.db.registry.clients import relabel
 from kpi_pipeline.db.registry.clients_csv import COLUMNS, export, parse
 from kpi_pipeline.db.registry.thresholds import Thresholds, read_thresholds, set_thresholds
 from kpi_pipeline.db.registry.vault import Vault
@@ -109,3 +110,14 @@ def _threshold(clients: dict[str, Thresholds]) -> tuple[str, dict[str, Decimal |
 def test_no_name_is_a_formula_in_an_exported_file(engine: Engine, vault: Vault, name: str) -> None:
     imported(engine, vault, record(11, name))
     assert f",'{name},,yes," in exported(engine)
+
+
+def test_a_name_with_control_characters_is_exported_so_that_it_can_be_imported(
+    engine: Engine, vault: Vault
+) -> None:
+    imported(engine, vault, record(11, "Harbor"))
+    with engine.begin() as connection:
+        relabel(connection, {"harbor": "Har\tbor\x1b"}, datetime.now(UTC))
+    assert imports(engine, vault, exported(engine)).descriptions() == [
+        "harbor: name Har\tbor\x1b → Har bor"
+    ]

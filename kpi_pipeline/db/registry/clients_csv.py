@@ -21,12 +21,7 @@ from pydantic import (
 )
 from sqlalchemy import Connection
 
-from kpi_pipeline.db.registry.client_import import (
-    KEEP,
-    MAY_BE_KEPT,
-    ClientRecord,
-    read_states,
-)
+from kpi_pipeline.db.registry.client_import import KEEP, MAY_BE_KEPT, ClientRecord, read_states
 from kpi_pipeline.db.registry.clients import all_clients
 from kpi_pipeline.db.registry.thresholds import read_percent, shown_percent
 from kpi_pipeline.domain.outside_names import for_spreadsheet
@@ -265,8 +260,10 @@ def _cell(value: object) -> str:
             return "yes" if value else "no"
         case Decimal():
             return shown_percent(value)
-        case str() if _is_formula(value):
-            return f"'{value}"
+        case str():
+            # An import refuses control characters, which Email Bison's names can have.
+            plain = "".join(it if ord(it) >= 32 else " " for it in value).strip()
+            return f"'{plain}" if _is_formula(plain) else plain
         case _:
             return str(value)
 
