@@ -97,7 +97,7 @@ class PageSettings(BaseSettings):
         default=("127.0.0.1", "::1"),
         description="Addresses or networks of the proxies before both pages whose "
         "X-Forwarded-Proto, -For and KPI_WEB_USER_HEADER are believed, separated by commas; unset: "
-        "this machine's.",
+        "this machine's. They may open any number of connections, to the gateway, too.",
     )
     web_user_header: str | None = Field(
         default=None,
