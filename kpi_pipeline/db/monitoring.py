@@ -218,7 +218,7 @@ def event_activity(connection: Connection, now: datetime) -> EventActivity:
     last_hour = {(row[0], row[1]): row[2] for row in recent}
     since = now - timedelta(days=_UNCOUNTED_DAYS)
     others: dict[str, int] = dict(
-        row._tuple() for row in connection.exec_driver_sql(_UNCOUNTED, {"since": since})
+        (row[0], row[1]) for row in connection.exec_driver_sql(_UNCOUNTED, {"since": since})
     )
     return EventActivity(last_hour, others, others.pop("received"))
 
