@@ -121,7 +121,8 @@ def list_clients() -> None:
             local_time(client.seen_in_bison_at, zone),
         )
     print_whole(table, out)
-    out.print(f"{sum(client.active for client in clients)} of {len(clients)} clients are active.")
+    active = sum(client.active for client in clients)
+    out.print(f"Active: {active} of {counted(len(clients), 'client')}.")
 
 
 @commands.command("template")

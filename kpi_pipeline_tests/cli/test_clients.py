@@ -43,7 +43,7 @@ def test_an_import_says_what_it_took_and_the_list_shows_it(kpi: Kpi, file: Path)
     assert cells(screen, "lark-mill-solar") == [
         *("lark-mill-solar", "Lark Mill Solar", "main", "102", "no", "no", "–")
     ]
-    assert screen.splitlines()[-1] == "1 of 2 clients are active."
+    assert screen.splitlines()[-1] == "Active: 1 of 2 clients."
     assert KEY not in screen
 
 
@@ -64,7 +64,7 @@ def test_a_client_that_is_imported_again_keeps_its_key_and_takes_its_new_label(
     screen = kpi("clients", "list").answer()
     assert cells(screen, "heron-tide-freight")[1] == "Crane"
     assert cells(screen, "heron-tide-freight")[5] == "yes"
-    assert "1 of 1 clients are active." in screen
+    assert "Active: 1 of 1 client." in screen
 
 
 def test_a_file_with_some_columns_changes_nothing_else(
@@ -85,7 +85,7 @@ def test_a_file_with_some_columns_changes_nothing_else(
     assert rows_of(engine, client_targets, client_api_keys) == before
     screen = kpi("clients", "list").answer()
     assert cells(screen, "heron-tide-freight")[1] == "Heron"
-    assert "1 of 2 clients are active." in screen
+    assert "Active: 1 of 2 clients." in screen
 
 
 def test_a_dry_run_prints_what_an_import_would_change_and_writes_nothing(
@@ -155,7 +155,7 @@ def test_what_may_be_a_mistake_is_refused_as_a_whole_until_it_is_confirmed(
     answer = kpi("clients", "import", path, "--yes").answer()
     assert "1 new, 1 target, 1 API key, 1 reactivated." in answer
     assert KEY[3:] not in answer
-    assert "3 of 3 clients are active." in kpi("clients", "list").answer()
+    assert "Active: 3 of 3 clients." in kpi("clients", "list").answer()
 
 
 def test_a_new_target_and_label_show_at_once_in_the_stored_rows(
@@ -293,6 +293,6 @@ def test_the_list_and_the_template_need_no_email_bison(
     kpi: Kpi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("KPI_BISON_INSTANCES")
-    assert "0 of 0 clients are active." in kpi("clients", "list").answer()
+    assert "Active: 0 of 0 clients." in kpi("clients", "list").answer()
     columns = HEADER.replace("api_key", "max_sending_shortfall,min_reply_rate,api_key")
     assert kpi("clients", "template").answer().startswith(columns + "\n")

@@ -124,7 +124,7 @@ def test_an_upgrade_makes_both_databases_and_then_commands_work(
     monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
     assert kpi("db", "upgrade").answer() == "Both databases are at this version.\n"
     assert kpi("db", "upgrade").answer() == "Both databases are at this version.\n"
-    assert "0 of 0 clients are active." in kpi("clients", "list").answer()
+    assert "Active: 0 of 0 clients." in kpi("clients", "list").answer()
     file = written(tmp_path / "c.csv", "instance,bison_workspace_id,name", "main,101,Heron Tide")
     # Dagster's tables are there as well: its grid takes the client.
     assert "1 client imported" in kpi("clients", "import", file).answer()
