@@ -24,6 +24,7 @@ SECRETS = {
     "KPI_WEBHOOK_SECRET_MAIN": "hunter2" + "x" * 20,
     "KPI_ALERT_URLS": "json://kpi:hunter2@alerts.example/in, slack://hunter2",
     "KPI_HEARTBEAT_URL": "https://watch.example/hunter2",
+    "KPI_HEARTBEAT_URL_CHECKS": "https://watch.example/hunter2/checks",
     "KPI_WEB_PASSWORD": "hunter2 of the operators",
     "KPI_WEB_READER_PASSWORD": "hunter2 of the readers",
 }

@@ -1,6 +1,7 @@
-"""Pings an external dead-man's switch around scheduled runs, by healthchecks.io's convention.
+"""Pings external dead-man's switches, by healthchecks.io's convention.
 
-It raises the alarm when nothing here can, because nothing here runs.
+They raise the alarm when nothing here can, because nothing here runs. What each ping means, and
+when it is sent: orchestration/automation/heartbeats.py.
 """
 
 import logging
@@ -28,14 +29,17 @@ def ping(
     url: SecretStr | None,
     beat: Beat,
     run_id: str | None = None,
+    *,
+    setting: str = "KPI_HEARTBEAT_URL",
     transport: httpx.BaseTransport | None = None,
-) -> None:
-    """Ping `url`, if set. A failure is logged as a warning and does not raise.
+) -> bool:
+    """Ping `url`, if set; return whether the switch accepted that, or none is set.
 
-    `run_id` tells concurrent runs apart. The URL is a secret: it allows anybody to report success.
+    A failure is logged as a warning that names the `setting`. `run_id`, a UUID, tells the switch
+    which start an end belongs to. The URL is a secret: it allows anybody to report success.
     """
     if url is None:
-        return
+        return True
     try:
         with (
             silenced_loggers(),
@@ -46,10 +50,12 @@ def ping(
             if run_id is not None:
                 address = address.copy_merge_params({"rid": run_id})
             client.get(address).raise_for_status()
+            return True
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         # Its text holds the URL.
         _log.warning(
-            "KPI_HEARTBEAT_URL could not be pinged (%s). Check the URL, and that it can be reached "
-            "from here.",
+            "%s could not be pinged (%s). Check the URL, and that it can be reached from here.",
+            setting,
             type(error).__name__,
         )
+        return False

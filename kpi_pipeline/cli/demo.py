@@ -49,6 +49,7 @@ _REAL = (
     # An invented agency must send no alert and no heartbeat.
     "ALERT_URLS",
     "HEARTBEAT_URL",
+    "HEARTBEAT_URL_CHECKS",
     "DAGSTER_URL",
     # The demo's pages are for this machine alone.
     "DASHBOARD_URL",

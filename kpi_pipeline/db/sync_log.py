@@ -64,6 +64,20 @@ def last_entry_at(connection: Connection) -> datetime | None:
     return found
 
 
+def synced_over(
+    connection: Connection, since: datetime, first_date: date, last_date: date
+) -> set[str]:
+    """The clients whose facts of all these dates a sync has fetched since then."""
+    statement = select(sync_log.c.workspace).distinct().where(
+        sync_log.c.finished_at >= since,
+        sync_log.c.status == "ok",
+        sync_log.c.api_calls > 0,
+        sync_log.c.first_date <= first_date,
+        sync_log.c.last_date >= last_date,
+    )
+    return set(connection.scalars(statement))
+
+
 @dataclass(frozen=True)
 class SyncOfRun:
     """One run, a row of the view `daily_kpi_sync_history`; `status` is ok or error."""

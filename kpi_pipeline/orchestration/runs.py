@@ -33,6 +33,9 @@ REQUEST = "kpi/request"
 RETRY_OF = "kpi/retry_of"
 # On a run that sends the daily summary; its value is the date.
 SUMMARY_OF = "kpi/summary_of"
+# On a run that first waits for the nightly sync that was due before its tick, which is the value.
+# dagster.yaml limits how many run at once: they must not take all slots from that sync.
+AFTER_SYNC_OF = "kpi/after_sync_of"
 
 # The queue starts runs of a higher priority first, and those of the same in the order in which they
 # were queued. A run without the tag has 0: what a person starts goes before the runs of a backfill,

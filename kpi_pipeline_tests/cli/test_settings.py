@@ -121,6 +121,7 @@ def test_dagsters_processes_read_the_settings_as_the_command_does(
         "KPI_DAGSTER_DATABASE_URL": database.render_as_string(hide_password=False),
         "KPI_ALERT_URLS": f"json://one.example/{secret}, slack://two",
         "KPI_HEARTBEAT_URL": f"https://watch.example/{secret}",
+        "KPI_HEARTBEAT_URL_CHECKS": f"https://watch.example/{secret}",
         "KPI_WEBHOOK_SECRET_MAIN": secret,
         "KPI_SUMMARY_AT": summary_at,
     }.items():

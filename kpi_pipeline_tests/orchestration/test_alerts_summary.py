@@ -1,4 +1,4 @@
-"""The daily summary as Dagster sends it, and the heartbeat of scheduled syncs."""
+"""The daily summary as Dagster sends it."""
 
 from datetime import date, datetime, time
 from zoneinfo import ZoneInfo
@@ -9,7 +9,6 @@ from dagster import DagsterInstance
 
 from kpi_pipeline.definitions import build_definitions
 from kpi_pipeline.orchestration.automation import summary
-from kpi_pipeline.orchestration.partitions import block_tags
 from kpi_pipeline.orchestration.runs import SUMMARY_OF
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.alerts.support import json_url, titles
@@ -99,35 +98,3 @@ def test_a_receiver_that_keeps_failing_fails_the_run_by_name_and_the_others_get_
         "`kpi alerts test` tries them; the others have it."
     )
     assert titles(receiver.at("/one")) == ["KPIs of Tuesday, 17 March 2026"]
-
-
-def test_a_scheduled_sync_pings_the_external_switch_and_no_other_run_does(
-    installation: Installation, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KPI_HEARTBEAT_URL", f"{receiver.url}/watch")
-    client = installation.agency.keyed[0]
-    tags = block_tags([client], installation.days_ago(1))
-    scheduled = {**tags, "dagster/schedule_name": "intraday_refresh"}
-
-    assert installation.run(tags).success
-    assert receiver.received == []
-    good = installation.run(scheduled)
-    installation.agency.revoke(client)
-    bad = installation.run(scheduled)
-
-    assert good.success
-    assert not bad.success
-    assert [it.path for it in receiver.received] == [
-        f"/watch/start?rid={good.run_id}",
-        f"/watch?rid={good.run_id}",
-        f"/watch/start?rid={bad.run_id}",
-        f"/watch/fail?rid={bad.run_id}",
-    ]
-
-
-def test_an_external_switch_that_is_unreachable_fails_no_sync(
-    installation: Installation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KPI_HEARTBEAT_URL", "http://127.0.0.1:1/watch")
-    tags = block_tags(installation.agency.keyed[:1], installation.days_ago(1))
-    assert installation.run({**tags, "dagster/schedule_name": "intraday_refresh"}).success

@@ -19,8 +19,8 @@ from kpi_pipeline.orchestration.asset_checks.specs import (
 )
 from kpi_pipeline.orchestration.automation.check_runs import after_sync
 from kpi_pipeline.orchestration.partitions import block_tags
+from kpi_pipeline.orchestration.runs import AFTER_SYNC_OF
 from kpi_pipeline.settings import load_settings
-from kpi_pipeline_tests.bison_sandbox.receiver import receiving
 from kpi_pipeline_tests.orchestration.installation import Installation
 from kpi_pipeline_tests.orchestration.ticks import evaluate_schedule
 
@@ -32,9 +32,10 @@ def checks_of(result: dg.SensorResult) -> list[dg.AssetCheckKey]:
     return [key for it in result.run_requests or [] for key in it.asset_check_keys or []]
 
 
-def requests(name: str, instance: DagsterInstance) -> list[dg.RunRequest]:
-    """What a schedule requests at NOW."""
-    return evaluate_schedule(build_definitions(load_settings()), name, instance, NOW)[0]
+def evaluated(
+    name: str, instance: DagsterInstance, tick: datetime
+) -> tuple[list[dg.RunRequest], str | None]:
+    return evaluate_schedule(build_definitions(load_settings()), name, instance, tick)
 
 
 def checked(
@@ -62,13 +63,28 @@ def outcome_of(result: dg.ExecuteInProcessResult, check: Check) -> dg.AssetCheck
 def test_one_schedule_requests_the_light_checks_and_one_the_totals(
     instance: DagsterInstance,
 ) -> None:
-    (light,) = requests("data_checks", instance)
-    (totals,) = requests("daily_totals_check", instance)
+    tick = datetime.now(UTC) + MINUTE
+    (light,), _ = evaluated("data_checks", instance, tick)
+    (totals,), _ = evaluated("daily_totals_check", instance, tick)
     assert (light.asset_selection, totals.asset_selection) == ([], [])
     assert set(light.asset_check_keys or ()) == set(LIGHT_CHECKS)
     assert list(totals.asset_check_keys or ()) == [TOTALS_CHECK]
     others = {*Check} - {Check(key.name) for key in (*LIGHT_CHECKS, TOTALS_CHECK)}
     assert others == {Check.REGISTRY_MATCHES_BISON}
+    for request in (light, totals):
+        assert datetime.fromisoformat(request.tags[AFTER_SYNC_OF]) == tick
+
+
+@pytest.mark.parametrize(
+    ("name", "age"), [("data_checks", 16 * MINUTE), ("daily_totals_check", timedelta(hours=25))]
+)
+def test_of_the_ticks_that_were_missed_only_the_last_one_checks(
+    name: str, age: timedelta, instance: DagsterInstance
+) -> None:
+    requests, reason = evaluated(name, instance, datetime.now(UTC) - age)
+    assert requests == []
+    assert reason is not None
+    assert reason.startswith("Made up late: the tick of ")
 
 
 def test_after_a_sync_one_run_of_checks_is_requested_and_no_second_one(
@@ -200,20 +216,6 @@ def test_the_results_of_checks_are_in_the_database(
     assert len(fresh.offenders) == 26
     assert fresh.since == fresh.checked_at
     assert check_key(Check.FRESHNESS) in LIGHT_CHECKS
-
-
-@pytest.mark.runs
-def test_each_scheduled_run_of_checks_pings_the_external_switch(
-    installation: Installation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with receiving() as receiver:
-        monkeypatch.setenv("KPI_HEARTBEAT_URL", f"{receiver.url}/watch")
-        checked(installation, *LIGHT_CHECKS)
-        assert receiver.received == []
-        due = checked(installation, *LIGHT_CHECKS, dagster__schedule_name="data_checks")
-    called = [it.path for it in receiver.received]
-    assert called[0] == f"/watch/start?rid={due.run_id}"
-    assert called[-1] == f"/watch?rid={due.run_id}"
 
 
 _GRID = {"raw_bison_stats", "kpi_projections", "client_metrics"}

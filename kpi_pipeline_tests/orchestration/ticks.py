@@ -24,6 +24,8 @@ from pydantic import Field
 
 from kpi_pipeline.orchestration.assets.resources import AppResource
 
+_ERROR = SerializableErrorInfo("what no alert shows", [], None)
+
 
 class ActiveClients(AppResource):
     """A registry without a database, in which these clients are active; without any, all are."""
@@ -67,8 +69,9 @@ def leave_tick(
     at: datetime | None = None,
     kind: InstigatorType = InstigatorType.SCHEDULE,
     location: str = "kpi",
+    ended: bool = True,
 ) -> None:
-    """A schedule's or sensor's tick of now, or of then, which ended so."""
+    """A schedule's or sensor's tick of now, or of then, which ended so, or is in progress."""
     repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(location), "__repository__")
     origin = RemoteInstigatorOrigin(repository, name)
     status = InstigatorStatus.DECLARED_IN_CODE if on else InstigatorStatus.STOPPED
@@ -88,9 +91,20 @@ def leave_tick(
             selector_id=origin.get_selector().get_id(),
             instigator_name=name,
             instigator_type=kind,
-            status=TickStatus.SUCCESS if good else TickStatus.FAILURE,
+            status=_status(good) if ended else TickStatus.STARTED,
             timestamp=(at or datetime.now(UTC)).timestamp(),
             run_ids=[],
-            error=None if good else SerializableErrorInfo("what no alert shows", [], None),
+            error=None if good else _ERROR,
         )
     )
+
+
+def end_tick(instance: DagsterInstance, name: str, *, good: bool = True) -> None:
+    """End the tick that `leave_tick` left in progress."""
+    (state,) = [it for it in instance.all_instigator_state() if it.instigator_name == name]
+    (tick,) = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)
+    instance.update_tick(tick.with_status(_status(good), error=None if good else _ERROR))
+
+
+def _status(good: bool) -> TickStatus:
+    return TickStatus.SUCCESS if good else TickStatus.FAILURE

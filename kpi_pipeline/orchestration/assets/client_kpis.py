@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
+from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.domain.outside_names import for_markdown, visible
 from kpi_pipeline.orchestration.asset_checks.specs import TOTALS_CHECK, specs_of
-from kpi_pipeline.orchestration.assets.heartbeat import heartbeat
 from kpi_pipeline.orchestration.assets.partition_metadata import (
     instance_urls,
     materializations,
@@ -29,6 +29,11 @@ from kpi_pipeline.orchestration.assets.requested import requested
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.assets.specs import kpi_specs
 from kpi_pipeline.orchestration.dagster_private import log_materializations, log_planned
+from kpi_pipeline.orchestration.nightly_sync import (
+    LONGEST_WAIT,
+    LONGEST_WAIT_OF_ROUND,
+    after_due_sync,
+)
 from kpi_pipeline.orchestration.partitions import GRID_ASSETS, block_of
 from kpi_pipeline.orchestration.runs import BACKFILL, FILLING_STEP
 from kpi_pipeline.settings import Settings
@@ -70,13 +75,12 @@ def build_client_kpis(
     def client_kpis(
         context: dg.AssetExecutionContext, app: AppResource, config: FillConfig
     ) -> Iterator[dg.AssetCheckResult]:
-        with heartbeat(context.run):
-            with app.opened() as opened:
-                fills = bool(context.selected_asset_keys)
-                failed = _fill(context, opened, fetch=config.fetch) if fills else None
-                yield from _check(context, opened)
-            if failed is not None:
-                raise failed
+        with app.opened() as opened:
+            fills = bool(context.selected_asset_keys)
+            failed = _fill(context, opened, fetch=config.fetch) if fills else None
+            yield from _check(context, opened)
+        if failed is not None:
+            raise failed
 
     return client_kpis
 
@@ -145,9 +149,17 @@ def _check(context: dg.AssetExecutionContext, app: "AppContext") -> Iterator[dg.
     if fills and BACKFILL in context.run.tags:
         yield from last_results(app, names)
         return
+    alone = names == {TOTALS_CHECK.name}
+    longest = LONGEST_WAIT if alone else LONGEST_WAIT_OF_ROUND
+    tick, note = after_due_sync(context, app, longest)
     yield from run_checks(app, names, context.instance)
-    if TOTALS_CHECK.name in names:
-        yield from last_results(app, [TOTALS_CHECK.name]) if fills else check_totals(app)
+    if TOTALS_CHECK.name not in names:
+        return
+    if fills:
+        yield from last_results(app, [TOTALS_CHECK.name])
+        return
+    today = app.today() if tick is None else business_date(tick, app.day_zone)
+    yield from check_totals(app, today, note)
 
 
 def _log_line(outcome: "ClientOutcome") -> str:

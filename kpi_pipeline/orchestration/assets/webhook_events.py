@@ -8,9 +8,9 @@ import dagster as dg
 
 from kpi_pipeline.domain.events.event import EventStatus
 from kpi_pipeline.orchestration.asset_checks.specs import specs_of
-from kpi_pipeline.orchestration.assets.heartbeat import heartbeat
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.assets.specs import WEBHOOK_EVENTS, webhook_events_spec
+from kpi_pipeline.orchestration.nightly_sync import LONGEST_WAIT_OF_ROUND, after_due_sync
 from kpi_pipeline.orchestration.runs import FEED_TAG, is_syncing
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def webhook_event_checks(
     from kpi_pipeline.orchestration.asset_checks.execution import run_checks
 
     names = {key.name for key in context.selected_asset_check_keys}
-    with heartbeat(context.run), app.opened() as opened:
+    with app.opened() as opened:
+        after_due_sync(context, opened, LONGEST_WAIT_OF_ROUND)
         yield from run_checks(opened, names, context.instance)
 
 

@@ -9,6 +9,7 @@ from kpi_pipeline.orchestration.automation.check_runs import (
 )
 from kpi_pipeline.orchestration.automation.clean_up import build_clean_up_schedule
 from kpi_pipeline.orchestration.automation.event_retention import build_event_retention_schedule
+from kpi_pipeline.orchestration.automation.heartbeats import build_heartbeat_sensors
 from kpi_pipeline.orchestration.automation.report_rows import build_report_sensor
 from kpi_pipeline.orchestration.automation.retry_clients import build_retry_sensor
 from kpi_pipeline.orchestration.automation.schedules import build_sync_schedules
@@ -36,5 +37,6 @@ def build_automation(settings: Settings) -> SchedulesAndSensors:
             build_report_sensor(),
             build_check_sensor(),
             build_alert_sensor(),
+            *build_heartbeat_sensors(settings),
         ],
     )

@@ -1,7 +1,8 @@
 """The sensor that alerts people about failing checks, syncs, runs, schedules and sensors.
 
 The database holds the problems; only failed runs and ticks are read from Dagster. `alerts/` decides
-who is notified of what, and when.
+who is notified of what, and when. That an evaluation ended is noted in the database, for those who
+watch the alerts themselves (checks/alerting.py): a failing sensor cannot alert to its failure.
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from dagster import SensorEvaluationContext
 from sqlalchemy.exc import DBAPIError
 
 from kpi_pipeline.alerts.sources import dagster_problems
+from kpi_pipeline.checks.alerting import alerting_problems
+from kpi_pipeline.db.alert_evaluations import store_evaluation
 from kpi_pipeline.db.server.engine import reason_of
 from kpi_pipeline.db.server.retry import is_away
 from kpi_pipeline.orchestration.assets.resources import AppResource
@@ -58,11 +61,18 @@ def evaluate_alerts(context: SensorEvaluationContext, app: "AppContext") -> dg.S
     """
     from kpi_pipeline.alerts.delivery import receivers_of
     from kpi_pipeline.alerts.evaluate import evaluate
+    from kpi_pipeline.alerts.receivers import receiver_problems
 
     runs, cursor = failed_runs(context.instance, app, context.cursor)
     ticks = failed_ticks(context.instance, _defined(context) - {ALERT_SENSOR})
     receivers = receivers_of(app.settings.alert_urls)
-    result = evaluate(app, receivers, dagster_problems(runs, ticks))
+    with app.engine.connect() as connection:
+        not_reached = alerting_problems(connection, app.now())
+    names = {it.name for it in receivers}
+    others = [*dagster_problems(runs, ticks), *receiver_problems(not_reached, names)]
+    result = evaluate(app, receivers, others)
+    with app.engine.begin() as connection:
+        store_evaluation(connection, app.now())
     return dg.SensorResult(skip_reason=dg.SkipReason(_summary(result)), cursor=cursor)
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Self
 
 import dagster as dg
@@ -15,8 +15,10 @@ from kpi_pipeline.db.sync_log import last_entry_at
 from kpi_pipeline.orchestration.asset_checks.specs import LIGHT_CHECKS, TOTALS_CHECK
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.assets.specs import REGISTRY
+from kpi_pipeline.orchestration.dagster_private import cron_times
 from kpi_pipeline.orchestration.partitions import GRID_ASSETS
 from kpi_pipeline.orchestration.runs import (
+    AFTER_SYNC_OF,
     CHECKS_PRIORITY,
     NOT_FINISHED,
     PRIORITY,
@@ -24,19 +26,29 @@ from kpi_pipeline.orchestration.runs import (
 )
 from kpi_pipeline.settings import Settings
 
+# The schedule of the rounds of checks.
+ROUNDS = "data_checks"
 # While one sync follows another, checks wait for this long at most,
 _MAX_WAIT = timedelta(minutes=10)
 # and are done no more often than this.
 _MIN_INTERVAL = timedelta(minutes=2)
+_EVERY_QUARTER = "*/15 * * * *"
+_EVERY_NIGHT = "10 1 * * *"
 
 
-def check_run(key: str, checks: Sequence[dg.AssetCheckKey]) -> RunRequest:
-    """A run that does these checks and fills nothing; Dagster starts one of each `key` once."""
+def check_run(
+    key: str, checks: Sequence[dg.AssetCheckKey], tick: datetime | None = None
+) -> RunRequest:
+    """A run that does these checks and fills nothing; Dagster starts one of each `key` once.
+
+    With `tick`, it first waits for the nightly sync that was due before that.
+    """
+    after = {} if tick is None else {AFTER_SYNC_OF: tick.isoformat()}
     return RunRequest(
         run_key=f"checks {key}",
         asset_selection=[],
         asset_check_keys=list(checks),
-        tags={PRIORITY: CHECKS_PRIORITY},
+        tags={PRIORITY: CHECKS_PRIORITY, **after},
     )
 
 
@@ -45,29 +57,41 @@ def build_check_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     zone = settings.timezone.key
 
     @dg.schedule(
-        name="data_checks",
-        cron_schedule="*/15 * * * *",
+        name=ROUNDS,
+        cron_schedule=_EVERY_QUARTER,
         execution_timezone=zone,
         target=dg.AssetSelection.checks(*LIGHT_CHECKS),
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Every 15 minutes: the checks that read the database alone, in one light run.",
     )
-    def data_checks(context: ScheduleEvaluationContext) -> RunRequest:
-        return check_run(context.scheduled_execution_time.isoformat(), LIGHT_CHECKS)
+    def data_checks(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
+        return _after_sync_of(context, _EVERY_QUARTER, zone, LIGHT_CHECKS)
 
     @dg.schedule(
         name="daily_totals_check",
-        cron_schedule="10 1 * * *",
+        cron_schedule=_EVERY_NIGHT,
         execution_timezone=zone,
         target=dg.AssetSelection.checks(TOTALS_CHECK),
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Every night, after the sync: compares the month's sums with Email Bison's own "
         "totals, one call per client.",
     )
-    def daily_totals_check(context: ScheduleEvaluationContext) -> RunRequest:
-        return check_run(context.scheduled_execution_time.isoformat(), [TOTALS_CHECK])
+    def daily_totals_check(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
+        return _after_sync_of(context, _EVERY_NIGHT, zone, [TOTALS_CHECK])
 
     return [data_checks, daily_totals_check]
+
+
+def _after_sync_of(
+    context: ScheduleEvaluationContext, cron: str, zone: str, checks: Sequence[dg.AssetCheckKey]
+) -> RunRequest | SkipReason:
+    """The run of a tick; none for one that is made up so late that the next was due meanwhile."""
+    tick = context.scheduled_execution_time
+    times = cron_times(cron, zone, tick.timestamp())
+    following = next(it for it in times if it.timestamp() > tick.timestamp())
+    if following <= datetime.now(UTC):
+        return SkipReason(f"Made up late: the tick of {following:%Y-%m-%d %H:%M %Z} checks, too.")
+    return check_run(tick.isoformat(), checks, tick)
 
 
 def build_check_sensor() -> dg.SensorDefinition:

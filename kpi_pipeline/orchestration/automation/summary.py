@@ -1,5 +1,6 @@
 """The schedule `daily_summary`: yesterday's numbers, to the receivers of alerts."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,8 @@ from dagster import RunRequest, ScheduleEvaluationContext
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.assets.resources import AppResource
-from kpi_pipeline.orchestration.runs import CHECKS_PRIORITY, PRIORITY, SUMMARY_OF
+from kpi_pipeline.orchestration.nightly_sync import after_due_sync
+from kpi_pipeline.orchestration.runs import AFTER_SYNC_OF, CHECKS_PRIORITY, PRIORITY, SUMMARY_OF
 from kpi_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,9 +30,11 @@ def build_summary_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     @dg.op(description="Sends the summary of yesterday, or of the date in the tag kpi/summary_of.")
     def send_summary_op(context: dg.OpExecutionContext, app: AppResource) -> None:
         with app.opened() as opened:
-            day = context.run.tags.get(SUMMARY_OF)
+            tagged = context.run.tags.get(SUMMARY_OF)
             yesterday = opened.today() - timedelta(days=1)
-            context.log.info(send_summary(opened, date.fromisoformat(day) if day else yesterday))
+            day = date.fromisoformat(tagged) if tagged else yesterday
+            _, note = after_due_sync(context, opened)
+            context.log.info(send_summary(opened, day, note))
 
     # A named job without assets: a backfill from its page has nothing to fill.
     @dg.job(name="send_summary", description="Sends the daily summary.")
@@ -52,14 +56,20 @@ def build_summary_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         yesterday = business_date(tick, settings.day_zone) - timedelta(days=1)
         return RunRequest(
             run_key=yesterday.isoformat(),
-            tags={SUMMARY_OF: yesterday.isoformat(), PRIORITY: CHECKS_PRIORITY},
+            tags={
+                SUMMARY_OF: yesterday.isoformat(),
+                AFTER_SYNC_OF: tick.isoformat(),
+                PRIORITY: CHECKS_PRIORITY,
+            },
         )
 
     return [daily_summary]
 
 
-def send_summary(app: "AppContext", day: date) -> str:
+def send_summary(app: "AppContext", day: date, note: str = "") -> str:
     """Send the summary of `day` to each receiver; return a sentence that says to how many.
+
+    `note` is its first line, such as that a sync has not ended.
 
     Raises:
         KpiError: naming the receivers that could not be reached.
@@ -72,6 +82,8 @@ def send_summary(app: "AppContext", day: date) -> str:
         return "KPI_ALERT_URLS names no receivers; `kpi summary` prints the summary."
     with app.engine.connect() as connection:
         message = summary_text(read_summary(connection, day), app.timezone, app.day_zone)
+    if note:
+        message = replace(message, body=f"{note}\n{message.body}")
     missed = deliver(receivers, message, _PAUSES_SECONDS)
     if missed:
         raise KpiError(
