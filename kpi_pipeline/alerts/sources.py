@@ -106,7 +106,9 @@ def problem_of_check(check: StoredOutcome, syncs_stopped: bool) -> Problem:
     return Problem(
         cause=check.name,
         name=check.name,
-        title=what_is_wrong(check.name),
+        title=f"Email Bison leaves {check.name} unanswered"
+        if all_unanswered(check.offenders)
+        else what_is_wrong(check.name),
         severity=Severity(check.severity),
         since=check.since or check.checked_at,
         what=check.description,

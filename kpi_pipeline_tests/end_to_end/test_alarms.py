@@ -22,6 +22,7 @@ from sqlalchemy import URL
 from kpi_pipeline.alerts.delivery import receivers_of
 from kpi_pipeline.alerts.evaluate import evaluate
 from kpi_pipeline.alerts.summary import read_summary, summary_text
+from kpi_pipeline.alerts.wording import WORDING
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.checks.outcome import Check
 from kpi_pipeline.db.registry.vault import Vault, new_secret_key
@@ -110,10 +111,10 @@ class Alarms:
 
     def notices(self, check: Check) -> list[str]:
         """The first words of each notice about the check."""
-        title = f": {check.value} of {check_key(check).asset_key.to_user_string()}"
         messages = [str(it.body["message"]) for it in self.receiver.received]
-        lines = [line for message in messages for line in message.splitlines()]
-        return [line.removesuffix(title) for line in lines if line.endswith(title)]
+        headings = [part.splitlines()[0] for it in messages for part in it.split("\n\n")]
+        said = [it.partition(": ") for it in headings]
+        return [first for first, _, what in said if what.startswith(WORDING[check])]
 
     def assert_alerted_once(
         self, check: Check, severity: str, hours: float = 0, every: float = 0.25
@@ -353,7 +354,7 @@ def test_an_event_that_is_set_aside_is_reported_until_it_is_replayed(alarms: Ala
         "WHERE id = (SELECT max(id) FROM webhook_events)"
     )
     outcome = alarms.assert_alerted_once(Check.EVENTS_APPLIED, "WARN")
-    assert "1 set aside" in str(outcome.description)
+    assert "1 event set aside" in str(outcome.description)
     assert "tried five times" in problems_of(outcome)
     replay(inbox_of(agency.app, realtime=True))
     alarms.assert_resolved(Check.EVENTS_APPLIED, 0.6)
