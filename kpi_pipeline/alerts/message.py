@@ -46,6 +46,11 @@ class Message:
     type: MessageType = MessageType.INFO
 
 
+TEST_MESSAGE = Message(
+    "A test of kpi_pipeline's alerts", "If you read this, alerts reach you here. Nothing is wrong."
+)
+
+
 def compose(notices: Sequence[Notice], *, timezone: ZoneInfo, page: str, now: datetime) -> Message:
     """One message of all notices; `page` is the URL of Dagster's UI, times are in `timezone`."""
     parts = [_part(it, timezone, page, now) for it in notices]

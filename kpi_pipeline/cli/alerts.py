@@ -18,6 +18,7 @@ from kpi_pipeline.cli.common import Day, date_of, local_time, opened_app, out, p
 from kpi_pipeline.db import alerts as stored_alerts
 from kpi_pipeline.db.alerts import AlertState, FailingReceiver, Mute
 from kpi_pipeline.db.registry.clients import all_clients
+from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import load_settings
 
@@ -42,7 +43,7 @@ def send_test() -> None:
     """Send a message to each receiver of KPI_ALERT_URLS; fail if one does not accept it."""
     # Imported late: it brings in some hundred services.
     from kpi_pipeline.alerts.delivery import receivers_of
-    from kpi_pipeline.alerts.message import Message
+    from kpi_pipeline.alerts.message import TEST_MESSAGE
 
     receivers = receivers_of(load_settings().alert_urls)
     if not receivers:
@@ -50,17 +51,13 @@ def send_test() -> None:
             "KPI_ALERT_URLS has no receiver. Set it to one or more addresses in apprise's form, "
             "such as slack://…, mailto://… or json://HOST/PATH."
         )
-    message = Message(
-        "A test of kpi_pipeline's alerts",
-        "If you read this, alerts reach you here. Nothing is wrong.",
-    )
     accepted = 0
     for receiver in receivers:
-        good = receiver.send(message)
+        good = receiver.send(TEST_MESSAGE)
         accepted += good
         mark = "[green]✓[/green] accepted it" if good else f"[red]✗[/red] {_why(receiver.service)}"
         out.print(f"{escape(receiver.name)}: {mark}", soft_wrap=True)
-    out.print(f"{accepted} of {len(receivers)} receivers accepted the message.")
+    out.print(f"{accepted} of {counted(len(receivers), 'receiver')} accepted the message.")
     if accepted < len(receivers):
         raise typer.Exit(1)
 
@@ -180,7 +177,7 @@ def _table(states: list[AlertState], app: AppContext) -> Table:
 def _not_reached(receiver: FailingReceiver, app: AppContext) -> str:
     return (
         f"[yellow]Unreachable:[/yellow] {escape(receiver.receiver)} has accepted nothing since "
-        f"{local_time(receiver.failing_since, app.timezone)} ({receiver.tries} tries). "
+        f"{local_time(receiver.failing_since, app.timezone)} ({counted(receiver.tries, 'try')}). "
         "`kpi alerts test` tries it now."
     )
 

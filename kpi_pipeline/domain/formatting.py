@@ -46,5 +46,6 @@ def period(first: date, last: date) -> str:
 
 def counted(number: int, thing: str) -> str:
     """The number with its noun: 1 client, 2 clients, 2 replies."""
-    several = f"{thing.removesuffix('y')}ies" if thing.endswith("reply") else f"{thing}s"
+    in_ies = thing[-1] == "y" and thing[-2] not in "aeou"
+    several = f"{thing[:-1]}ies" if in_ies else f"{thing}s"
     return f"{number:,} {thing if number == 1 else several}"

@@ -58,7 +58,7 @@ def test_a_test_that_reaches_every_receiver_succeeds(
     kpi: Kpi, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_ALERT_URLS", json_url(receiver.url))
-    assert kpi("alerts", "test").answer().endswith("1 of 1 receivers accepted the message.\n")
+    assert kpi("alerts", "test").answer().endswith("1 of 1 receiver accepted the message.\n")
 
 
 def test_a_test_without_receivers_is_refused(kpi: Kpi) -> None:
