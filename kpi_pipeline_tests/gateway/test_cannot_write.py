@@ -79,7 +79,7 @@ def test_an_event_is_503_while_the_disk_is_full_and_readyz_says_so(
 
 @contextmanager
 def small_disk(engine: Engine) -> Iterator[Path]:
-    """A file system of a few mebibytes, on which the table of events is."""
+    """A file system of a few mebibytes, on which the table of events is. A test may fill `full`."""
     folder = Path(tempfile.mkdtemp(prefix="kpi-small-"))
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=False, capture_output=True
@@ -99,11 +99,16 @@ def small_disk(engine: Engine) -> Iterator[Path]:
         os.chown(place, owner.st_uid, owner.st_gid)
         administer(engine, f"CREATE TABLESPACE {name} LOCATION '{place}'")
         with engine.begin() as connection:
+            # Deleted rows of earlier tests have left room in it.
+            connection.execute(text("TRUNCATE webhook_events"))
             connection.execute(text(f"ALTER TABLE webhook_events SET TABLESPACE {name}"))
-        yield folder
-        with engine.begin() as connection:
-            connection.execute(text("ALTER TABLE webhook_events SET TABLESPACE pg_default"))
-        administer(engine, f"DROP TABLESPACE {name}")
+        try:
+            yield folder
+        finally:
+            (folder / "full").unlink(missing_ok=True)
+            with engine.begin() as connection:
+                connection.execute(text("ALTER TABLE webhook_events SET TABLESPACE pg_default"))
+            administer(engine, f"DROP TABLESPACE {name}")
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
         shutil.rmtree(folder)
