@@ -19,7 +19,7 @@ from kpi_pipeline.db.check_queries.pace import (
     read_weeks_of_replies,
 )
 from kpi_pipeline.db.registry.thresholds import shown_percent
-from kpi_pipeline.domain.calendar import days_in_month
+from kpi_pipeline.domain.calendar import days_in_month, first_of_month
 from kpi_pipeline.domain.formatting import counted, listed
 
 # In percent, for clients without a threshold of their own.
@@ -29,6 +29,7 @@ DEFAULT_MIN_REPLY_RATE = Decimal("0.3")
 # Who sends on weekdays alone is behind after a weekend, the more so at the beginning of a month.
 # After a week, and with the best of three days, that is less than 13 %.
 _FIRST_DAY_JUDGED = 7
+_ONE_DAY = timedelta(days=1)
 _DAYS_BEHIND = 3
 # Of fewer emails a share says nothing.
 _EMAILS_AT_LEAST = 100
@@ -43,17 +44,11 @@ def sending_pace(connection: Connection, until: date) -> Outcome:
 
     What is due by the end of a day is the target × its day of the month ÷ the days of the month:
     calendar days, as in the projection. So a client is behind by 15 % if its projection is 85 % of
-    its target. It has a problem if it was on each of the three days up to `until`, the last closed
-    day. A month is judged from its 7th day on.
+    its target. It has a problem if it was on each of three days, up to `until`, the last closed
+    day. In the first six days of a month, the month before is judged, up to its last day.
     """
-    if until.day < _FIRST_DAY_JUDGED:
-        return Outcome(
-            Check.SENDING_PACE,
-            f"The pace of a month is judged from its {_FIRST_DAY_JUDGED}th day on; the last closed "
-            f"day is {until}.",
-            numbers={"clients": 0, "behind": 0},
-        )
-    paces = read_paces(connection, until - timedelta(days=_DAYS_BEHIND - 1), until)
+    last = until if until.day >= _FIRST_DAY_JUDGED else first_of_month(until) - _ONE_DAY
+    paces = read_paces(connection, last - (_DAYS_BEHIND - 1) * _ONE_DAY, last)
     left_out = {it.workspace: why for it in paces if (why := _why_no_pace(it))}
     found = [row for it in paces if it.workspace not in left_out and (row := _behind(it))]
     judged = len(paces) - len(left_out)
@@ -62,10 +57,10 @@ def sending_pace(connection: Connection, until: date) -> Outcome:
     return outcome(
         Check.SENDING_PACE,
         rows,
-        if_passed=f"{counted(judged, 'client')} judged up to {until}, and none is behind its "
+        if_passed=f"{counted(judged, 'client')} judged up to {last}, and none is behind its "
         f"sending target by more than it may be.{not_judged}",
         if_failed=f"{len(rows)} of {counted(judged, 'client')} behind the sending target on each "
-        f"of the {_DAYS_BEHIND} days up to {until}: {listed(names)}. Check their campaigns in "
+        f"of the {_DAYS_BEHIND} days up to {last}: {listed(names)}. Check their campaigns in "
         "Email Bison: are they active, with leads left and senders connected? If fewer emails are "
         "intended, change the sending target on the client's page, or allow more with "
         f"`kpi clients thresholds {next(iter(names), '')} --max-sending-shortfall PERCENT`."
@@ -78,7 +73,7 @@ def sending_pace(connection: Connection, until: date) -> Outcome:
 def _why_no_pace(pace: Pace) -> str | None:
     """Why a client is not judged, in words that follow their number."""
     if pace.is_new:
-        return "new this month"
+        return "new in the month"
     if pace.has_rows and not pace.target:
         return "without a sending target"
     return "with a day of the month unknown" if pace.progress is None else None

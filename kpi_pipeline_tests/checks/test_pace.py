@@ -17,7 +17,7 @@ from kpi_pipeline.checks.pace import (
 )
 from kpi_pipeline.domain.calendar import days_between, days_in_month
 from kpi_pipeline.domain.client_problems import FailingCheck, problems_by_client
-from kpi_pipeline_tests.checks.rows import CHICAGO, add_rows
+from kpi_pipeline_tests.checks.rows import CHICAGO, add_rows, add_target
 from kpi_pipeline_tests.checks.support import ONE_DAY, YESTERDAY, Stock, problems
 
 # The first of the 7 days that end on YESTERDAY, the 17th.
@@ -140,14 +140,24 @@ def test_a_client_that_stops_sending_is_named_within_days(stock: Stock) -> None:
     assert passed == [True] * 5 + [False]
 
 
-def test_a_month_is_judged_from_its_seventh_day_on(stock: Stock) -> None:
-    sender(stock, "Acme", 100, until=date(2026, 3, 7))
-    found = paced(stock, date(2026, 3, 6))
-    assert found.passed
-    assert found.description == (
-        "The pace of a month is judged from its 7th day on; the last closed day is 2026-03-06."
-    )
-    assert not paced(stock, date(2026, 3, 7)).passed
+def test_no_problem_ends_with_its_month_which_is_judged_until_the_next_has_seven_days(
+    stock: Stock,
+) -> None:
+    # In February 21,700 of 31,000 emails; from March on, the target.
+    sender(stock, "Acme", 775, until=date(2026, 2, 28))
+    stock.facts("acme", MARCH, date(2026, 3, 7), sent=1_000)
+    with stock.engine.begin() as connection:
+        add_target(connection, "acme", date(2026, 1, 1), 60, TARGET)
+        add_rows(connection, "acme", days_between(date(2026, 2, 20), date(2026, 3, 7)))
+    for day in (date(2026, 2, 28), MARCH, date(2026, 3, 6)):
+        assert problems(paced(stock, day)) == [
+            (
+                "acme",
+                "21,700 emails sent by the end of 2026-02-28, 31,000 are due for the sending "
+                "target of 31,000: 30.0 % behind, 15 % are allowed",
+            )
+        ]
+    assert paced(stock, date(2026, 3, 7)).passed
 
 
 def test_clients_without_a_target_and_new_ones_are_left_out_and_counted(stock: Stock) -> None:
@@ -162,7 +172,7 @@ def test_clients_without_a_target_and_new_ones_are_left_out_and_counted(stock: S
     assert found.passed
     assert found.description == (
         "1 client judged up to 2026-03-17, and none is behind its sending target by more than it "
-        "may be. Not judged: 2 without a sending target, 1 new this month, 1 with a day of the "
+        "may be. Not judged: 2 without a sending target, 1 new in the month, 1 with a day of the "
         "month unknown."
     )
 
