@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from kpi_pipeline.cli.common import out
-from kpi_pipeline.services.logs import log_to_standard_error
 from kpi_pipeline.settings import load_settings
+from kpi_pipeline.settings.logs import log_to_standard_error
 
 
 def run(

@@ -112,6 +112,7 @@ __all__ = [
     "SqlEventLogStorageTable",
     "TickStatus",
     "cron_times",
+    "keep_tracebacks",
     "list_grids_fast",
     "log_materializations",
     "log_planned",
@@ -393,11 +394,25 @@ class _PacedEvent:
         return ended
 
 
+def keep_tracebacks() -> None:
+    """Have Dagster's JSON log lines in this process hold tracebacks, which they lose otherwise."""
+    import structlog
+    from dagster._utils import log
+
+    shared = log.get_structlog_shared_processors
+    setattr(  # noqa: B010 - mypy refuses to assign a function
+        log,
+        "get_structlog_shared_processors",
+        lambda: [*shared(), structlog.processors.format_exc_info],
+    )
+
+
 def run_daemon() -> None:
     """The command `dagster-daemon`, with the arguments of this process."""
     # Imported late, as in the others: 0.2 s, which commands that only read states need not pay.
     from dagster._daemon.cli import main
 
+    keep_tracebacks()
     main()
 
 
@@ -453,6 +468,7 @@ def run_page(
         return guarded(create_app(context, path_prefix, *arguments, **named), path_prefix)
 
     list_grids_fast()
+    keep_tracebacks()
     show_last_checks()
     setattr(cli, _CREATE_APP, create_guarded_app)
     cli.dagster_webserver(arguments, auto_envvar_prefix="DAGSTER_WEBSERVER")
@@ -478,6 +494,7 @@ def serve_code(
     from dagster._grpc.server import DagsterApiServer, DagsterGrpcServer
     from dagster._utils.log import configure_loggers
 
+    keep_tracebacks()
     configure_loggers(formatter="json" if log_json else "colored")
     logger = logging.getLogger("dagster.code_server")
     pool = FuturesAwareThreadPoolExecutor(max_workers=threads)

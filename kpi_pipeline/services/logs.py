@@ -1,53 +1,24 @@
-"""Log files that are appended to and rotated, and log lines as JSON.
+"""Log files that are appended to and rotated.
 
 A log of a child process is its standard output. It is rotated by copying and truncating: a process
 goes on writing to the file that it was given, however long the supervisor is stopped or gone.
 """
 
-import json
 import logging
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from itertools import pairwise
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import BinaryIO
 
+from kpi_pipeline.settings.logs import formatter
+
 # Of one part: three older files beside the one that is written.
 LARGEST_LOG = 2 * 1024 * 1024
 _OLDER_FILES = 3
-_TEXT = "%(asctime)s %(levelname)s %(message)s"
-
-
-class JsonLines(logging.Formatter):
-    """Each record as one line of JSON, with the names that Dagster's own JSON has."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line: `event` is the message, and `exception` the traceback, if there is one."""
-        entry = {
-            "event": record.getMessage(),
-            "logger": record.name,
-            "level": record.levelname.lower(),
-            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(),
-        }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
-
-
-def formatter(log_format: str) -> logging.Formatter:
-    """How a log in the format of KPI_LOG_FORMAT shows a record."""
-    return JsonLines() if log_format == "json" else logging.Formatter(_TEXT)
-
-
-def log_to_standard_error(log_format: str) -> None:
-    """Have this process log warnings and errors to its standard error."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter(log_format))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 @contextmanager

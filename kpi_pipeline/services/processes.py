@@ -256,6 +256,14 @@ def _name(number: int) -> str:
         return f"signal {number}"
 
 
+def is_paused(pid: int) -> bool:
+    """Whether the process was stopped by SIGSTOP, and does nothing."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return False
+
+
 def answers(url: str) -> bool:
     """Whether `url` answers a GET with 200."""
     return _status(url) == httpx.codes.OK

@@ -24,6 +24,7 @@ from kpi_pipeline.services.processes import (
     Child,
     answers,
     free_port,
+    is_paused,
     require_free_port,
     responds,
 )
@@ -79,7 +80,7 @@ def dagster_servers(
             [*_module("orchestration.runtime.daemon"), "run", *options],
             {**environment, **claim.environment},
             logs / "daemon.log",
-            responds=claim.daemon_beats,
+            responds=lambda: not is_paused(daemon.pid) and claim.daemon_beats(),
         )
         daemon.needs = claim.require_held
         web = Child(

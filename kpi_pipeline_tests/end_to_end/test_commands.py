@@ -7,15 +7,11 @@ import secrets
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from datetime import date, timedelta
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 from sqlalchemy import text
 
@@ -28,31 +24,6 @@ from kpi_pipeline_tests.conftest import instance_of
 pytestmark = pytest.mark.long
 
 KPI = [sys.executable, "-m", "kpi_pipeline.cli.main"]
-
-
-@pytest.fixture
-def state() -> Iterator[Path]:
-    """A state folder for a command of its own, which must leave no process behind."""
-    # Not in pytest's own folder: every session closes that to other users, and a PostgreSQL that
-    # root starts runs as one.
-    with tempfile.TemporaryDirectory(prefix="kpi-demo-") as folder:
-        yield Path(folder) / "state"
-        found = [process for process in psutil.process_iter() if _works_in(process, Path(folder))]
-        # A process that is about to end may do so.
-        _, left = psutil.wait_procs(found, timeout=30)
-        # A command that was killed, by a test that failed, can't stop its PostgreSQL.
-        for process in left:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-    assert left == [], "a process outlived the command that started it"
-
-
-def _works_in(process: psutil.Process, folder: Path) -> bool:
-    try:
-        traces = [*process.cmdline(), process.environ().get("KPI_STATE_DIR", "")]
-    except psutil.Error:
-        return False
-    return process.pid != os.getpid() and any(str(folder) in trace for trace in traces)
 
 
 # An installed wheel runs a shorter demo in every `make test-long`.

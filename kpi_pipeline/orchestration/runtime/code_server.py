@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kpi_pipeline.orchestration.dagster_private import serve_code
 from kpi_pipeline.orchestration.runtime import DEFINITIONS, LOCATION
+from kpi_pipeline.settings.logs import log_to_standard_error
 
 PRELOAD = "kpi_pipeline.orchestration.runtime.preload"
 # The page and the daemon ask at once, and a sensor that reads a dropped file takes its time.
@@ -28,6 +29,7 @@ def serve(socket: Path, log_format: str = "text") -> None:
     connections, so that the fork loses and doubles nothing; forking this process would. A run stays
     a process of its own: it is killed, cancelled and reported as before.
     """
+    log_to_standard_error(log_format, "kpi_pipeline")
     ended = threading.Event()
     # Not Dagster's handlers: they ignore SIGTERM where SIGINT is ignored, as it is in what a shell
     # starts in the background, and a server whose parent was killed would stay forever.

@@ -25,6 +25,7 @@ from kpi_pipeline.db.server.urls import parse_url
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.dagster_private import run_page
 from kpi_pipeline.settings import load_settings
+from kpi_pipeline.settings.logs import log_to_standard_error
 from kpi_pipeline.web.access import require_login
 from kpi_pipeline.web.guard import Guard, deny
 from kpi_pipeline.web.origins import Rejection
@@ -141,6 +142,7 @@ def main() -> None:
         KpiError: if no KPI database is configured, or the page needs a login and has none.
     """
     settings = load_settings()
+    log_to_standard_error(settings.log_format, "kpi_pipeline")
     page = settings.dagster_page
     if settings.database_url is None:
         raise KpiError(
