@@ -50,7 +50,7 @@ test-fast: $(READY)
 	@$(PYTEST) -n 2 --no-loadscope-reorder \
 		-m "not (server or runs or browser or waits or alone or long)"
 
-# How many runs of 60 steps the state machine of all rows makes: half an hour of processor time.
+# How many runs of 60 steps the state machine of all rows makes: ten minutes of processor time.
 RUNS := 200
 # With how many examples a property is tried: `long` is 200, `ci` 80; in `make test` it is 20.
 PROFILE := long
