@@ -48,9 +48,9 @@ class Connections:
 
     Beyond `MAX_CONNECTIONS`, and beyond `MAX_OF_ONE_ADDRESS`, a new connection closes the one that
     its peer has kept waiting for longest: without a request yet, then between two requests, then
-    with half a body. If each has its whole request, all of them stay, and the new one's request is
-    answered 503. The addresses and networks `unlimited`, such as a proxy that brings everybody's
-    requests, have no limit of their own.
+    with half a body or an answer that is not read. If all others are being answered, they stay, and
+    the new one's request is answered 503. The addresses and networks `unlimited`, such as a proxy
+    that brings everybody's requests, have no limit of their own.
     """
 
     def __init__(self, unlimited: Iterable[str] = ()) -> None:
@@ -171,9 +171,11 @@ class Connection(H11Protocol):
 
     @property
     def waits_for_peer(self) -> bool:
-        """Whether the next step is the peer's: nothing that it has sent waits for an answer."""
+        """Whether the next step is the peer's: to send its request, or to read its answer."""
         request = self._request
-        return request is None or request.response_complete or request.more_body
+        if request is None or request.response_complete or request.more_body:
+            return True
+        return self.flow.write_paused
 
     def drop(self) -> None:
         """Close it in favour of another."""

@@ -43,7 +43,7 @@ def opened_with(gateway: Gateway, beginning: str) -> socket.socket:
 
 
 def stored(gateway: Gateway) -> list[dict[str, Any]]:
-    return gateway.rows("SELECT body, status FROM webhook_events ORDER BY id")
+    return gateway.rows("SELECT body FROM webhook_events ORDER BY id")
 
 
 def head(gateway: Gateway) -> str:
@@ -81,6 +81,15 @@ def test_a_body_that_trickles_in_is_rejected(hurried: Gateway) -> None:
     before = stored(hurried)
     assert answer_to_a_trickle(hurried).startswith(b"HTTP/1.1 408 ")
     assert stored(hurried) == before
+
+
+def test_a_sender_that_writes_too_large_a_body_before_it_reads_sees_413(hurried: Gateway) -> None:
+    size = webhooks.MAX_BODY_BYTES + 1
+    beginning = head(hurried).replace("100", str(size))
+    with closing(opened_with(hurried, beginning + "x" * size)) as opened:
+        answer = received_until_closed(opened)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"A body may have at most 1048576 bytes" in answer
 
 
 def test_fifty_senders_of_half_a_head_are_cut_off_while_others_are_answered(

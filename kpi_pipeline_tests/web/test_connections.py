@@ -50,9 +50,13 @@ class Served:
             assert self.go_on.wait(30)
             return JSONResponse({"page": "late"})
 
+        async def large(_: Request) -> Response:
+            return Response(b"x" * 50_000_000)
+
         return Starlette(
             routes=[
                 Route("/", page),
+                Route("/large", large),
                 Route("/rejected", rejected, methods=["POST"]),
                 Route("/read", read, methods=["POST"]),
                 Route("/wait", wait),
@@ -266,6 +270,16 @@ def is_closed(opened: socket.socket) -> bool:
         return received_until_closed(opened) == b""
     except ConnectionError:
         return True
+
+
+def test_those_that_do_not_read_their_answers_lose_as_well() -> None:
+    with served_with(MAX_CONNECTIONS=3) as served, ExitStack() as stack:
+        for _ in range(3):
+            sent = GET.replace(b"/ ", b"/large ")
+            opened = stack.enter_context(closing(served.connected(sent)))
+            # The answer has begun.
+            assert opened.recv(1)
+        assert served.status() == 200
 
 
 @pytest.mark.parametrize("limit", ["MAX_CONNECTIONS", "MAX_OF_ONE_ADDRESS"])
