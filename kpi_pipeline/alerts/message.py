@@ -149,20 +149,24 @@ def _for_how_long(passed: timedelta) -> str:
 def _flaps(notice: Notice) -> str:
     if not notice.flaps:
         return ""
-    times = counted(notice.flaps, "time")
-    return f" It flaps: it began {times} within 24 hours, and messages about it come seldom."
+    times = f"it began {counted(notice.flaps, 'time')} within 24 hours"
+    if notice.problem is None:
+        return f" It flapped: {times}."
+    return f" It flaps: {times}, so its end is sent only once it stays away."
 
 
 def _narrowest(problem: Problem) -> str:
-    """What to mute so that nothing else is muted: one client in it, or else the whole problem."""
-    if len(problem.clients) == 1 and not problem.also:
+    """What to mute to mute nothing else: one client in it, or else the whole problem."""
+    all_of_clients = all(it.clients for it in problem.lines)
+    if len(problem.clients) == 1 and all_of_clients and not problem.also:
         return mute_name(problem.clients[0], problem.name)
     return problem.name
 
 
 def _clients(problem: Problem, joined: Sequence[str]) -> Iterable[str]:
-    """All clients, those who joined first, where the heading does not name them."""
-    if joined or not are_named(problem.clients):
+    """All clients, those who joined first, where the heading does not name them all."""
+    some = bool(joined) and set(joined) < set(problem.clients)
+    if some or not are_named(problem.clients):
         rest = [it for it in problem.clients if it not in joined]
         yield f"Clients ({len(problem.clients)}): {listed([*joined, *rest])}"
 

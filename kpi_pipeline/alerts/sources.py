@@ -108,7 +108,7 @@ def problem_of_check(check: StoredOutcome, syncs_stopped: bool) -> Problem:
         name=check.name,
         title=f"Email Bison leaves {check.name} unanswered"
         if all_unanswered(check.offenders)
-        else what_is_wrong(check.name),
+        else what_is_wrong(check.name, check.severity),
         severity=Severity(check.severity),
         since=check.since or check.checked_at,
         what=check.description,
@@ -162,7 +162,7 @@ def problem_of_syncs(failures: Sequence[SyncFailure]) -> Problem:
     return Problem(
         cause=SYNC,
         name=SYNC,
-        title=what_is_wrong(SYNC),
+        title=what_is_wrong(SYNC, Severity.ERROR),
         severity=Severity.ERROR,
         since=min(it.since for it in failures),
         what=f"{'Its' if one else 'Their'} rows are unchanged. Fix what is named; then re-execute "

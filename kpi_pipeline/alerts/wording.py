@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from kpi_pipeline.checks.outcome import Check
+from kpi_pipeline.checks.outcome import Check, Severity
 from kpi_pipeline.db.alerts import SYNC
 from kpi_pipeline.domain.formatting import counted, joined
 
@@ -12,17 +12,23 @@ _NAMED = 3
 
 
 class Wording(NamedTuple):
-    """A problem in a few words, and its end; the clients follow, as in "… for acme"."""
+    """A problem in a few words, and its end; the clients follow, as in "… for acme".
+
+    `warned` is what a WARN is called, where an ERROR is something else.
+    """
 
     wrong: str
     well: str
+    warned: str = ""
 
 
 WORDING: Mapping[str, Wording] = {
     SYNC: Wording("the sync fails", "the sync works again"),
     Check.FRESHNESS: Wording("numbers are stale", "numbers are fresh again"),
     Check.COMPLETE: Wording("rows of some days are missing", "no rows are missing any more"),
-    Check.PLAUSIBLE: Wording("numbers are unusual or impossible", "numbers are plausible again"),
+    Check.PLAUSIBLE: Wording(
+        "numbers are impossible", "numbers are plausible again", warned="numbers are unusual"
+    ),
     "sending_pace": Wording("sending is behind its target", "sending keeps pace again"),
     "reply_rate": Wording("few emails are replied to", "emails are replied to again"),
     Check.ROWS_MATCH_INPUTS: Wording(
@@ -36,8 +42,9 @@ WORDING: Mapping[str, Wording] = {
         "totals do not match Email Bison's", "totals match Email Bison's again"
     ),
     Check.WEBHOOKS_DELIVERED: Wording(
-        "webhooks do not deliver every positive reply",
+        "no webhook delivers positive replies",
         "webhooks deliver every positive reply again",
+        warned="webhooks do not deliver every positive reply",
     ),
     Check.EVENTS_APPLIED: Wording(
         "some events are not in the numbers", "every event is in the numbers again"
@@ -59,10 +66,12 @@ _ENDINGS = {
 }
 
 
-def what_is_wrong(name: str) -> str:
+def what_is_wrong(name: str, severity: str) -> str:
     """A check that fails, or the sync, in a few words."""
     found = WORDING.get(name)
-    return found.wrong if found else f"{name} fails"
+    if found is None:
+        return f"{name} fails"
+    return found.warned or found.wrong if severity == Severity.WARN else found.wrong
 
 
 def what_is_well(name: str, title: str) -> str:

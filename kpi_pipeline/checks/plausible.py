@@ -46,12 +46,13 @@ def plausible(connection: Connection, today: date, until: date) -> Outcome:
     names = list(dict.fromkeys(str(row["workspace"]) for _, row in found))
     wrong = [row for severity, row in found if severity is Severity.ERROR]
     errors = len(wrong)
+    what_to_do = _if_errors(wrong, until, today) if errors else _if_warnings(len(names))
     return outcome(
         Check.PLAUSIBLE,
         [row for _, row in found],
         if_passed=f"The rows of {since} to {today} are consistent, and mail gets through.",
         if_failed=f"{counted(len(found) - errors, 'warning')}, {counted(errors, 'error')}: "
-        f"{listed(names)}. {_if_errors(wrong, until, today) if errors else _IF_WARNINGS}",
+        f"{listed(names)}. {what_to_do}",
         severity=Severity.ERROR if errors else Severity.WARN,
         numbers={"errors": errors, "warnings": len(found) - errors},
     )
@@ -69,7 +70,9 @@ def _if_errors(rows: Sequence[ProblemRow], until: date, today: date) -> str:
     )
 
 
-_IF_WARNINGS = "The rows are right: check the campaigns of these clients in Email Bison."
+def _if_warnings(clients: int) -> str:
+    whose = "this client" if clients == 1 else "these clients"
+    return f"The rows are right: check the campaigns of {whose} in Email Bison."
 
 
 def _contradictions(rows: Sequence[AnomalousRow]) -> Iterator[_Found]:
@@ -80,10 +83,10 @@ def _contradictions(rows: Sequence[AnomalousRow]) -> Iterator[_Found]:
             yield _error(row, "7 days hold more than 14, or 14 more than 30")
         if _fell(row.emails_before, row.emails, 0, _MAIL_TAKEN_BACK_PERCENT):
             yield _error(
-                row, f"the month's emails sent fell from {row.emails_before} to {row.emails}"
+                row, f"the month's emails sent fell from {row.emails_before:,} to {row.emails:,}"
             )
         if _fell(row.replies_before, row.replies, _LEADS_TAKEN_BACK, _LEADS_TAKEN_BACK_PERCENT):
-            fall = f"from {row.replies_before} to {row.replies}"
+            fall = f"from {row.replies_before:,} to {row.replies:,}"
             yield _error(row, f"the month's positive replies fell {fall}")
 
 

@@ -36,11 +36,11 @@ from kpi_pipeline.domain.formatting import counted, listed
 MAX_PER_KIND = MAX_PROBLEMS // len(EventProblem)
 
 _WHAT_TO_DO = {
-    EventProblem.SET_ASIDE: "fix what `kpi events list --status set_aside` names, then retry them "
+    EventProblem.SET_ASIDE: "fix what `kpi events list --status set_aside` names, then retry "
     "with `kpi events replay --status set_aside`",
     EventProblem.INVALID: "`kpi events list --status invalid` says what could not be parsed; `kpi "
-    "events replay --status invalid` parses them again after an upgrade",
-    EventProblem.UNMATCHED: "import their client (`kpi clients import`), or delete the webhook of "
+    "events replay --status invalid` parses again after an upgrade",
+    EventProblem.UNMATCHED: "import the client (`kpi clients import`), or delete the webhook of "
     "that workspace in Email Bison",
     EventProblem.WAITING: "check that Dagster's daemon is running and that webhook_event_sensor is "
     "on; `kpi events list --status received` shows why the last attempt failed",
@@ -152,8 +152,8 @@ _SILENT = (
     "The next refresh corrects the numbers; they only arrive later."
 )
 _ADVICE = (
-    "The numbers are right, as the facts hold every positive reply: check the webhooks of these "
-    "workspaces in Email Bison, and `kpi events list` for events that do not count."
+    "The numbers are right, as the facts hold every positive reply: check the webhooks of "
+    "{whose} in Email Bison, and `kpi events list` for events that do not count."
 )
 _UNREAD = (
     "The event feed of {names} was not read for an hour: positive replies that no webhook delivers "
@@ -173,7 +173,8 @@ def _failed(silent: Sequence[str], names: Sequence[str], unread: Sequence[str]) 
     if silent:
         yield _SILENT.format(instances=" and ".join(silent))
     elif names:
-        yield f"Webhooks and Email Bison differ for {listed(names)}. {_ADVICE}"
+        whose = "this workspace" if len(names) == 1 else "these workspaces"
+        yield f"Webhooks and Email Bison differ for {listed(names)}. {_ADVICE.format(whose=whose)}"
     if unread:
         yield _UNREAD.format(names=listed(unread))
 

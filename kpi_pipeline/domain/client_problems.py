@@ -106,16 +106,19 @@ def _event(row: ProblemRow) -> str:
 
 
 def _delivery(row: ProblemRow) -> str:
-    day = f" of {row['day']}" if row.get("day") else ""
     if row.get("problem") == "silent":
-        return f"no webhook reports the positive replies{day}"
+        return f"no webhook reports the positive replies of {row.get('day')}"
+    day = f" ({row['day']})" if row.get("day") else ""
     where = "" if row.get("workspace") or not row.get("instance") else f"{row['instance']}: "
     return f"{where}{row.get('problem') or ''}{day}"
 
 
 def _measured(row: ProblemRow) -> str:
     if row.get("problem") == "another zone":
-        return f"{row['instance']}: days are of {row['measured']}, and of {row['in use']} here"
+        return (
+            f"{row['instance']}: Email Bison's days are those of {row['measured']}, ours are "
+            f"those of {row['in use']}"
+        )
     return f"{row['instance']}: {row['measured']}, {row['in use']}"
 
 

@@ -64,6 +64,9 @@ def test_a_problem_of_one_client_suggests_to_mute_it_for_that_client_alone() -> 
     assert one.body.endswith("kpi alerts mute acme:plausible --for 2d")
     merged = message(notice(problem("plausible", "acme", also=("complete",))))
     assert merged.body.endswith("kpi alerts mute plausible --for 2d")
+    lines = (Line("rejected", ("acme",)), Line("main 107: Willow Labs"))
+    others = message(notice(problem("registry_matches_bison", "acme", lines=lines)))
+    assert others.body.endswith("kpi alerts mute registry_matches_bison --for 2d")
     strange = message(notice(problem("receiver json://127.0.0.1 #2")))
     assert strange.body.endswith("kpi alerts mute 'receiver json://127.0.0.1 #2' --for 2d")
 
@@ -91,7 +94,7 @@ def test_a_problem_that_comes_and_goes_says_that_it_flaps_and_how_often() -> Non
     assert sent.title == "ERROR, FLAPPING: plausible of client_metrics for acme"
     assert "It flaps: it began 5 times within 24 hours" in sent.body
     ended = message(notice(problem("plausible", "acme"), NoticeKind.RESOLVED, flaps=5))
-    assert "It flaps: it began 5 times within 24 hours" in ended.body
+    assert "It flapped: it began 5 times within 24 hours." in ended.body
 
 
 def test_reminders_and_worsened_problems_say_so_in_their_first_word() -> None:

@@ -100,7 +100,7 @@ def test_a_months_sum_may_fall_by_what_revisions_explain(
 @pytest.mark.parametrize(
     ("column", "before", "after", "problem"),
     [
-        ("emails_sent_mtd", 1000, 989, "the month's emails sent fell from 1000 to 989"),
+        ("emails_sent_mtd", 1000, 989, "the month's emails sent fell from 1,000 to 989"),
         ("emails_sent_mtd", 99, 98, "the month's emails sent fell from 99 to 98"),
         ("positive_replies_mtd", 20, 16, "the month's positive replies fell from 20 to 16"),
         ("positive_replies_mtd", 100, 89, "the month's positive replies fell from 100 to 89"),
@@ -120,14 +120,16 @@ def test_sums_start_again_on_the_first_of_a_month(stock: Stock) -> None:
     stock.rows("acme", date(2026, 3, 1), emails_sent_mtd=0, positive_replies_mtd=0)
     assert checked(stock).passed
     stock.rows("acme", date(2026, 2, 27), emails_sent_mtd=6000, positive_replies_mtd=90)
-    assert problems(checked(stock)) == [("acme", "the month's emails sent fell from 6000 to 5000")]
+    assert problems(checked(stock)) == [
+        ("acme", "the month's emails sent fell from 6,000 to 5,000")
+    ]
 
 
 def test_a_fall_across_missing_days_is_found_too(stock: Stock) -> None:
     stock.clients("Acme")
     stock.rows("acme", date(2026, 3, 2), emails_sent_mtd=5000)
     stock.rows("acme", date(2026, 3, 9), emails_sent_mtd=400)
-    assert problems(checked(stock)) == [("acme", "the month's emails sent fell from 5000 to 400")]
+    assert problems(checked(stock)) == [("acme", "the month's emails sent fell from 5,000 to 400")]
 
 
 def test_only_the_last_62_days_and_today_are_checked(stock: Stock) -> None:
@@ -223,7 +225,7 @@ def test_more_bounces_than_five_percent_are_a_warning(
     assert found.numbers == {"errors": 0, "warnings": 1}
     assert found.description == (
         "1 warning, 0 errors: acme. The rows are right: check "
-        "the campaigns of these clients in Email Bison."
+        "the campaigns of this client in Email Bison."
     )
 
 

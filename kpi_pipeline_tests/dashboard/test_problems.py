@@ -65,7 +65,7 @@ def test_a_client_has_a_sentence_for_each_failing_check_that_names_it_errors_fir
         (
             "webhooks_delivered",
             {"problem": "2 positive replies not delivered", "day": "2026-03-17"},
-            "2 positive replies not delivered of 2026-03-17",
+            "2 positive replies not delivered (2026-03-17)",
         ),
         (
             "webhooks_delivered",
