@@ -14,7 +14,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from kpi_pipeline.web import connections
@@ -51,7 +51,7 @@ class Served:
             return JSONResponse({"page": "late"})
 
         async def large(_: Request) -> Response:
-            return Response(b"x" * 50_000_000)
+            return StreamingResponse(iter([b"x" * 1_000_000] * 50))
 
         return Starlette(
             routes=[
