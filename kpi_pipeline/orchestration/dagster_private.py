@@ -399,7 +399,7 @@ def keep_tracebacks() -> None:
     import structlog
     from dagster._utils import log
 
-    shared = log.get_structlog_shared_processors
+    shared: Any = log.get_structlog_shared_processors
     setattr(  # noqa: B010 - mypy refuses to assign a function
         log,
         "get_structlog_shared_processors",

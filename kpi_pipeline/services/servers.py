@@ -116,12 +116,12 @@ def code_server(
                 [*_module("orchestration.runtime.code_server"), str(address), log_format],
                 environment,
                 logs / "code.log",
-                answers=lambda: _speaks_grpc(address),
+                answers=lambda: speaks_grpc(address),
             ),
         )
 
 
-def _speaks_grpc(address: Path) -> bool:
+def speaks_grpc(address: Path) -> bool:
     """Whether a server answers on this Unix socket: a stopped one only lets others connect."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(_ANSWER_SECONDS)

@@ -15,14 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.parts import Parts, PartState, PartStatus, write_parts
 from kpi_pipeline.services.logs import rotate
-from kpi_pipeline.services.processes import START_SECONDS
+from kpi_pipeline.services.processes import START_SECONDS, Child
+from kpi_pipeline.services.servers import EmbeddedPart
 
 _log = logging.getLogger(__name__)
 
@@ -40,48 +40,8 @@ _POLL_SECONDS = 0.2
 _ROTATE_SECONDS = 10.0
 
 
-class Part(Protocol):
-    """What is supervised: a child process, or the embedded PostgreSQL."""
-
-    key: str
-    name: str
-    needs_database: bool
-
-    @property
-    def pid(self) -> int | None:
-        """Its process id, if it is known."""
-
-    @property
-    def is_started(self) -> bool:
-        """Whether it was started and not stopped since; it may have ended."""
-
-    @property
-    def log(self) -> Path:
-        """The file with its output."""
-
-    def start(self) -> None:
-        """Start it, without waiting until it is ready, once all that is left of it has ended."""
-
-    def stop(self) -> None:
-        """End it in order."""
-
-    def kill(self) -> None:
-        """End it at once."""
-
-    def problem(self) -> str | None:
-        """Why it does not run: the rest of a sentence that its name begins."""
-
-    @property
-    def needs(self) -> Callable[[], None]:
-        """Raises a KpiError where it must not go on."""
-
-    @property
-    def answers(self) -> Callable[[], bool]:
-        """Whether it is ready to work."""
-
-    @property
-    def responds(self) -> Callable[[], bool]:
-        """Whether it lives at all."""
+# What is supervised.
+Part = Child | EmbeddedPart
 
 
 class _Probe:

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
@@ -74,7 +75,7 @@ class World:
         self.supervisor = Supervisor(
             "kpi up",
             folder,
-            self.parts,
+            cast(list[Child], self.parts),
             self.said.append,
             self.warnings.append,
             lambda: self.database_up,

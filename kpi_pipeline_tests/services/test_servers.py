@@ -1,0 +1,88 @@
+"""What the supervisor asks of the code server and of the embedded PostgreSQL."""
+
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from kpi_pipeline.db.server.embedded import EmbeddedServer
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.services import servers
+from kpi_pipeline.services.servers import EmbeddedPart, speaks_grpc
+from kpi_pipeline_tests.cli.running import wait_until
+
+
+@pytest.fixture
+def address() -> Iterator[Path]:
+    # The path of a Unix socket must be short.
+    with tempfile.TemporaryDirectory(prefix="kpi-") as folder:
+        yield Path(folder) / "socket"
+
+
+def test_a_code_server_that_lets_others_connect_and_says_nothing_does_not_answer(
+    address: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "_ANSWER_SECONDS", 0.1)
+    assert not speaks_grpc(address), "there is no socket"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        listener.listen()
+        assert not speaks_grpc(address), "as of a process that is paused"
+
+
+class FakeServer:
+    """An embedded server that starts when a test says so."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "log"
+        self.may_start = threading.Event()
+        self.error: Exception | None = None
+        self.runs = True
+
+    def is_running(self) -> bool:
+        return self.runs
+
+    def start(self) -> None:
+        assert self.may_start.wait(20)
+        if self.error is not None:
+            raise self.error
+        self.runs = True
+
+    def part(self) -> EmbeddedPart:
+        return EmbeddedPart(cast(EmbeddedServer, self))
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> FakeServer:
+    return FakeServer(tmp_path)
+
+
+def test_the_embedded_server_is_started_while_the_supervisor_goes_on(server: FakeServer) -> None:
+    part = server.part()
+    assert part.problem() is None
+    server.runs = False
+    assert part.problem() == "has ended, or is paused"
+
+    part.start()
+
+    assert part.problem() is None, "it recovers from its crash"
+    assert not part.answers()
+    server.may_start.set()
+    wait_until(part.answers, "its start")
+    assert part.problem() is None
+    server.runs = False
+    assert part.problem() == "has ended, or is paused"
+
+
+def test_an_embedded_server_that_does_not_start_says_why(server: FakeServer) -> None:
+    server.runs = False
+    server.error = KpiError("No space is left in the state folder.")
+    part = server.part()
+    part.start()
+    server.may_start.set()
+    part.stop()
+    assert part.problem() == "could not be started: No space is left in the state folder."
