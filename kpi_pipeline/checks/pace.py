@@ -34,6 +34,8 @@ _DAYS_BEHIND = 3
 # Of fewer emails a share says nothing.
 _EMAILS_AT_LEAST = 100
 _DAYS_OF_WEEK = 7
+# A fetch that fails for so long ends no problem: others name the missing days.
+_DAYS_LATE = 3
 
 # A problem of a client, and how bad it is: the worst come first.
 _Found = tuple[Decimal, ProblemRow]
@@ -100,10 +102,11 @@ def _behind(pace: Pace) -> _Found | None:
 def reply_rate(connection: Connection, until: date) -> Outcome:
     """Of each client's emails of seven days, up to `until`, enough were replied to.
 
-    Clients that sent fewer than 100 are left out, and so are those without an email in the 23 days
-    before: replies follow days later.
+    Of a client whose last days are not fetched yet, the seven before them count. Clients that sent
+    fewer than 100 are left out, and so are those without an email in the 23 days before: replies
+    follow days later.
     """
-    weeks = read_weeks_of_replies(connection, until)
+    weeks = read_weeks_of_replies(connection, until - (_DAYS_LATE - 1) * _ONE_DAY, until)
     left_out = {it.workspace: why for it in weeks if (why := _why_no_rate(it))}
     found = [row for it in weeks if it.workspace not in left_out and (row := _few_replies(it))]
     judged = len(weeks) - len(left_out)

@@ -277,6 +277,16 @@ def test_a_client_that_sends_for_the_first_time_is_left_out_as_replies_follow_la
     )
 
 
+def test_days_that_are_not_fetched_yet_do_not_end_a_warning_of_few_replies(stock: Stock) -> None:
+    stock.clients("Acme")
+    mailed(stock, "acme", 1_000, 2)
+    few = [("acme", "0.20 % replies to 1,000 emails sent in 7 days, 0.3 % are expected")]
+    for days in range(3):
+        assert problems(replied(stock, YESTERDAY + days * ONE_DAY)) == few
+    found = replied(stock, YESTERDAY + 3 * ONE_DAY)
+    assert "Not judged: 1 with a day of the week unknown." in found.description
+
+
 def test_a_client_may_have_its_own_threshold_of_replies(stock: Stock) -> None:
     limits = {"Acme": "0.1", "Birch": "0.11", "Cedar": "0", "Dale": "2.5"}
     for name, limit in limits.items():

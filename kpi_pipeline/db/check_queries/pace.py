@@ -1,14 +1,12 @@
 """Emails sent against the sending target, and replies against emails: for `checks/pace.py`."""
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from decimal import Decimal
 
 from sqlalchemy import Connection, text
 
 from kpi_pipeline.domain.calendar import first_of_month, first_of_previous_month
-
-_ONE_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -88,21 +86,25 @@ class WeekOfReplies:
 
 _WEEKS = text("""
     SELECT c.workspace,
-        coalesce(sum(f.sent) FILTER (WHERE f.date >= :week), 0)::bigint AS sent,
-        coalesce(sum(f.replied) FILTER (WHERE f.date >= :week), 0)::bigint AS replied,
-        count(*) FILTER (WHERE f.date >= :week) AS days,
-        coalesce(sum(f.sent) FILTER (WHERE f.date < :week), 0)::bigint AS sent_before,
+        coalesce(sum(f.sent) FILTER (WHERE f.date > l.day - 7), 0)::bigint AS sent,
+        coalesce(sum(f.replied) FILTER (WHERE f.date > l.day - 7), 0)::bigint AS replied,
+        count(*) FILTER (WHERE f.date > l.day - 7) AS days,
+        coalesce(sum(f.sent) FILTER (WHERE f.date <= l.day - 7), 0)::bigint AS sent_before,
         c.min_reply_rate AS min_rate
     FROM clients c
+    CROSS JOIN LATERAL (
+        SELECT max(date) AS day FROM raw_bison_stats
+        WHERE workspace = c.workspace AND date BETWEEN :since AND :until
+    ) l
     LEFT JOIN raw_bison_stats f
-        ON f.workspace = c.workspace AND f.date BETWEEN :since AND :until
+        ON f.workspace = c.workspace AND f.date BETWEEN l.day - 29 AND l.day
     WHERE c.active
     GROUP BY c.workspace
     ORDER BY c.workspace
 """)
 
 
-def read_weeks_of_replies(connection: Connection, until: date) -> list[WeekOfReplies]:
-    """One item for each active client: the seven days that end on `until`."""
-    values = {"until": until, "week": until - 6 * _ONE_DAY, "since": until - 29 * _ONE_DAY}
+def read_weeks_of_replies(connection: Connection, since: date, until: date) -> list[WeekOfReplies]:
+    """One item for each active client: the seven days up to its last day of `since` … `until`."""
+    values = {"since": since, "until": until}
     return [WeekOfReplies(**row) for row in connection.execute(_WEEKS, values).mappings()]
