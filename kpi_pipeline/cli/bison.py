@@ -16,7 +16,7 @@ commands = typer.Typer(
 
 _QUESTIONS = {
     Subject.DAY_ZONE: "The zone of its days",
-    Subject.LEADS_COUNT_BY: "The day of a lead is that of its",
+    Subject.LEADS_COUNT_BY: "The day of a positive reply is that of its",
     Subject.QUIET_DAYS: "Days without activity are",
     Subject.REVISED_AGE: "Days are revised until an age of at least",
 }

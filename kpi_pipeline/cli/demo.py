@@ -30,7 +30,7 @@ _SANDBOX = {
     "clients": 26,
     "calls-per-second": 9.5,
     "live": True,
-    # A lead every five seconds or so, for people who watch for a minute.
+    # A positive reply every five seconds or so, for people who watch for a minute.
     "live-pace": 600,
 }
 _POLL_SECONDS = 0.3
@@ -189,7 +189,7 @@ def _print_addresses(play: Playground) -> None:
     out.print(f"\nThe dashboard    {play.dashboard}")
     out.print(f"Dagster's page   {play.page.url}/assets/client_metrics?view=partitions")
     out.print(
-        f"Webhooks         {play.gateway}/webhooks/bison/… (a lead every few seconds)",
+        f"Webhooks         {play.gateway}/webhooks/bison/… (a positive reply every few seconds)",
         soft_wrap=True,
     )
     out.print(f"Email Bison      {play.sandbox} (invented; `kpi sandbox --help`)")

@@ -70,14 +70,14 @@ def run(
     live: Annotated[
         bool,
         typer.Option(
-            "--live", help="Let leads turn interested while it runs, and deliver the day's events."
+            "--live", help="Let positive replies arrive while it runs, and deliver the events."
         ),
     ] = False,
     live_pace: Annotated[
         float,
         typer.Option(
-            help="How many times as many leads as in a real agency; above 1 at any hour, else "
-            "mostly in business hours."
+            help="How many times as many positive replies as in a real agency; above 1 at any "
+            "hour, else mostly in business hours."
         ),
     ] = 1.0,
 ) -> None:

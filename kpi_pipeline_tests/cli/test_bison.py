@@ -39,7 +39,9 @@ def test_it_says_what_it_found_and_how_sure_it_is_and_stores_it(
     [days] = re.findall(r"^main: ([89]) days and [\d,]+ events of \S+$", lines[0])
     zone, agree = calm_zone().key, f"{days} of {days} days agree; "
     assert lines[1].startswith(f"  The zone of its days: {zone} ({zone}: {agree}")
-    assert lines[2].startswith(f"  The day of a lead is that of its: reply (reply: {agree}")
+    assert lines[2].startswith(
+        f"  The day of a positive reply is that of its: reply (reply: {agree}"
+    )
     assert lines[3].startswith("  Days without activity are: ")
     assert lines[4].startswith("  Days are revised until an age of at least: ")
     assert result.err == ""
@@ -93,7 +95,10 @@ def test_what_is_undecided_is_said(
 
     assert "  The zone of its days: undecided, " in answer
     assert " or UTC or " in answer
-    assert "  The day of a lead is that of its: undecided, marking or reply or mail (" in answer
+    assert (
+        "  The day of a positive reply is that of its: undecided, marking or reply or mail ("
+        in answer
+    )
     assert "Days are revised until an age of at least: not known (" in answer
     assert "Events of the type lead_interested are left out" in answer
     live_bison.variants(event_feed="missing")

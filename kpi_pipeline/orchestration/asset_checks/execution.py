@@ -28,6 +28,7 @@ from kpi_pipeline.db.check_queries.events import read_problem_events
 from kpi_pipeline.db.check_results import StoredOutcome, read_outcomes, store_outcomes
 from kpi_pipeline.db.findings import read_findings
 from kpi_pipeline.db.server.retry import retry_on_disconnect
+from kpi_pipeline.domain.formatting import moment
 from kpi_pipeline.orchestration.asset_checks.specs import ASSET_OF
 from kpi_pipeline.settings.webhooks import secrets_of_instances
 
@@ -107,7 +108,7 @@ def last_results(app: AppContext, checks: Collection[str]) -> Iterator[dg.AssetC
     for it in retry_on_disconnect(read):
         outcome = Outcome(
             Check(it.name),
-            f"{it.description} (As of {it.checked_at:%Y-%m-%d %H:%M} UTC.)",
+            f"{it.description} (As of {moment(it.checked_at, app.timezone)}.)",
             Severity(it.severity),
             [_problem_row(row) for row in it.offenders],
             it.more,

@@ -51,8 +51,8 @@ _MEANINGS = {
     "once a day, or by hand.",
     Check.BISON_DAYS_MEASURED: "The zone of all dates is that of Email Bison's days, as far as "
     "`kpi bison measure` could find out, and no finding has changed within seven days.",
-    Check.WEBHOOKS_DELIVERED: "Webhooks reported each lead that Email Bison counted in the last "
-    "seven closed days, and still arrive.",
+    Check.WEBHOOKS_DELIVERED: "Webhooks reported each positive reply that Email Bison counted in "
+    "the last seven closed days, and still arrive.",
     Check.EVENTS_APPLIED: "No event is set aside, invalid or without a client, and none has waited "
     "longer than 15 minutes to be applied.",
     Check.REGISTRY_MATCHES_BISON: "Each client is a workspace that Email Bison lists, its API key "
