@@ -61,7 +61,7 @@ OPTIONS = {
     "secret-key new": [],
     "secret-key rotate": [],
     "summary": ["--date"],
-    "status": [],
+    "status": ["--format"],
     "sync": ["--date", "--workspace", "-w"],
     "up": [],
     "users": [],
