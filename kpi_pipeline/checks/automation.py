@@ -55,11 +55,15 @@ class ActiveRun:
 
 @dataclass(frozen=True)
 class AutomationState:
-    """What Dagster's storage says of schedules and sensors, daemons, and runs in progress."""
+    """What Dagster's storage says of schedules and sensors, daemons, and runs in progress.
+
+    `daemon_since` is when the daemon started, if that is known.
+    """
 
     ticks: Sequence[TickState]
     daemons: Sequence[DaemonState]
     runs: Sequence[ActiveRun]
+    daemon_since: datetime | None = None
 
 
 def automation_alive(automation: AutomationState, now: datetime) -> Outcome:
@@ -102,7 +106,7 @@ def automation_problems(automation: AutomationState, now: datetime) -> Iterator[
             yield _row(what, "is switched off", None)
         elif it.on is None and it.due_since is None:
             yield _row(what, "has never ticked: is Dagster's daemon running?", None)
-        elif it.due_since is not None and now - it.due_since > _MAY_BE_LATE:
+        elif it.due_since is not None and _is_late(it.due_since, automation.daemon_since, now):
             late = now - it.due_since
             yield _row(what, f"is {duration(late)} late", late)
         elif it.failing_since is not None and it.failed > it.may_fail:
@@ -114,6 +118,11 @@ def automation_problems(automation: AutomationState, now: datetime) -> Iterator[
         if taken > run.limit + _MAY_BE_LATE:
             problem = f"has been running for {duration(taken)}; its limit is {duration(run.limit)}"
             yield _row(f"run {run.run_id[:8]}", problem, taken - run.limit)
+
+
+def _is_late(due_since: datetime, daemon_since: datetime | None, now: datetime) -> bool:
+    """Whether a tick is late; after downtime, the daemon has the same time to make it up."""
+    return now - max(due_since, daemon_since or due_since) > _MAY_BE_LATE
 
 
 def _named(kind: str, name: str) -> str:

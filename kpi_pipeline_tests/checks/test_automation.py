@@ -10,6 +10,7 @@ from kpi_pipeline.checks.automation import (
     DaemonState,
     TickState,
     automation_alive,
+    automation_problems,
     stops_syncs,
 )
 from kpi_pipeline.checks.outcome import Outcome, Severity
@@ -86,6 +87,13 @@ def test_a_sensor_may_fail_twice_in_a_row_and_a_failing_schedule_of_the_syncs_st
     ]
     nightly = TickState("daily_kpi_sync", "schedule", True, None, 1, since, may_fail=0)
     assert stops_syncs(checked(nightly).problems)
+
+
+def test_after_downtime_a_new_daemon_has_five_minutes_to_make_up_what_was_missed() -> None:
+    missed = schedule(due_since=ago(days=3))
+    for since, late in ((ago(minutes=5), []), (ago(minutes=6), ["is 3 d 0 h late"])):
+        state = AutomationState([missed], [], [], daemon_since=since)
+        assert [it["problem"] for it in automation_problems(state, NOW)] == late
 
 
 def test_a_sensor_that_the_daemon_has_not_seen_has_never_ticked() -> None:

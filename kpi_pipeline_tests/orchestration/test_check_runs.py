@@ -93,6 +93,8 @@ def test_after_a_sync_one_run_of_checks_is_requested_and_no_second_one(
     assert checks_of(after_sync(instance, None, None, NOW)) == []
     first = after_sync(instance, None, NOW - MINUTE, NOW)
     assert set(checks_of(first)) == set(LIGHT_CHECKS)
+    (request,) = first.run_requests or []
+    assert request.tags[AFTER_SYNC_OF] == NOW.isoformat(), "it may be a sync of long ago"
     assert checks_of(after_sync(instance, first.cursor, NOW - MINUTE, NOW + 5 * MINUTE)) == []
 
     next_sync = after_sync(instance, first.cursor, NOW, NOW + MINUTE)

@@ -131,7 +131,8 @@ def after_sync(
         waiting = replace(last, waiting_since=waiting_since)
         return dg.SensorResult(skip_reason="Syncs are in progress.", cursor=waiting.written())
     return dg.SensorResult(
-        run_requests=[check_run(f"after {synced_at.isoformat()}", LIGHT_CHECKS)],
+        # After downtime, a sync of long ago is not the one that is due.
+        run_requests=[check_run(f"after {synced_at.isoformat()}", LIGHT_CHECKS, now)],
         cursor=_Cursor(checked=synced_at, requested_at=now).written(),
     )
 

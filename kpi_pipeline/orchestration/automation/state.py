@@ -23,6 +23,7 @@ from kpi_pipeline.orchestration.dagster_private import (
     TickStatus,
     cron_times,
 )
+from kpi_pipeline.orchestration.runtime.claim import read_claim
 
 # Where dagster.yaml sets no limit.
 _MAX_RUN_TIME = timedelta(hours=2)
@@ -58,6 +59,7 @@ def read_automation(
         if known is None or _of(state, ticks).at > _of(known, ticks).at:
             states[state.instigator_name] = state
     heartbeats = dagster_instance.get_daemon_heartbeats()
+    claim = read_claim(dagster_instance)
     return AutomationState(
         ticks=[
             *(_schedule(it, *_found(it.name, states, ticks)) for it in expected.schedules),
@@ -70,6 +72,7 @@ def read_automation(
             for name in dagster_instance.get_required_daemon_types()
         ],
         runs=list(_active_runs(dagster_instance)),
+        daemon_since=None if claim is None else _instant(claim.since),
     )
 
 
