@@ -9,10 +9,16 @@ from kpi_pipeline.checks.outcome import UNANSWERED, Check, Outcome, ProblemRow, 
 from kpi_pipeline.db.check_queries.totals import PeriodSums, read_sums
 from kpi_pipeline.domain.calendar import first_of_month
 from kpi_pipeline.domain.formatting import counted, listed
+from kpi_pipeline.domain.outside_names import visible
 from kpi_pipeline.domain.remedies import backfill_command
 
 # Without replies: Email Bison's total counts a contact once, its daily series counts each reply.
-_COMPARED = ("sent", "interested", "bounced", "unsubscribed")
+_COMPARED = {
+    "sent": "emails sent",
+    "interested": "positive replies",
+    "bounced": "bounces",
+    "unsubscribed": "unsubscribes",
+}
 
 
 def period_to_compare(today: date) -> tuple[date, date]:
@@ -65,11 +71,11 @@ def _compared(
     if totals is None:
         return
     if sums.days < number_of_days:
-        yield _count(sums.workspace, "days", sums.days, number_of_days)
+        yield _count(sums.workspace, "days with facts", sums.days, number_of_days)
         return
-    for name in _COMPARED:
+    for name, words in _COMPARED.items():
         if sums.sums[name] != totals[name]:
-            yield _count(sums.workspace, name, sums.sums[name], totals[name])
+            yield _count(sums.workspace, words, sums.sums[name], totals[name])
 
 
 def _count(
@@ -130,5 +136,5 @@ def _finding(kind: str, line: str, clients: Collection[str]) -> ProblemRow:
     return {
         "workspace": head if ours else None,
         "kind": kind.replace("_", " "),
-        "what": rest.strip() if ours else line,
+        "what": visible(rest.strip() if ours else line),
     }

@@ -31,6 +31,7 @@ from kpi_pipeline.db.check_queries.delivery import (
 from kpi_pipeline.db.check_queries.events import EventProblem, ProblemEvents
 from kpi_pipeline.domain.calendar import business_date, day_start
 from kpi_pipeline.domain.formatting import counted, listed
+from kpi_pipeline.domain.outside_names import visible
 
 # The table shows so many of each kind; `kpi events list` has them all.
 MAX_PER_KIND = MAX_PROBLEMS // len(EventProblem)
@@ -56,7 +57,7 @@ def events_applied(found: Sequence[ProblemEvents]) -> Outcome:
         {
             "problem": it.problem.value,
             "id": event.event_id,
-            "type": event.event_type or "unknown",
+            "type": visible(event.event_type or "unknown"),
             "client": event.client,
             "reason": event.reason or "",
         }

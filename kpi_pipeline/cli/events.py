@@ -15,6 +15,7 @@ from kpi_pipeline.cli.common import Workspaces, cell, local_time, opened_app, ou
 from kpi_pipeline.db.events.stored import StoredEvent, read_newest
 from kpi_pipeline.db.registry.clients import pick_clients
 from kpi_pipeline.domain.events.event import EventStatus
+from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.inbox.ingest import inbox_of
 
@@ -56,7 +57,7 @@ def list_events(
     for event in events:
         table.add_row(*_cells(event, app))
     print_whole(table, out)
-    out.print(f"{len(events)} of {total:,} events")
+    out.print(f"{len(events)} of {counted(total, 'event')}")
 
 
 @commands.command("replay")
@@ -76,9 +77,9 @@ def replay_events(
             workspaces=_known(app, workspace),
             statuses=status or NOT_COUNTED_YET,
         )
-    out.print(f"{report.applied} of {report.events} events are applied.")
+    out.print(f"{report.applied} of {counted(report.events, 'event')} applied.")
     if report.left:
-        out.print(f"{report.left} are not; `kpi events list` says why.")
+        out.print(f"Not applied: {report.left}; `kpi events list` says why.")
 
 
 @commands.command("ingest")
@@ -111,7 +112,8 @@ def ingest(
                 raise KpiError(f"{path} cannot be read: {error.strerror or error}.") from None
             events += outcome.events
             rejected += [f"{path.name}, {it.place}: {it.reason}" for it in outcome.rejected]
-    out.print(f"{events} events are stored, {len(rejected)} records rejected.")
+    stored = f"{counted(events, 'event')} stored"
+    out.print(f"{stored}, {counted(len(rejected), 'record')} rejected.")
     if rejected:
         raise KpiError("Rejected:\n" + "\n".join(rejected))
 
@@ -138,8 +140,8 @@ def recover_events(
         start = since.replace(tzinfo=app.timezone).astimezone(UTC)
         report = recover(app, start, _known(app, workspace))
     out.print(
-        f"The feeds of {len(report.clients)} clients were read: {report.new} events are new, and "
-        f"the times of {report.moved} were corrected."
+        f"Read the feeds of {counted(len(report.clients), 'client')}: "
+        f"{counted(report.new, 'new event')}, {counted(report.moved, 'corrected time')}."
     )
     problems = [f"Instance {name} has no event feed." for name in report.without]
     if problems := [*problems, *report.problems]:

@@ -17,6 +17,7 @@ from kpi_pipeline.db.registry.api_keys import StoredKey, rotate_secret_key
 from kpi_pipeline.db.registry.clients import Client, active_clients, pick_clients
 from kpi_pipeline.db.registry.vault import key_file, new_secret_key
 from kpi_pipeline.db.server.engine import session_lock
+from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.identity import own_key
 from kpi_pipeline.sync.keys import (
@@ -190,7 +191,7 @@ def _print_dry_run(app: AppContext, missing: Sequence[Client]) -> None:
             f"{client.instance}{'' if can else obstacle}",
             soft_wrap=True,
         )
-    out.print(f"{len(missing)} keys would be made; nothing was done.")
+    out.print(f"{counted(len(missing), 'key')} would be made; nothing was done.")
 
 
 def _run(

@@ -83,21 +83,12 @@ def _differing(row: ProblemRow) -> str:
     return f"{place} is {row.get('stored')}, and should be {row.get('expected')}"
 
 
-_COUNTS = {
-    "sent": "emails sent",
-    "interested": "positive replies",
-    "bounced": "bounces",
-    "unsubscribed": "unsubscribes",
-    "days": "days with facts",
-}
-
-
 def _total(row: ProblemRow) -> str:
     count = str(row.get("count"))
     if row.get("why"):
         return f"totals of Email Bison are unknown: {row['why']}"
-    whole = f"{row.get('bison')} {'needed' if count == 'days' else 'in Email Bison'}"
-    return f"this month's {_COUNTS.get(count, count)}: {row.get('ours')} here, {whole}"
+    whole = f"{row.get('bison')} {'needed' if count.startswith('days') else 'in Email Bison'}"
+    return f"this month's {count}: {row.get('ours')} here, {whole}"
 
 
 def _event(row: ProblemRow) -> str:

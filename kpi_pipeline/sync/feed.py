@@ -29,6 +29,7 @@ from kpi_pipeline.db.registry.clients import active_clients, pick_clients
 from kpi_pipeline.db.server.retry import retry_on_disconnect
 from kpi_pipeline.domain.events.event import Event, EventSource, EventStatus
 from kpi_pipeline.domain.events.parse import parse_event
+from kpi_pipeline.domain.formatting import counted, moment
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.inbox.feed import FeedIngested, ingest_feed
 from kpi_pipeline.inbox.ingest import Inbox, inbox_of
@@ -271,16 +272,20 @@ def _store(
         problem = None
         if not part.complete:
             problem = (
-                f"{client.workspace}: its feed has more than {most_rows} rows since "
-                f"{reading.since[kind]:%Y-%m-%d %H:%M} UTC: `kpi events recover` reads more of them"
+                f"{client.workspace}: its feed has more than {counted(most_rows, 'row')} since "
+                f"{moment(reading.since[kind], app.timezone)}: `kpi events recover` reads more of "
+                "them"
             )
             problems.append(problem)
         latest = min(part.latest, now) if part.latest else None
         states.append(FeedState(client.workspace, kind, now, now, latest, problem))
     if foreign:
-        problems.append(f"{client.workspace}: {foreign} rows of its feed name another workspace")
+        name = "names" if foreign == 1 else "name"
+        of_feed = f"{counted(foreign, 'row')} of its feed"
+        problems.append(f"{client.workspace}: {of_feed} {name} another workspace")
     if undated:
-        problems.append(f"{client.workspace}: {undated} rows of its feed have no valid time")
+        of_feed = f"{counted(undated, 'row')} of its feed"
+        problems.append(f"{client.workspace}: {of_feed} without a valid time")
     ingested = ingest_feed(inbox, client.workspace, events)
     # Afterwards: what was not stored is read again.
     with app.engine.begin() as connection:

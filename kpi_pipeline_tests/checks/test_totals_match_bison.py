@@ -52,14 +52,24 @@ def test_it_passes_and_says_how_many_clients_match_over_which_days(stock: Stock)
     assert found.numbers == {"clients": 2, "matching": 2}
 
 
-@pytest.mark.parametrize("count", ["sent", "interested", "bounced", "unsubscribed"])
-def test_a_count_that_differs_is_shown_with_both_numbers(stock: Stock, count: str) -> None:
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        ("sent", "emails sent"),
+        ("interested", "positive replies"),
+        ("bounced", "bounces"),
+        ("unsubscribed", "unsubscribes"),
+    ],
+)
+def test_a_count_that_differs_is_shown_with_both_numbers(
+    stock: Stock, count: str, words: str
+) -> None:
     found = checked(stock, {"acme": RIGHT, "birch": {**RIGHT, count: RIGHT[count] + 1}})
     assert found.severity is Severity.WARN
     assert found.problems == [
         {
             "workspace": "birch",
-            "count": count,
+            "count": words,
             "ours": RIGHT[count],
             "bison": RIGHT[count] + 1,
             "why": None,
@@ -74,7 +84,7 @@ def test_what_to_do_names_the_client_and_its_period(stock: Stock) -> None:
         "1 of 2 clients match Email Bison's own totals, 2026-03-01 to 2026-03-17; not: birch. "
     )
     assert "`kpi backfill --from 2026-03-01 --to 2026-03-17 -w birch`" in found.description
-    assert [it["count"] for it in found.problems] == ["sent", "bounced"]
+    assert [it["count"] for it in found.problems] == ["emails sent", "bounces"]
 
 
 def test_missing_days_are_shown_as_a_number_in_place_of_counts(stock: Stock) -> None:
@@ -82,7 +92,7 @@ def test_missing_days_are_shown_as_a_number_in_place_of_counts(stock: Stock) -> 
     stock.facts("new", date(2026, 3, 10), YESTERDAY, sent=5)
     found = checked(stock, {"acme": RIGHT, "birch": RIGHT, "new": RIGHT})
     assert found.problems == [
-        {"workspace": "new", "count": "days", "ours": 8, "bison": 17, "why": None}
+        {"workspace": "new", "count": "days with facts", "ours": 8, "bison": 17, "why": None}
     ]
 
 

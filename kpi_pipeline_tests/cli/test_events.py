@@ -11,6 +11,7 @@ from sqlalchemy import URL, Engine
 from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.domain.events.event import Event
+from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline_tests.cli.running import Kpi, address, calm_zone, cells, days_ago, written
 from kpi_pipeline_tests.db.stocked import imported, record
 from kpi_pipeline_tests.domain.bodies import content, parsed
@@ -87,18 +88,18 @@ def test_the_list_can_be_narrowed(kpi: Kpi, clients: Clients) -> None:
         (["--since", f"{days_ago(-1)}"], 0),
     ):
         screen = kpi("events", "list", *words).answer()
-        assert screen.splitlines()[-1] == f"{number} of {number} events", words
+        assert screen.splitlines()[-1] == f"{number} of {counted(number, 'event')}", words
 
 
 def test_a_replay_applies_what_waits_and_says_how_much_is_left(kpi: Kpi, clients: Clients) -> None:
     clients.ingest(arrived(1), arrived(2, 109), realtime=False)
     assert kpi("events", "replay").answer().splitlines() == [
-        "1 of 2 events are applied.",
-        "1 are not; `kpi events list` says why.",
+        "1 of 2 events applied.",
+        "Not applied: 1; `kpi events list` says why.",
     ]
     assert clients.number("positive_replies_today", day=days_ago(0)) == 1
     again = kpi("events", "replay", "--status", "applied", "-w", "harbor").answer()
-    assert again == "1 of 1 events are applied.\n"
+    assert again == "1 of 1 event applied.\n"
     assert clients.number("positive_replies_today", day=days_ago(0)) == 1
 
 
@@ -114,7 +115,7 @@ def test_files_are_ingested_and_stay_where_they_are(
     one = written(tmp_path / "b.json", json.dumps(lead(3, 102)))
     for _ in range(2):
         answer = kpi("events", "ingest", lines, one).answer()
-        assert answer == "3 events are stored, 0 records rejected.\n"
+        assert answer == "3 events stored, 0 records rejected.\n"
     assert clients.number("positive_replies_today", day=days_ago(0)) == 2
     assert clients.number("positive_replies_today", "quay-eu", days_ago(0)) == 1
     assert Path(lines).exists()
@@ -125,7 +126,7 @@ def test_rejected_records_are_named_with_their_reasons_and_the_good_ones_count(
 ) -> None:
     path = written(tmp_path / "a.jsonl", json.dumps(lead(1)), "no [event]", json.dumps({"a": 1}))
     result = kpi("events", "ingest", path)
-    assert (result.code, result.out) == (1, "3 events are stored, 2 records rejected.\n")
+    assert (result.code, result.out) == (1, "3 events stored, 2 records rejected.\n")
     assert result.err.startswith("Error: Rejected:\n")
     _, second, third = result.err.splitlines()
     assert second.startswith("a.jsonl, line 2: The body can't be understood: it is no JSON")

@@ -33,8 +33,8 @@ def test_events_that_no_webhook_delivered_are_stored_once(
     assert {(it["workspace"], it["source"], it["deliveries"]) for it in stored} == {
         (workspace, "feed", 0)
     }
-    assert first.startswith(f"The feeds of 1 clients were read: {len(stored)} events are new")
-    assert again.startswith("The feeds of 1 clients were read: 0 events are new")
+    assert first.startswith(f"Read the feeds of 1 client: {len(stored)} new events,")
+    assert again.startswith("Read the feeds of 1 client: 0 new events,")
     listed = cells(kpi("events", "list").answer(), str(stored[-1]["id"]))
     assert workspace in listed
 

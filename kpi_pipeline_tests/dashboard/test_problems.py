@@ -49,7 +49,7 @@ def test_a_client_has_a_sentence_for_each_failing_check_that_names_it_errors_fir
         ),
         (
             "totals_match_bison",
-            {"count": "interested", "ours": 5, "bison": 6, "why": None},
+            {"count": "positive replies", "ours": 5, "bison": 6, "why": None},
             "This month's positive replies: 5 here, 6 in Email Bison",
         ),
         (

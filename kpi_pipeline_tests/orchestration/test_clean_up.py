@@ -56,7 +56,7 @@ def test_superseded_refreshes_and_rounds_of_checks_stay_for_two_days_alone(old: 
     old.let_pass(1, yesterday)
     latest = light(old, **refresh)
 
-    assert old.clean_up().startswith("1 runs deleted, 0 from before ")
+    assert old.clean_up().startswith("1 run deleted, 0 from before ")
 
     assert old.present() == {failed, nightly, yesterday, latest}
     assert gone not in old.traces()
@@ -143,7 +143,7 @@ def test_a_superseded_run_is_deleted_without_a_trace(old: OldRuns) -> None:
     report = old.clean_up()
 
     assert old.traces() == {second}
-    assert report.startswith("1 runs deleted, 1 from before ")
+    assert report.startswith("1 run deleted, 1 from before ")
     assert f" UTC kept; 1 {KEPT_FOR_AN_EVENT}." in report
     record = old.instance.get_latest_materialization_event(beacon.key)
     assert record is not None
@@ -288,7 +288,7 @@ def test_the_job_keeps_runs_for_as_long_as_the_setting_says_and_logs_what_it_did
     assert first not in old.present()
     assert second in old.present()
     logged = [it.user_message for it in old.instance.all_logs(result.run_id)]
-    assert any(it.startswith("1 runs deleted, 0 from before ") for it in logged)
+    assert any(it.startswith("1 run deleted, 0 from before ") for it in logged)
 
 
 def test_without_postgresql_the_job_fails_with_a_sentence() -> None:

@@ -13,6 +13,7 @@ from kpi_pipeline.checks.webhook_events import webhooks_delivered
 from kpi_pipeline.db.tables import event_feed, webhook_events
 from kpi_pipeline.domain.events.event import EventSource
 from kpi_pipeline.domain.events.parse import parse_event
+from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.inbox.ingest import inbox_of, ingest
 from kpi_pipeline.sync.feed import FeedReport, poll_feed, recover
@@ -141,7 +142,7 @@ def test_doubled_and_dropped_webhooks_leave_the_numbers_right_and_the_dropped_ar
     }
     found = checked(agency)
     assert {it["workspace"]: it["problem"] for it in found.problems} == {
-        slug: f"{number} {'lead' if number == 1 else 'leads'} not delivered: "
+        slug: f"{counted(number, 'positive reply')} not delivered: "
         f"{'event' if number == 1 else 'events'} {ids_of(agency, bodies[slug][:number])}"
         for slug, number in ((first, 1), (second, 1), (third, 5), (fourth, 5))
     }

@@ -32,6 +32,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.orchestration.dagster_private import (
     BULK_ACTION_TERMINAL_STATUSES,
     RUNLESS_RUN_ID,
@@ -135,7 +136,9 @@ def delete_runs(dagster_instance: DagsterInstance, older_than: timedelta) -> str
         evaluations = delete_evaluations(connection, ended_before)
     why = "".join(f"; {count} {reason}" for reason, count in kept.items())
     day = f"{ended_before.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    summary = f"{deleted} runs deleted, {sum(kept.values())} from before {day} kept{why}."
+    summary = (
+        f"{counted(deleted, 'run')} deleted, {sum(kept.values())} from before {day} kept{why}."
+    )
     more = {"reports of sensors": reports, "results of checks": evaluations}
     return " ".join(
         [summary, *(f"Older {what}: {count} deleted." for what, count in more.items() if count)]
