@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date
 from itertools import chain
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import pandas as pd
 from sqlalchemy import (
@@ -36,6 +37,7 @@ from kpi_pipeline.db.server.urls import parse_url
 from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline.domain import accuracy
 from kpi_pipeline.domain.accuracy import JudgedRow
+from kpi_pipeline.domain.outside_names import for_spreadsheet
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings, load_settings
 
@@ -154,6 +156,13 @@ def projection_accuracy(
             values = [getattr(it, part) for it in judged]
             columns_of[f"{name}_{part}"] = pd.Series(values, dtype=dtype)
     return pd.DataFrame(columns_of)
+
+
+def write_csv(frame: pd.DataFrame, to: Path | TextIO) -> None:
+    """Write the rows as CSV in which no name is a formula to a spreadsheet."""
+    texts = frame.select_dtypes(["object", "string"])
+    safe = frame.assign(**{str(name): texts[name].map(for_spreadsheet) for name in texts})
+    safe.to_csv(to, index=False, lineterminator="\n")
 
 
 @contextmanager

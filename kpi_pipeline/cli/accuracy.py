@@ -39,7 +39,7 @@ def run(
     sums on the month's last day. An error above 0: the projection was too high.
     """
     # Imported late: pandas takes a second, and no other command but `export` needs it.
-    from kpi_pipeline.frames import read_accuracy
+    from kpi_pipeline.frames import read_accuracy, write_csv
 
     with opened_app() as app:
         accuracy = read_accuracy(
@@ -54,7 +54,7 @@ def run(
             accuracy.to_json(sys.stdout, orient="records", indent=2, force_ascii=False)
             sys.stdout.write("\n")
         case Format.CSV:
-            accuracy.to_csv(sys.stdout, index=False, lineterminator="\n")
+            write_csv(accuracy, sys.stdout)
 
 
 def _print_table(title: str, rows: "pd.DataFrame") -> None:

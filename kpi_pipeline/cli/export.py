@@ -15,7 +15,6 @@ import typer
 
 from kpi_pipeline.cli.common import FromDate, Workspaces, date_of, err, opened_app
 from kpi_pipeline.domain.formatting import counted, period
-from kpi_pipeline.domain.outside_names import for_spreadsheet
 from kpi_pipeline.errors import KpiError
 
 if TYPE_CHECKING:
@@ -153,9 +152,9 @@ def _write(frame: "pd.DataFrame", file: Path, form: Format) -> None:
 
 
 def _write_csv(frame: "pd.DataFrame", to: Path | TextIO) -> None:
-    texts = frame.select_dtypes(["object", "string"])
-    safe = frame.assign(**{str(name): texts[name].map(for_spreadsheet) for name in texts})
-    safe.to_csv(to, index=False, lineterminator="\n")
+    from kpi_pipeline.frames import write_csv
+
+    write_csv(frame, to)
 
 
 def _write_workbook(frame: "pd.DataFrame", file: Path) -> None:

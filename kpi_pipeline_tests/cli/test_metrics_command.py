@@ -57,6 +57,16 @@ def test_the_table_lists_every_active_client_with_or_without_a_row(kpi: Kpi) -> 
     result = kpi("metrics", "--date", "2026-03-18")
     screen = result.answer()
     assert "client_metrics of 2026-03-18" in screen
+    heads = [it.replace("│", "┃").split("┃") for it in screen.splitlines() if "┃" in it]
+    headings = [" ".join(" ".join(it).split()) for it in zip(*heads, strict=True)]
+    assert headings[2:8] == [
+        "Positive replies today",
+        "Positive replies this month",
+        "Projection",
+        "Target",
+        "% of target",
+        "Positive replies 7 days",
+    ]
     assert cells(screen, "Heron Tide")[1:] == [
         *("0", "1,268", "2,114", "60", "2,113.33", "17", "19", "23", "5,317", "141,739"),
         *("94.49", "1.50"),
@@ -113,6 +123,12 @@ def test_csv_holds_the_numbers_of_the_database_and_null_is_empty(kpi: Kpi, engin
             else:
                 assert Decimal(text) == value, name
     assert result.err == "2 of 3 clients have a row on 2026-03-18.\n"
+
+
+def test_no_name_is_a_formula_in_csv(kpi: Kpi, engine: Engine, vault: Vault) -> None:
+    imported(engine, vault, record(110, "=1+1"))
+    lines = kpi("metrics", "--date", "2026-03-18", "--format", "csv").answer().splitlines()
+    assert any(line.startswith("1-1,'=1+1,") for line in lines)
 
 
 def test_json_and_csv_have_the_same_columns(kpi: Kpi) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, QueuePool, select, update
 from starlette.responses import StreamingResponse
 
 from kpi_pipeline.cli import export
-from kpi_pipeline.dashboard.api.answers import csv_answer
+from kpi_pipeline.dashboard.api.answers import csv_answer, csv_lines
 from kpi_pipeline.dashboard.site import Site
 from kpi_pipeline.db.exports import EXPORT_COLUMNS, RowFilter
 from kpi_pipeline.db.facts import SendingPlan, store_plan
@@ -184,6 +184,11 @@ def test_csv_is_what_the_command_exports(
     assert list(csv.reader(io.StringIO(answer.text))) == list(
         csv.reader(io.StringIO(file.read_text("utf-8")))
     )
+
+
+def test_no_name_is_a_formula_in_csv_and_numbers_stay_numbers() -> None:
+    (text,) = csv_lines(["name", "a", "b"], [['=HYPERLINK("x")', -5, Decimal("-1.50")]])
+    assert text.decode() == """name,a,b\n"'=HYPERLINK(""x"")",-5,-1.5\n"""
 
 
 def test_a_slow_download_takes_no_connection_from_the_pages(
