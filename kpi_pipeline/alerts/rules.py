@@ -46,7 +46,7 @@ class Notice:
 
     `joined` are the clients that the receiver was not notified of before, or not for this kind of
     error; () in a first notice. `flaps` is how often the problem began or became an ERROR again
-    within the last 24 hours, the first time included; 0 for one that does not come and go.
+    within the last 24 hours; 0 for one that did not come back.
     """
 
     kind: NoticeKind
@@ -156,7 +156,7 @@ def _notice(
         joined = tuple(sorted({it.client for it in new} - {""}))
         return Notice(NoticeKind.WORSE, state, problem, joined, state.flaps)
     if now - before.at >= remind_after and (
-        not state.came_back or _has_room(problem.severity, before, now)
+        not _is_flapping(state, now) or _has_room(problem.severity, before, now)
     ):
         return Notice(NoticeKind.REMINDER, state, problem, flaps=state.flaps)
     return None
@@ -178,8 +178,8 @@ def _is_time_to_tell(
 ) -> bool:
     if not new:
         return False
-    if all(state.reasons[it].again for it in new):
-        # They flap.
+    eased = before.severity == Severity.ERROR and problem.severity is Severity.WARN
+    if eased or all(state.reasons[it].again for it in new):
         return _has_room(problem.severity, before, now)
     sent = len(_within_a_day(before.sent, now))
     is_new_kind = not {it.kind for it in new} <= {it.kind for it in before.reasons}
@@ -212,7 +212,8 @@ def _open(
         clients=visible.clients,
         since=problem.since,
         tell_from=now + problem.grace,
-        reasons=_present(problem.reasons, {} if before is None else before.reasons, now),
+        reasons=_present(problem.reasons, before, now),
+        first_at=now,
         muted_at=muted_at,
     )
     if before is None:
@@ -223,27 +224,45 @@ def _open(
         eased_at = now if before.severity == Severity.ERROR else before.eased_at
     elif before.eased_at is not None and before.ended_at is None:
         came_back = (*came_back, now)
-    state = replace(state, told=before.told, eased_at=eased_at, came_back=came_back)
+    state = replace(
+        state,
+        told=before.told,
+        eased_at=eased_at,
+        first_at=_recent(before.first_at, now),
+        came_back=came_back,
+    )
     if before.ended_at is not None:
-        return replace(state, came_back=(*came_back, now))
+        is_back = now - before.ended_at < _DAY
+        return replace(
+            state,
+            first_at=state.first_at if is_back else now,
+            came_back=(*came_back, now) if is_back else (),
+        )
     since = min(before.since, problem.since)
     return replace(state, since=since, tell_from=before.tell_from)
 
 
 def _present(
-    reasons: frozenset[Reason], before: Mapping[Reason, Presence], now: datetime
+    reasons: frozenset[Reason], before: AlertState | None, now: datetime
 ) -> dict[Reason, Presence]:
     """When each reason began to hold, and those that no longer do: for a day."""
+    if before is None:
+        return {it: Presence(now) for it in reasons}
+    told = {reason for it in before.told.values() for reason in it.reasons}
     found: dict[Reason, Presence] = {}
-    for reason in sorted(reasons | before.keys()):
-        last = before.get(reason)
-        if last is None:
-            found[reason] = Presence(now)
-        elif reason not in reasons:
-            found[reason] = replace(last, left_at=last.left_at or now)
+    for reason in reasons | before.reasons.keys():
+        last = before.reasons.get(reason)
+        if last is None or (last.left_at is not None and now - last.left_at >= _DAY):
+            if reason in reasons:
+                found[reason] = Presence(now)
+        elif reason in reasons:
+            is_back = last.left_at is not None
+            found[reason] = Presence(now, told=last.told, again=last.told) if is_back else last
+        elif last.left_at is None:
+            found[reason] = replace(last, left_at=now, told=last.told or reason in told)
         else:
-            found[reason] = last if last.left_at is None else Presence(now, again=True)
-    return {it: at for it, at in found.items() if at.left_at is None or now - at.left_at < _DAY}
+            found[reason] = last
+    return found
 
 
 def _ended(state: AlertState, mutes: Mapping[str, Mute], now: datetime) -> AlertState:
@@ -253,7 +272,8 @@ def _ended(state: AlertState, mutes: Mapping[str, Mute], now: datetime) -> Alert
     return replace(
         state,
         ended_at=state.ended_at or now,
-        reasons=_present(frozenset(), state.reasons, now),
+        reasons=_present(frozenset(), state, now),
+        first_at=_recent(state.first_at, now),
         came_back=_within_a_day(state.came_back, now),
         muted_at=muted_since(state.names, clients, severity, mutes),
     )
@@ -270,11 +290,17 @@ def _eased(last: LastNotice, state: AlertState, now: datetime) -> LastNotice:
     }
     severity = last.severity
     if severity == Severity.ERROR and state.eased_at is not None and state.ended_at is None:
-        calm = QUIET if state.came_back else timedelta(0)
+        calm = QUIET if _is_flapping(state, now) else timedelta(0)
         # One notice is kept for its return.
         if now - state.eased_at >= calm and len(_within_a_day(last.sent, now)) < _DAILY:
             severity = Severity.WARN.value
     return replace(last, severity=severity, reasons=last.reasons - left)
+
+
+def _is_flapping(state: AlertState, now: datetime) -> bool:
+    """Whether the problem, or a client in it, came back within the last day."""
+    clients = (it.again and now - it.since < _DAY for it in state.reasons.values())
+    return bool(state.came_back) or any(clients)
 
 
 def _has_room(severity: Severity, last: LastNotice, now: datetime) -> bool:
@@ -291,7 +317,7 @@ def _is_over(state: AlertState, last: LastNotice, now: datetime) -> bool:
         # Its end is notified after the mute. What was notified in spite of the mute ends in spite
         # of it, too.
         return False
-    if not state.came_back:
+    if not _is_flapping(state, now):
         return True
     # Room for this notice, and two for its return: as a WARN, and then as an ERROR.
     has_room = len(_within_a_day(last.sent, now)) + 3 <= _DAILY
@@ -303,6 +329,10 @@ def _is_settled(state: AlertState, now: datetime) -> bool:
     if state.ended_at is None or any(not it.well for it in state.told.values()):
         return False
     return not state.told or now - state.ended_at >= _DAY
+
+
+def _recent(time: datetime | None, now: datetime) -> datetime | None:
+    return time if time is not None and now - time < _DAY else None
 
 
 def _within_a_day(times: Sequence[datetime], now: datetime) -> tuple[datetime, ...]:

@@ -29,11 +29,13 @@ class Reason(NamedTuple):
 class Presence:
     """Since when a reason holds, and since when no longer (`left_at`).
 
-    `again` says that it had left within the day before it came back.
+    `told` says that a receiver was notified of it before it left, and `again` that it came back
+    after that within a day.
     """
 
     since: datetime
     left_at: datetime | None = None
+    told: bool = False
     again: bool = False
 
 
@@ -63,9 +65,10 @@ class AlertState:
     """A problem that is open, or was until `ended_at`.
 
     No notice is sent before `tell_from`. `told` holds the last notice by receiver. `reasons` are
-    those that hold, or did within the last 24 hours. `came_back` are the times at which the problem
-    began or became an ERROR again within 24 hours. `eased_at` is since when it is a WARN after it
-    was an ERROR. `muted_at` is when the last part of it was muted; None unless all of it is.
+    those that hold, or did within the last 24 hours. `first_at` is when the problem began, and
+    `came_back` when it began or became an ERROR again, both within 24 hours. `eased_at` is since
+    when it is a WARN after it was an ERROR. `muted_at` is when the last part of it was muted; None
+    unless all of it is.
     """
 
     cause: str
@@ -78,14 +81,16 @@ class AlertState:
     ended_at: datetime | None = None
     told: Mapping[str, LastNotice] = field(default_factory=dict)
     reasons: Mapping[Reason, Presence] = field(default_factory=dict)
+    first_at: datetime | None = None
     came_back: tuple[datetime, ...] = ()
     eased_at: datetime | None = None
     muted_at: datetime | None = None
 
     @property
     def flaps(self) -> int:
-        """How often it began or became an ERROR within 24 hours, if more than once; else 0."""
-        return len(self.came_back) + 1 if self.came_back else 0
+        """How often it began or became an ERROR again within 24 hours; 0 if once."""
+        times = len(self.came_back) + (self.first_at is not None)
+        return times if times > 1 else 0
 
 
 @dataclass(frozen=True)
@@ -216,7 +221,8 @@ def _to_json(state: AlertState) -> dict[str, Any]:
         "clients": list(state.clients),
         "told": {receiver: _notice_to_json(it) for receiver, it in state.told.items()},
         "reasons": [
-            [*reason, it.since, it.left_at, it.again] for reason, it in state.reasons.items()
+            [*reason, it.since, it.left_at, it.again]
+            for reason, it in sorted(state.reasons.items())
         ],
         "came_back": list(state.came_back),
     }
@@ -232,8 +238,8 @@ def _from_json(row: Mapping[Any, Any]) -> dict[str, Any]:
         "clients": (*row["clients"],),
         "told": {receiver: _notice_from_json(it) for receiver, it in row["told"].items()},
         "reasons": {
-            Reason(client, kind): Presence(_instant(since), left and _instant(left), again)
-            for client, kind, since, left, again in row["reasons"]
+            Reason(client, kind): Presence(_instant(since), left_at and _instant(left_at), *flags)
+            for client, kind, since, left_at, *flags in row["reasons"]
         },
         "came_back": tuple(map(_instant, row["came_back"])),
     }

@@ -46,6 +46,7 @@ alert_state = Table(
     moment("ended_at", nullable=True),
     Column("told", JSONB, nullable=False, comment="by receiver"),
     Column("reasons", JSONB, nullable=False, server_default="[]", comment="clients and kinds"),
+    Column("first_at", DateTime(timezone=True), comment="when it began, within the last day"),
     Column(
         "came_back",
         JSONB,

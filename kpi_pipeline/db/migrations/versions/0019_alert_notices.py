@@ -39,6 +39,7 @@ _TO_CLIENTS = """
 def upgrade() -> None:
     """Upgrade the tables to this revision."""
     _add("alert_state", "reasons", postgresql.JSONB(), "clients and kinds", list_of=True)
+    _add("alert_state", "first_at", _INSTANT, "when it began, within the last day")
     _add(
         "alert_state",
         "came_back",
@@ -71,7 +72,7 @@ def downgrade() -> None:
     op.execute(_TO_CLIENTS)
     for column in ("severity", "muted_at"):
         op.drop_column("alert_mutes", column)
-    for column in ("muted_at", "eased_at", "came_back", "reasons"):
+    for column in ("muted_at", "eased_at", "came_back", "first_at", "reasons"):
         op.drop_column("alert_state", column)
 
 
