@@ -1,5 +1,7 @@
 """What Dagster loads: the assets and their checks, the schedules and sensors, the executor."""
 
+import warnings
+
 import dagster as dg
 
 from kpi_pipeline.domain.calendar import business_date
@@ -28,9 +30,13 @@ def build_definitions(settings: Settings, app: AppResource | None = None) -> dg.
         build_client_kpis(grid, settings),
         agency_totals,
     ]
-    return dg.Definitions(
+    with warnings.catch_warnings():
+        # It is in beta, and would say so in the log of each run, four times.
+        warnings.simplefilter("ignore", dg.BetaWarning)
         # Each asset's page leads to the file and line of its code.
-        assets=dg.with_source_code_references(assets),
+        linked = dg.with_source_code_references(assets)
+    return dg.Definitions(
+        assets=linked,
         asset_checks=[webhook_event_checks],
         schedules=automation.schedules,
         sensors=automation.sensors,

@@ -30,11 +30,13 @@ from dagster import (
     DagsterEvent,
     DagsterEventType,
     DagsterInstance,
+    InitLoggerContext,
     MultiPartitionKey,
     MultiPartitionsDefinition,
     PartitionsDefinition,
     RunRequest,
     __version__,
+    logger,
 )
 
 # A part of a partition key: see list_grids_fast.
@@ -124,6 +126,7 @@ __all__ = [
     "set_backfill_pace",
     "show_last_checks",
     "unfinished_backfills",
+    "write_lines_of_runs",
 ]
 
 # How the daemon cuts a backfill into runs, and evaluates it: see set_backfill_cut and _pace.
@@ -407,6 +410,21 @@ def keep_tracebacks() -> None:
     )
 
 
+def write_lines_of_runs(formatter: logging.Formatter) -> None:
+    """Have runs of this process write their console lines in this form: Dagster's are coloured."""
+    import dagster._loggers as module
+
+    @logger(config_schema={"log_level": str, "name": str})
+    def console(context: InitLoggerContext) -> logging.Logger:
+        made = logging.Logger(context.logger_config["name"], context.logger_config["log_level"])
+        handler = logging.StreamHandler()
+        handler.setFormatter(formatter)
+        made.addHandler(handler)
+        return made
+
+    setattr(module, "colored_console_logger", console)  # noqa: B010 - mypy refuses the assignment
+
+
 def run_daemon() -> None:
     """The command `dagster-daemon`, with the arguments of this process."""
     # Imported late, as in the others: 0.2 s, which commands that only read states need not pay.
@@ -496,11 +514,11 @@ def serve_code(
 
     keep_tracebacks()
     configure_loggers(formatter="json" if log_json else "colored")
-    logger = logging.getLogger("dagster.code_server")
+    log = logging.getLogger("dagster.code_server")
     pool = FuturesAwareThreadPoolExecutor(max_workers=threads)
     api: Any = DagsterApiServer(
         server_termination_event=ended,
-        logger=logger,
+        logger=log,
         server_threadpool_executor=pool,
         loadable_target_origin=LoadableTargetOrigin(module_name=module),
         location_name=location,
@@ -509,10 +527,10 @@ def serve_code(
     server: Any = DagsterGrpcServer(
         server_termination_event=ended,
         dagster_api_servicer=api,
-        logger=logger,
+        logger=log,
         threadpool_executor=pool,
         socket=str(socket),
     )
-    logger.info("Serving the code location %s", location)
+    log.info("Serving the code location %s", location)
     server.serve()
-    logger.info("The code server has stopped")
+    log.info("The code server has stopped")

@@ -5,11 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dagster as dg
 import pytest
+import yaml
+from dagster import _loggers
 
+from kpi_pipeline.orchestration.dagster_private import write_lines_of_runs
 from kpi_pipeline.orchestration.runtime.daemon import WithoutIdleTicks
 from kpi_pipeline.services.logs import append_to, logging_to, rotate
 from kpi_pipeline.settings.logs import JsonLines
+from kpi_pipeline_tests import PROJECT_ROOT
 
 # What Dagster's daemon, its page and its code server do before they log.
 _AS_DAGSTER = """
@@ -111,6 +116,29 @@ def test_dagsters_processes_and_ours_in_them_write_the_same_json_with_tracebacks
             name,
             "error",
         )
+
+
+@dg.op
+def invented(context: dg.OpExecutionContext) -> None:
+    context.log.info("acme is in")
+    context.log.debug("nobody asked")
+
+
+def test_runs_write_json_too_without_the_steps_of_each_step_and_store_all_events(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Restored after the test.
+    monkeypatch.setattr(_loggers, "colored_console_logger", _loggers.colored_console_logger)
+    write_lines_of_runs(JsonLines())
+    settings = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text())["python_logs"]
+    job = dg.GraphDefinition("invented_job", node_defs=[invented]).to_job()
+    with dg.DagsterInstance.ephemeral(settings={"python_logs": settings}) as instance:
+        run_id = job.execute_in_process(instance=instance).run_id
+        stored = {it.dagster_event_type for it in instance.all_logs(run_id)}
+    lines = [json.loads(it) for it in capfd.readouterr().err.splitlines()]
+    messages = [it["event"].rpartition(" - ")[2] for it in lines]
+    assert messages == ["acme is in"]
+    assert {dg.DagsterEventType.STEP_OUTPUT, dg.DagsterEventType.RUN_SUCCESS} <= stored
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@ no connection.
 """
 
 import gc
+import os
 from importlib import import_module
 
 from kpi_pipeline.db.migrate import revisions
-from kpi_pipeline.orchestration.dagster_private import RUN_MODULES
+from kpi_pipeline.orchestration.dagster_private import RUN_MODULES, write_lines_of_runs
 from kpi_pipeline.orchestration.runtime import DEFINITIONS
 from kpi_pipeline.settings import zone_names
+from kpi_pipeline.settings.logs import JsonLines
 
 _MODULES = (
     DEFINITIONS,
@@ -34,6 +36,8 @@ for name in _MODULES:
     import_module(name)
 zone_names()
 revisions()
+if os.environ.get("KPI_LOG_FORMAT") == "json":
+    write_lines_of_runs(JsonLines())
 
 # A run's first full collection would touch, and so copy, all that was imported: a quarter of a
 # second of each run.
