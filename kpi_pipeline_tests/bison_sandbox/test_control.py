@@ -18,7 +18,7 @@ from kpi_pipeline_tests.bison_sandbox.running import (
 
 HEADER = (
     "instance,bison_workspace_id,name,display_name,active,monthly_kpi_target,"
-    "monthly_sending_target,api_key"
+    "monthly_sending_target,min_reply_rate,api_key"
 )
 
 
