@@ -64,7 +64,7 @@ _CSV_HEADER = (
     "min_reply_rate",
     "api_key",
 )
-# Percent. The invented clients' replies are some 0.3 % of their emails, in a week now more, now less.
+# Percent. The replies of the invented clients are some 0.3 % of their emails, in a week often less.
 _MIN_REPLY_RATE = "0.1"
 
 
