@@ -5,10 +5,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from psycopg.errors import DiskFull, UniqueViolation
+from pydantic import SecretStr
 from sqlalchemy import URL
+from sqlalchemy.exc import OperationalError
 
 from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.db.tables import clients
+from kpi_pipeline.services.database import storage_error
+from kpi_pipeline.settings import Settings
 from kpi_pipeline_tests.cli.running import (
     PASSWORD,
     Kpi,
@@ -160,6 +165,61 @@ def test_a_missing_database_of_dagster_is_named_and_nothing_is_imported(
     # What only reads the KPI tables works all the same.
     kpi("clients", "list").answer()
     kpi("metrics").answer()
+
+
+@pytest.mark.parametrize(
+    "command", ["clients import", "sync", "secret-key rotate", "bison measure", "up", "demo --once"]
+)
+def test_a_state_folder_that_cannot_be_made_is_one_sentence_whatever_needs_it_first(
+    kpi: Kpi,
+    database: URL,
+    dagster_database: URL,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    file = written(tmp_path / "c.csv", "instance,bison_workspace_id,name,api_key", "main,1,Heron,k")
+    monkeypatch.setenv("KPI_STATE_DIR", f"{file}/state")
+    monkeypatch.setenv("KPI_DATABASE_URL", address(database))
+    monkeypatch.setenv("KPI_BISON_INSTANCES", "main http://127.0.0.1:9")
+    monkeypatch.setenv("KPI_WEB_PORT", "0")
+    ended = kpi(*command.split(), *([str(file)] if command == "clients import" else []))
+    assert (ended.code, "Traceback" in ended.err) == (1, False)
+    assert f"Error: The state folder {file}/state" in ended.err
+    assert "cannot be made: a file is in its place. Move the file away, or set" in ended.err
+
+
+def test_a_database_that_takes_no_writes_is_one_sentence(
+    kpi: Kpi,
+    database: URL,
+    administer: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KPI_DATABASE_URL", address(database))
+    administer(f"ALTER DATABASE {database.database} SET default_transaction_read_only = on")
+    try:
+        error = kpi("users", "add", "ana", "--role", "viewer", "--no-password").error()
+    finally:
+        administer(f"ALTER DATABASE {database.database} RESET default_transaction_read_only")
+    assert error.startswith("The database is read-only at the moment")
+    assert PASSWORD not in error
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        (None, "The disk of the state folder /var/lib/kpi is full. Free some space, or set"),
+        ("postgresql://kpi@db.agency.example/kpi", "The disk of the database is full: the server"),
+    ],
+)
+def test_a_full_disk_of_the_database_is_one_sentence_that_says_whose(
+    address: SecretStr | None, message: str
+) -> None:
+    error = OperationalError("INSERT", {}, DiskFull("could not extend file: No space left"))
+    settings = Settings(state_dir=Path("/var/lib/kpi"), database_url=address)
+    assert str(storage_error(error, settings)).startswith(message)
+    other = OperationalError("INSERT", {}, UniqueViolation("a row is there already"))
+    assert storage_error(other, settings) is None
 
 
 @pytest.mark.server
