@@ -1,6 +1,7 @@
 """When checks are done, and that a run which fills partitions makes no calls for them."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import dagster as dg
 import pytest
@@ -11,18 +12,20 @@ from sqlalchemy import text
 from kpi_pipeline.checks.outcome import Check
 from kpi_pipeline.db.check_results import read_outcomes
 from kpi_pipeline.definitions import build_definitions
+from kpi_pipeline.orchestration import nightly_sync
 from kpi_pipeline.orchestration.asset_checks.specs import (
     ASSET_OF,
     LIGHT_CHECKS,
     TOTALS_CHECK,
     check_key,
 )
+from kpi_pipeline.orchestration.assets import client_kpis
 from kpi_pipeline.orchestration.automation.check_runs import after_sync
 from kpi_pipeline.orchestration.partitions import block_tags
-from kpi_pipeline.orchestration.runs import AFTER_SYNC_OF
+from kpi_pipeline.orchestration.runs import AFTER_SYNC_OF, RUN_KEY, SCHEDULE
 from kpi_pipeline.settings import load_settings
 from kpi_pipeline_tests.orchestration.installation import Installation
-from kpi_pipeline_tests.orchestration.ticks import evaluate_schedule
+from kpi_pipeline_tests.orchestration.ticks import evaluate_schedule, leave_tick
 
 NOW = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -167,6 +170,51 @@ def test_totals_are_read_by_hand_and_never_in_a_run_that_fills_partitions(
     assert outcome.description is not None
     assert "(As of " in outcome.description
     assert stats_calls(installation) == 26
+
+
+@pytest.mark.runs
+@pytest.mark.long
+def test_made_up_totals_are_compared_once_the_made_up_sync_has_written_its_rows(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance, tick = installation.instance, installation.agency.app.now()
+    due = nightly_sync.due_before(tick, installation.agency.app.settings)
+    leave_tick(instance, "daily_kpi_sync", at=due)
+    night = create_run_for_test(
+        instance,
+        asset_selection=frozenset({dg.AssetKey("client_metrics")}),
+        tags={SCHEDULE: "daily_kpi_sync", RUN_KEY: f"{due.isoformat()} all"},
+        status=DagsterRunStatus.STARTED,
+    )
+    polls: list[int] = []
+
+    def sync(_: float) -> None:
+        polls.append(stats_calls(installation))
+        dates = installation.days_ago(1, 0)
+        assert installation.run(block_tags(installation.workspaces, dates), checks=False).success
+        instance.report_dagster_event(
+            dg.DagsterEvent("PIPELINE_SUCCESS", night.job_name), night.run_id
+        )
+
+    made_up = {AFTER_SYNC_OF.replace("/", "__"): tick.isoformat()}
+    with monkeypatch.context() as patch:
+        wait = partial(nightly_sync.wait_for_nightly_sync, sleep=sync)
+        patch.setattr(nightly_sync, "wait_for_nightly_sync", wait)
+        found = outcome_of(checked(installation, TOTALS_CHECK, **made_up), Check.TOTALS_MATCH_BISON)
+    assert polls == [0], "nothing was asked for before the rows were there"
+    assert found.passed, found.description
+
+    monkeypatch.setattr(client_kpis, "LONGEST_WAIT", timedelta(0))
+    create_run_for_test(
+        instance,
+        asset_selection=frozenset({dg.AssetKey("client_metrics")}),
+        tags=night.tags,
+        status=DagsterRunStatus.STARTED,
+    )
+    late = outcome_of(checked(installation, TOTALS_CHECK, **made_up), Check.TOTALS_MATCH_BISON)
+    assert late.description is not None
+    assert late.description.startswith("The nightly sync of ")
+    assert " is in progress: numbers may still change. " in late.description
 
 
 @pytest.mark.runs

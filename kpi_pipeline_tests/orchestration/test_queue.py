@@ -58,6 +58,15 @@ def test_syncs_and_checks_start_before_the_runs_of_a_backfill_that_were_queued_e
     assert next_runs(own) == of_backfill[:3]
 
 
+def test_runs_that_wait_for_the_nightly_sync_leave_it_slots(own: DagsterInstance) -> None:
+    waiting = [
+        queued(own, runs.CHECKS_PRIORITY, **{runs.AFTER_SYNC_OF: f"tick {n}"}) for n in range(5)
+    ]
+    assert next_runs(own) == waiting[:2]
+    sync = queued(own, runs.SYNC_PRIORITY)
+    assert next_runs(own) == [sync, *waiting[:2]]
+
+
 def test_a_long_backfill_leaves_slots_to_the_others(own: DagsterInstance) -> None:
     for _ in range(3):
         launched_run(own, OF_BACKFILL)
