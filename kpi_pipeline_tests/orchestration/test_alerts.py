@@ -11,6 +11,7 @@ from dagster import DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
 from sqlalchemy.exc import OperationalError
 
+from kpi_pipeline.checks.alerting import AlertingKind, alerting_problems
 from kpi_pipeline.db.check_results import read_outcomes
 from kpi_pipeline.db.server.retry import retry_on_disconnect
 from kpi_pipeline.orchestration.asset_checks.specs import TOTALS_CHECK
@@ -119,14 +120,13 @@ def test_a_client_whose_sync_fails_is_alerted_unless_a_retry_soon_succeeds(desk:
     desk.evaluate(7)
 
     (message,) = desk.receiver.received
-    assert message.body["title"] == "ERROR: the sync of 1 client fails"
-    assert f"Clients (1): {bad}" in message.body["message"]
+    assert message.body["title"] == f"ERROR: the sync fails for {bad}"
     assert f"/runs/{failed.run_id}" in message.body["message"]
     assert good not in message.text
 
     desk.office.sync(bad)
     desk.evaluate(8)
-    assert desk.titles()[1:] == ["RESOLVED: the sync of 1 client fails"]
+    assert desk.titles()[1:] == [f"RESOLVED: the sync works again for {bad}"]
 
 
 def test_a_run_that_failed_for_good_is_alerted_until_a_later_one_succeeds(desk: Desk) -> None:
@@ -141,7 +141,7 @@ def test_a_run_that_failed_for_good_is_alerted_until_a_later_one_succeeds(desk: 
     desk.evaluate(9)
     desk.run(True, job="clean_up_runs")
     desk.evaluate(10)
-    assert desk.titles()[1:] == ["RESOLVED: the last run of clean_up_runs failed"]
+    assert desk.titles()[1:] == ["RESOLVED: the last run of clean_up_runs succeeded"]
 
 
 def test_a_run_that_died_is_alerted_unless_a_later_one_succeeds_within_five_minutes(
@@ -189,7 +189,7 @@ def test_a_schedule_whose_ticks_fail_is_alerted_until_one_succeeds(desk: Desk) -
     assert "what no alert shows" not in message.text
     leave_tick(desk.instance, "daily_kpi_sync", good=True)
     desk.evaluate(8)
-    assert desk.titles()[1:] == ["RESOLVED: the schedule daily_kpi_sync fails"]
+    assert desk.titles()[1:] == ["RESOLVED: the schedule daily_kpi_sync works again"]
 
 
 def test_an_evaluation_that_broke_is_repeated_from_the_old_cursor(
@@ -216,6 +216,46 @@ def test_a_failing_receiver_is_in_the_reason_of_the_tick_and_does_not_fail_it(de
     assert reason.endswith(": see `kpi alerts test`.")
     desk.receiver.answer = lambda path, before: 200
     assert desk.evaluate(1).endswith("notified json://127.0.0.1 of 1.")
+
+
+def test_a_receiver_that_accepts_nothing_is_told_to_the_others_and_not_to_itself(
+    desk: Desk,
+) -> None:
+    url = desk.receiver.url
+    desk.office.urls = [json_url(url, "/one"), json_url(url, "/two")]
+    desk.receiver.answer = lambda path, before: 500 if path == "/two" else 200
+    desk.office.check("freshness", "acme")
+    for minutes in range(0, 15):
+        desk.evaluate(minutes)
+    told = titles(desk.receiver.at("/one"))
+    assert [it for it in told if "receiver" in it] == [
+        "ERROR: the receiver json://127.0.0.1 #2 accepts no alerts"
+    ]
+    assert "Clients" not in desk.receiver.at("/one")[-1].text
+
+    desk.receiver.answer = lambda path, before: 200
+    before = len(desk.receiver.at("/two"))
+    desk.evaluate(20, 21)
+    assert not any("receiver" in it for it in titles(desk.receiver.at("/two")[before:]))
+    assert titles(desk.receiver.at("/one"))[-1].startswith("RESOLVED: ")
+
+
+def test_an_evaluation_is_noted_when_it_ends_and_not_when_it_breaks(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def problems(minutes: float) -> list[AlertingKind]:
+        now = datetime.now(UTC) + timedelta(minutes=minutes)
+        with desk.office.engine.connect() as connection:
+            return [it.kind for it in alerting_problems(connection, now)]
+
+    desk.evaluate(0)
+    assert problems(9) == []
+    broken = Mock(side_effect=RuntimeError)
+    monkeypatch.setattr("kpi_pipeline.alerts.evaluate.evaluate", broken)
+    for minutes in (5, 10, 15):
+        with pytest.raises(RuntimeError):
+            desk.evaluate(minutes)
+    assert problems(15) == [AlertingKind.NOT_EVALUATED]
 
 
 def test_the_sensor_uses_the_settings_of_the_environment(
