@@ -11,6 +11,7 @@ from rich.table import Table
 from kpi_pipeline.cli.common import Workspaces, cell, opened_app, out, print_whole
 from kpi_pipeline.cli.metrics import Format
 from kpi_pipeline.domain.formatting import counted
+from kpi_pipeline.domain.outside_names import for_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,8 +52,8 @@ def run(
             for month, rows in accuracy.groupby("month"):
                 _print_table(f"Projections of {month}", rows)
         case Format.JSON:
-            accuracy.to_json(sys.stdout, orient="records", indent=2, force_ascii=False)
-            sys.stdout.write("\n")
+            text = accuracy.to_json(orient="records", indent=2, force_ascii=False)
+            sys.stdout.write(f"{for_json(text)}\n")
         case Format.CSV:
             write_csv(accuracy, sys.stdout)
 

@@ -27,7 +27,7 @@ from kpi_pipeline.cli.common import (
 from kpi_pipeline.db.metrics import MetricRow, read_metrics
 from kpi_pipeline.db.registry.clients import pick_clients
 from kpi_pipeline.domain.formatting import counted, whose_day
-from kpi_pipeline.domain.outside_names import for_spreadsheet
+from kpi_pipeline.domain.outside_names import for_json, for_spreadsheet
 
 
 class Format(StrEnum):
@@ -75,8 +75,8 @@ def run(
         case Format.TABLE:
             _print_table(rows, title)
         case Format.JSON:
-            json.dump([_plain(row) for row in rows], sys.stdout, indent=2, ensure_ascii=False)
-            sys.stdout.write("\n")
+            text = json.dumps([_plain(row) for row in rows], indent=2, ensure_ascii=False)
+            sys.stdout.write(f"{for_json(text)}\n")
         case Format.CSV:
             writer = csv.writer(sys.stdout, lineterminator="\n")
             writer.writerow(field.name for field in fields(MetricRow))

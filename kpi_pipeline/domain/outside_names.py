@@ -4,6 +4,7 @@ Clients, workspaces and errors are named by others. A name must not move the cur
 call everybody in a chat, become a link or a table in Markdown, or a formula in a spreadsheet.
 """
 
+import json
 import re
 
 # Joiners are a part of emoji and of some scripts.
@@ -29,6 +30,12 @@ def for_terminal(text: str) -> str:
 def for_chat(text: str) -> str:
     """A text of several lines that calls nobody, and whose links show where they lead."""
     return _CHAT_COMMAND.sub(lambda found: found.group() + _SEPARATOR, for_terminal(text))
+
+
+def for_json(text: str) -> str:
+    """JSON that means the same, and has no character that a terminal would obey."""
+    safe = (it if it.isprintable() or it == "\n" else json.dumps(it)[1:-1] for it in text)
+    return text if text.isprintable() else "".join(safe)
 
 
 def for_markdown(text: str) -> str:

@@ -3,6 +3,7 @@
 import csv
 import html
 import io
+import json
 import re
 import unicodedata
 
@@ -13,6 +14,7 @@ from markdown_it import MarkdownIt
 
 from kpi_pipeline.domain.outside_names import (
     for_chat,
+    for_json,
     for_markdown,
     for_spreadsheet,
     for_terminal,
@@ -67,6 +69,13 @@ def test_markdown_shows_a_name_as_it_is(name: str) -> None:
     rendered = html.unescape(reader.render(f"- {for_markdown(name)}"))
     expected = f"<ul>\n<li>{shown}</li>\n</ul>\n"
     assert rendered == expected
+
+
+@given(st.lists(NAMES))
+def test_json_means_the_same_and_controls_no_terminal(names: list[str]) -> None:
+    shown = for_json(json.dumps(names, indent=2, ensure_ascii=False))
+    assert json.loads(shown) == names
+    assert all(it.isprintable() for it in shown.split("\n"))
 
 
 @pytest.mark.parametrize("name", ["# x", "1. x", "- x", "+ x", "*x*", "a|b", "[a](http://b)"])

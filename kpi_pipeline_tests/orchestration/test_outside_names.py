@@ -19,7 +19,7 @@ SHOWN = "*Acme* [free](http://evil.example) | &lt;b&gt;[U+009B]1A"
 
 def rendered(value: object) -> str:
     assert isinstance(value, dg.MarkdownMetadataValue)
-    return MarkdownIt("commonmark").enable("table").render(str(value.value))
+    return str(MarkdownIt("commonmark").enable("table").render(str(value.value)))
 
 
 @pytest.mark.parametrize(
