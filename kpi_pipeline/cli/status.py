@@ -136,7 +136,7 @@ def _require_installation(settings: Settings) -> None:
 def _print_clients(status: _Status) -> None:
     if not status.facts.freshness:
         return
-    table = _table("Client", "Data from", "Age", "Last sync with Email Bison")
+    table = _table("Client", "Data from", "Age", "Last sync")
     now = status.facts.now
     for it in status.facts.freshness:
         age = duration(now - it.as_of) if it.as_of else "–"
@@ -155,7 +155,8 @@ def _sync(sync: LastSync | None, now: datetime) -> str:
     ago = f"{duration(now - sync.finished_at)} ago"
     if sync.error is not None:
         return f"{ago}, [red]failed[/]"
-    key = f", {sync.key_used} key" if sync.key_used else ""
+    # The usual key is the client's own.
+    key = ", master key" if sync.key_used == "master" else ""
     return f"{ago}, {counted(sync.api_calls, 'call')}{key}"
 
 
