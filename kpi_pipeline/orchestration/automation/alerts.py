@@ -6,6 +6,7 @@ watch the alerts themselves (checks/alerting.py): a failing sensor cannot alert 
 """
 
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 from dagster import SensorEvaluationContext
@@ -16,6 +17,7 @@ from kpi_pipeline.checks.alerting import alerting_problems
 from kpi_pipeline.db.alert_evaluations import store_evaluation
 from kpi_pipeline.db.server.engine import reason_of
 from kpi_pipeline.db.server.retry import is_away
+from kpi_pipeline.domain.formatting import counted, moment
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.automation.failed_runs import failed_runs, failed_ticks
 from kpi_pipeline.orchestration.failures import failure
@@ -73,7 +75,7 @@ def evaluate_alerts(context: SensorEvaluationContext, app: "AppContext") -> dg.S
     result = evaluate(app, receivers, others)
     with app.engine.begin() as connection:
         store_evaluation(connection, app.now())
-    return dg.SensorResult(skip_reason=dg.SkipReason(_summary(result)), cursor=cursor)
+    return dg.SensorResult(skip_reason=dg.SkipReason(_summary(result, app.timezone)), cursor=cursor)
 
 
 def _defined(context: SensorEvaluationContext) -> set[str]:
@@ -85,15 +87,15 @@ def _defined(context: SensorEvaluationContext) -> set[str]:
     return schedules | {it.name for it in repository.sensor_defs}
 
 
-def _summary(result: "Evaluation") -> str:
-    problems = f"{result.problems} problem{'' if result.problems == 1 else 's'}"
+def _summary(result: "Evaluation", timezone: ZoneInfo) -> str:
+    problems = counted(result.problems, "problem")
     if not result.receivers:
         return f"{problems}; KPI_ALERT_URLS names no receivers."
     notified = ", ".join(f"{name} of {count}" for name, count in sorted(result.notified.items()))
     parts = [f"{problems}; notified {notified}." if notified else f"{problems}."]
     parts += [
-        f"{it.receiver} has failed since {it.failing_since:%Y-%m-%d %H:%M} UTC, and is tried again "
-        f"after {it.next_try_at:%H:%M:%S}: see `kpi alerts test`."
+        f"{it.receiver} has failed since {moment(it.failing_since, timezone)}, and is tried again "
+        f"after {it.next_try_at.astimezone(timezone):%H:%M:%S %Z}: see `kpi alerts test`."
         for it in result.failing
     ]
     return " ".join(parts)

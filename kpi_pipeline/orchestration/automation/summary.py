@@ -8,6 +8,7 @@ import dagster as dg
 from dagster import RunRequest, ScheduleEvaluationContext
 
 from kpi_pipeline.domain.calendar import business_date
+from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.nightly_sync import after_due_sync
@@ -48,7 +49,7 @@ def build_summary_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         execution_timezone=settings.timezone.key,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Every day: yesterday's emails, replies and positive replies by client, "
-        "and which clients are ahead of the month's target, on track and behind.",
+        "and which clients are above the month's target, on track and behind.",
     )
     def daily_summary(context: ScheduleEvaluationContext) -> RunRequest:
         # The date comes from the tick: one that is made up late reports its own yesterday.
@@ -85,9 +86,10 @@ def send_summary(app: "AppContext", day: date, note: str = "") -> str:
     if note:
         message = replace(message, body=f"{note}\n{message.body}")
     missed = deliver(receivers, message, _PAUSES_SECONDS)
+    everybody = counted(len(receivers), "receiver")
     if missed:
         raise KpiError(
-            f"{len(missed)} of {len(receivers)} receivers of KPI_ALERT_URLS did not accept the "
+            f"{len(missed)} of {everybody} of KPI_ALERT_URLS did not accept the "
             f"summary: {', '.join(missed)}. `kpi alerts test` tries them; the others have it."
         )
-    return f"The summary of {day} went to {len(receivers)} receivers."
+    return f"The summary of {day} went to {everybody}."
