@@ -12,7 +12,7 @@ from kpi_pipeline.alerts.wording import what_is_wrong
 from kpi_pipeline.bison import errors
 from kpi_pipeline.bison.errors import for_key
 from kpi_pipeline.bison.model import KeyUse
-from kpi_pipeline.checks.automation import stops_syncs
+from kpi_pipeline.checks.automation import only_failing_one, stops_syncs
 from kpi_pipeline.checks.outcome import (
     CLIENT_COLUMNS,
     Check,
@@ -91,6 +91,9 @@ def _follows(check: StoredOutcome, syncs_stopped: bool) -> tuple[str | None, tim
     """The cause of which the check is a symptom, and for how long it may outlast that cause."""
     if all_unanswered(check.offenders):
         return SYNC, _NEXT_HOUR
+    if check.name == Check.AUTOMATION_ALIVE:
+        # Its failing ticks are a problem of their own, but for those of the alerts themselves.
+        return only_failing_one(check.offenders), _NEXT_CHECK_RUN
     if check.name not in _FED_BY_SYNCS:
         return None, timedelta(0)
     return (Check.AUTOMATION_ALIVE, _NEXT_HOUR) if syncs_stopped else (SYNC, _NEXT_CHECK_RUN)

@@ -14,6 +14,7 @@ _MAY_BE_SILENT = timedelta(minutes=15)
 # One tick can fail for a moment's reason, such as a restart of the database.
 MAX_FAILED_TICKS = 3
 NIGHTLY_SYNC_SCHEDULE = "daily_kpi_sync"
+_FAILED = "failed at its last"
 SYNC_SCHEDULES = (NIGHTLY_SYNC_SCHEDULE, "intraday_refresh")
 
 
@@ -91,6 +92,13 @@ def stops_syncs(problems: Sequence[Mapping[str, object]]) -> bool:
     return any(row.get("what") in syncs for row in problems)
 
 
+def only_failing_one(problems: Sequence[Mapping[str, object]]) -> str | None:
+    """The schedule or sensor whose ticks fail, if nothing else is wrong but ticks that fail."""
+    if not all(str(row.get("problem")).startswith(_FAILED) for row in problems):
+        return None
+    return next((str(row.get("what")).rpartition(" ")[2] for row in problems), None)
+
+
 def automation_problems(automation: AutomationState, now: datetime) -> Iterator[ProblemRow]:
     """Each part that does not work, and how late it is."""
     for daemon in automation.daemons:
@@ -112,7 +120,7 @@ def automation_problems(automation: AutomationState, now: datetime) -> Iterator[
         elif it.failing_since is not None and it.failed > it.may_fail:
             failing = now - it.failing_since
             ticks = "tick" if it.failed == 1 else f"{it.failed} ticks"
-            yield _row(what, f"failed at its last {ticks}, for {duration(failing)}", failing)
+            yield _row(what, f"{_FAILED} {ticks}, for {duration(failing)}", failing)
     for run in automation.runs:
         taken = now - run.started_at
         if taken > run.limit + _MAY_BE_LATE:

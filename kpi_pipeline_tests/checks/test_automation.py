@@ -11,6 +11,7 @@ from kpi_pipeline.checks.automation import (
     TickState,
     automation_alive,
     automation_problems,
+    only_failing_one,
     stops_syncs,
 )
 from kpi_pipeline.checks.outcome import Outcome, Severity
@@ -87,6 +88,8 @@ def test_a_sensor_may_fail_twice_in_a_row_and_a_failing_schedule_of_the_syncs_st
     ]
     nightly = TickState("daily_kpi_sync", "schedule", True, None, 1, since, may_fail=0)
     assert stops_syncs(checked(nightly).problems)
+    assert only_failing_one(checked(nightly).problems) == "daily_kpi_sync"
+    assert only_failing_one(checked(nightly, DaemonState("sensor", None)).problems) is None
 
 
 def test_after_downtime_a_new_daemon_has_five_minutes_to_make_up_what_was_missed() -> None:

@@ -192,6 +192,20 @@ def test_a_schedule_whose_ticks_fail_is_alerted_until_one_succeeds(desk: Desk) -
     assert desk.titles()[1:] == ["RESOLVED: the schedule daily_kpi_sync works again"]
 
 
+def test_ticks_that_fail_are_one_message_also_when_a_check_finds_them_too(desk: Desk) -> None:
+    leave_tick(desk.instance, "daily_kpi_sync", good=False)
+    rows = [
+        {"what": "schedule daily_kpi_sync", "problem": "failed at its last tick, for 1 min"},
+    ]
+    desk.office.check("automation_alive", offenders=rows)
+    desk.evaluate(0, 6, 15)
+    assert desk.titles() == ["ERROR: the schedule daily_kpi_sync fails"]
+    own = {"what": "sensor alert_sensor", "problem": "failed at its last 3 ticks, for 4 min"}
+    desk.office.check("automation_alive", offenders=[own])
+    desk.evaluate(40)
+    assert desk.titles()[1:] == ["ERROR: automation does not work"], "nobody else would say it"
+
+
 def test_an_evaluation_that_broke_is_repeated_from_the_old_cursor(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
