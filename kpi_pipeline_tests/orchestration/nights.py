@@ -1,6 +1,6 @@
 """Nightly syncs as Dagster and the KPI database hold them, without a daemon and without a Bison."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -55,12 +55,14 @@ class Nights:
         end_tick(self.instance, NIGHTLY, good=good)
 
     def run(
-        self, clients: Sequence[str] = CLIENTS, tick: datetime = TICK, **tags: str
+        self,
+        clients: Sequence[str] = CLIENTS,
+        tick: datetime = TICK,
+        tags: Mapping[str, str] | None = None,
     ) -> dg.DagsterRun:
         """A run over the grid that the tick requested, not started."""
-        named = {name.replace("__", "/"): value for name, value in tags.items()}
         of_tick = {SCHEDULE: NIGHTLY, RUN_KEY: f"{tick.isoformat()} {clients[0]}..{clients[-1]}"}
-        return self._created({**of_tick, **named}, clients)
+        return self._created({**of_tick, **(tags or {})}, clients)
 
     def retry(self, run: dg.DagsterRun, client: str) -> dg.DagsterRun:
         """The run with which `retry_failed_clients` tries one client again."""

@@ -78,11 +78,11 @@ def test_a_run_whose_process_died_is_not_the_end_before_its_restart_has_ended(
     nights: Nights,
 ) -> None:
     nights.begin()
-    run = nights.run(**{WILL_RETRY.replace("/", "__"): "true"})
+    run = nights.run(tags={WILL_RETRY: "true"})
     nights.end_of_tick()
     nights.end(run, good=False)
     assert progress(nights) is Progress.IN_PROGRESS
-    again = nights.run(**{PARENT_RUN.replace("/", "__"): run.run_id})
+    again = nights.run(tags={PARENT_RUN: run.run_id})
     nights.start(again)
     nights.end(again)
     assert progress(nights) is Progress.OVER
