@@ -29,8 +29,8 @@ WORDING: Mapping[str, Wording] = {
     Check.PLAUSIBLE: Wording(
         "numbers are impossible", "numbers are plausible again", warned="numbers are unusual"
     ),
-    "sending_pace": Wording("sending is behind its target", "sending keeps pace again"),
-    "reply_rate": Wording("few emails are replied to", "emails are replied to again"),
+    Check.SENDING_PACE: Wording("sending is behind its target", "sending keeps pace again"),
+    Check.REPLY_RATE: Wording("few emails are replied to", "emails are replied to again"),
     Check.ROWS_MATCH_INPUTS: Wording(
         "rows differ from their inputs", "rows equal their inputs again"
     ),
