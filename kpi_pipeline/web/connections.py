@@ -56,29 +56,30 @@ class Connections:
     def __init__(self, unlimited: Iterable[str] = ()) -> None:
         self._unlimited = [ip_network(it) for it in unlimited]
         self._most = max(1, min(MAX_CONNECTIONS, _available_files() - _OTHER_FILES))
-        # In the order in which they came to be so. Each connection is in one of the three, and in
-        # that of its address.
+        # In the order in which they came to be so; each connection is in one of the three.
         self._unused: dict[Connection, None] = {}
         self._kept: dict[Connection, None] = {}
         self._asking: dict[Connection, None] = {}
-        self._of_address: dict[str, dict[Connection, None]] = {}
+        # Those of each address that has a limit, and the address of each of them.
+        self._of_address: dict[str, set[Connection]] = {}
+        self._address: dict[Connection, str] = {}
         self._warned_at = float("-inf")
 
     def open(self, connection: "Connection") -> None:
         """Take in a new connection, and close another if there are too many."""
         self._unused[connection] = None
         if address := self._limited(connection):
-            of_address = self._of_address.setdefault(address, {})
-            of_address[connection] = None
+            self._address[connection] = address
+            of_address = self._of_address.setdefault(address, set())
+            of_address.add(connection)
             if len(of_address) > MAX_OF_ONE_ADDRESS:
-                order = (self._unused, self._kept, self._asking)
-                self._close_one(it for kind in order for it in of_address if it in kind)
+                self._close_one(it for it in self._longest_first() if it in of_address)
         if len(self._unused) + len(self._kept) + len(self._asking) > self._most:
-            self._close_one(chain(self._unused, self._kept, self._asking))
+            self._close_one(self._longest_first())
 
     def has_room(self, connection: "Connection") -> bool:
         """Whether one more request may be answered, which comes on this connection."""
-        of_address = self._of_address.get(self._limited(connection) or "", {})
+        of_address = self._of_address.get(self._address.get(connection, ""), set())
         asking = sum(it in self._asking for it in of_address)
         return len(self._asking) < self._most and asking < MAX_OF_ONE_ADDRESS
 
@@ -95,11 +96,13 @@ class Connections:
     def close(self, connection: "Connection") -> None:
         """The connection is closed."""
         self._forget(connection)
-        if address := self._limited(connection):
-            of_address = self._of_address.get(address, {})
-            of_address.pop(connection, None)
-            if not of_address:
-                self._of_address.pop(address, None)
+        if address := self._address.pop(connection, None):
+            self._of_address[address].discard(connection)
+            if not self._of_address[address]:
+                del self._of_address[address]
+
+    def _longest_first(self) -> Iterable["Connection"]:
+        return chain(self._unused, self._kept, self._asking)
 
     def _forget(self, connection: "Connection") -> None:
         for kind in (self._unused, self._kept, self._asking):
@@ -123,7 +126,7 @@ class Connections:
             )
 
     def _limited(self, connection: "Connection") -> str | None:
-        """The address that the limit of one address holds for, if it holds for this connection."""
+        """The address of the connection, if it has a limit."""
         if connection.client is None:
             return None
         try:
