@@ -30,7 +30,7 @@ def test_it_prints_the_text_that_is_sent(kpi: Kpi, engine: Engine) -> None:
         sent = summary_text(read_summary(connection, DAY), CHICAGO, CHICAGO)
     printed = kpi("summary", "--date", "2026-03-17").answer()
     assert printed == f"{sent.title}\n{sent.body}\n"
-    assert "- Acme [EU]: 100 emails, – replies, 3 positive replies; month 51 of 60" in printed
+    assert "- Acme [EU]: 100 emails sent, – replies, 3 positive replies; month 51 of 60" in printed
 
 
 def test_without_a_date_it_is_yesterdays(kpi: Kpi, monkeypatch: pytest.MonkeyPatch) -> None:
