@@ -165,11 +165,17 @@ def _notice(
 def _new_reasons(
     problem: Problem, state: AlertState, before: LastNotice, now: datetime
 ) -> set[Reason]:
-    """The reasons that the receiver does not know of; each has the grace of the problem."""
+    """The reasons that the receiver does not know of, each after the grace of the problem.
+
+    A check with many rows does not know the kinds: "" is any.
+    """
+    known = before.reasons
     return {
         it
-        for it in problem.reasons - before.reasons
+        for it in problem.reasons - known
         if now - state.reasons[it].since >= problem.grace
+        and Reason(it.client) not in known
+        and (it.kind or it.client not in before.clients)
     }
 
 
@@ -267,7 +273,7 @@ def _present(
 
 def _ended(state: AlertState, mutes: Mapping[str, Mute], now: datetime) -> AlertState:
     known = [it for it in state.told.values() if not it.well]
-    clients = {*state.clients, *(client for it in known for client in it.clients)}
+    clients = {client for it in known for client in it.clients} or {*state.clients}
     severity = min((it.severity for it in known), default=state.severity)
     return replace(
         state,

@@ -188,7 +188,8 @@ def test_clients_that_join_a_warning_are_notified_after_an_hour_and_fewer_are_no
     assert office.gets(0.5, more) == []
     assert office.gets(1.0, more) == [(NoticeKind.WORSE, "freshness")]
     assert office.notices[-1].joined == ("cedar",)
-    assert office.gets(1.25, warn("freshness", "acme", "birch")) == [], "birch is known"
+    for hour in (1.25, 2.5):
+        assert office.gets(hour, warn("freshness", "acme", "birch")) == [], "birch is known"
     assert office.gets(5, warn("freshness", "acme")) == []
     # Birch is well for two hours.
     assert office.gets(6, warn("freshness", "acme")) == []
@@ -225,6 +226,14 @@ def test_an_error_of_another_kind_is_notified_at_once_and_not_folded_into_an_ope
     assert office.gets(8, failing({"401": ("cedar",)})) == [], "known"
     assert kinds(office.gets(9, failing({"401": ("acme", "cedar")}))) == [NoticeKind.WORSE]
     assert office.notices[-1].joined == ("acme",)
+
+
+def test_a_check_with_too_many_rows_to_know_their_kinds_is_not_worse_for_that() -> None:
+    office, few, many = Office(), failing({"401": ("acme",)}), problem("sync", "acme", "birch")
+    office.gets(0, few)
+    office.gets(1, many)
+    office.gets(3, failing({"401": ("acme",), "unread": ("birch",)}))
+    assert [it.joined for it in office.notices] == [(), ("birch",)]
 
 
 def test_an_error_that_a_retry_mends_within_its_grace_is_not_notified_in_an_open_problem() -> None:
