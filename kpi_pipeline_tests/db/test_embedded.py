@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from kpi_pipeline.db.server.embedded import EmbeddedServer, embedded_server
@@ -73,6 +73,21 @@ def test_a_server_whose_only_user_was_killed_is_stopped_in_order(state: Path) ->
     assert "database system is shut down" in EmbeddedServer(state).log.read_text()
     with embedded_server(state, "postgres") as url:
         assert answer(url, "SELECT n FROM kept") == 5
+
+
+def test_children_of_a_killed_user_may_end_their_work_before_it_stops(state: Path) -> None:
+    with user_of(state) as user:
+        engine = create_engine(user.address())
+        with engine.begin() as child:
+            child.execute(text("CREATE TABLE kept AS SELECT 5 AS n"))
+            user.kill()
+            log = EmbeddedServer(state).log
+            wait_until(lambda: "smart shutdown" in log.read_text(), "the beginning of the stop")
+            child.execute(text("UPDATE kept SET n = 6"))
+        engine.dispose()
+    all_is_gone(state)
+    with embedded_server(state, "postgres") as url:
+        assert answer(url, "SELECT n FROM kept") == 6
 
 
 def test_after_its_keeper_was_killed_too_the_next_user_stops_it(state: Path) -> None:
