@@ -34,6 +34,7 @@ _FED_BY_SYNCS = {Check.FRESHNESS, Check.COMPLETE, Check.NO_MISSING_DAYS}
 _NEXT_CHECK_RUN = timedelta(minutes=20)
 # Words without digits.
 _WORD = re.compile(r"[^\W\d]+")
+# The kind of a sync's error by what its text holds: the same remedy is the same kind.
 _KINDS = {
     **{for_key(use): "rejected key" for use in KeyUse},
     errors.MISSING_KEY: "no key",
