@@ -3,6 +3,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from dagster import DagsterInstance
 from pydantic import SecretStr
@@ -57,7 +58,9 @@ class OldRuns:
 
     def clean_up(self, retention_days: float = 90) -> str:
         """Delete what ended longer ago than that; what the clean-up says of it."""
-        return delete_runs(self.instance, timedelta(days=retention_days))
+        return delete_runs(
+            self.instance, timedelta(days=retention_days), ZoneInfo("Asia/Tokyo")
+        )
 
     def present(self) -> set[str]:
         """The ids of all runs."""

@@ -144,7 +144,7 @@ def test_a_superseded_run_is_deleted_without_a_trace(old: OldRuns) -> None:
 
     assert old.traces() == {second}
     assert report.startswith("1 run deleted, 1 from before ")
-    assert f" UTC kept; 1 {KEPT_FOR_AN_EVENT}." in report
+    assert f" JST kept; 1 {KEPT_FOR_AN_EVENT}." in report
     record = old.instance.get_latest_materialization_event(beacon.key)
     assert record is not None
     assert record.run_id == second

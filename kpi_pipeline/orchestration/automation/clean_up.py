@@ -14,6 +14,7 @@ materialization of a partition is needed, whether a run or a sensor wrote it.
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
@@ -32,7 +33,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from kpi_pipeline.domain.formatting import counted
+from kpi_pipeline.domain.formatting import counted, moment
 from kpi_pipeline.orchestration.dagster_private import (
     BULK_ACTION_TERMINAL_STATUSES,
     RUNLESS_RUN_ID,
@@ -77,7 +78,7 @@ def build_clean_up_schedule(settings: Settings) -> dg.ScheduleDefinition:
     @dg.op(description="Deletes old runs whose events later runs have superseded.")
     def delete_superseded_runs(context: dg.OpExecutionContext) -> None:
         older_than = timedelta(days=settings.run_retention_days)
-        context.log.info(delete_runs(context.instance, older_than))
+        context.log.info(delete_runs(context.instance, older_than, settings.timezone))
 
     # A named job without assets: a backfill from its page has nothing to fill.
     @dg.job(description="Deletes runs that ended long ago, except those that the page needs.")
@@ -96,7 +97,9 @@ def build_clean_up_schedule(settings: Settings) -> dg.ScheduleDefinition:
     )
 
 
-def delete_runs(dagster_instance: DagsterInstance, older_than: timedelta) -> str:
+def delete_runs(
+    dagster_instance: DagsterInstance, older_than: timedelta, timezone: ZoneInfo
+) -> str:
     """Delete the superseded runs that ended that long ago, by the database's clock.
 
     Returns a sentence: how many were deleted, and how many were kept, and why.
@@ -135,7 +138,7 @@ def delete_runs(dagster_instance: DagsterInstance, older_than: timedelta) -> str
         reports += delete_superseded_reports(connection, now - _REPORTS_KEPT)
         evaluations = delete_evaluations(connection, ended_before)
     why = "".join(f"; {count} {reason}" for reason, count in kept.items())
-    day = f"{ended_before.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    day = moment(ended_before, timezone)
     summary = (
         f"{counted(deleted, 'run')} deleted, {sum(kept.values())} from before {day} kept{why}."
     )
