@@ -57,9 +57,16 @@ def rotate(log: Path, largest: int = LARGEST_LOG) -> None:
     """
     if not log.exists() or log.stat().st_size <= largest:
         return
+    # Copied before an older file is moved: on a full disk, all stay as they are.
+    copy = log.with_name(f"{log.name}.new")
+    try:
+        shutil.copy(log, copy)
+    except OSError:
+        copy.unlink(missing_ok=True)
+        raise
     older = [log.with_name(f"{log.name}.{number}") for number in range(1, _OLDER_FILES + 1)]
     for newer, file in reversed(list(pairwise(older))):
         if newer.exists():
             newer.replace(file)
-    shutil.copy(log, older[0])
+    copy.replace(older[0])
     os.truncate(log, 0)

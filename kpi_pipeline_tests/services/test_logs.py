@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,26 @@ def test_a_large_log_becomes_the_first_of_three_older_ones(tmp_path: Path) -> No
         "page.log.3": "3" * 20,
     }
     assert {it.stat().st_mode & 0o777 for it in tmp_path.iterdir()} == {0o600}
+
+
+def test_on_a_full_disk_no_older_log_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "page.log"
+    log.write_text("large")
+    log.with_name("page.log.1").write_text("older")
+
+    def copy(_: Path, to: Path) -> None:
+        to.write_text("a part")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copy", copy)
+    with pytest.raises(OSError, match="No space left"):
+        rotate(log, largest=1)
+    assert {it.name: it.read_text() for it in tmp_path.iterdir()} == {
+        "page.log": "large",
+        "page.log.1": "older",
+    }
 
 
 def test_a_small_log_and_one_that_is_not_there_are_left_alone(tmp_path: Path) -> None:
