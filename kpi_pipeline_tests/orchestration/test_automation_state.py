@@ -86,10 +86,10 @@ def test_the_ticks_that_failed_in_a_row_are_counted_and_one_success_ends_the_row
     for at, good in zip(minutes, (False, True, False, False, True), strict=True):
         leave_tick(own, "alert_sensor", good=good, at=at, kind=InstigatorType.SENSOR)
     assert failed_of("alert_sensor", own) == (0, None)
-    for at in (local(2026, 3, 18, 10, minute) for minute in range(4)):
+    for at in (local(2026, 3, 18, 10, minute) for minute in range(5)):
         leave_tick(own, "alert_sensor", good=False, at=at, kind=InstigatorType.SENSOR)
         leave_tick(own, "intraday_refresh", good=True, at=at)
-    assert failed_of("alert_sensor", own) == (3, local(2026, 3, 18, 10, 1))
+    assert failed_of("alert_sensor", own) == (3, minutes[-1]), "since it last was good"
     assert failed_of("intraday_refresh", own) == (0, None)
 
 

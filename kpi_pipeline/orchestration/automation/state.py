@@ -1,7 +1,7 @@
 """The state of schedules, sensors, daemons and runs in Dagster, for `checks/automation.py`."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import Self
@@ -28,6 +28,7 @@ from kpi_pipeline.orchestration.runtime.claim import read_claim
 # Where dagster.yaml sets no limit.
 _MAX_RUN_TIME = timedelta(hours=2)
 _MAX_RUNS = 50
+_GOOD = [TickStatus.SUCCESS, TickStatus.SKIPPED]
 # A sensor that is due every few seconds may have to wait for the others.
 _MISSED_TICKS = 20
 _MIN_DELAY = timedelta(minutes=10)
@@ -91,18 +92,25 @@ def _of(state: InstigatorState | None, ticks: Mapping[str, "_LastTicks"]) -> "_L
 def _last_ticks(
     dagster_instance: DagsterInstance, states: Iterable[InstigatorState]
 ) -> Mapping[str, "_LastTicks"]:
-    """The last ticks of each, by selector id; one query where the storage can."""
+    """The last ticks of each, by selector id: one query, and one for each that only fails."""
     storage = dagster_instance.schedule_storage
-    ids = [state.selector_id for state in states]
-    if storage is None or not ids:
+    origins = {state.selector_id: state.instigator_origin_id for state in states}
+    if storage is None or not origins:
         return {}
     # The last one may be in progress.
-    found = storage.get_batch_ticks(ids, limit=MAX_FAILED_TICKS + 1)
-    return {
+    found = storage.get_batch_ticks([*origins], limit=MAX_FAILED_TICKS + 1)
+    last = {
         selector: _LastTicks.of([(it.timestamp, it.status) for it in ticks])
         for selector, ticks in found.items()
         if ticks
     }
+    for selector in [it for it, ticks in last.items() if ticks.failed == MAX_FAILED_TICKS]:
+        # What failed before these is not read: it fails since its last good tick.
+        good = storage.get_ticks(origins[selector], selector, limit=1, statuses=_GOOD)
+        if good:
+            since = _instant(good[0].timestamp)
+            last[selector] = replace(last[selector], failing_since=since)
+    return last
 
 
 @dataclass(frozen=True)
