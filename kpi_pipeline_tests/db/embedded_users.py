@@ -1,19 +1,23 @@
 """Processes that use an embedded server, and what is left of them: support for its tests."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import pytest
 from sqlalchemy import URL, create_engine, make_url, text
 
 from kpi_pipeline.db.server.embedded import EmbeddedServer
 from kpi_pipeline.db.server.embedded.sharing import Locks
 from kpi_pipeline_tests.cli.running import wait_until
+from kpi_pipeline_tests.guard import RUN, prepare_server
 
 _USER = """
 import sys
@@ -23,6 +27,20 @@ with embedded_server(Path(sys.argv[1]), "postgres") as url:
     print(url.render_as_string(hide_password=False), flush=True)
     sys.stdin.read()
 """
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    """A state folder whose server was never started: making one takes a second."""
+    folder = Path(tempfile.mkdtemp(dir=os.environ[RUN]))
+    prepare_server(folder)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def copy_state(made: Path, folder: Path) -> None:
+    """Copy a state folder, with its owners: as root, the server is another user's."""
+    subprocess.run(["cp", "-a", str(made), str(folder)], check=True)
 
 
 class User:

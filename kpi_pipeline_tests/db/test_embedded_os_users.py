@@ -14,9 +14,10 @@ from sqlalchemy import URL
 
 from kpi_pipeline.db.server.embedded import EmbeddedServer, embedded_server
 from kpi_pipeline_tests.cli.running import Result
-from kpi_pipeline_tests.db.embedded_users import all_is_gone, answer, user_of
+from kpi_pipeline_tests.db.embedded_users import all_is_gone, answer, copy_state, made, user_of
 from kpi_pipeline_tests.guard import RUN
 
+__all__ = ["made"]
 pytestmark = pytest.mark.server
 
 _NOBODY = 65534
@@ -56,8 +57,9 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(params=["state", "s" * 100, "with a space, and 'quotes'"])
-def state(request: pytest.FixtureRequest, folder: Path) -> Path:
+def state(request: pytest.FixtureRequest, folder: Path, made: Path) -> Path:
     path: Path = folder / request.param
+    copy_state(made, path)
     return path
 
 
@@ -86,8 +88,11 @@ def test_it_listens_in_a_folder_of_its_owner_alone_however_long_the_path_is(stat
 
 
 @as_root
-def test_a_short_folder_that_another_user_made_in_its_place_is_not_used(folder: Path) -> None:
+def test_a_short_folder_that_another_user_made_in_its_place_is_not_used(
+    folder: Path, made: Path
+) -> None:
     state = folder / ("s" * 100)
+    copy_state(made, state)
     with embedded_server(state, "postgres") as url:
         place = _socket_folder(url)
         server = EmbeddedServer(state)
@@ -103,11 +108,13 @@ def test_a_short_folder_that_another_user_made_in_its_place_is_not_used(folder: 
 
 
 def test_two_users_of_a_machine_each_run_one_at_the_same_time(
-    folder: Path, other_python: list[str]
+    folder: Path, made: Path, other_python: list[str]
 ) -> None:
     own, others = folder / "own", folder / "others"
-    others.mkdir(mode=0o700)
-    os.chown(others, _NOBODY, _NOBODY)
+    copy_state(made, own)
+    copy_state(made, others)
+    for it in (others, *others.rglob("*")):
+        os.chown(it, _NOBODY, _NOBODY)
     with embedded_server(own, "postgres") as url, user_of(others, *other_python) as other:
         address = other.address()
         assert answer(url) == answer(address) == 1
@@ -116,6 +123,7 @@ def test_two_users_of_a_machine_each_run_one_at_the_same_time(
     all_is_gone(others)
 
 
+@pytest.mark.long
 def test_root_may_use_the_server_of_another_user_who_can_use_it_afterwards(
     folder: Path, other_python: list[str]
 ) -> None:

@@ -14,13 +14,18 @@ from pathlib import Path
 _LET_USERS_END_SECONDS = 10.0
 
 
-def _wait(users: int, state_dir: str) -> None:
-    """Wait until nobody uses the server of `state_dir`, then stop it if it runs."""
+def _wait(users: int, server: int, state_dir: str) -> None:
+    """Wait until nobody uses the server of `state_dir`, then stop it if it runs or starts.
+
+    `users` and `server` are files of locks.
+    """
     if os.fork():
         # The child is nobody's: who started it neither waits for it nor ends it.
         os._exit(0)
     fcntl.flock(users, fcntl.LOCK_EX)
-    if Path(state_dir, "postgres", "postmaster.pid").exists():
+    try:
+        fcntl.flock(server, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         # The locks stay held meanwhile: a new user waits until the server is stopped.
         os.execv(sys.executable, [sys.executable, "-m", _MODULE, state_dir])  # noqa: S606
 
@@ -36,7 +41,7 @@ def _stop(state_dir: str) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case [users, state_dir]:
-            _wait(int(users), state_dir)
+        case [users, server, state_dir]:
+            _wait(int(users), int(server), state_dir)
         case [state_dir]:
             _stop(state_dir)

@@ -78,9 +78,10 @@ def _add_mode(path: Path, bits: int) -> None:
 def _added() -> pwd.struct_passwd:
     command = ["useradd", "--system", "--shell", "/bin/false", _NAME]
     try:
-        subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - no one's input
+        # It fails if another process has just done the same.
+        subprocess.run(command, check=False, capture_output=True)  # noqa: S603 - no one's input
         return pwd.getpwnam(_NAME)
-    except (OSError, subprocess.CalledProcessError, KeyError):
+    except (OSError, KeyError):
         raise KpiError(
             f"PostgreSQL does not run as root, and the user {_NAME} cannot be added. Run "
             f"`{' '.join(command)}`, or run this as another user than root."

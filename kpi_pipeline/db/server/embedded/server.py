@@ -30,6 +30,7 @@ _END_SECONDS = 1.0
 _LEFTOVER_SECONDS = 10.0
 # The address of a Unix socket has 104 bytes on macOS and 108 on Linux, with a zero at the end.
 _SOCKET_BYTES = 103
+_MAKING = "postgres.new-"
 _SHORT = "kpi-postgres-"
 _LARGE_LOG_BYTES = 5_000_000
 _FULL = ("No space left on device", "Disk quota exceeded")
@@ -79,7 +80,14 @@ class EmbeddedServer:
 
     def stop(self, *, let_users_end: float = 0.0, crash: bool = False) -> None:
         """Stop it if it runs; as `Postmaster.stop`."""
-        if found := Postmaster.of(self.data):
+        deadline = time.monotonic() + _LEFTOVER_SECONDS
+        while (found := Postmaster.of(self.data)) is None and not self._locks.is_free("server"):
+            # Whoever started it was killed meanwhile, or its first process was.
+            if time.monotonic() > deadline:
+                kill_leftovers(self.data)
+                break
+            time.sleep(0.02)
+        if found is not None:
             found.stop(let_users_end=let_users_end, crash=crash)
         if not crash:
             with suppress(OSError):
@@ -100,10 +108,11 @@ class EmbeddedServer:
                     "folder away, or set KPI_STATE_DIR to another one."
                 )
             return
-        # Renamed when it is whole: one that was killed half-way would never start.
-        making = self.data.with_suffix(".new")
-        shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(mode=0o700)
+        for left in self._state_dir.glob(f"{_MAKING}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        # Renamed when it is whole: one that was killed half-way would never start. Each has a name
+        # of its own, as initdb goes on after its parent was killed.
+        making = Path(tempfile.mkdtemp(prefix=_MAKING, dir=self._state_dir))
         user = self._user()
         if user is not None:
             os.chown(making, user.uid, user.gid)

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from kpi_pipeline.db.server.embedded import keeper
@@ -69,14 +69,17 @@ class Locks:
 
     def start_keeper(self, state_dir: Path) -> None:
         """Have a keeper wait for the last user to be gone, unless there is one already."""
-        with self.opened("keeper") as own, self.opened("users") as users:
+        names = ("keeper", "users", "server")
+        with ExitStack() as stack:
+            own, users, server = (stack.enter_context(self.opened(it)) for it in names)
             if taken(own, fcntl.LOCK_EX):
+                waiting = [sys.executable, "-I", "-S", keeper.__file__]
                 # It detaches itself; -I and -S spare the imports of a process that only waits.
                 subprocess.run(  # noqa: S603 - our own program
-                    [sys.executable, "-I", "-S", keeper.__file__, str(users), str(state_dir)],
+                    [*waiting, *map(str, (users, server, state_dir))],
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                     cwd="/",
-                    pass_fds=(own, users),
+                    pass_fds=(own, users, server),
                     start_new_session=True,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
