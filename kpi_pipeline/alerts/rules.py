@@ -334,7 +334,7 @@ def _is_settled(state: AlertState, now: datetime) -> bool:
     """Whether every receiver knows that it ended, and whether it flaps is no longer of interest."""
     if state.ended_at is None or any(not it.well for it in state.told.values()):
         return False
-    return not state.told or now - state.ended_at >= _DAY
+    return all(now - it.at >= _DAY for it in state.told.values())
 
 
 def _recent(time: datetime | None, now: datetime) -> datetime | None:

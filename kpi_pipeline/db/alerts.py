@@ -221,7 +221,7 @@ def _to_json(state: AlertState) -> dict[str, Any]:
         "clients": list(state.clients),
         "told": {receiver: _notice_to_json(it) for receiver, it in state.told.items()},
         "reasons": [
-            [*reason, it.since, it.left_at, it.again]
+            [*reason, it.since, it.left_at, it.told, it.again]
             for reason, it in sorted(state.reasons.items())
         ],
         "came_back": list(state.came_back),

@@ -14,7 +14,17 @@ from kpi_pipeline.alerts import evaluate as evaluate_module
 from kpi_pipeline.alerts.evaluate import evaluate
 from kpi_pipeline.alerts.message import Message
 from kpi_pipeline.alerts.wording import what_is_wrong
-from kpi_pipeline.db.alerts import mute, read_failing, read_states
+from kpi_pipeline.bison.errors import KeyUse, for_key
+from kpi_pipeline.db.alerts import (
+    AlertState,
+    LastNotice,
+    Presence,
+    Reason,
+    mute,
+    read_failing,
+    read_states,
+    store_states,
+)
 from kpi_pipeline_tests.alerts.support import (
     START,
     Office,
@@ -117,6 +127,62 @@ def test_a_check_that_no_sync_feeds_is_notified_beside_a_failing_sync(
     office.check("plausible", "acme")
     office.evaluate_at(0)
     assert titles(receiver.received) == ["ERROR: numbers are impossible for acme"]
+
+
+def test_a_check_that_flaps_every_20_minutes_is_not_36_messages_a_day(
+    office: Office, receiver: Receiver
+) -> None:
+    for minutes in range(0, 6 * 60, 10):
+        office.passed = timedelta(minutes=minutes)
+        office.check("freshness", "acme", passed=minutes % 20 > 0)
+        office.evaluate_at(minutes)
+    assert titles(receiver.received) == [FAILED, RESOLVED, FAILED.replace(":", ", FLAPPING:")]
+    assert "it began 2 times within 24 hours" in receiver.received[-1].body["message"]
+
+
+def test_a_rejected_key_is_notified_though_syncs_of_others_fail_already(
+    office: Office, receiver: Receiver
+) -> None:
+    away = "GET /api/stats was not answered. See whether Email Bison is up."
+    for client in ("acme", "birch"):
+        office.sync(client, f"{client}: {away}")
+    for minutes in (0, 6, 10):
+        office.evaluate_at(minutes)
+    office.sync("cedar", f"cedar: answered 401. {for_key(KeyUse.WORKSPACE)}")
+    for minutes in (11, 16, 17, 60):
+        office.evaluate_at(minutes)
+    first, second = titles(receiver.received)
+    assert first == "ERROR: the sync fails for acme and birch"
+    assert second.startswith("WORSE, ERROR: ")
+    assert "cedar" in second
+
+
+def test_a_state_is_read_as_it_was_stored(office: Office) -> None:
+    reasons = {
+        Reason("acme", "401"): Presence(START),
+        Reason("birch"): Presence(START, START + timedelta(hours=1), told=True, again=True),
+    }
+    notice = LastNotice(START, False, "ERROR", frozenset(reasons), (START, START))
+    state = AlertState(
+        cause="sync",
+        title="the sync fails",
+        severity="WARN",
+        names=("sync", "client_metrics"),
+        clients=("acme", "birch"),
+        since=START,
+        tell_from=START,
+        ended_at=START,
+        told={"chat": notice},
+        reasons=reasons,
+        first_at=START,
+        came_back=(START, START),
+        eased_at=START,
+        muted_at=START,
+    )
+    assert None not in vars(state).values()
+    with office.engine.begin() as connection:
+        store_states(connection, [state])
+        assert read_states(connection) == {"sync": state}
 
 
 def test_500_stale_clients_are_one_message_under_4_kb(office: Office, receiver: Receiver) -> None:

@@ -151,7 +151,7 @@ class Week:
             self.round(now, self.wrong_at(now))
         self.mutes.clear()
         self.outages = ()
-        for now in range(WEEK, WEEK + 4 * DAY):
+        for now in range(WEEK, WEEK + 3 * DAY):
             self.round(now, {})
         assert self.known == {}, "what was notified was closed"
         assert self.states == {}
