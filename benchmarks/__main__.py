@@ -15,7 +15,7 @@ from benchmarks.backfills import (
 )
 from benchmarks.checks import round_of_checks
 from benchmarks.daily_sync import daily_sync
-from benchmarks.dashboard import overview
+from benchmarks.dashboard import metrics, overview
 from benchmarks.dashboard_live import dashboard_live
 from benchmarks.event_feed import sync_beside_feed
 from benchmarks.thousand_clients import night_of_a_thousand_clients
@@ -31,7 +31,7 @@ _ALL: dict[str, Callable[[], RenderableType]] = {
     "webhooks": webhooks,
     "checks": round_of_checks,
     "feed": sync_beside_feed,
-    "dashboard": lambda: Group(overview(), dashboard_live()),
+    "dashboard": lambda: Group(overview(), metrics(), dashboard_live()),
 }
 
 

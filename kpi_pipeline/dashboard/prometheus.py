@@ -5,6 +5,7 @@ database's clock, so no other clock matters.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -282,5 +283,6 @@ def _dagster(of: Site) -> DagsterActivity | None:
         return None
 
 
+@cache
 def _version() -> str:
     return version("kpi-pipeline")

@@ -85,8 +85,8 @@ _CLIENTS = """
         )
     )
     SELECT c.workspace,
-        round(extract(epoch FROM %(now)s - coalesce(r.as_of, l.as_of)), 3)::float8,
-        round(extract(epoch FROM %(now)s - coalesce(n.finished_at, s.finished_at)), 3)::float8,
+        date_part('epoch', %(now)s - coalesce(r.as_of, l.as_of)),
+        date_part('epoch', %(now)s - coalesce(n.finished_at, s.finished_at)),
         coalesce(n.seconds, s.seconds)::float8,
         coalesce(n.api_calls, s.api_calls)
     FROM clients c
@@ -119,8 +119,8 @@ _CLIENTS = """
 """
 
 _LAST_RUN = """
-    SELECT extract(epoch FROM %(now)s - max(finished_at))::float8,
-        extract(epoch FROM max(finished_at) - min(finished_at - seconds * interval '1 s'))::float8,
+    SELECT date_part('epoch', %(now)s - max(finished_at)),
+        date_part('epoch', max(finished_at) - min(finished_at - seconds * interval '1 s')),
         coalesce(sum(api_calls), 0)::bigint,
         count(*) FILTER (WHERE status = 'ok'),
         count(*) FILTER (WHERE status = 'error')
@@ -168,7 +168,7 @@ _UNCOUNTED = """
 
 _CHECKS = """
     SELECT check_name, CASE WHEN NOT passed THEN severity END,
-        extract(epoch FROM %(now)s - checked_at)::float8
+        date_part('epoch', %(now)s - checked_at)
     FROM check_outcomes
     ORDER BY check_name
 """
@@ -178,7 +178,7 @@ _ALERTS = """
     UNION ALL
     SELECT 'mute', name, '', 0 FROM alert_mutes WHERE muted_until > %(now)s
     UNION ALL
-    SELECT 'receiver', receiver, '', extract(epoch FROM %(now)s - failing_since)::float8
+    SELECT 'receiver', receiver, '', date_part('epoch', %(now)s - failing_since)
     FROM alert_receivers
     ORDER BY 1, 2
 """
@@ -200,7 +200,7 @@ def client_activity(
                 "midnight": day_start(today, day_zone),
                 "zone": day_zone.key,
             },
-        )
+        ).all()
     ]
 
 
@@ -217,9 +217,9 @@ def event_activity(connection: Connection, now: datetime) -> EventActivity:
     recent = connection.exec_driver_sql(_LAST_HOUR, {**hour, "after": after})
     last_hour = {(row[0], row[1]): row[2] for row in recent}
     since = now - timedelta(days=_UNCOUNTED_DAYS)
-    others: dict[str, int] = dict(
-        (row[0], row[1]) for row in connection.exec_driver_sql(_UNCOUNTED, {"since": since})
-    )
+    others: dict[str, int] = {
+        row[0]: row[1] for row in connection.exec_driver_sql(_UNCOUNTED, {"since": since})
+    }
     return EventActivity(last_hour, others, others.pop("received"))
 
 
