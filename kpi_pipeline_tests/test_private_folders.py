@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from kpi_pipeline.services.dagster_home import child_environment
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.settings.private_folders import private_state
+from kpi_pipeline_tests.cli.running import Kpi
 
 
 @pytest.fixture(autouse=True)
@@ -96,3 +97,19 @@ def test_dagsters_files_are_private_whatever_the_state_folder_is(state: Path) ->
     address = SecretStr("postgresql://kpi@db/kpi_dagster")
     child_environment(Settings(state_dir=state, dagster_database_url=address))
     assert (mode(state), mode(state / "dagster")) == ("777", "700")
+
+
+def test_kpi_up_makes_the_state_folder_private_and_says_so(
+    state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier(state)
+    monkeypatch.setenv("KPI_STATE_DIR", str(state))
+    monkeypatch.setenv("KPI_BISON_INSTANCES", "main https://mail.example")
+    # It ends there.
+    monkeypatch.setenv("KPI_DATABASE_URL", "postgresql://kpi@127.0.0.1:1/kpi")
+    for name in ("KPI_WEB_PORT", "KPI_DASHBOARD_PORT", "KPI_GATEWAY_PORT"):
+        monkeypatch.setenv(name, "0")
+    ended = Kpi(capsys)("up")
+    assert ended.code == 1
+    assert f"Warning: Other users of this machine might open the state folder {state}" in ended.err
+    assert mode(state) == "700"
