@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -274,8 +275,18 @@ def responds(url: str) -> bool:
     return _status(url) is not None
 
 
+@cache
+def _http() -> httpx.Client:
+    """One for all questions: each client loads the certificates of the world's authorities.
+
+    It keeps no connection, as a part may be another process by the next question.
+    """
+    limits = httpx.Limits(max_keepalive_connections=0)
+    return httpx.Client(timeout=5, limits=limits, trust_env=False)
+
+
 def _status(url: str) -> int | None:
     try:
-        return httpx.get(url, timeout=5).status_code
+        return _http().get(url).status_code
     except httpx.TransportError:
         return None

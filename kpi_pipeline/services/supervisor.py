@@ -36,7 +36,8 @@ _SILENCE_SECONDS = 60.0
 _SILENT_PROBES = 3
 _PROBE_SECONDS = 5.0
 _DATABASE_SECONDS = 5.0
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.5
+_POLL_SECONDS_AT_START = 0.1
 _ROTATE_SECONDS = 10.0
 
 
@@ -119,6 +120,7 @@ class Supervisor:
         self._say = say
         self._warn = warn
         self._database = is_database_up
+        self._process = psutil.Process()
         self._stopping = threading.Event()
         self._written: Parts | None = None
         self._rotated = 0.0
@@ -144,7 +146,8 @@ class Supervisor:
                 ):
                     self._say(greeting)
                     greeting = ""
-                self._stopping.wait(_POLL_SECONDS)
+                starts = any(it.status is PartStatus.STARTING for it in self._watched)
+                self._stopping.wait(_POLL_SECONDS_AT_START if starts else _POLL_SECONDS)
             self._say("\nStopping …")
         finally:
             for it in reversed(self._watched):
@@ -278,7 +281,6 @@ class Supervisor:
 
     def _write(self) -> None:
         """Write the file with the states of the parts, if one has changed."""
-        process = psutil.Process()
         states = [
             PartState(
                 it.part.key,
@@ -291,7 +293,7 @@ class Supervisor:
             )
             for it in self._watched
         ]
-        parts = Parts(self._command, process.pid, process.create_time(), states)
+        parts = Parts(self._command, self._process.pid, self._process.create_time(), states)
         if parts == self._written:
             return
         try:
