@@ -4,14 +4,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 
 from sqlalchemy import Connection
 
 from kpi_pipeline.alerts.problem import Line, Problem
 from kpi_pipeline.alerts.wording import what_is_wrong
-from kpi_pipeline.bison import errors
-from kpi_pipeline.bison.errors import for_key
-from kpi_pipeline.bison.model import KeyUse
 from kpi_pipeline.checks.automation import only_failing_one, stops_syncs
 from kpi_pipeline.checks.outcome import (
     CLIENT_COLUMNS,
@@ -34,22 +32,6 @@ _FED_BY_SYNCS = {Check.FRESHNESS, Check.COMPLETE, Check.NO_MISSING_DAYS}
 _NEXT_CHECK_RUN = timedelta(minutes=20)
 # Words without digits.
 _WORD = re.compile(r"[^\W\d]+")
-# The kind of a sync's error by what its text holds: the same remedy is the same kind.
-_KINDS = {
-    **{for_key(use): "rejected key" for use in KeyUse},
-    errors.MISSING_KEY: "no key",
-    errors.MISSING_MASTER_KEY: "no key",
-    errors.WRONG_REGISTRY: "another workspace",
-    errors.SWITCH_TOO_SLOW: "master key",
-    errors.KEY_MOVED: "master key",
-    errors.GONE: "no workspace",
-    errors.RATE_LIMITED: "too many calls",
-    errors.UNAVAILABLE: "no answer",
-    errors.MALFORMED: "malformed answer",
-    errors.ADDRESS: "another address",
-    errors.REFUSED: "rejected call",
-    "computing its rows failed": "rows",
-}
 # By then the schedules of each hour have ticked: the refresh, and retry_unanswered_checks.
 _NEXT_HOUR = timedelta(minutes=75)
 
@@ -184,7 +166,30 @@ def problem_of_syncs(failures: Sequence[SyncFailure]) -> Problem:
 
 def kind_of_error(error: str) -> str:
     """The kind of a sync's error: errors with the same remedy are of one kind."""
-    return next((kind for remedy, kind in _KINDS.items() if remedy in error), "other")
+    return next((kind for remedy, kind in _kinds().items() if remedy in error), "other")
+
+
+@cache
+def _kinds() -> Mapping[str, str]:
+    """What the text of an error holds, and its kind."""
+    # Imported late: Dagster loads this module with the definitions, which need no HTTP client.
+    from kpi_pipeline.bison import KeyUse, errors
+
+    return {
+        **{errors.for_key(use): "rejected key" for use in KeyUse},
+        errors.MISSING_KEY: "no key",
+        errors.MISSING_MASTER_KEY: "no key",
+        errors.WRONG_REGISTRY: "another workspace",
+        errors.SWITCH_TOO_SLOW: "master key",
+        errors.KEY_MOVED: "master key",
+        errors.GONE: "no workspace",
+        errors.RATE_LIMITED: "too many calls",
+        errors.UNAVAILABLE: "no answer",
+        errors.MALFORMED: "malformed answer",
+        errors.ADDRESS: "another address",
+        errors.REFUSED: "rejected call",
+        "computing its rows failed": "rows",
+    }
 
 
 def _reason(failure: SyncFailure) -> str:
