@@ -112,6 +112,28 @@ def test_a_client_is_muted_in_one_check(kpi: Kpi, office: Office) -> None:
     assert kpi("alerts", "unmute", "acme:plausible").answer().endswith("is no longer muted.\n")
 
 
+def test_the_list_shows_what_flaps_and_what_each_mute_covers(
+    kpi: Kpi, office: Office, receiver: Receiver
+) -> None:
+    office.check("plausible", "birch", severity="WARN")
+    for name in ("acme:freshness", "plausible", "birch:sync"):
+        kpi("alerts", "mute", name, "--for", "2d").answer()
+    for minutes in range(0, 50, 10):
+        office.check("complete", "birch", passed=minutes % 20 > 0)
+        replace(office, urls=[json_url(receiver.url)]).evaluate_at(minutes)
+
+    screen = kpi("alerts", "list").answer()
+
+    assert cells(screen, "complete")[2].endswith("; began 3 times in 24 h")
+    assert cells(screen, "plausible")[-1] == cells(screen, "freshness")[-1] == "muted"
+    for covered in (
+        "acme:freshness (all about acme in freshness)",
+        "plausible (WARNs about plausible; an ERROR is alerted)",
+        "birch:sync (all about birch in sync)",
+    ):
+        assert covered in screen
+
+
 @pytest.mark.parametrize("name", ["acme:", ":plausible", "acme:plausable", "acmee:plausible"])
 def test_a_pair_with_an_unknown_half_is_not_muted(kpi: Kpi, office: Office, name: str) -> None:
     assert "is written CLIENT:CHECK" in kpi("alerts", "mute", name, "--for=2d").error()

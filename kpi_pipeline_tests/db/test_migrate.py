@@ -1,3 +1,4 @@
+import json
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, inspect, text
 
 import kpi_pipeline.db
+from kpi_pipeline.db.alerts import read_states
 from kpi_pipeline.db.check_results import read_outcomes
 from kpi_pipeline.db.migrate import require_current, upgrade
 from kpi_pipeline.db.server.engine import open_engine
@@ -178,3 +180,30 @@ def test_a_database_of_a_newer_version_is_left_alone(
         "Install the version that upgraded it."
     )
     assert {"clients", "client_metrics"} <= tables_of(engine)
+
+
+def test_notices_of_an_earlier_version_are_known_after_an_upgrade_and_after_its_end(
+    empty: Engine,
+) -> None:
+    notice = '{"at": "2026-03-18T20:00:00+00:00", "well": false, "severity": "ERROR"'
+    told = f'{{"chat": {notice}, "clients": ["acme", "birch"]}}}}'
+    with empty.begin() as connection:
+        command.upgrade(alembic_config(connection), "0018")
+        connection.execute(
+            text(
+                "INSERT INTO alert_state "
+                "(cause, title, severity, names, clients, since, tell_from, told) "
+                "VALUES ('freshness', 'stale', 'ERROR', '[]', '[]', now(), now(), :told), "
+                "('plausible', 'odd', 'WARN', '[]', '[]', now(), now(), '{}')"
+            ),
+            {"told": told},
+        )
+    upgrade(empty)
+    with empty.connect() as connection:
+        known = read_states(connection)["freshness"].told["chat"]
+        assert (known.clients, known.sent) == (("acme", "birch"), (known.at,))
+        assert read_states(connection)["plausible"].told == {}
+    with empty.begin() as connection:
+        command.downgrade(alembic_config(connection), "0018")
+        statement = "SELECT told FROM alert_state WHERE cause = 'freshness'"
+        assert connection.scalar(text(statement)) == json.loads(told)
