@@ -14,7 +14,8 @@ from kpi_pipeline.alerts import evaluate as evaluate_module
 from kpi_pipeline.alerts.evaluate import evaluate
 from kpi_pipeline.alerts.message import Message
 from kpi_pipeline.alerts.wording import what_is_wrong
-from kpi_pipeline.bison.errors import KeyUse, for_key
+from kpi_pipeline.bison import KeyUse
+from kpi_pipeline.bison.errors import for_key
 from kpi_pipeline.db.alerts import (
     AlertState,
     LastNotice,

@@ -84,7 +84,7 @@ def test_the_pages_of_actions_are_accessible_and_show_names_as_text(
     with engine.begin() as connection:
         store_day_zone(connection, CHICAGO)
         set_targets(connection, "acme", MONTH, Targets(50), changed_by="ada", zone=CHICAGO)
-        mute(connection, "acme:complete", NOW + timedelta(days=2))
+        mute(connection, "acme:complete", NOW + timedelta(days=2), NOW)
     opened.goto(f"{url}/clients/acme/refresh")
     opened.get_by_role("button").first.click()
     with engine.begin() as connection:
