@@ -82,7 +82,7 @@ class EmbeddedServer:
         """Stop it if it runs; as `Postmaster.stop`."""
         deadline = time.monotonic() + _LEFTOVER_SECONDS
         while (found := Postmaster.of(self.data)) is None and not self._locks.is_free("server"):
-            # Whoever started it was killed meanwhile, or its first process was.
+            # The process that started it was killed meanwhile, or its own first one was.
             if time.monotonic() > deadline:
                 kill_leftovers(self.data)
                 break

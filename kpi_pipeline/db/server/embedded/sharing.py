@@ -1,8 +1,8 @@
 """Who uses the embedded server: locks that the kernel drops however their holder ends.
 
 A folder beside the data holds one file for each lock (flock):
-- `users`: each user holds it shared; who gets it exclusively knows that nobody uses the server.
-- `starting`: held while one process looks whether the server runs, and starts it if not.
+- `users`: each user holds it shared; a process that gets it exclusively knows that there is none.
+- `starting`: held while one process checks that the server runs, and starts it if not.
 - `server`: the processes of the server inherit it, so it is free only when all of them are gone.
 - `keeper`: held by the keeper (keeper.py), which waits for the last user to be gone.
 """
