@@ -126,13 +126,16 @@ def after_notice(notice: Notice, receiver: str, now: datetime) -> AlertState:
     state, problem = notice.state, notice.problem
     before = state.told.get(receiver)
     reasons: frozenset[Reason] = frozenset() if problem is None else problem.reasons
+    clients: set[str] = set() if problem is None else {*problem.clients}
     if problem is not None and before is not None and not before.well:
         # A client that comes and goes within a problem makes it worse once.
         reasons |= before.reasons
+        clients |= {*before.clients}
     last = LastNotice(
         at=now,
         well=problem is None,
         severity=state.severity,
+        clients=tuple(sorted(clients)),
         reasons=reasons,
         sent=(*(_within_a_day(before.sent, now) if before else ()), now),
     )
@@ -170,12 +173,13 @@ def _new_reasons(
     A check with many rows does not know the kinds: "" is any.
     """
     known = before.reasons
+    clients = {it.client for it in known}
     return {
         it
         for it in problem.reasons - known
         if now - state.reasons[it].since >= problem.grace
         and Reason(it.client) not in known
-        and (it.kind or it.client not in before.clients)
+        and (it.kind or it.client not in clients)
     }
 
 
@@ -185,7 +189,7 @@ def _is_time_to_tell(
     if not new:
         return False
     eased = before.severity == Severity.ERROR and problem.severity is Severity.WARN
-    if eased or all(state.reasons[it].again for it in new):
+    if eased or all(_came_back(state.reasons[it], now) for it in new):
         return _has_room(problem.severity, before, now)
     sent = len(_within_a_day(before.sent, now))
     is_new_kind = not {it.kind for it in new} <= {it.kind for it in before.reasons}
@@ -228,7 +232,7 @@ def _open(
     eased_at = None
     if visible.severity is Severity.WARN:
         eased_at = now if before.severity == Severity.ERROR else before.eased_at
-    elif before.eased_at is not None and before.ended_at is None:
+    elif before.ended_at is None and _recent(before.eased_at, now):
         came_back = (*came_back, now)
     state = replace(
         state,
@@ -273,7 +277,7 @@ def _present(
 
 def _ended(state: AlertState, mutes: Mapping[str, Mute], now: datetime) -> AlertState:
     known = [it for it in state.told.values() if not it.well]
-    clients = {client for it in known for client in it.clients} or {*state.clients}
+    clients = {client for it in known for client in it.clients}
     severity = min((it.severity for it in known), default=state.severity)
     return replace(
         state,
@@ -281,7 +285,7 @@ def _ended(state: AlertState, mutes: Mapping[str, Mute], now: datetime) -> Alert
         reasons=_present(frozenset(), state, now),
         first_at=_recent(state.first_at, now),
         came_back=_within_a_day(state.came_back, now),
-        muted_at=muted_since(state.names, clients, severity, mutes),
+        muted_at=muted_since(state.names, clients or state.clients, severity, mutes),
     )
 
 
@@ -305,8 +309,11 @@ def _eased(last: LastNotice, state: AlertState, now: datetime) -> LastNotice:
 
 def _is_flapping(state: AlertState, now: datetime) -> bool:
     """Whether the problem, or a client in it, came back within the last day."""
-    clients = (it.again and now - it.since < _DAY for it in state.reasons.values())
-    return bool(state.came_back) or any(clients)
+    return bool(state.came_back) or any(_came_back(it, now) for it in state.reasons.values())
+
+
+def _came_back(presence: Presence, now: datetime) -> bool:
+    return presence.again and now - presence.since < _DAY
 
 
 def _has_room(severity: Severity, last: LastNotice, now: datetime) -> bool:

@@ -43,21 +43,17 @@ class Presence:
 class LastNotice:
     """The last notice that a receiver got of a problem: open, or (`well`) resolved.
 
-    `severity` and `reasons` are what the receiver takes for true: some time after an ERROR became
-    a WARN, or a client left, they follow without a notice. `sent` are the times of the notices of
-    the last 24 hours.
+    `clients` are those of all notices since it was resolved last. `severity` and `reasons` are what
+    the receiver takes for true: some time after an ERROR became a WARN, or a client left, they
+    follow without a notice. `sent` are the times of the notices of the last 24 hours.
     """
 
     at: datetime
     well: bool
     severity: str
+    clients: tuple[str, ...]
     reasons: frozenset[Reason]
     sent: tuple[datetime, ...] = ()
-
-    @property
-    def clients(self) -> tuple[str, ...]:
-        """The clients that the receiver was notified of."""
-        return tuple(sorted({it.client for it in self.reasons} - {""}))
 
 
 @dataclass(frozen=True)
@@ -229,7 +225,7 @@ def _to_json(state: AlertState) -> dict[str, Any]:
 
 
 def _notice_to_json(notice: LastNotice) -> dict[str, Any]:
-    return {**vars(notice), "reasons": sorted(notice.reasons), "sent": list(notice.sent)}
+    return {**vars(notice), "reasons": sorted(notice.reasons)}
 
 
 def _from_json(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -250,6 +246,7 @@ def _notice_from_json(stored: Mapping[str, Any]) -> LastNotice:
         at=_instant(stored["at"]),
         well=stored["well"],
         severity=stored["severity"],
+        clients=(*stored["clients"],),
         reasons=frozenset(Reason(*it) for it in stored["reasons"]),
         sent=tuple(map(_instant, stored["sent"])),
     )

@@ -163,7 +163,7 @@ def test_a_state_is_read_as_it_was_stored(office: Office) -> None:
         Reason("acme", "401"): Presence(START),
         Reason("birch"): Presence(START, START + timedelta(hours=1), told=True, again=True),
     }
-    notice = LastNotice(START, False, "ERROR", frozenset(reasons), (START, START))
+    notice = LastNotice(START, False, "ERROR", ("acme",), frozenset(reasons), (START, START))
     state = AlertState(
         cause="sync",
         title="the sync fails",

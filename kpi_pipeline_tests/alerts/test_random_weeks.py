@@ -301,7 +301,7 @@ class Week:
                 assert known is not None
                 # One that comes and goes may have to wait for a day.
                 sent = [it for it in self.sent[receiver, pair[0]] if it > now - DAY]
-                was_told = self.last_told.get((receiver, pair), -DAY) > since - DAY
+                was_told = (receiver, pair) in self.last_told
                 may_wait = len(sent) >= 5 and was_told
                 assert pair in known.pairs or may_wait, f"{receiver} does not know {pair}"
         for cause in {it for of, it in self.known if of == receiver} - self.were.keys():

@@ -11,10 +11,10 @@ down_revision = "0018"
 
 _INSTANT = sa.DateTime(timezone=True)
 
-# The clients that a receiver knew of, as pairs with a kind of error, and the times of its notices.
-_TO_REASONS = """
+# The clients that a receiver knows of, with any kind of error, and the time of its last notice.
+_ADD_REASONS = """
     UPDATE alert_state SET told = (
-        SELECT jsonb_object_agg(key, value - 'clients' || jsonb_build_object(
+        SELECT jsonb_object_agg(key, value || jsonb_build_object(
             'sent', jsonb_build_array(value -> 'at'),
             'reasons', (
                 SELECT coalesce(jsonb_agg(jsonb_build_array(it, '')), '[]')
@@ -23,15 +23,9 @@ _TO_REASONS = """
         )) FROM jsonb_each(told)
     ) WHERE told <> '{}'
 """
-_TO_CLIENTS = """
+_REMOVE_REASONS = """
     UPDATE alert_state SET told = (
-        SELECT jsonb_object_agg(key, value - 'reasons' - 'sent' || jsonb_build_object(
-            'clients', (
-                SELECT coalesce(jsonb_agg(DISTINCT it -> 0), '[]')
-                FROM jsonb_array_elements(value -> 'reasons') it
-                WHERE it ->> 0 <> ''
-            )
-        )) FROM jsonb_each(told)
+        SELECT jsonb_object_agg(key, value - 'reasons' - 'sent') FROM jsonb_each(told)
     ) WHERE told <> '{}'
 """
 
@@ -64,12 +58,12 @@ def upgrade() -> None:
     op.create_check_constraint(
         op.f("ck_alert_mutes_severity_is_known"), "alert_mutes", "severity IN ('WARN', 'ERROR')"
     )
-    op.execute(_TO_REASONS)
+    op.execute(_ADD_REASONS)
 
 
 def downgrade() -> None:
     """Undo this revision."""
-    op.execute(_TO_CLIENTS)
+    op.execute(_REMOVE_REASONS)
     for column in ("severity", "muted_at"):
         op.drop_column("alert_mutes", column)
     for column in ("muted_at", "eased_at", "came_back", "first_at", "reasons"):
