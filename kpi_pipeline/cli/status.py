@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
@@ -152,7 +152,8 @@ def _print_clients(status: _Status) -> None:
 def _sync(sync: LastSync | None, now: datetime) -> str:
     if sync is None:
         return "never"
-    ago = f"{duration(now - sync.finished_at)} ago"
+    # A sync that ended while this was read is later than `now`.
+    ago = f"{duration(max(now - sync.finished_at, timedelta(0)))} ago"
     if sync.error is not None:
         return f"{ago}, [red]failed[/]"
     # The usual key is the client's own.

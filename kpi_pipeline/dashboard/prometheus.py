@@ -249,7 +249,7 @@ def _of_dagster(found: DagsterActivity | None) -> Iterator[Metric]:
     if found.claim_age is not None:
         yield _one(
             "kpi_daemon_age_seconds",
-            "Time since the process of Dagster's daemons renewed its claim: every three seconds",
+            "Time since the command of Dagster's daemon renewed its claim: every three seconds",
             {},
             found.claim_age,
         )

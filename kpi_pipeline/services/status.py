@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _RUNS = 5
 # Dagster's daemons send a heartbeat every 30 s, later on a busy machine.
 _HEARTBEAT_MAY_BE_LATE = timedelta(seconds=90)
+_START_TAKES = timedelta(minutes=2)
 
 
 class Level(StrEnum):
@@ -179,7 +180,7 @@ def worst(problems: Sequence[StatusProblem]) -> Level:
 
 
 def _of_daemon(dagster: DagsterStatus, now: datetime) -> Iterator[StatusProblem]:
-    """Its claim is renewed every three seconds, and says within twelve that the daemon is gone."""
+    """Its claim says within twelve seconds that its command is gone, heartbeats say the rest."""
     if dagster.problem is not None:
         yield StatusProblem(Level.ERROR, Area.DATABASE, "Dagster", dagster.problem)
     elif not dagster.has_run:
@@ -192,20 +193,32 @@ def _of_daemon(dagster: DagsterStatus, now: datetime) -> Iterator[StatusProblem]
 
 
 def is_running(dagster: DagsterStatus, now: datetime) -> bool:
-    """Whether Dagster's daemon runs: its claim is alive, or, without one, its heartbeats are."""
-    if dagster.claim is not None:
-        return dagster.claim.is_alive(now)
+    """Whether Dagster's daemon runs: its claim is alive, and so are its heartbeats.
+
+    The command that started the daemon renews the claim, also while the daemon is started again.
+    """
+    claim = dagster.claim
+    if claim is not None and not claim.is_alive(now):
+        return False
+    latest = _last_heartbeat(dagster)
+    if latest is not None and now - latest < _HEARTBEAT_MAY_BE_LATE:
+        return True
+    return claim is not None and now.timestamp() - claim.since < _START_TAKES.total_seconds()
+
+
+def _last_heartbeat(dagster: DagsterStatus) -> datetime | None:
     beats = [it.last_heartbeat_at for it in dagster.automation.daemons]
-    latest = max((it for it in beats if it is not None), default=None)
-    return latest is not None and now - latest < _HEARTBEAT_MAY_BE_LATE
+    return max((it for it in beats if it is not None), default=None)
 
 
 def _why_not(dagster: DagsterStatus, now: datetime) -> tuple[str, datetime | None]:
-    if dagster.claim is None:
-        return "Dagster's daemon sends no heartbeat", None
+    if dagster.claim is None or dagster.claim.is_alive(now):
+        latest = _last_heartbeat(dagster)
+        silent = "" if latest is None else f" for {_age(now - latest)}"
+        return f"Dagster's daemon has sent no heartbeat{silent}", latest
     at = datetime.fromtimestamp(dagster.claim.renewed_at, UTC)
     if dagster.claim.released:
-        return f"Dagster was stopped {_ago(now - at)}", at
+        return f"Dagster was stopped {_age(now - at)} ago", at
     return f"Dagster's daemon ({dagster.claim.process}) has been silent for {_age(now - at)}", at
 
 
@@ -278,7 +291,3 @@ def _of_clients(statuses: Sequence[FreshnessStatus]) -> Iterator[StatusProblem]:
 def _age(passed: timedelta) -> str:
     seconds = int(passed.total_seconds())
     return f"{seconds} s" if seconds < 60 else duration(passed)
-
-
-def _ago(passed: timedelta) -> str:
-    return f"{_age(passed)} ago"

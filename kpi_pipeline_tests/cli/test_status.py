@@ -144,8 +144,8 @@ def test_a_database_that_cannot_be_read_is_an_error_in_both_formats(
 def at_work(engine: Engine, dagster_database: URL) -> None:
     """A daemon whose claim is alive, and alerts that are evaluated."""
     claim: dict[str, Any] = {
-        "holder": "made-up", "command": "kpi up", "host": "here", "pid": 1, "since": 0.0,
-        "renewed_at": NOW.timestamp() + 3600,
+        "holder": "made-up", "command": "kpi up", "host": "here", "pid": 1,
+        "since": NOW.timestamp() + 3600, "renewed_at": NOW.timestamp() + 3600,
     }  # fmt: skip
     dagster = open_engine(dagster_database)
     with dagster.begin() as connection:

@@ -34,7 +34,9 @@ ON_TIME = TickState("alert_sensor", "sensor", True, NOW + timedelta(minutes=5))
 def claim(silent: float = 1, **changed: Any) -> Claim:
     """The claim of a daemon, renewed so many seconds ago."""
     renewed = NOW.timestamp() - silent
-    return Claim("made-up", "kpi up", "here", 7, renewed - 60, renewed, **changed)
+    return Claim(
+        "made-up", "kpi up", "here", 7, **{"since": renewed - 600, **changed}, renewed_at=renewed
+    )
 
 
 def automation(*ticks: TickState, heard: timedelta | None = 30 * A_SECOND) -> AutomationState:
@@ -134,10 +136,19 @@ def test_a_daemon_that_was_stopped_is_an_error_at_once_and_its_heartbeats_are_no
     assert problem.text.startswith("Dagster was stopped 3 s ago:")
 
 
-def test_a_daemon_without_a_claim_is_judged_by_its_heartbeats() -> None:
-    assert is_running(dagster(claim=None, automation=automation(heard=80 * A_SECOND)), NOW)
-    (problem,) = judged(dagster=dagster(claim=None, automation=automation(heard=100 * A_SECOND)))
-    assert problem.text.startswith("Dagster's daemon sends no heartbeat:")
+@pytest.mark.parametrize("of_it", [None, claim()], ids=["no claim", "its command goes on"])
+def test_a_daemon_is_judged_by_its_heartbeats_as_well(of_it: Claim | None) -> None:
+    assert is_running(dagster(claim=of_it, automation=automation(heard=80 * A_SECOND)), NOW)
+    (problem,) = judged(dagster=dagster(claim=of_it, automation=automation(heard=100 * A_SECOND)))
+    assert problem.text.startswith("Dagster's daemon has sent no heartbeat for 1 min:")
+    assert problem.since == NOW - 100 * A_SECOND
+
+
+def test_a_daemon_that_is_starting_has_two_minutes_for_its_first_heartbeat() -> None:
+    heard = automation(heard=None)
+    began = NOW.timestamp() - 119
+    assert is_running(dagster(claim=claim(since=began), automation=heard), NOW)
+    assert not is_running(dagster(claim=claim(since=began - 2), automation=heard), NOW)
 
 
 def test_where_dagster_never_ran_one_line_says_so_and_nothing_that_follows_from_it() -> None:
