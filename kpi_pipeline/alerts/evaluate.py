@@ -14,8 +14,9 @@ from sqlalchemy import Connection
 from kpi_pipeline.alerts.delivery import Receiver
 from kpi_pipeline.alerts.message import compose
 from kpi_pipeline.alerts.problem import Problem
-from kpi_pipeline.alerts.rules import Current, after_notice, due_notices, update_states
+from kpi_pipeline.alerts.rules import after_notice, due_notices
 from kpi_pipeline.alerts.sources import stored_problems
+from kpi_pipeline.alerts.states import Current, update_states
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.db.alerts import (
     FailingReceiver,

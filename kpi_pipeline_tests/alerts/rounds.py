@@ -11,8 +11,8 @@ from kpi_pipeline.alerts.rules import (
     NoticeKind,
     after_notice,
     due_notices,
-    update_states,
 )
+from kpi_pipeline.alerts.states import update_states
 from kpi_pipeline.checks.outcome import Severity
 from kpi_pipeline.db.alerts import AlertState, Mute
 from kpi_pipeline_tests.alerts.support import START, problem

@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 
 from kpi_pipeline.alerts.problem import Line, Problem
 from kpi_pipeline.alerts.rules import (
-    Current,
     Notice,
     NoticeKind,
     after_notice,
     due_notices,
-    update_states,
 )
+from kpi_pipeline.alerts.states import Current, update_states
 from kpi_pipeline.checks.outcome import Severity
 from kpi_pipeline.db.alerts import AlertState, Mute
 from kpi_pipeline_tests.alerts.support import START, problem
@@ -90,7 +89,7 @@ def wrong(cause: st.SearchStrategy[str]) -> st.SearchStrategy[tuple[str, Wrong, 
 STARTS = st.integers(0, WEEK - 1)
 SPANS = st.integers(1, 8) | st.integers(1, 2 * DAY)
 EPISODES = st.builds(
-    lambda start, length, of, beat: Episode(start, length, *of, beat),
+    lambda start, length, of, beat: Episode(start, length, of[0], of[1], of[2], beat),
     STARTS,
     SPANS,
     wrong(st.sampled_from(tuple(GRACE))),
@@ -224,7 +223,8 @@ class Week:
         self.ended_at |= dict.fromkeys(self.were.keys() - wrong.keys(), now)
         self.left_at |= dict.fromkeys(before_pairs - pairs_now, now)
         self.were = wrong
-        errors, pairs = {}, {}
+        errors: dict[str, int] = {}
+        pairs: dict[Pair, int] = {}
         for cause, severity, seen in self.visible(wrong):
             clients = {client for _, client, _ in seen}
             cause_of_it = {client for client, _ in wrong["sync"][1]} if "sync" in wrong else set()
