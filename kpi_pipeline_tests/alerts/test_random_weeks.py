@@ -131,6 +131,7 @@ class Week:
     mutes: dict[str, Mute] = field(default_factory=dict)
     known: dict[tuple[str, str], Known] = field(default_factory=dict)
     last_told: dict[tuple[str, Pair], int] = field(default_factory=dict)
+    told_before: set[Pair] = field(default_factory=set)
     sent: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(list))
     repeated: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(list))
     # Since when an ERROR is there for all to see, and each pair of an ERROR.
@@ -149,7 +150,7 @@ class Week:
         for now in range(WEEK):
             self.round(now, self.wrong_at(now))
         self.mutes.clear()
-        self.outages = ()
+        self.silences = self.outages = ()
         for now in range(WEEK, WEEK + 3 * DAY):
             self.round(now, {})
         assert self.known == {}, "what was notified was closed"
@@ -167,6 +168,7 @@ class Week:
         )
         self.states = dict(current.states)
         self.note(now, wrong)
+        self.told_before = {pair for it in self.known.values() for pair in it.pairs}
         for receiver in RECEIVERS:
             if any(it.receiver == receiver and it.covers(now) for it in self.outages):
                 self.up_since.pop(receiver, None)
@@ -252,7 +254,9 @@ class Week:
         if notice.problem is None:
             assert known is not None
             assert cause not in self.were
-            muted = all(self.is_muted(cause, it, known.severity) for _, it, _ in known.pairs)
+            # The end is for all receivers, whichever clients each was told of.
+            told = [it for it in self.told_before if it[0] == cause]
+            muted = all(self.is_muted(cause, it, known.severity) for _, it, _ in told)
             assert not muted or self.was_told_since(cause, known), "its end, while it is muted"
             self.repeated[receiver, cause].append(now)
             del self.known[receiver, cause]
