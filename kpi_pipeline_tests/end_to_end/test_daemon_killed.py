@@ -61,8 +61,9 @@ def test_freshness_turns_503_at_the_set_time_and_status_says_what_is_late_and_fo
     assert sorted(_freshness(agency).json()["stale"]) == sorted(agency.workspaces)
 
     # The command that started it goes on, and would start it again if it were `kpi up`.
-    just_now = replace(agency.app, now=lambda: datetime.now(UTC) + timedelta(seconds=90))
-    assert "Dagster's daemon has sent no heartbeat for" in _status(just_now, capsys)
+    just_now = replace(agency.app, now=lambda: datetime.now(UTC))
+    silent = "Dagster's daemon has sent no heartbeat for 1 min"
+    agency.poll(lambda: silent in _status(just_now, capsys), "the silence")
     later = replace(agency.app, now=lambda: datetime.now(UTC) + timedelta(hours=3))
     output = _status(later, capsys)
     # Both are due every 15 minutes.
@@ -74,9 +75,9 @@ def test_freshness_turns_503_at_the_set_time_and_status_says_what_is_late_and_fo
 
 
 def _status(app: AppContext, capsys: pytest.CaptureFixture[str]) -> str:
-    """What `kpi status` prints of an installation with an error, without its line ends."""
+    """What `kpi status` prints of an installation that is not well, without its line ends."""
     capsys.readouterr()
-    assert print_status(app) is Level.ERROR
+    assert print_status(app) is not Level.OK
     return " ".join(capsys.readouterr().out.split())
 
 
