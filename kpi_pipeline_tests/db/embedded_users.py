@@ -97,14 +97,16 @@ def postmaster(state: Path) -> psutil.Process:
     return psutil.Process(int((state / "postgres/postmaster.pid").read_text().split()[0]))
 
 
-def processes_of(state: Path) -> list[str]:
-    """What runs for this state folder: the server, its keeper, and its users."""
-    lines = []
+def processes_of(state: Path, program: str = "") -> list[psutil.Process]:
+    """What runs for this state folder: the server, its keeper, and its users; or one of them."""
+    found = []
     for it in psutil.process_iter():
+        # Others may end meanwhile, or be zombies.
         with suppress(psutil.Error):
-            if it.pid != os.getpid() and str(state) in (line := " ".join(it.cmdline())):
-                lines.append(line)
-    return lines
+            line = " ".join(it.cmdline())
+            if it.pid != os.getpid() and str(state) in line and program in line:
+                found.append(it)
+    return found
 
 
 def all_is_gone(state: Path) -> None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import create_engine, text
@@ -85,14 +84,13 @@ def test_children_of_a_killed_user_may_end_their_work_before_it_stops(state: Pat
 def test_after_its_keeper_was_killed_too_the_next_user_stops_it(state: Path) -> None:
     with user_of(state) as user:
         url = user.address()
-        for it in psutil.process_iter():
-            if "keeper.py" in " ".join(line := it.cmdline()) and str(state) in line:
-                it.kill()
+        for keeper in processes_of(state, "keeper.py"):
+            keeper.kill()
         user.kill()
     assert answer(url) == 1, "nobody is left to stop it"
     with embedded_server(state, "postgres") as same:
         assert same == url
-        assert sum("keeper.py" in it for it in processes_of(state)) == 1
+        assert len(processes_of(state, "keeper.py")) == 1
     all_is_gone(state)
 
 
@@ -155,11 +153,13 @@ def test_one_that_is_stopping_is_waited_for_and_started_again(state: Path) -> No
     with embedded_server(state, "postgres") as url:
         process = postmaster(state)
         # PostgreSQL's smart shutdown waits for the connection, which is never closed here.
-        with create_engine(url).connect():
+        engine = create_engine(url)
+        with engine.connect():
             process.send_signal(signal.SIGTERM)
             server = EmbeddedServer(state)
             wait_until(lambda: not server.is_running(), "the shutdown")
             server.start()
+        engine.dispose()
         assert postmaster(state) != process
         assert answer(url) == 1
 

@@ -130,7 +130,7 @@ def test_root_may_use_the_server_of_another_user_who_can_use_it_afterwards(
     state = folder / "state"
     state.mkdir(mode=0o700)
     os.chown(state, _NOBODY, _NOBODY)
-    for prefix in (other_python, [], other_python):
+    for prefix in ([], other_python, []):
         with user_of(state, *prefix) as user:
             assert answer(user.address()) == 1
             user.leave()

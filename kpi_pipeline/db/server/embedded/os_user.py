@@ -33,16 +33,17 @@ class ServerUser:
 def server_user(data: Path) -> ServerUser | None:
     """The other user to run the server of `data` as; None for this user.
 
-    Root runs it as the owner of the data, so that this one can use it, too; new data belong to a
-    user of its own, who is added to the system.
+    Root runs it as the owner of the data or of their folder, who uses it, too. If that is root, it
+    gets a user of its own, who is added to the system.
 
     Raises:
         KpiError: if the user can't be added.
     """
     if os.geteuid() != 0:
         return None
-    if data.exists() and (owner := data.stat()).st_uid != 0:
-        return ServerUser(owner.st_uid, owner.st_gid)
+    for folder in (data, data.parent):
+        if folder.exists() and (owner := folder.stat()).st_uid != 0:
+            return ServerUser(owner.st_uid, owner.st_gid)
     try:
         entry = pwd.getpwnam(_NAME)
     except KeyError:

@@ -37,9 +37,8 @@ class Postmaster:
         except (FileNotFoundError, ValueError, IndexError, psutil.Error):
             return None
         # PostgreSQL adds lines as it starts.
-        socket_folder, status = (
-            ([*lines[4:5], *lines[7:8], "", ""])[:2] if len(lines) > 7 else ("", "")
-        )
+        lines += [""] * 8
+        socket_folder, status = lines[4], lines[7]
         return cls(process, Path(socket_folder) if socket_folder else None, status)
 
     @property
@@ -63,15 +62,16 @@ class Postmaster:
         """
         self.resume()
         # PostgreSQL's shutdowns: smart, fast, and immediate.
-        patience = [(signal.SIGTERM, let_users_end)] if let_users_end else []
-        patience += [] if crash else [(signal.SIGINT, _FAST_SECONDS)]
-        for number, seconds in [*patience, (signal.SIGQUIT, _KILLED_SECONDS)]:
-            with suppress(psutil.NoSuchProcess):
+        smart = [(signal.SIGTERM, let_users_end)] if let_users_end else []
+        fast = [] if crash else [(signal.SIGINT, _FAST_SECONDS)]
+        for number, seconds in [*smart, *fast, (signal.SIGQUIT, _KILLED_SECONDS)]:
+            try:
                 self.process.send_signal(number)
-                with suppress(psutil.TimeoutExpired):
-                    self.process.wait(seconds)
-                    return
+                self.process.wait(seconds)
+            except psutil.TimeoutExpired:
                 continue
+            except psutil.NoSuchProcess:
+                pass
             return
 
     def _family(self) -> Iterator[psutil.Process]:
