@@ -63,6 +63,7 @@ _ENDINGS = {
     " fails": " works again",
     " failed": " succeeded",
     " accepts no alerts": " accepts alerts again",
+    " does not run": " runs again",
 }
 
 

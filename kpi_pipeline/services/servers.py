@@ -69,6 +69,8 @@ def dagster_servers(
     # Alerts link to the page.
     environment = {**environment, "KPI_WEB_PORT": str(settings.web_port)}
     logs = settings.state_dir / "logs"
+    # Those of a Dagster that was killed: the claim says that there is no other one.
+    _report_lost_runs(settings)
     with code_server(environment, logs, settings.log_format) as (workspace, code):
         code.before_restart = lambda: _report_lost_runs(settings)
         page = page_of(settings)
@@ -266,10 +268,13 @@ def _report_lost_runs(settings: Settings) -> None:
 def report_lost_runs(dagster_instance: "DagsterInstance") -> None:
     """Report runs whose processes ended with their code server as failed.
 
-    Dagster would show them as running for hours. It starts failed ones again.
+    Dagster would show them as running for hours. It starts failed ones again. A launcher that can
+    tell whether a run lives, as that of Kubernetes, does not run them here.
     """
     from dagster import DagsterRunStatus, RunsFilter
 
+    if dagster_instance.run_launcher.supports_check_run_worker_health:
+        return
     under_way = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
     for run in dagster_instance.get_runs(RunsFilter(statuses=under_way)):
         if run.remote_job_origin is not None:

@@ -6,8 +6,10 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import psutil
 from sqlalchemy import Connection, Engine, text
 
+from kpi_pipeline.alerts.given_up import given_up_problems
 from kpi_pipeline.alerts.message import TEST_MESSAGE, Message, compose
 from kpi_pipeline.alerts.problem import Line, Problem
 from kpi_pipeline.alerts.receivers import receiver_problems
@@ -38,6 +40,7 @@ from kpi_pipeline.db.sync_log import SyncFailure
 from kpi_pipeline.domain.calendar import day_start
 from kpi_pipeline.domain.measure import Subject
 from kpi_pipeline.orchestration.asset_checks.specs import ASSET_OF
+from kpi_pipeline.parts import Parts, PartState, PartStatus
 from kpi_pipeline_tests.alerts.support import PAGE
 from kpi_pipeline_tests.checks import rows
 from kpi_pipeline_tests.checks.rows import CHICAGO, NOW, TODAY
@@ -241,7 +244,22 @@ def _other_problems() -> list[Problem]:
             [FailedTick("daily_kpi_sync", "schedule", SINCE)],
         ),
         *receiver_problems([silent], {"json://chat.example", "mailto://mail.example"}),
+        *given_up_problems(_given_up()),
     ]
+
+
+def _given_up() -> Parts:
+    """The parts of a `kpi up` that runs: this process stands for it."""
+    process = psutil.Process()
+    part = PartState(
+        "dashboard",
+        "The dashboard",
+        PartStatus.GIVEN_UP,
+        SINCE,
+        restarts=5,
+        reason="ended with code 1, after 5 restarts within ten minutes",
+    )
+    return Parts("kpi up", process.pid, process.create_time(), [part])
 
 
 def _changes() -> Iterator[tuple[str, list[Notice]]]:
@@ -269,7 +287,7 @@ def _changes() -> Iterator[tuple[str, list[Notice]]]:
     yield "It comes and goes", [_notice(warned, flaps=4)]
     yield "It ends", [_notice(one, NoticeKind.RESOLVED)]
     yield "It ends, after it came and went", [_notice(warned, NoticeKind.RESOLVED, flaps=4)]
-    run, tick, _ = _other_problems()
+    run, tick, *_ = _other_problems()
     yield "Several notices of one moment", [_notice(one), _notice(tick, NoticeKind.RESOLVED)]
     yield "A schedule works again", [_notice(tick, NoticeKind.RESOLVED)]
     yield "A run succeeds again", [_notice(run, NoticeKind.RESOLVED)]

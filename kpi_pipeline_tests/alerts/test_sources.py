@@ -1,10 +1,13 @@
 """Problems as the alerts see them: what they are called, their lines, and the kinds of errors."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import psutil
 import pytest
 
+from kpi_pipeline.alerts.given_up import given_up_problems
 from kpi_pipeline.alerts.problem import Line
 from kpi_pipeline.alerts.sources import (
     kind_of_error,
@@ -16,6 +19,7 @@ from kpi_pipeline.bison import BisonError, KeyUse, errors
 from kpi_pipeline.checks.outcome import Check, Severity
 from kpi_pipeline.db.check_results import StoredOutcome
 from kpi_pipeline.db.sync_log import SyncFailure
+from kpi_pipeline.parts import Parts, PartState, PartStatus
 from kpi_pipeline_tests.alerts.support import START
 
 
@@ -38,6 +42,18 @@ def stored(check: Check, *rows: Mapping[str, Any], more: int = 0, **changed: Any
         "since": START,
     }
     return StoredOutcome(**{**values, **changed})
+
+
+def test_a_part_that_was_given_up_is_a_problem_while_its_command_runs() -> None:
+    process = psutil.Process()
+    page = PartState("page", "Dagster's page", PartStatus.RUNNING, START)
+    gateway = PartState("gateway", "The gateway", PartStatus.GIVEN_UP, START, reason="ended")
+    parts = Parts("kpi up", process.pid, process.create_time(), [page, gateway])
+    assert [(it.name, it.title, it.severity) for it in given_up_problems(parts)] == [
+        ("part_gateway", "The gateway does not run", Severity.ERROR)
+    ]
+    assert given_up_problems(replace(parts, created=0.0)) == [], "another process with this id"
+    assert given_up_problems(None) == []
 
 
 def test_errors_with_the_same_remedy_are_of_one_kind_whatever_the_server_said() -> None:

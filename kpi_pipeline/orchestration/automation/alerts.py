@@ -21,6 +21,7 @@ from kpi_pipeline.domain.formatting import counted, moment
 from kpi_pipeline.orchestration.assets.resources import AppResource
 from kpi_pipeline.orchestration.automation.failed_runs import failed_runs, failed_ticks
 from kpi_pipeline.orchestration.failures import failure
+from kpi_pipeline.parts import read_parts
 
 if TYPE_CHECKING:
     from kpi_pipeline.alerts.evaluate import Evaluation
@@ -63,6 +64,7 @@ def evaluate_alerts(context: SensorEvaluationContext, app: "AppContext") -> dg.S
     """
     from kpi_pipeline.alerts.delivery import receivers_of
     from kpi_pipeline.alerts.evaluate import evaluate
+    from kpi_pipeline.alerts.given_up import given_up_problems
     from kpi_pipeline.alerts.receivers import receiver_problems
 
     runs, cursor = failed_runs(context.instance, app, context.cursor)
@@ -71,7 +73,11 @@ def evaluate_alerts(context: SensorEvaluationContext, app: "AppContext") -> dg.S
     with app.engine.connect() as connection:
         not_reached = alerting_problems(connection, app.now())
     names = {it.name for it in receivers}
-    others = [*dagster_problems(runs, ticks), *receiver_problems(not_reached, names)]
+    others = [
+        *dagster_problems(runs, ticks),
+        *receiver_problems(not_reached, names),
+        *given_up_problems(read_parts(app.settings.state_dir)),
+    ]
     result = evaluate(app, receivers, others)
     with app.engine.begin() as connection:
         store_evaluation(connection, app.now())
