@@ -142,11 +142,18 @@ def _print_clients(status: _Status) -> None:
         age = duration(now - it.as_of) if it.as_of else "–"
         table.add_row(
             escape(it.workspace),
-            local_time(it.as_of, status.timezone),
+            _data_from(it.as_of, now, status.timezone),
             f"[green]{age}[/]" if it.severity is None else f"[red]{age}, stale[/]",
             _sync(status.facts.last_syncs.get(it.workspace), now),
         )
     out.print(table)
+
+
+def _data_from(at: datetime | None, now: datetime, zone: ZoneInfo) -> str:
+    """The time alone if it is of today: a client is to take one line."""
+    if at is None or at.astimezone(zone).date() != now.astimezone(zone).date():
+        return local_time(at, zone)
+    return f"{at.astimezone(zone):%H:%M %Z}"
 
 
 def _sync(sync: LastSync | None, now: datetime) -> str:
@@ -154,11 +161,7 @@ def _sync(sync: LastSync | None, now: datetime) -> str:
         return "never"
     # A sync that ended while this was read is later than `now`.
     ago = f"{duration(max(now - sync.finished_at, timedelta(0)))} ago"
-    if sync.error is not None:
-        return f"{ago}, [red]failed[/]"
-    # The usual key is the client's own.
-    key = ", master key" if sync.key_used == "master" else ""
-    return f"{ago}, {counted(sync.api_calls, 'call')}{key}"
+    return ago if sync.error is None else f"{ago}, [red]failed[/]"
 
 
 def _print_runs(runs: Sequence[SyncOfRun], zone: ZoneInfo) -> None:

@@ -174,7 +174,8 @@ _CHECKS = """
 """
 
 _ALERTS = """
-    SELECT 'problem', cause, severity, 0::float8 FROM alert_state WHERE ended_at IS NULL
+    SELECT 'problem', cause, severity, 0::float8 FROM alert_state
+    WHERE ended_at IS NULL AND muted_at IS NULL
     UNION ALL
     SELECT 'mute', name, '', 0 FROM alert_mutes WHERE muted_until > %(now)s
     UNION ALL

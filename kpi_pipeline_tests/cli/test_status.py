@@ -73,7 +73,7 @@ def test_it_shows_each_client_each_run_and_each_failing_check(
     Office(engine, vault, []).check("complete", "acme", description="1 of 2 clients has rows.")
     result = kpi("status")
     screen = shown(result.out)
-    assert re.search(r"acme \S+ \S+ \S+ \d min 1 min ago, 3 calls birch", screen)
+    assert re.search(r"acme .* \d min \d min ago birch", screen)
     assert "2 of 2 clients fresh. Checks: 0 of 1 pass, last checked" in screen
     assert "1 failed: birch: its key was rejected" in screen
     assert "ERROR complete: 1 of 2 clients has rows. Since " in screen
