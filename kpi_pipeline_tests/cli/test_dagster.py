@@ -1,4 +1,4 @@
-"""`kpi dagster rebuild`, and what `kpi status` says before it, on a real PostgreSQL."""
+"""`kpi dagster rebuild`, and what is said before it, on a real PostgreSQL."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from kpi_pipeline.app import open_app
 from kpi_pipeline.db.registry.vault import Vault
 from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline.orchestration.dagster_private import SqlEventLogStorageTable
-from kpi_pipeline.orchestration.rebuild import _agrees
+from kpi_pipeline.orchestration.rebuild import _agrees, grid_gap
 from kpi_pipeline.orchestration.runtime.storage import PooledEventLogStorage
 from kpi_pipeline.services.dagster_home import dagster_instance
 from kpi_pipeline.services.database import ready_databases
@@ -44,14 +44,20 @@ def _shown(instance: DagsterInstance) -> list[set[str]]:
     return [set(instance.get_materialized_partitions(dg.AssetKey(it))) for it in ASSETS]
 
 
-def test_it_reports_each_row_in_batches_and_status_says_what_is_missing_before(
+def _gap(instance: DagsterInstance) -> str:
+    """What the start and `kpi status` say."""
+    with ready_databases(load_settings()) as settings, open_app(settings) as app:
+        return str(grid_gap(app, instance))
+
+
+def test_it_reports_each_row_in_batches_and_what_is_missing_is_said_before(
     kpi: Kpi, instance: DagsterInstance
 ) -> None:
     missing = (
-        "Warning: 6 rows of past days are stored, and Dagster's grid shows 0 of them: run `kpi "
-        "dagster rebuild`, which makes no call to Email Bison.\n"
+        "6 rows of past days are stored, and Dagster's grid shows 0 of them: run `kpi dagster "
+        "rebuild`, which makes no call to Email Bison."
     )
-    assert kpi("status").err == missing
+    assert _gap(instance) == missing
     assert kpi("dagster", "rebuild", "--dry-run").answer() == (
         "Would report 24 partitions of 2 clients: 8 of raw_bison_stats, 8 of kpi_projections, 8 of "
         "client_metrics.\n"
@@ -62,7 +68,7 @@ def test_it_reports_each_row_in_batches_and_status_says_what_is_missing_before(
 
     wanted = {f"{days_ago(days)}|{it}" for days in range(4) for it in ("acme", "birch")}
     assert _shown(instance) == [wanted] * 3
-    assert kpi("status").err == ""
+    assert _gap(instance) == "None"
     assert kpi("dagster", "rebuild").answer() == (
         "Nothing to report: no partition of 8 rows is missing.\n"
     )

@@ -75,7 +75,7 @@ def test_where_both_zones_are_the_same_no_command_mentions_them(kpi: Kpi) -> Non
 @pytest.mark.usefixtures("with_facts")
 @pytest.mark.parametrize(
     "words",
-    [["metrics"], ["status"], ["sync"], ["recompute"], ["events", "replay"], ["gateway"], ["up"]],
+    [["metrics"], ["sync"], ["recompute"], ["events", "replay"], ["gateway"], ["up"]],
     ids=" ".join,
 )
 def test_after_a_change_of_zone_nothing_starts_before_the_dates_are_moved(
@@ -85,6 +85,16 @@ def test_after_a_change_of_zone_nothing_starts_before_the_dates_are_moved(
     error = kpi(*words).error()
     assert error.startswith(f"The stored dates are days of {WEST}, and the settings now say {EAST}")
     assert "`kpi recompute --adopt-timezone`" in error
+
+
+@pytest.mark.usefixtures("with_facts")
+def test_the_status_after_a_change_of_zone_is_an_error_that_says_so(
+    kpi: Kpi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPI_BISON_TIMEZONE", EAST)
+    result = kpi("status")
+    assert result.code == 2
+    assert result.err.startswith(f"Error: The stored dates are days of {WEST}, and the settings")
 
 
 @pytest.mark.usefixtures("with_facts")

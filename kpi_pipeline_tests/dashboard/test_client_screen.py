@@ -129,7 +129,7 @@ def test_a_changed_row_changes_the_open_page_in_each_place(
         connection.execute(
             update(client_metrics)
             .where(client_metrics.c.metric_date == TODAY, client_metrics.c.workspace == "harbor")
-            .values(positive_replies_mtd=4321)
+            .values(positive_replies_mtd=4321, projection_positive_replies_eom=5000)
         )
     expect(number).to_have_text("4,321", timeout=20_000)
     expect(page.locator(f"#day-{TODAY} [data-c=positive_replies_mtd]")).to_have_text("4,321")
