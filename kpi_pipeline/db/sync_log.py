@@ -68,12 +68,16 @@ def synced_over(
     connection: Connection, since: datetime, first_date: date, last_date: date
 ) -> set[str]:
     """The clients whose facts of all these dates a sync has fetched since then."""
-    statement = select(sync_log.c.workspace).distinct().where(
-        sync_log.c.finished_at >= since,
-        sync_log.c.status == "ok",
-        sync_log.c.api_calls > 0,
-        sync_log.c.first_date <= first_date,
-        sync_log.c.last_date >= last_date,
+    statement = (
+        select(sync_log.c.workspace)
+        .distinct()
+        .where(
+            sync_log.c.finished_at >= since,
+            sync_log.c.status == "ok",
+            sync_log.c.api_calls > 0,
+            sync_log.c.first_date <= first_date,
+            sync_log.c.last_date >= last_date,
+        )
     )
     return set(connection.scalars(statement))
 

@@ -58,9 +58,7 @@ class OldRuns:
 
     def clean_up(self, retention_days: float = 90) -> str:
         """Delete what ended longer ago than that; what the clean-up says of it."""
-        return delete_runs(
-            self.instance, timedelta(days=retention_days), ZoneInfo("Asia/Tokyo")
-        )
+        return delete_runs(self.instance, timedelta(days=retention_days), ZoneInfo("Asia/Tokyo"))
 
     def present(self) -> set[str]:
         """The ids of all runs."""
