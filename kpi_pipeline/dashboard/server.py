@@ -1,6 +1,5 @@
 """Serves the dashboard with uvicorn until it receives a signal."""
 
-import gc
 from collections.abc import Callable
 from datetime import datetime
 
@@ -60,7 +59,6 @@ def serve(
         # The guard reads the headers of proxies, and needs the proxy's own address for it.
         live = Live(site)
         config = configured(create_app(site, live), proxies=(), unlimited=settings.web_proxies)
-        _spare_collections()
         with open_listener(
             host, port, "The dashboard", "KPI_DASHBOARD_ADDRESS", "KPI_DASHBOARD_PORT"
         ) as listener:
@@ -73,14 +71,3 @@ def serve(
             )
     finally:
         engine.dispose()
-
-
-def _spare_collections() -> None:
-    """Leave what was imported out of garbage collections, and collect less often.
-
-    A page makes many small objects and no cycles. Collections took a quarter of its time, and those
-    of all objects made one page in thirty three times as slow.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)

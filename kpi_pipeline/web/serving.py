@@ -1,6 +1,7 @@
 """Serves an ASGI application with uvicorn until a signal: the gateway's server, and the pages'."""
 
 import errno
+import gc
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -82,9 +83,21 @@ def serve_until_signal(
     """
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
+    _collect_less_often()
     # uvicorn raises the signal again after it has stopped.
     with suppress(KeyboardInterrupt):
         Server(config, lambda: on_listening(url), on_stopping).run(sockets=[listener])
+
+
+def _collect_less_often() -> None:
+    """Leave what was imported out of garbage collections, and collect less often.
+
+    A request makes many small objects and few cycles. Collections took a quarter of a page's time,
+    and those of all objects made one page in thirty three times as slow.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def open_listener(

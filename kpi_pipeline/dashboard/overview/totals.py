@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from operator import attrgetter
 from zoneinfo import ZoneInfo
 
 from kpi_pipeline.dashboard.formatting import visible
@@ -81,27 +82,29 @@ class Badge:
 def totals(clients: Sequence[ClientDay]) -> Totals:
     """The totals over these clients."""
     rows = [it for it in clients if it.has_row]
+    replies_today = attrgetter("positive_replies_today")
+    emails_today = attrgetter("emails_sent_today")
     return Totals(
         replies=_month(
             rows,
-            lambda it: it.positive_replies_mtd,
-            lambda it: it.projection_positive_replies_eom,
-            lambda it: it.monthly_kpi_target,
+            attrgetter("positive_replies_mtd"),
+            attrgetter("projection_positive_replies_eom"),
+            attrgetter("monthly_kpi_target"),
         ),
         emails=_month(
             rows,
-            lambda it: it.emails_sent_mtd,
-            lambda it: it.projection_emails_eom,
-            lambda it: it.monthly_sending_target,
+            attrgetter("emails_sent_mtd"),
+            attrgetter("projection_emails_eom"),
+            attrgetter("monthly_sending_target"),
         ),
-        replies_today=_sum(it.positive_replies_today for it in rows),
-        replies_yesterday=_compared(rows, _replies_today, lambda it: it.replies_yesterday),
-        replies_week_before=_compared(rows, _replies_today, lambda it: it.replies_week_before),
-        emails_today=_sum(it.emails_sent_today for it in rows),
-        emails_yesterday=_compared(rows, _emails_today, lambda it: it.emails_yesterday),
-        emails_week_before=_compared(rows, _emails_today, lambda it: it.emails_week_before),
-        planned_today=_sum(it.emails_scheduled_today for it in rows),
-        planned_tomorrow=_sum(it.emails_scheduled_tomorrow for it in rows),
+        replies_today=_sum(map(replies_today, rows)),
+        replies_yesterday=_compared(rows, replies_today, attrgetter("replies_yesterday")),
+        replies_week_before=_compared(rows, replies_today, attrgetter("replies_week_before")),
+        emails_today=_sum(map(emails_today, rows)),
+        emails_yesterday=_compared(rows, emails_today, attrgetter("emails_yesterday")),
+        emails_week_before=_compared(rows, emails_today, attrgetter("emails_week_before")),
+        planned_today=_sum(map(attrgetter("emails_scheduled_today"), rows)),
+        planned_tomorrow=_sum(map(attrgetter("emails_scheduled_tomorrow"), rows)),
         unplanned=sum(it.emails_scheduled_today is None for it in rows),
         as_of=min((it.as_of for it in rows if it.as_of), default=None),
         clients=len(clients),
@@ -169,14 +172,6 @@ def _month(rows: Sequence[ClientDay], so_far: _Number, projection: _Number, of: 
         without=len(others),
         of_others=_sum(map(so_far, others)),
     )
-
-
-def _replies_today(client: ClientDay) -> int | None:
-    return client.positive_replies_today
-
-
-def _emails_today(client: ClientDay) -> int | None:
-    return client.emails_sent_today
 
 
 def _compared(rows: Sequence[ClientDay], on_day: _Number, before: _Number) -> Compared:
