@@ -61,7 +61,7 @@ class _Status:
 
 def run(
     form: Annotated[
-        Format, typer.Option("--format", help="json: for programs; docs/operations.md defines it.")
+        Format, typer.Option("--format", help="json: for programs; docs/monitoring.md defines it.")
     ] = Format.TABLE,
 ) -> None:
     """Show how fresh each client is, how the last syncs went, and everything that is wrong.
@@ -230,7 +230,7 @@ def _print_json(document: Mapping[str, Any]) -> None:
 
 
 def _document(status: _Status) -> dict[str, Any]:
-    """The document that docs/operations.md defines; names in it never change their meaning."""
+    """The document that docs/monitoring.md defines; names in it never change their meaning."""
     facts = status.facts
     claim = facts.dagster.claim
     return {

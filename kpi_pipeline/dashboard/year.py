@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kpi_pipeline.dashboard.look_back import EARLIEST
+from kpi_pipeline.dashboard.marks import not_finite
 from kpi_pipeline.dashboard.paging import paging
 from kpi_pipeline.dashboard.site import site
 from kpi_pipeline.db.dashboard.history import MonthOfClient, read_first_date, read_year
@@ -131,11 +132,8 @@ def _cell(month: MonthOfClient, today: date) -> YearCell:
     is_final = last.day == days_in_month(last) and last < today
     why = "" if month.positive_replies is not None else "a day of this month was never fetched"
     until = None if is_final else month.last_date
-    return YearCell(month.positive_replies, month.target, _finite(month.progress), until, why)
-
-
-def _finite(value: Decimal | None) -> Decimal | None:
-    return value if value is not None and value.is_finite() else None
+    progress = None if not_finite(month.progress) else month.progress
+    return YearCell(month.positive_replies, month.target, progress, until, why)
 
 
 def _year(text: str, today: date) -> int:

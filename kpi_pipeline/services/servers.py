@@ -223,7 +223,7 @@ class EmbeddedPart:
         return None if self._server.is_running() else "has ended, or is paused"
 
     def stop(self) -> None:
-        """Wait for a start that is under way: whoever stops the server must find it."""
+        """Wait until a start that is under way has ended; only then is there a server to stop."""
         if self._starting is not None:
             wait([self._starting])
 

@@ -254,7 +254,7 @@ class Week:
         if notice.problem is None:
             assert known is not None
             assert cause not in self.were
-            # The end is for all receivers, whichever clients each was told of.
+            # All receivers get the same end, with every client that any of them was notified of.
             told = [it for it in self.told_before if it[0] == cause]
             muted = all(self.is_muted(cause, it, known.severity) for _, it, _ in told)
             assert not muted or self.was_told_since(cause, known), "its end, while it is muted"
