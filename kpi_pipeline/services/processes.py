@@ -242,6 +242,10 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._started().wait()
+        # The kernel ends the orphans a moment later; until then they hold their ports and files.
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while _is_group_alive(self.pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
         self._is_over = True
 
     def _started(self) -> "subprocess.Popen[bytes]":
@@ -255,6 +259,19 @@ def _name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def _is_group_alive(leader: int) -> bool:
+    """Whether the group of processes that `leader` began has one that is no zombie."""
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def is_paused(pid: int) -> bool:
