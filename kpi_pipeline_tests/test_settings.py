@@ -43,7 +43,7 @@ def problems(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
     advice, *lines = error_of(monkeypatch, **variables).splitlines()
     assert advice == (
         "Some settings are wrong. Correct them in the environment or in the settings file "
-        "(README.md lists them all):"
+        "(docs/settings.md lists them all):"
     )
     return [line.removeprefix("  ") for line in lines]
 

@@ -348,6 +348,6 @@ def load_settings() -> Settings:
     if problems:
         raise KpiError(
             "Some settings are wrong. Correct them in the environment or in the settings file "
-            "(README.md lists them all):" + "".join(f"\n  {it}" for it in problems)
+            "(docs/settings.md lists them all):" + "".join(f"\n  {it}" for it in problems)
         )
     return settings

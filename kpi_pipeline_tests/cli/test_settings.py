@@ -10,8 +10,8 @@ from kpi_pipeline_tests.cli.running import Kpi
 
 SECRET = "abcDEFghi123456789012345"
 ADVICE = (
-    "Some settings are wrong. Correct them in the environment or in the settings file (README.md "
-    "lists them all):"
+    "Some settings are wrong. Correct them in the environment or in the settings file "
+    "(docs/settings.md lists them all):"
 )
 
 
