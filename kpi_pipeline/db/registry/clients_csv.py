@@ -160,6 +160,15 @@ def read_file(path: Path, instances: Collection[str]) -> list[ClientRecord]:
     Raises:
         KpiError: if the file can't be read, or any row has a problem.
     """
+    return parse(read_text(path)[0], instances, str(path))
+
+
+def read_text(path: Path) -> tuple[str, str]:
+    """The text of a CSV file, and the name of the encoding that continues it.
+
+    Raises:
+        KpiError: if it can't be read.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -173,7 +182,9 @@ def read_file(path: Path, instances: Collection[str]) -> list[ClientRecord]:
             f"{path} is not {'UTF-16' if wide else 'UTF-8'} text. Save it as CSV in UTF-8, and "
             "import it again."
         ) from None
-    return parse(text, instances, str(path))
+    if not wide:
+        return text, "utf-8"
+    return text, "utf-16-le" if data.startswith(codecs.BOM_UTF16_LE) else "utf-16-be"
 
 
 def parse(text: str, instances: Collection[str], source: str) -> list[ClientRecord]:
@@ -185,7 +196,7 @@ def parse(text: str, instances: Collection[str], source: str) -> list[ClientReco
     Raises:
         KpiError: with every problem, by line and column. No message ever shows an API key.
     """
-    separator, lines_before, text = _separator(text, source)
+    separator, lines_before, text = separator_of(text, source)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     header: list[str] = []
     problems: list[str] = []
@@ -248,11 +259,12 @@ def export(connection: Connection, month: date) -> str:
     rows.writerow(COLUMNS)
     for it in clients:
         values = {**asdict(it), **asdict(states[it.workspace]), "api_key": None}
-        rows.writerow([_cell(values[name]) for name in COLUMNS])
+        rows.writerow([cell_text(values[name]) for name in COLUMNS])
     return text.getvalue()
 
 
-def _cell(value: object) -> str:
+def cell_text(value: object) -> str:
+    """A value as the CSV has it; an import reads the same value from it."""
     match value:
         case None:
             return ""
@@ -275,7 +287,7 @@ def shown_lines(problems: Sequence[str]) -> str:
     return f"{listed}\n  and {more} more" if more > 0 else listed
 
 
-def _separator(text: str, source: str) -> tuple[str, int, str]:
+def separator_of(text: str, source: str) -> tuple[str, int, str]:
     """The separator of the columns, the number of lines before the CSV, and the CSV."""
     if named := _SEPARATOR_LINE.match(text):
         separator = named.group(1)
@@ -292,13 +304,13 @@ def _separator(text: str, source: str) -> tuple[str, int, str]:
             header = next((row for row in rows if any(cell.strip() for cell in row)), [])
         except csv.Error:
             return 0
-        return len({_column_name(cell) for cell in header} & set(COLUMNS))
+        return len({column_name(cell) for cell in header} & set(COLUMNS))
 
     return max(_SEPARATORS, key=known_columns), 0, text
 
 
 def _column_names(cells: Sequence[str], place: str) -> list[str]:
-    header = [_column_name(cell) for cell in cells]
+    header = [column_name(cell) for cell in cells]
     if not set(header) & set(COLUMNS):
         # Without a header the first line is a client, API key and all: it is not repeated.
         raise _no_header(place)
@@ -317,7 +329,8 @@ def _column_names(cells: Sequence[str], place: str) -> list[str]:
     return header
 
 
-def _column_name(cell: str) -> str:
+def column_name(cell: str) -> str:
+    """The name of a column, from its cell of the header."""
     return cell.strip().casefold()
 
 

@@ -1,0 +1,93 @@
+"""Tests the answers about an Email Bison instance: its address, and its super-admin key."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from kpi_pipeline.bison import (
+    BisonClient,
+    BisonError,
+    BisonInstance,
+    ClientOptions,
+    RejectedKey,
+    Workspace,
+)
+from kpi_pipeline.bison.address import address_problem
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.instances import API_KEY_FORM, InstanceSetting, is_api_key, parse_instances
+from kpi_pipeline.settings.web import is_loopback
+
+_OPTIONS = ClientOptions(timeout_seconds=30.0, attempts=2)
+
+
+class _Unlimited:
+    """Some calls one after the other, before there is a database that counts those of all."""
+
+    @asynccontextmanager
+    async def slot(self, *, ahead: bool) -> AsyncIterator[None]:  # noqa: ARG002 - the protocol's
+        """Send at once."""
+        yield
+
+    async def push_back(self, seconds: float) -> None:
+        """Wait as the instance asks."""
+        await asyncio.sleep(seconds)
+
+    @asynccontextmanager
+    async def held(self, instance: str) -> AsyncIterator[None]:  # noqa: ARG002 - the protocol's
+        """No lock: the list of workspaces is the same wherever the key acts."""
+        yield
+
+
+def tested_address(name: str, url: str) -> str:
+    """The address of the instance called `name`, at which Email Bison answers.
+
+    Raises:
+        KpiError: saying what is wrong with the name or the address.
+    """
+    try:
+        [instance] = parse_instances(f"{name} {url.strip()}")
+    except ValueError as error:
+        raise KpiError(f"{str(error).removeprefix(f'{name}: ').capitalize()}.") from None
+    if problem := address_problem(instance.url):
+        raise KpiError(problem)
+    return instance.url
+
+
+def address_warning(url: str) -> str | None:
+    """A sentence about an address at which keys are sent as plain text, if it is one."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" or is_loopback(parts.hostname or ""):
+        return None
+    return f"{url} has no TLS: all API keys are sent to it as plain text. Use https:// if it can."
+
+
+def found_workspaces(instance: InstanceSetting) -> Sequence[Workspace]:
+    """All workspaces of the instance, by name. Its super-admin key is tested so.
+
+    Raises:
+        KpiError: if the key has not the form of one, is rejected, or the list can't be read.
+    """
+    key = instance.master_key
+    if key is None or not is_api_key(key.get_secret_value()):
+        raise KpiError(
+            f"That is not an API key: it must be of the form {API_KEY_FORM}. Copy it again from "
+            "Email Bison."
+        )
+    try:
+        found = asyncio.run(_listed(BisonInstance(instance.name, instance.url, key)))
+    except RejectedKey as error:
+        raise KpiError(
+            f"Email Bison rejects the key ({error.what}). Copy a valid super-admin key from it."
+        ) from None
+    except BisonError as error:
+        raise KpiError(f"The workspaces could not be listed: {error}") from None
+    return sorted(found, key=lambda it: (it.name.casefold(), it.id))
+
+
+async def _listed(instance: BisonInstance) -> list[Workspace]:
+    unlimited = _Unlimited()
+    async with BisonClient(
+        instance, pacing=unlimited, master_lock=unlimited, options=_OPTIONS
+    ) as bison:
+        return await bison.list_workspaces()
