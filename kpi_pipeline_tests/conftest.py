@@ -24,6 +24,7 @@ from kpi_pipeline_tests import databases
 from kpi_pipeline_tests.bison_sandbox.receiver import Receiver, receiving
 from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage, bison_on, on_stage, options
 from kpi_pipeline_tests.guard import Guard, server_address
+from kpi_pipeline_tests.pgbouncer import Pooler, pooling
 
 # The sandbox of the fixture `bison` stands still at this instant: a Wednesday afternoon in Chicago.
 NOW = datetime(2026, 3, 18, 20, 0, tzinfo=UTC)
@@ -160,6 +161,13 @@ def postgres(request: pytest.FixtureRequest) -> URL:
 def administer(postgres: URL) -> Callable[[str], None]:
     """Executes a statement as the superuser of that server."""
     return partial(databases.administer, postgres)
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres: URL) -> Iterator[Pooler]:
+    """A pooler in transaction mode before that server: `pgbouncer.through(database)`."""
+    with pooling(postgres) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
