@@ -48,6 +48,25 @@ def upgrade(engine: Engine) -> None:
         command.upgrade(_config(connection), "head")
 
 
+def move_to(connection: Connection, revision: str) -> None:
+    """Run the migrations up or down to `revision`, within the transaction of this connection.
+
+    Raises:
+        KpiError: if `revision`, or that of the database, is one of a newer version of the code.
+    """
+    found = _known_revision(connection)
+    newest_first = [it.revision for it in ScriptDirectory.from_config(_config()).walk_revisions()]
+    if revision not in newest_first:
+        raise KpiError(
+            f"Revision {revision} of the KPI tables is one that this version of the code does not "
+            "know. Install the version that made it."
+        )
+    if found is not None and newest_first.index(found) < newest_first.index(revision):
+        command.downgrade(_config(connection), revision)
+    else:
+        command.upgrade(_config(connection), revision)
+
+
 def require_current(engine: Engine) -> None:
     """Check that the database is at this version of the code.
 
