@@ -1,5 +1,6 @@
 """API keys at rest: encrypted under secret keys that live outside the database."""
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -30,6 +31,21 @@ class Vault:
     def has_old_keys(self) -> bool:
         """Whether there are secret keys beside the one that encrypts."""
         return len(self._fernets) > 1
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """What tells its secret keys apart, newest first; no secret key can be worked out of it."""
+        return [fingerprint(it) for it in self._secret_keys]
+
+    def fingerprint_for(self, token: bytes) -> str | None:
+        """The fingerprint of the secret key that decrypts a stored token; None if none does."""
+        for secret_key, fernet in zip(self._secret_keys, self._fernets, strict=True):
+            try:
+                fernet.decrypt(token)
+            except InvalidToken:
+                continue
+            return fingerprint(secret_key)
+        return None
 
     def encrypt(self, api_key: SecretStr) -> bytes:
         """The token to store."""
@@ -102,6 +118,18 @@ def open_vault(secret_keys: SecretStr | None, state_dir: Path) -> Vault:
         return Vault(secret_keys)
     path = key_file(state_dir)
     return Vault(kept_keys(path), kept_in=path)
+
+
+def existing_vault(secret_keys: SecretStr | None, state_dir: Path) -> Vault | None:
+    """As `open_vault`, but None where it would generate a secret key."""
+    if secret_keys is None and not key_file(state_dir).exists():
+        return None
+    return open_vault(secret_keys, state_dir)
+
+
+def fingerprint(secret_key: str) -> str:
+    """What tells a secret key from others, in 12 characters."""
+    return hashlib.sha256(secret_key.encode()).hexdigest()[:12]
 
 
 def new_secret_key() -> str:
