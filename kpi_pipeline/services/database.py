@@ -54,6 +54,13 @@ def databases_to_upgrade(settings: Settings) -> Iterator[Settings]:
         yield _with_addresses(settings, kpi, dagster)
 
 
+@contextmanager
+def databases_as_they_are(settings: Settings) -> Iterator[Settings]:
+    """Like `ready_databases`, but nothing is made, upgraded or required; for dumps and restores."""
+    with ExitStack() as stack:
+        yield _with_addresses(settings, *_addresses(settings, stack))
+
+
 def embedded_of(settings: Settings) -> EmbeddedServer | None:
     """The embedded server that holds the KPI database; None where another server does.
 
