@@ -17,7 +17,7 @@ SANDBOX = Path(bison_sandbox.__file__).parent
 OURS = kpi_pipeline.__name__
 
 # A room is a folder or a file directly under the package. What each may import, from the ground up.
-_GROUND = {"errors", "instances", "settings", "retry", "parts"}
+_GROUND = {"errors", "instances", "settings", "retry", "parts", "probe"}
 _DATA = {*_GROUND, "domain", "db"}
 _WORK = {*_DATA, "bison", "app"}
 _RULES = {*_WORK, "inbox", "sync", "checks", "alerts"}
@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "retry": set(),
     "parts": set(),
+    "probe": set(),
     "instances": set(),
     "settings": {"errors", "instances"},
     "bison": {"retry"},

@@ -1,6 +1,7 @@
-"""`kpi dagster`: Dagster's own database."""
+"""`kpi dagster`: Dagster's own database, and its processes one by one."""
 
-from typing import TYPE_CHECKING, Annotated
+import os
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.progress import Progress
@@ -13,18 +14,67 @@ from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.services.dagster_home import dagster_instance
 from kpi_pipeline.services.database import ready_databases
+from kpi_pipeline.services.single_parts import CODE_SERVER, Part, part_process
 from kpi_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
     # Imported late below, as it imports Dagster.
     from kpi_pipeline.orchestration.rebuild import Rebuilt
 
-commands = typer.Typer(help="Dagster's own database.", no_args_is_help=True)
+commands = typer.Typer(
+    help="Dagster's own database, and its processes one by one.", no_args_is_help=True
+)
+
+_CodeServer = Annotated[
+    str, typer.Option("--code-server", help="HOST:PORT at which the code server is found.")
+]
 
 
 @commands.callback()
 def _group() -> None:
-    """Dagster's own database."""
+    """Dagster's own database, and its processes one by one."""
+
+
+@commands.command("code-server")
+def code_server(
+    listen: Annotated[
+        str,
+        typer.Option(
+            help="HOST:PORT to listen on. It has no login: the network must be private to the "
+            "daemon and the page."
+        ),
+    ] = CODE_SERVER,
+) -> None:
+    """Run the code server alone: it evaluates schedules and sensors, and carries out the runs.
+
+    For containers; `kpi up` runs it as well. Start one at a time on a database: runs that seem to
+    be under way ended with the one before, and are started again.
+    """
+    _become(Part.CODE_SERVER, listen)
+
+
+@commands.command("daemon")
+def daemon(code_server: _CodeServer = CODE_SERVER) -> None:
+    """Run the daemon alone: it starts runs as schedules, sensors and backfills ask for them.
+
+    For containers; `kpi up` runs it as well. A second one on a database ends, and names the first.
+    """
+    _become(Part.DAEMON, code_server)
+
+
+@commands.command("page")
+def page(code_server: _CodeServer = CODE_SERVER) -> None:
+    """Run Dagster's page alone, at KPI_WEB_ADDRESS and KPI_WEB_PORT.
+
+    For containers; `kpi up` runs it as well.
+    """
+    _become(Part.PAGE, code_server)
+
+
+def _become(part: Part, address: str) -> NoReturn:
+    """Replace this process by that of the part: signals and its exit code are its own."""
+    process = part_process(load_settings(), part, address)
+    os.execve(process.command[0], process.command, process.environment)  # noqa: S606 - our own
 
 
 @commands.command("rebuild")

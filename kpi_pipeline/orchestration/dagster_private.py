@@ -18,7 +18,6 @@ from functools import lru_cache
 from inspect import signature
 from itertools import product
 from multiprocessing.context import BaseContext
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 from dagster import (
@@ -85,6 +84,9 @@ from dagster._core.storage.runs.schema import (
     RunTagsTable,
 )
 
+# Its metadata lists the tables of the schedule storage: see STORAGE_TABLES.
+from dagster._core.storage.schedules.schema import JobTickTable
+
 # What the run storage gets from each thread of a daemon before it works.
 from dagster._daemon.types import DaemonHeartbeat
 
@@ -92,11 +94,13 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.schedules import schedule_execution_time_iterator
 
 from kpi_pipeline.orchestration.runs import RANGE_END, RANGE_START
+from kpi_pipeline.probe import Address
 
 __all__ = [
     "BULK_ACTION_TERMINAL_STATUSES",
     "RUNLESS_RUN_ID",
     "RUN_MODULES",
+    "STORAGE_TABLES",
     "TIMEOUT_MESSAGE",
     "AssetCheckExecutionsTable",
     "AssetEventTagsTable",
@@ -128,6 +132,16 @@ __all__ = [
     "unfinished_backfills",
     "write_lines_of_runs",
 ]
+
+# All tables of Dagster's database, for dumps. Which daemon is alive is no content.
+STORAGE_TABLES = sorted(
+    {
+        name
+        for table in (SqlEventLogStorageTable, RunsTable, JobTickTable)
+        for name in table.metadata.tables
+    }
+    - {"daemon_heartbeats"}
+)
 
 # How the daemon cuts a backfill into runs, and evaluates it: see set_backfill_cut and _pace.
 _CUT = "_build_run_requests_with_backfill_policy"
@@ -495,14 +509,14 @@ def run_page(
 def serve_code(
     module: str,
     location: str,
-    socket: Path,
+    address: Address,
     *,
     ended: threading.Event,
     processes: BaseContext,
     threads: int,
     log_json: bool = False,
 ) -> None:
-    """Serve the definitions of `module` on a Unix socket until `ended` is set.
+    """Serve the definitions of `module` at this address until `ended` is set.
 
     The same as `dagster api grpc`, except that runs are started through `processes`, where Dagster
     always spawns: that starts a new Python for each run.
@@ -524,12 +538,15 @@ def serve_code(
         location_name=location,
     )
     api._mp_ctx = processes
+    where: Mapping[str, Any] = {"socket": str(address)}
+    if isinstance(address, tuple):
+        where = {"host": address[0], "port": address[1]}
     server: Any = DagsterGrpcServer(
         server_termination_event=ended,
         dagster_api_servicer=api,
         logger=log,
         threadpool_executor=pool,
-        socket=str(socket),
+        **where,
     )
     log.info("Serving the code location %s", location)
     server.serve()

@@ -5,7 +5,6 @@ supervisor.
 """
 
 import json
-import socket
 import sys
 import tempfile
 import threading
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from kpi_pipeline.db.server.embedded import EmbeddedServer
 from kpi_pipeline.orchestration.runtime import LOCATION
+from kpi_pipeline.probe import speaks_grpc
 from kpi_pipeline.services.dagster_home import dagster_instance
 from kpi_pipeline.services.dagster_page import DagsterPage, page_of
 from kpi_pipeline.services.database import embedded_of
@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
     from kpi_pipeline.orchestration.runtime.one_daemon import DaemonClaim
-
-# What a client of gRPC sends first: HTTP/2's preface, and empty settings.
-_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-_ANSWER_SECONDS = 5.0
 
 
 def started_in_order(stack: ExitStack, children: Sequence[Child]) -> None:
@@ -121,18 +117,6 @@ def code_server(
                 answers=lambda: speaks_grpc(address),
             ),
         )
-
-
-def speaks_grpc(address: Path) -> bool:
-    """Whether a server answers on this Unix socket: a stopped one only lets others connect."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(_ANSWER_SECONDS)
-        try:
-            probe.connect(str(address))
-            probe.sendall(_HELLO)
-            return probe.recv(1) != b""
-        except OSError:
-            return False
 
 
 def gateway_server(settings: Settings, environment: Mapping[str, str]) -> tuple[str, Child]:

@@ -1,9 +1,6 @@
-"""What the supervisor asks of the code server and of the embedded PostgreSQL."""
+"""What the supervisor asks of the embedded PostgreSQL."""
 
-import socket
-import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -11,27 +8,8 @@ import pytest
 
 from kpi_pipeline.db.server.embedded import EmbeddedServer
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.services import servers
-from kpi_pipeline.services.servers import EmbeddedPart, speaks_grpc
+from kpi_pipeline.services.servers import EmbeddedPart
 from kpi_pipeline_tests.cli.running import wait_until
-
-
-@pytest.fixture
-def address() -> Iterator[Path]:
-    # The path of a Unix socket must be short.
-    with tempfile.TemporaryDirectory(prefix="kpi-") as folder:
-        yield Path(folder) / "socket"
-
-
-def test_a_code_server_that_lets_others_connect_and_says_nothing_does_not_answer(
-    address: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(servers, "_ANSWER_SECONDS", 0.1)
-    assert not speaks_grpc(address), "there is no socket"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(address))
-        listener.listen()
-        assert not speaks_grpc(address), "as of a process that is paused"
 
 
 class FakeServer:

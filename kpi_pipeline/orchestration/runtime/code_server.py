@@ -1,6 +1,7 @@
 """Dagster's code server, as `kpi up` runs it: one for the page and the daemon, that forks its runs.
 
-`python -m kpi_pipeline.orchestration.runtime.code_server SOCKET [json]` starts it. Dagster's own
+`python -m kpi_pipeline.orchestration.runtime.code_server ADDRESS [json]` starts it, on a socket's
+path or at HOST:PORT. It has no login: a port is for a private network alone. Dagster's own
 (`dagster api grpc`) starts a new Python for each run, which imports Dagster, SQLAlchemy and the
 pipeline again: more than half of the CPU time of a run over a client's year. Its page and daemon
 start one server each, and the daemon a new one every minute. This one imports once.
@@ -11,10 +12,10 @@ import signal
 import sys
 import threading
 from multiprocessing import forkserver
-from pathlib import Path
 
 from kpi_pipeline.orchestration.dagster_private import serve_code
 from kpi_pipeline.orchestration.runtime import DEFINITIONS, LOCATION
+from kpi_pipeline.probe import Address, parsed_address
 from kpi_pipeline.settings.logs import log_to_standard_error
 
 PRELOAD = "kpi_pipeline.orchestration.runtime.preload"
@@ -22,8 +23,8 @@ PRELOAD = "kpi_pipeline.orchestration.runtime.preload"
 _THREADS = 32
 
 
-def serve(socket: Path, log_format: str = "text") -> None:
-    """Serve on a Unix socket until SIGTERM or Ctrl-C; the environment is that of Dagster's page.
+def serve(address: Address, log_format: str = "text") -> None:
+    """Serve at this address until SIGTERM or Ctrl-C; the environment is that of Dagster's page.
 
     A run is forked from a process that has imported everything, and has no threads and no
     connections, so that the fork loses and doubles nothing; forking this process would. A run stays
@@ -41,7 +42,7 @@ def serve(socket: Path, log_format: str = "text") -> None:
     serve_code(
         DEFINITIONS,
         LOCATION,
-        socket,
+        address,
         ended=ended,
         processes=multiprocessing.get_context("forkserver"),
         threads=_THREADS,
@@ -50,4 +51,4 @@ def serve(socket: Path, log_format: str = "text") -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), *sys.argv[2:])
+    serve(parsed_address(sys.argv[1]), *sys.argv[2:])
