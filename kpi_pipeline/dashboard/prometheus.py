@@ -4,7 +4,7 @@ It is behind the login: Prometheus sends an API token of `kpi users`. Ages are i
 database's clock, so no other clock matters.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import NamedTuple
@@ -39,6 +39,8 @@ from kpi_pipeline.parts import Parts, PartStatus, read_parts
 Value = float | None
 # A severity as a number, so that it can be compared and drawn.
 _LEVELS = {None: 0, "WARN": 1, "ERROR": 2}
+# What Prometheus' text format escapes in the value of a label.
+_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
 def metrics(request: Request) -> Response:
@@ -91,7 +93,7 @@ class _ClientMetric(NamedTuple):
 
     name: str
     documentation: str
-    values: list[Value]
+    values: Sequence[Value]
 
 
 def client_families(clients: list[ClientActivity], failing: Collection[str]) -> str:
@@ -124,10 +126,10 @@ def client_families(clients: list[ClientActivity], failing: Collection[str]) -> 
         _ClientMetric(
             "kpi_client_sync_failing",
             "1 if a client's syncs fail, else 0",
-            [float(it.workspace in failing) for it in clients],
+            [int(it.workspace in failing) for it in clients],
         ),
     ]
-    labels = [f'{{workspace="{_escaped(it.workspace)}"}}' for it in clients]
+    labels = [f'{{workspace="{it.workspace.translate(_ESCAPES)}"}}' for it in clients]
     lines = []
     for name, documentation, values in columns:
         lines += [f"# HELP {name} {documentation}\n# TYPE {name} gauge\n"]
@@ -137,10 +139,6 @@ def client_families(clients: list[ClientActivity], failing: Collection[str]) -> 
             if value is not None
         ]
     return "".join(lines)
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
 class _Families(Collector):
