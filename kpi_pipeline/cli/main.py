@@ -23,6 +23,7 @@ from kpi_pipeline.cli import (
     events,
     export,
     gateway,
+    init,
     keys,
     metrics,
     recompute,
@@ -57,6 +58,7 @@ commands.add_typer(webhooks.commands, name="webhooks")
 commands.add_typer(users.commands, name="users")
 commands.add_typer(up.database_commands, name="db")
 commands.command("demo")(demo.run)
+commands.command("init")(init.run)
 commands.command("up")(up.run)
 commands.command("sync")(sync.run)
 commands.command("backfill")(backfill.run)

@@ -2,13 +2,14 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dotenv import dotenv_values, set_key
 
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.settings import Settings, load_settings
 from kpi_pipeline.settings.private_folders import FILE_MODE
 
 _HEADER = "# Settings of kpi_pipeline. README.md explains each; `kpi init` changes some of them.\n"
@@ -29,6 +30,12 @@ def file_to_write() -> Path:
         )
     # The file behind a link is replaced, not the link.
     return Path(named or ".env").absolute().resolve()
+
+
+def settings_with(file: Path) -> Settings:
+    """The settings of the environment and of this file, which may not exist yet."""
+    with _variable("KPI_ENV_FILE", str(file) if file.exists() else ""):
+        return load_settings()
 
 
 def values_in(file: Path) -> dict[str, str]:
@@ -75,9 +82,22 @@ def write_settings(file: Path, values: Mapping[str, str]) -> list[str]:
     return list(changes)
 
 
+@contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
 def _set(draft: Path, variable: str, value: str) -> None:
     # Without quotes where it can be: `docker --env-file` takes quotes as a part of the value.
-    for quotes in ("never", "always"):
+    for quotes in ("never", "always") if value.isprintable() else ():
         set_key(draft, variable, value, quote_mode=quotes)
         if dotenv_values(draft).get(variable) == value:
             return

@@ -38,6 +38,10 @@ OPTIONS = {
     "events replay": ["--since", "--workspace", "-w", "--status"],
     "export": ["--from", "--to", "--workspace", "-w", "--out", "--format", "--force"],
     "gateway": ["--host", "--port"],
+    "init": [
+        *("--instance", "--bison-url", "--master-key-file", "--database-url", "--timezone"),
+        *("--public-url", "--clients"),
+    ],
     "keys": [],
     "keys check": ["--workspace", "-w"],
     "keys create-missing": ["--workspace", "-w", "--dry-run"],

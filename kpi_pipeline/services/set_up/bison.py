@@ -15,7 +15,13 @@ from kpi_pipeline.bison import (
 )
 from kpi_pipeline.bison.address import address_problem
 from kpi_pipeline.errors import KpiError
-from kpi_pipeline.instances import API_KEY_FORM, InstanceSetting, is_api_key, parse_instances
+from kpi_pipeline.instances import (
+    API_KEY_FORM,
+    InstanceSetting,
+    format_instances,
+    is_api_key,
+    parse_instances,
+)
 from kpi_pipeline.settings.web import is_loopback
 
 _OPTIONS = ClientOptions(timeout_seconds=30.0, attempts=2)
@@ -25,7 +31,7 @@ class _Unlimited:
     """Some calls one after the other, before there is a database that counts those of all."""
 
     @asynccontextmanager
-    async def slot(self, *, ahead: bool) -> AsyncIterator[None]:  # noqa: ARG002 - the protocol's
+    async def slot(self, *, ahead: bool = False) -> AsyncIterator[None]:  # noqa: ARG002 - as in Pacing
         """Send at once."""
         yield
 
@@ -34,9 +40,26 @@ class _Unlimited:
         await asyncio.sleep(seconds)
 
     @asynccontextmanager
-    async def held(self, instance: str) -> AsyncIterator[None]:  # noqa: ARG002 - the protocol's
+    async def held(self, instance: str) -> AsyncIterator[None]:  # noqa: ARG002 - as in MasterKeyLock
         """No lock: the list of workspaces is the same wherever the key acts."""
         yield
+
+
+def tested_name(text: str) -> str:
+    """A name that an instance can have.
+
+    Raises:
+        KpiError: if it can't.
+    """
+    name = text.strip()
+    try:
+        parse_instances(f"{name} https://bison.example")
+    except ValueError:
+        raise KpiError(
+            "That is no name for an instance: write 1 to 31 lower-case letters, digits, - and _, "
+            "the first of them a letter or a digit."
+        ) from None
+    return name
 
 
 def tested_address(name: str, url: str) -> str:
@@ -83,6 +106,21 @@ def found_workspaces(instance: InstanceSetting) -> Sequence[Workspace]:
     except BisonError as error:
         raise KpiError(f"The workspaces could not be listed: {error}") from None
     return sorted(found, key=lambda it: (it.name.casefold(), it.id))
+
+
+def with_instance(
+    configured: Sequence[InstanceSetting], changed: InstanceSetting
+) -> tuple[InstanceSetting, ...]:
+    """All instances, with this one added or in place of that of its name.
+
+    Raises:
+        KpiError: if another one has its address.
+    """
+    by_name = {it.name: it for it in configured} | {changed.name: changed}
+    try:
+        return parse_instances(format_instances(by_name.values()))
+    except ValueError as error:
+        raise KpiError(f"{error}.") from None
 
 
 async def _listed(instance: BisonInstance) -> list[Workspace]:

@@ -1,18 +1,39 @@
-"""Tests the public address of the gateway, and makes the secrets of webhooks."""
+"""Tests the answers about the time zone and the public address of the gateway."""
 
+import difflib
 import ipaddress
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import httpx
 
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import url_problem
+from kpi_pipeline.settings import zone_names
 from kpi_pipeline.settings.webhooks import WEBHOOK_PATH, secret_setting
 
 _SECONDS = 10.0
+
+
+def tested_zone(text: str) -> ZoneInfo:
+    """The time zone of that name.
+
+    Raises:
+        KpiError: if there is none, with the names that are most like it.
+    """
+    names = {it.casefold(): it for it in zone_names()}
+    wanted = text.strip().casefold().replace(" ", "_")
+    if wanted in names:
+        return ZoneInfo(names[wanted])
+    # A city alone is a part of the name that people know.
+    like = [name for name in names if name.rpartition("/")[2] == wanted]
+    like += difflib.get_close_matches(wanted, names, n=3)
+    nearest = " or ".join(names[it] for it in dict.fromkeys(like[:3]))
+    hint = f"Did you mean {nearest}?" if nearest else "Write one such as America/Chicago."
+    raise KpiError(f"{text!r} is no time zone. {hint}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,358 @@
+"""`kpi init`: asks for what an installation needs, tests each answer, and writes it down."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, TypeVar
+from zoneinfo import ZoneInfo
+
+import typer
+from pydantic import SecretStr
+from rich.markup import escape
+
+from kpi_pipeline.bison import Workspace
+from kpi_pipeline.cli.common import err, out, print_warning
+from kpi_pipeline.db.registry.vault import key_file
+from kpi_pipeline.db.registry.workspaces_csv import FoundWorkspace, add_workspaces
+from kpi_pipeline.db.server.urls import for_people, parse_url
+from kpi_pipeline.domain.formatting import counted, joined
+from kpi_pipeline.errors import KpiError
+from kpi_pipeline.instances import InstanceSetting, format_instances
+from kpi_pipeline.services.set_up.bison import (
+    address_warning,
+    found_workspaces,
+    tested_address,
+    tested_name,
+    with_instance,
+)
+from kpi_pipeline.services.set_up.database import (
+    Tables,
+    create_tables,
+    known_clients,
+    tested_database,
+)
+from kpi_pipeline.services.set_up.zone_and_address import (
+    new_webhook_secrets,
+    tested_public_address,
+    tested_zone,
+)
+from kpi_pipeline.settings import Settings
+from kpi_pipeline.settings.env_file import file_to_write, settings_with, write_settings
+from kpi_pipeline.settings.private_folders import private_state
+from kpi_pipeline.settings.webhooks import without_secret
+
+_NONE, _EMBEDDED = "none", "embedded"
+_WORKSPACES_SHOWN = 50
+
+T = TypeVar("T")
+
+
+def run(
+    context: typer.Context,
+    instance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Name of the Email Bison instance, of your choice; unset: main."
+        ),
+    ] = None,
+    bison_url: Annotated[
+        str | None, typer.Option(metavar="https://HOST", help="Address of Email Bison.")
+    ] = None,
+    master_key_file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="File that holds its super-admin key; -: standard input. Other users of a machine "
+            "can read the options of a command, so none holds a key.",
+        ),
+    ] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="PostgreSQL, as postgresql://USER@HOST/DATABASE; `embedded`: one under "
+            "KPI_STATE_DIR. Set KPI_DATABASE_URL in place of this where it has a password.",
+        ),
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(metavar="ZONE", help="Your time zone, such as America/Chicago.")
+    ] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="https://HOST",
+            help="Public address of the gateway, to which Email Bison sends webhooks; `none`: its "
+            "event feed is read every few minutes.",
+        ),
+    ] = None,
+    clients: Annotated[
+        Path, typer.Option(metavar="FILE.csv", help="Where the clients are to be filled in.")
+    ] = Path("clients.csv"),
+) -> None:
+    """Set up an installation: ask for what it needs, test each answer, and write it down.
+
+    Asks for Email Bison's address and super-admin key, the database, the time zone and the public
+    address, or takes them from options and from what is set; without a terminal it asks nothing.
+    Writes `.env`, readable by you alone, creates the tables in an empty database, and adds the
+    workspaces that it finds to clients.csv. Safe to run again: what it does not ask about stays.
+    """
+    if context.find_root().params.get("in_demo"):
+        raise KpiError("The demo needs no set-up. Run `kpi init` without --demo.")
+    file = file_to_write()
+    settings = settings_with(file)
+    ask = _Questions(sys.stdin.isatty() and master_key_file != "-")
+    if ask.interactive:
+        out.print(f"Settings go to {file}. Enter keeps what is in [brackets].", markup=False)
+    bison, workspaces = _ask_bison(ask, settings, instance, bison_url, master_key_file)
+    instances = with_instance(settings.bison_instances, bison)
+    database, tables = _ask_database(ask, settings, database_url)
+    zone = _ask_zone(ask, settings, timezone)
+    gateway = _ask_public_address(ask, settings, public_url)
+    changed = settings.model_copy(update={"bison_instances": instances})
+    values = {
+        "KPI_BISON_INSTANCES": format_instances(instances),
+        "KPI_DATABASE_URL": database or "",
+        "KPI_TIMEZONE": zone.key,
+        "KPI_GATEWAY_URL": gateway or "",
+        **(new_webhook_secrets(without_secret(changed)) if gateway else {}),
+    }
+    written = write_settings(file, values)
+    what = f"has {joined(written)} now" if written else "stays as it is"
+    out.print(f"\n{file} {what} (mode 600).", markup=False, soft_wrap=True)
+    _warn_of_environment(values)
+    settings = settings_with(file)
+    known = _prepare(settings, tables)
+    found = [FoundWorkspace(bison.name, it.id, it.name) for it in workspaces]
+    if found:
+        out.print(add_workspaces(clients, found, known), markup=False, soft_wrap=True)
+    else:
+        out.print("`kpi clients template > clients.csv` writes a file to fill in.", markup=False)
+    _print_next(settings, clients, tables)
+
+
+@dataclass(frozen=True)
+class _Questions:
+    """Asks on a terminal until an answer passes its test; elsewhere takes what is known."""
+
+    interactive: bool
+
+    def ask(
+        self,
+        label: str,
+        option: str,
+        test: Callable[[str], T],
+        *,
+        given: str | None,
+        current: str | None,
+        shown: str | None = None,
+        hidden: bool = False,
+    ) -> T:
+        """What `test` makes of the option, or of the answer, or of the current value.
+
+        `shown` is the current value as people may see it; unset: as it is.
+        """
+        if given is not None:
+            return test(given)
+        if not self.interactive:
+            if current is None:
+                raise KpiError(f"{label}: it is not known. Give {option}.")
+            return test(current)
+        now = current if shown is None else shown
+        while True:
+            answer = self.line(f"{label}{f' [{now}]' if now else ''}", hidden=hidden)
+            if not answer and current is None:
+                continue
+            try:
+                return test(answer or current or "")
+            except KpiError as error:
+                err.print(f"[red]✗[/red] {escape(str(error))}", soft_wrap=True)
+
+    def line(self, label: str, *, hidden: bool) -> str:
+        """One line from the terminal; a hidden one is not shown while it is typed."""
+        answer = typer.prompt(label, default="", show_default=False, hide_input=hidden, err=True)
+        return str(answer).strip()
+
+
+def _ask_bison(
+    ask: _Questions,
+    settings: Settings,
+    name: str | None,
+    url: str | None,
+    key_file_name: str | None,
+) -> tuple[InstanceSetting, Sequence[Workspace]]:
+    """The instance, as it was tested, and the workspaces that its key lists."""
+    configured = {it.name: it for it in settings.bison_instances}
+    usual = next(iter(configured), "main")
+    name = ask.ask(
+        "Name of the Email Bison instance", "--instance", tested_name, given=name, current=usual
+    )
+    before = configured.get(name)
+
+    def tested(text: str) -> str:
+        address = tested_address(name, text)
+        _print_good(f"Email Bison answers at {address}.")
+        if warning := address_warning(address):
+            print_warning(warning)
+        return address
+
+    address = ask.ask(
+        "Its address (https://HOST)",
+        "--bison-url",
+        tested,
+        given=url,
+        current=before.url if before else None,
+    )
+    if before and before.url != address:
+        print_warning(
+            f"{name} was {before.url}. A name belongs to its server for good, as ids repeat "
+            "between servers: give another server a name of its own."
+        )
+    old = before.master_key.get_secret_value() if before and before.master_key else _NONE
+    found = InstanceSetting(name, address, None)
+
+    def tested_key(text: str) -> tuple[InstanceSetting, Sequence[Workspace]]:
+        if text == _NONE:
+            print_warning("Without a super-admin key, each client needs an API key of its own.")
+            return found, ()
+        with_key = replace(found, master_key=SecretStr(text))
+        workspaces = found_workspaces(with_key)
+        _print_good(f"Its key lists {counted(len(workspaces), 'workspace')}:")
+        _print_workspaces(workspaces)
+        return with_key, workspaces
+
+    return ask.ask(
+        "Its super-admin key (hidden; `none`: no key)",
+        "--master-key-file",
+        tested_key,
+        given=_text_of(key_file_name),
+        current=old,
+        shown="as it is" if old != _NONE else _NONE,
+        hidden=True,
+    )
+
+
+def _ask_database(
+    ask: _Questions, settings: Settings, given: str | None
+) -> tuple[str | None, Tables]:
+    """The address, or None for the embedded server; and what the database holds."""
+    secret = settings.database_url
+    current = secret.get_secret_value() if secret else _EMBEDDED
+
+    def tested(text: str) -> tuple[str | None, Tables]:
+        if text == _EMBEDDED:
+            return None, Tables.ABSENT
+        url = parse_url(text, "KPI_DATABASE_URL")
+        if text != current and ask.interactive and url.username and url.password is None:
+            label = f"Password of {url.username} (hidden; empty: none)"
+            if password := ask.line(label, hidden=True):
+                with_password = url.set(drivername="postgresql", password=password)
+                text = with_password.render_as_string(hide_password=False)
+        found = tested_database(settings.model_copy(update={"database_url": SecretStr(text)}))
+        server = f"PostgreSQL {found.version}" if found.version else "a server without it"
+        _print_good(f"{found.shown} is reached: {server}; tables: {found.tables.value}.")
+        return text, found.tables
+
+    return ask.ask(
+        "PostgreSQL (postgresql://USER@HOST:PORT/DATABASE, or `embedded`)",
+        "--database-url",
+        tested,
+        given=given,
+        current=current,
+        shown=for_people(parse_url(current, "KPI_DATABASE_URL")) if secret else _EMBEDDED,
+    )
+
+
+def _ask_zone(ask: _Questions, settings: Settings, given: str | None) -> ZoneInfo:
+    current = settings.timezone.key
+    return ask.ask("Your time zone", "--timezone", tested_zone, given=given, current=current)
+
+
+def _ask_public_address(ask: _Questions, settings: Settings, given: str | None) -> str | None:
+    def tested(text: str) -> str | None:
+        if text == _NONE:
+            return None
+        address = tested_public_address(text)
+        for warning in address.warnings:
+            print_warning(warning)
+        mark = "[green]✓[/green]" if address.answers else "[yellow]·[/yellow]"
+        out.print(f"{mark} {escape(f'{address.url}: {address.found}')}", soft_wrap=True)
+        return address.url
+
+    return ask.ask(
+        "Public address to which Email Bison sends webhooks (https://HOST, or `none`)",
+        "--public-url",
+        tested,
+        given=given,
+        current=settings.gateway_url or _NONE,
+    )
+
+
+def _prepare(settings: Settings, tables: Tables) -> set[tuple[str, int]]:
+    """Make the tables where there are none; the clients that the database has."""
+    if warning := private_state(settings.state_dir):
+        print_warning(warning)
+    if tables is Tables.BEHIND:
+        return set()
+    if tables is Tables.ABSENT:
+        create_tables(settings)
+        _print_good("The database has all tables.")
+    known, warning = known_clients(settings)
+    if warning:
+        print_warning(warning)
+    if settings.secret_key is None:
+        out.print(
+            f"API keys are encrypted with {key_file(settings.state_dir)}: keep a copy of that file "
+            "elsewhere.",
+            markup=False,
+            soft_wrap=True,
+        )
+    return known
+
+
+def _print_next(settings: Settings, clients: Path, tables: Tables) -> None:
+    """The next three commands; what can follow one another at once is one line."""
+    then = []
+    if any(it.master_key for it in settings.bison_instances):
+        then.append("kpi keys create-missing")
+    if settings.bison_timezone is None:
+        then.append("kpi bison measure")
+    if settings.gateway_url:
+        then.append("kpi webhooks register")
+    first = f"kpi clients import {clients}"
+    if tables is Tables.BEHIND:
+        first = f"kpi db upgrade && {first}"
+    out.print(f"\nFill in the targets in {clients}. Then run:", markup=False, soft_wrap=True)
+    for command in (first, " && ".join(then) or "kpi keys check", "kpi up"):
+        out.print(f"  {command}", markup=False, soft_wrap=True)
+    out.print("`kpi doctor` says what is still missing.", markup=False)
+
+
+def _text_of(name: str | None) -> str | None:
+    if name is None:
+        return None
+    try:
+        return (sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")).strip()
+    except (OSError, UnicodeDecodeError):
+        raise KpiError(f"{name} can't be read as text. Check --master-key-file.") from None
+
+
+def _warn_of_environment(values: dict[str, str]) -> None:
+    """The environment goes before the file: what it says otherwise has to go."""
+    others = [name for name, value in values.items() if os.environ.get(name, value) != value]
+    if others:
+        print_warning(
+            f"The environment has another {joined(others)}, and goes before the file. Unset it."
+        )
+
+
+def _print_good(text: str) -> None:
+    out.print(f"[green]✓[/green] {escape(text)}", soft_wrap=True)
+
+
+def _print_workspaces(workspaces: Sequence[Workspace]) -> None:
+    for it in workspaces[:_WORKSPACES_SHOWN]:
+        out.print(f"  {it.id:>6}  {it.name}", markup=False, soft_wrap=True)
+    if (more := len(workspaces) - _WORKSPACES_SHOWN) > 0:
+        out.print(f"  and {more:,} more")
