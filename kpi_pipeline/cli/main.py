@@ -20,6 +20,7 @@ from kpi_pipeline.cli import (
     dagster,
     dashboard,
     demo,
+    doctor,
     events,
     export,
     gateway,
@@ -68,6 +69,7 @@ commands.command("export")(export.run)
 commands.command("accuracy")(accuracy.run)
 commands.command("summary")(alerts.print_summary)
 commands.command("status")(status.run)
+commands.command("doctor")(doctor.run)
 commands.command("sandbox")(sandbox.run)
 commands.command("dashboard")(dashboard.run)
 commands.command("gateway")(gateway.run)

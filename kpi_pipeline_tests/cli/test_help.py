@@ -29,6 +29,7 @@ OPTIONS = {
     "dashboard": ["--host", "--port"],
     "db": [],
     "db upgrade": [],
+    "doctor": ["[CHECK]", "--json", "--fix", "--send-alert", "--list"],
     "demo": ["--once", "--days", "--port"],
     "events": [],
     "events ingest": ["FILE", "--instance"],
