@@ -23,20 +23,20 @@ from kpi_pipeline.instances import InstanceSetting, format_instances
 from kpi_pipeline.services.set_up.bison import (
     address_warning,
     found_workspaces,
-    tested_address,
-    tested_name,
+    reached_address,
+    valid_name,
     with_instance,
 )
 from kpi_pipeline.services.set_up.database import (
     Tables,
     create_tables,
+    inspect_database,
     known_clients,
-    tested_database,
 )
 from kpi_pipeline.services.set_up.zone_and_address import (
+    inspect_public_address,
+    known_zone,
     new_webhook_secrets,
-    tested_public_address,
-    tested_zone,
 )
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.settings.env_file import file_to_write, settings_with, write_settings
@@ -186,12 +186,12 @@ def _ask_bison(
     configured = {it.name: it for it in settings.bison_instances}
     usual = next(iter(configured), "main")
     name = ask.ask(
-        "Name of the Email Bison instance", "--instance", tested_name, given=name, current=usual
+        "Name of the Email Bison instance", "--instance", valid_name, given=name, current=usual
     )
     before = configured.get(name)
 
     def tested(text: str) -> str:
-        address = tested_address(name, text)
+        address = reached_address(name, text)
         _print_good(f"Email Bison answers at {address}.")
         if warning := address_warning(address):
             print_warning(warning)
@@ -249,7 +249,7 @@ def _ask_database(
             if password := ask.line(label, hidden=True):
                 with_password = url.set(drivername="postgresql", password=password)
                 text = with_password.render_as_string(hide_password=False)
-        found = tested_database(settings.model_copy(update={"database_url": SecretStr(text)}))
+        found = inspect_database(settings.model_copy(update={"database_url": SecretStr(text)}))
         server = f"PostgreSQL {found.version}" if found.version else "a server without it"
         _print_good(f"{found.shown} is reached: {server}; tables: {found.tables.value}.")
         return text, found.tables
@@ -266,14 +266,14 @@ def _ask_database(
 
 def _ask_zone(ask: _Questions, settings: Settings, given: str | None) -> ZoneInfo:
     current = settings.timezone.key
-    return ask.ask("Your time zone", "--timezone", tested_zone, given=given, current=current)
+    return ask.ask("Your time zone", "--timezone", known_zone, given=given, current=current)
 
 
 def _ask_public_address(ask: _Questions, settings: Settings, given: str | None) -> str | None:
     def tested(text: str) -> str | None:
         if text == _NONE:
             return None
-        address = tested_public_address(text)
+        address = inspect_public_address(text)
         for warning in address.warnings:
             print_warning(warning)
         mark = "[green]✓[/green]" if address.answers else "[yellow]·[/yellow]"

@@ -45,7 +45,7 @@ class _Unlimited:
         yield
 
 
-def tested_name(text: str) -> str:
+def valid_name(text: str) -> str:
     """A name that an instance can have.
 
     Raises:
@@ -62,7 +62,7 @@ def tested_name(text: str) -> str:
     return name
 
 
-def tested_address(name: str, url: str) -> str:
+def reached_address(name: str, url: str) -> str:
     """The address of the instance called `name`, at which Email Bison answers.
 
     Raises:

@@ -46,7 +46,7 @@ class Tables(Enum):
 
 
 @dataclass(frozen=True)
-class TestedDatabase:
+class InspectedDatabase:
     """A database that can be used. `shown` is its address without a password."""
 
     shown: str
@@ -54,7 +54,7 @@ class TestedDatabase:
     tables: Tables
 
 
-def tested_database(settings: Settings) -> TestedDatabase:
+def inspect_database(settings: Settings) -> InspectedDatabase:
     """Test the configured databases, and change nothing.
 
     Raises:
@@ -71,11 +71,11 @@ def tested_database(settings: Settings) -> TestedDatabase:
         )
     with _opened(kpi) as engine:
         if _will_be_created(engine, kpi, "KPI_DATABASE_URL"):
-            return TestedDatabase(for_people(kpi), "", Tables.ABSENT)
+            return InspectedDatabase(for_people(kpi), "", Tables.ABSENT)
         version, tables = _tested(engine, kpi)
     with _opened(dagster) as engine:
         _will_be_created(engine, dagster, "KPI_DAGSTER_DATABASE_URL")
-    return TestedDatabase(for_people(kpi), version, tables)
+    return InspectedDatabase(for_people(kpi), version, tables)
 
 
 def create_tables(settings: Settings) -> None:

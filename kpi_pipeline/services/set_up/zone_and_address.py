@@ -18,7 +18,7 @@ from kpi_pipeline.settings.webhooks import WEBHOOK_PATH, secret_setting
 _SECONDS = 10.0
 
 
-def tested_zone(text: str) -> ZoneInfo:
+def known_zone(text: str) -> ZoneInfo:
     """The time zone of that name.
 
     Raises:
@@ -49,7 +49,9 @@ class PublicAddress:
     warnings: tuple[str, ...]
 
 
-def tested_public_address(text: str) -> PublicAddress:
+def inspect_public_address(
+    text: str, *, transport: httpx.BaseTransport | None = None
+) -> PublicAddress:
     """The address at which Email Bison shall reach the gateway, and what answers there now.
 
     Raises:
@@ -70,7 +72,7 @@ def tested_public_address(text: str) -> PublicAddress:
             f"{url} has no TLS: people's data and the secret of the webhooks are sent to it as "
             "plain text. Put a proxy with TLS in front of the gateway, and write https://."
         )
-    answers, found = _found_at(url)
+    answers, found = _found_at(url, transport)
     return PublicAddress(url, answers, found, tuple(warnings))
 
 
@@ -87,13 +89,12 @@ def new_webhook_secrets(instances: Iterable[str]) -> dict[str, str]:
     return {secret_setting(name): secrets.token_urlsafe(32) for name in instances}
 
 
-def _found_at(url: str) -> tuple[bool, str]:
+def _found_at(url: str, transport: httpx.BaseTransport | None) -> tuple[bool, str]:
     later = "Once `kpi up` and the proxy in front of it run, `kpi webhooks test` tries it."
     try:
         # The last part is no secret: a gateway answers 405 to any GET below this path.
-        status = httpx.get(
-            f"{url}{WEBHOOK_PATH}/probe", timeout=_SECONDS, follow_redirects=False
-        ).status_code
+        with httpx.Client(timeout=_SECONDS, transport=transport) as http:
+            status = http.get(f"{url}{WEBHOOK_PATH}/probe").status_code
     except httpx.TransportError as error:
         return False, f"Nothing answers there yet ({type(error).__name__}). {later}"
     if status == httpx.codes.METHOD_NOT_ALLOWED:
