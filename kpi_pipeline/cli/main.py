@@ -15,6 +15,7 @@ from kpi_pipeline.cli import (
     accuracy,
     alerts,
     backfill,
+    backup,
     bison,
     clients,
     dagster,
@@ -57,6 +58,8 @@ commands.add_typer(keys.secret_key_commands, name="secret-key")
 commands.add_typer(events.commands, name="events")
 commands.add_typer(webhooks.commands, name="webhooks")
 commands.add_typer(users.commands, name="users")
+up.database_commands.command("dump")(backup.dump)
+up.database_commands.command("restore")(backup.restore_dump)
 commands.add_typer(up.database_commands, name="db")
 commands.command("demo")(demo.run)
 commands.command("init")(init.run)

@@ -116,6 +116,10 @@ class CopiedTable:
         """Delete the rows that are copied."""
         _driver(connection).execute(self._statement("DELETE FROM {table} WHERE {where}"))
 
+    def analyze(self, connection: Connection) -> None:
+        """Have the server measure the rows, for its planner."""
+        _driver(connection).execute(self._statement("ANALYZE {table}"))
+
     def _statement(self, template: LiteralString) -> sql.Composed:
         return sql.SQL(template).format(
             table=sql.Identifier(self.name),
