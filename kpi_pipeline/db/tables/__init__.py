@@ -18,6 +18,7 @@ from kpi_pipeline.db.tables.calls import (
 from kpi_pipeline.db.tables.clients import client_api_keys, client_targets, clients
 from kpi_pipeline.db.tables.events import event_feed, event_feed_missing, webhook_events
 from kpi_pipeline.db.tables.measured import bison_findings, bison_series_readings
+from kpi_pipeline.db.tables.moved_in import old_clients, old_metrics, readers
 from kpi_pipeline.db.tables.numbers import (
     changed_rows,
     client_metrics,
@@ -59,7 +60,10 @@ __all__ = [
     "event_feed_missing",
     "kpi_projections",
     "metadata",
+    "old_clients",
+    "old_metrics",
     "raw_bison_stats",
+    "readers",
     "sending_plans",
     "sync_log",
     "target_changes",
