@@ -191,7 +191,7 @@ def _ask_bison(
     before = configured.get(name)
 
     def tested(text: str) -> str:
-        address = reached_address(name, text)
+        address = reached_address(text)
         _print_good(f"Email Bison answers at {address}.")
         if warning := address_warning(address):
             print_warning(warning)

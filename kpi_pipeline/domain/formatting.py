@@ -49,3 +49,8 @@ def counted(number: int, thing: str) -> str:
     in_ies = thing[-1] == "y" and thing[-2] not in "aeou"
     several = f"{thing[:-1]}ies" if in_ies else f"{thing}s"
     return f"{number:,} {thing if number == 1 else several}"
+
+
+def as_sentence(clause: str) -> str:
+    """The clause with a capital letter and a full stop."""
+    return f"{clause[:1].upper()}{clause[1:]}."

@@ -90,7 +90,7 @@ def test_an_address_that_email_bison_may_not_reach_is_warned_of(answer: str, war
 
 def test_an_instance_is_reached_and_its_key_lists_its_workspaces(bison: Bison) -> None:
     instance = instance_of(bison)
-    assert reached_address("main", f" {instance.url}/ ") == instance.url
+    assert reached_address(f" {instance.url}/ ") == instance.url
     found = found_workspaces(instance)
     assert {it.id for it in found} == {int(it["bison_workspace_id"]) for it in bison.clients()}
     assert [it.name.casefold() for it in found] == sorted(it.name.casefold() for it in found)
@@ -121,9 +121,9 @@ def test_a_name_of_an_instance_fits_into_a_variable_and_a_file(name: str) -> Non
 def test_an_address_without_an_answer_is_named() -> None:
     url = f"http://127.0.0.1:{closed_port()}"
     with pytest.raises(KpiError, match=f"{url} gives no answer: ConnectError"):
-        reached_address("main", url)
+        reached_address(url)
     with pytest.raises(KpiError, match="Its address is not valid, write it as https://HOST"):
-        reached_address("main", "bison.example")
+        reached_address("bison.example")
 
 
 def test_keys_sent_as_plain_text_are_warned_of() -> None:
@@ -163,8 +163,8 @@ def _settings(url: URL, dagster: URL | None = None) -> Settings:
     )
 
 
-def test_a_database_with_our_tables_is_current(database: URL, dagster_database: URL) -> None:
-    found = inspect_database(_settings(database, dagster_database))
+def test_a_database_with_our_tables_is_current(database: URL) -> None:
+    found = inspect_database(_settings(database, database))
     assert found.tables is Tables.CURRENT
     assert int(found.version.split(".")[0]) >= 14
 

@@ -14,6 +14,7 @@ from kpi_pipeline.bison import (
     Workspace,
 )
 from kpi_pipeline.bison.address import address_problem
+from kpi_pipeline.domain.formatting import as_sentence
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import (
     API_KEY_FORM,
@@ -21,6 +22,7 @@ from kpi_pipeline.instances import (
     format_instances,
     is_api_key,
     parse_instances,
+    url_problem,
 )
 from kpi_pipeline.settings.web import is_loopback
 
@@ -62,19 +64,18 @@ def valid_name(text: str) -> str:
     return name
 
 
-def reached_address(name: str, url: str) -> str:
-    """The address of the instance called `name`, at which Email Bison answers.
+def reached_address(url: str) -> str:
+    """The address, without a slash at its end, at which Email Bison answers.
 
     Raises:
-        KpiError: saying what is wrong with the name or the address.
+        KpiError: saying what is wrong with it.
     """
-    try:
-        [instance] = parse_instances(f"{name} {url.strip()}")
-    except ValueError as error:
-        raise KpiError(f"{str(error).removeprefix(f'{name}: ').capitalize()}.") from None
-    if problem := address_problem(instance.url):
+    address = url.strip().rstrip("/")
+    if problem := url_problem(address):
+        raise KpiError(as_sentence(problem))
+    if problem := address_problem(address):
         raise KpiError(problem)
-    return instance.url
+    return address
 
 
 def address_warning(url: str) -> str | None:

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import httpx
 
+from kpi_pipeline.domain.formatting import as_sentence
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import url_problem
 from kpi_pipeline.settings import zone_names
@@ -59,7 +60,7 @@ def inspect_public_address(
     """
     url = text.strip().rstrip("/")
     if problem := url_problem(url):
-        raise KpiError(f"{problem.capitalize()}.")
+        raise KpiError(as_sentence(problem))
     parts = urlsplit(url)
     warnings = []
     if is_private(parts.hostname or ""):
