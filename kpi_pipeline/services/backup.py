@@ -11,6 +11,7 @@ import psycopg
 from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.exc import DBAPIError
 
+from kpi_pipeline.db.backup import tables
 from kpi_pipeline.db.backup.archive import (
     DatabaseContent,
     DumpWriter,
@@ -158,8 +159,9 @@ def plain_errors(what: str) -> Iterator[None]:
         cause = error.orig if isinstance(error, DBAPIError) else error
         if isinstance(cause, psycopg.errors.LockNotAvailable):
             raise KpiError(
-                f"{what} waited 30 s for a table that another program has locked, and gave up; "
-                "nothing was changed. Stop what works on the databases, and run this again."
+                f"{what} waited {tables.LOCK_SECONDS} s for a table that another program has "
+                "locked, and gave up; nothing was changed. Stop what works on the databases, and "
+                "run this again."
             ) from None
         if isinstance(error, DBAPIError):
             reason = reason_of(error)
@@ -187,14 +189,14 @@ def _written(writer: DumpWriter, name: str, connection: Connection) -> DatabaseC
             f"The database {address} is at revision {revision}, which this version of the code "
             "does not know. Install the version that upgraded it."
         )
-    tables = {}
+    written = {}
     for table in tables_of(name, connection):
         content = writer.write(name, table.name, table.read(connection))
-        tables[table.name] = TableContent(
+        written[table.name] = TableContent(
             lines=content.lines,
             checksum=content.checksum,
             columns=list(table.columns),
             # Read later than the rows, so it is never behind them.
             sequences=table.read_sequences(connection),
         )
-    return DatabaseContent(revision=revision, tables=tables)
+    return DatabaseContent(revision=revision, tables=written)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, text
 from kpi_pipeline.db.backup.archive import Content, Dump, Manifest, content_of, open_dump
 from kpi_pipeline.db.backup.tables import empty_all, prepare
 from kpi_pipeline.db.migrate import move_to, revisions
+from kpi_pipeline.db.readers import close_to_others, our_objects
 from kpi_pipeline.db.registry.vault import Vault, existing_vault, key_file
 from kpi_pipeline.db.server.engine import ensure_database
 from kpi_pipeline.db.server.urls import for_people
@@ -197,11 +198,15 @@ def _require_empty(engines: Mapping[str, Engine]) -> None:
 
 def _restore_kpi(connection: Connection, opened: Dump, left_out: set[str]) -> None:
     prepare(connection)
+    before = our_objects(connection)
     empty_all(connection, tables_of(KPI, connection))
     # A dump of an earlier version fits the tables of that version.
     move_to(connection, opened.manifest.databases[KPI].revision)
     _fill(connection, opened, KPI, left_out)
     move_to(connection, str(revisions().head))
+    # A host may have granted rights on the new tables by default; and the readers of the dump may
+    # read, where this server has such roles.
+    close_to_others(connection, before)
 
 
 def _restore_dagster(connection: Connection, opened: Dump) -> None:

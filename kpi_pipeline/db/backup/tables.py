@@ -21,6 +21,7 @@ from sqlalchemy import Connection, text
 from kpi_pipeline.db.backup.archive import batched
 
 ALL_ROWS: LiteralString = "true"
+LOCK_SECONDS = 30
 
 # Values read the same whatever the server, the database or the role is set to, and no limit of a
 # host ends a long copy. A row that a policy hides is an error, and not left out. The waits for a
@@ -34,7 +35,7 @@ _SETTINGS = text("""
         ('extra_float_digits', '1'),
         ('bytea_output', 'hex'),
         ('row_security', 'off'),
-        ('lock_timeout', '30s'),
+        ('lock_timeout', :lock_timeout),
         ('statement_timeout', '0'),
         ('idle_in_transaction_session_timeout', '0'),
         ('transaction_timeout', '0')
@@ -130,7 +131,7 @@ class CopiedTable:
 
 def prepare(connection: Connection) -> None:
     """Set what copies need, for the transaction of this connection."""
-    connection.execute(_SETTINGS)
+    connection.execute(_SETTINGS, {"lock_timeout": f"{LOCK_SECONDS}s"})
 
 
 def copied_tables(
