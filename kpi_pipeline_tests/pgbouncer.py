@@ -1,7 +1,7 @@
 """PgBouncer in transaction mode before a PostgreSQL of the tests, as hosts run such poolers.
 
-Each transaction of a client may get another connection to the server, so nothing of a session stays:
-no prepared statement, no setting, no lock, no LISTEN.
+Each transaction of a client may get another connection to the server, so nothing of a session
+stays: no prepared statement, no setting, no lock, no LISTEN.
 """
 
 import os

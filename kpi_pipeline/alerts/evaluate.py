@@ -27,7 +27,7 @@ from kpi_pipeline.db.alerts import (
     store_failing,
     store_states,
 )
-from kpi_pipeline.db.server.engine import session_lock
+from kpi_pipeline.db.coordination.lease import exclusive
 
 _FIRST_PAUSE = timedelta(seconds=30)
 _LONGEST_PAUSE = timedelta(minutes=5)
@@ -58,7 +58,7 @@ def evaluate(
     Raises:
         sqlalchemy.exc.DBAPIError: if the database becomes unreachable meanwhile.
     """
-    with session_lock(app.engine, "kpi:alerts"):
+    with exclusive(app.engine, "kpi:alerts"):
         return _Evaluator(app, receivers, others).notify_all()
 
 

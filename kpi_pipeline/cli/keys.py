@@ -13,10 +13,10 @@ from rich.table import Table
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.cli.common import Workspaces, cell, local_time, opened_app, out, print_whole
+from kpi_pipeline.db.coordination.lease import exclusive
 from kpi_pipeline.db.registry.api_keys import StoredKey, rotate_secret_key
 from kpi_pipeline.db.registry.clients import Client, active_clients, pick_clients
 from kpi_pipeline.db.registry.vault import key_file, new_secret_key
-from kpi_pipeline.db.server.engine import session_lock
 from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.identity import own_key
@@ -72,7 +72,7 @@ def create_missing(
     It takes one call for each API key, with the master key of its instance. Each is stored
     encrypted, and verified to act in the client's workspace.
     """
-    with opened_app() as app, session_lock(app.engine, "kpi:keys"):
+    with opened_app() as app, exclusive(app.engine, "kpi:keys"):
         # Read under the lock: two such commands at once create one key for each client.
         missing = [client for client in _picked(app, workspace) if not client.has_key]
         if not missing:
@@ -91,7 +91,7 @@ def rotate(
 
     Email Bison's API can't delete a key: delete the old one in Email Bison's own pages.
     """
-    with opened_app() as app, session_lock(app.engine, "kpi:keys"):
+    with opened_app() as app, exclusive(app.engine, "kpi:keys"):
         [client] = _picked(app, [workspace])
         if not client.has_key:
             raise KpiError(

@@ -14,8 +14,8 @@ from rich.markup import escape
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.bison import BisonError
 from kpi_pipeline.cli.common import Workspaces, exit_unless, opened_app, out, print_warning
+from kpi_pipeline.db.coordination.lease import exclusive
 from kpi_pipeline.db.registry.clients import Client, active_clients, pick_clients
-from kpi_pipeline.db.server.engine import session_lock
 from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings.webhooks import has_webhooks, shown_url, webhook_url
@@ -114,7 +114,7 @@ def send_test(workspace: Workspaces = None) -> None:
 
 
 def _apply(workspaces: Sequence[str] | None, plan: Planner, *, dry_run: bool) -> None:
-    with opened_app() as app, session_lock(app.engine, "kpi:webhooks"):
+    with opened_app() as app, exclusive(app.engine, "kpi:webhooks"):
         clients = _picked(app, workspaces)
         out.print(f"The address of webhooks is {shown_url(app.settings)}", soft_wrap=True)
         outcomes = asyncio.run(apply_plans(app, clients, plan, dry_run=dry_run))

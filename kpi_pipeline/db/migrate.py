@@ -10,7 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 
-from kpi_pipeline.db.server.engine import session_lock
+from kpi_pipeline.db.server.holders import alter_tables
 from kpi_pipeline.errors import KpiError
 
 
@@ -41,11 +41,15 @@ def upgrade(engine: Engine) -> None:
     """Run the migrations that the database lacks; processes wait for each other.
 
     Raises:
-        KpiError: if the database is ahead of this version of the code.
+        KpiError: if the database is ahead of this version of the code, this user may not make its
+            tables, or others hold them up for minutes.
     """
-    with session_lock(engine, "kpi:migrations"), engine.begin() as connection:
+
+    def work(connection: Connection) -> None:
         _known_revision(connection)
         command.upgrade(_config(connection), "head")
+
+    alter_tables(engine, work)
 
 
 def move_to(connection: Connection, revision: str) -> None:

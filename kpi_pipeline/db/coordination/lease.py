@@ -5,9 +5,11 @@ transaction mode, and expires when its holder hangs or dies.
 """
 
 import asyncio
+import threading
+import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 
@@ -107,6 +109,32 @@ async def backfill_fetch_lock(
             await finish_in_thread(lease.release)
 
 
+@contextmanager
+def exclusive(engine: Engine, name: str, *, ttl_seconds: float = 30.0) -> Iterator[None]:
+    """Do the work of the block in one process at a time, all processes that use `name` included.
+
+    A thread renews the lease meanwhile. That of a process that died is free after `ttl_seconds`.
+    """
+    lease = _Lease(engine, backfill_fetch_leases, name, ttl_seconds)
+    with ExitStack() as stack:
+        # Before it is taken: a commit whose answer was lost may have taken it.
+        stack.callback(_release_quietly, lease)
+        while not retry_on_disconnect(lease.take):
+            time.sleep(_POLL_SECONDS)
+        ended = threading.Event()
+        renewing = threading.Thread(target=lease.renew_until, args=(ended,), daemon=True)
+        renewing.start()
+        stack.callback(renewing.join)
+        stack.callback(ended.set)
+        yield
+
+
+def _release_quietly(lease: "_Lease") -> None:
+    # Where this fails, the lease expires, and others wait that long.
+    with suppress(SQLAlchemyError, DatabaseAway):
+        retry_on_disconnect(lease.release)
+
+
 class _Lease:
     """The lease on `name`, the primary key of a table of leases, for one holder.
 
@@ -124,7 +152,7 @@ class _Lease:
     @asynccontextmanager
     async def held(self, poll_seconds: float) -> AsyncIterator[None]:
         """Wait for the lease, and renew it during the block. The caller releases it."""
-        while not await finish_in_thread(partial(retry_on_disconnect, self._take)):
+        while not await finish_in_thread(partial(retry_on_disconnect, self.take)):
             await anyio.sleep(poll_seconds)
         renewing = asyncio.create_task(self._keep_renewing())
         try:
@@ -139,7 +167,14 @@ class _Lease:
             with suppress(SQLAlchemyError):
                 await anyio.to_thread.run_sync(self._renew)
 
-    def _take(self) -> bool:
+    def renew_until(self, ended: threading.Event) -> None:
+        """Renew it in this thread until `ended` is set."""
+        while not ended.wait(self._ttl.total_seconds() / 3):
+            with suppress(SQLAlchemyError):
+                self._renew()
+
+    def take(self) -> bool:
+        """Take it if it is free; whether it is this holder's now."""
         row = {self._key.name: self._name, "holder": self._holder}
         statement = insert(self._table).values(**row, expires_at=func.clock_timestamp() + self._ttl)
         new, table = statement.excluded, self._table.c

@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from kpi_pipeline.db.coordination.lease import exclusive
 from kpi_pipeline.db.registry.vault import (
     Vault,
     key_file,
@@ -28,7 +29,6 @@ from kpi_pipeline.db.registry.vault import (
     replace_kept_keys,
     split_keys,
 )
-from kpi_pipeline.db.server.engine import session_lock
 from kpi_pipeline.db.tables import client_api_keys
 from kpi_pipeline.errors import KpiError
 
@@ -220,7 +220,7 @@ def rotate_secret_key(engine: Engine, configured: SecretStr | None, state_dir: P
             API key can't be decrypted.
     """
     path = key_file(state_dir)
-    with session_lock(engine, "kpi:secret-key"):
+    with exclusive(engine, "kpi:secret-key"):
         vault = open_vault(configured, state_dir)
         if configured is not None and not vault.has_old_keys:
             raise KpiError(_STEPS)

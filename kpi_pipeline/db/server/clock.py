@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
+from kpi_pipeline.db.server.engine import open_unpooled
 from kpi_pipeline.domain.clock import utc_now
 
 INTERVAL_SECONDS = 60.0
@@ -42,9 +42,7 @@ class DatabaseClock:
     ) -> None:
         self._pooled = engine
         # Later on, the caller may hold a connection of the pool while all others are in use.
-        self._unpooled = create_engine(
-            engine.url, poolclass=NullPool, connect_args={"connect_timeout": _CONNECT_SECONDS}
-        )
+        self._unpooled = open_unpooled(engine.url, connect_seconds=_CONNECT_SECONDS)
         self._steady = steady
         self._system = system
         self._measuring = threading.Lock()

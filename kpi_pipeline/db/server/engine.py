@@ -1,41 +1,93 @@
-"""Connections to the KPI database, and plain errors where there is none."""
+"""Connections to the databases, and plain errors where there is none."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from kpi_pipeline.db.server.urls import for_people
+from kpi_pipeline.db.server.pool import ReturningPool
+from kpi_pipeline.db.server.sessions import Sessions
+from kpi_pipeline.db.server.urls import for_people, schema_of
 from kpi_pipeline.errors import KpiError
 
 # How long a thread waits for a connection of the pool; others hold one for a transaction each.
 _POOL_SECONDS = 60.0
+# How long a server that has as many connections as it allows is asked for one.
+REFUSED_SECONDS = 60.0
+_CONNECT_SECONDS = 10
+
+# What `CREATE DATABASE` and `CREATE SCHEMA` end with if another process was faster.
+_MADE_MEANWHILE = ("42P04", "42P06", "23505")
 
 
-def open_engine(url: URL, *, pool_size: int = 8) -> Engine:
+def open_engine(
+    url: URL,
+    *,
+    pool_size: int = 8,
+    connect_seconds: int = _CONNECT_SECONDS,
+    refused_seconds: float = REFUSED_SECONDS,
+    settings: Mapping[str, str] | None = None,
+) -> Engine:
     """An engine whose sessions use UTC: every instant that is read is aware and comparable.
 
     It never has more than `pool_size` connections: threads wait for one that is free. So how many
-    clients a run works on at once does not change how many connections a server has to allow.
+    clients a run works on at once does not change how many connections a server has to allow. Those
+    that are idle are given back. `settings` are more of PostgreSQL's, for each session.
     """
-    return create_engine(
+    return _engine(
         url,
+        connect_seconds,
+        refused_seconds,
+        settings,
+        poolclass=ReturningPool,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_POOL_SECONDS,
         # The connection that was used last has its statements prepared and its catalog read.
         pool_use_lifo=True,
         pool_pre_ping=True,
-        # Errors must not carry rows into logs.
-        hide_parameters=True,
-        connect_args={
-            "connect_timeout": 10,
-            "application_name": "kpi_pipeline",
-            "options": "-c timezone=UTC",
-        },
     )
+
+
+def open_unpooled(
+    url: URL,
+    *,
+    connect_seconds: int = _CONNECT_SECONDS,
+    isolation_level: str = "READ COMMITTED",
+    **connect_args: Any,
+) -> Engine:
+    """As `open_engine`, for a connection now and then, which is closed after use.
+
+    `connect_args` are options of libpq.
+    """
+    return _engine(
+        url,
+        connect_seconds,
+        0.0,
+        None,
+        poolclass=NullPool,
+        isolation_level=isolation_level,
+        more=connect_args,
+    )
+
+
+def _engine(
+    url: URL,
+    connect_seconds: int,
+    refused_seconds: float,
+    settings: Mapping[str, str] | None,
+    more: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Engine:
+    defaults = {"connect_timeout": connect_seconds, "application_name": "kpi_pipeline"}
+    # An address has its own.
+    given = {name: it for name, it in {**defaults, **(more or {})}.items() if name not in url.query}
+    # Errors must not carry rows into logs.
+    engine = create_engine(url, hide_parameters=True, connect_args=given, **options)
+    Sessions(engine, {"timezone": "UTC", **(settings or {})}, refused_seconds)
+    return engine
 
 
 def require_reachable(engine: Engine, setting: str) -> None:
@@ -53,62 +105,72 @@ def require_reachable(engine: Engine, setting: str) -> None:
 
 def is_reachable(url: URL) -> bool:
     """Whether a new connection to this database opens."""
-    engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5})
-    return _connection_problem(engine) is None
+    return _connection_problem(open_unpooled(url, connect_seconds=5)) is None
 
 
 def ensure_database(url: URL) -> None:
-    """Create the database that `url` names unless its server has it; processes wait for each other.
+    """Create the database that `url` names, and its schema, unless its server has them.
 
     Raises:
-        KpiError: if the server can't be reached, or the database is missing and this user may not
+        KpiError: if the server can't be reached, or one of them is missing and this user may not
             create it.
     """
-    direct = create_engine(url)
+    direct = open_unpooled(url)
     reason = _connection_problem(direct)
-    direct.dispose()
     if reason is None:
+        _ensure_schema(direct)
         return
-    maintenance = create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    name = direct.dialect.identifier_preparer.quote(str(url.database))
+    maintenance = open_unpooled(
+        url.set(database="postgres").difference_update_query(["options"]),
+        isolation_level="AUTOCOMMIT",
+    )
     try:
         with maintenance.connect() as connection:
-            connection.execute(
-                text("SELECT pg_advisory_lock(hashtextextended('kpi:create-database', 0))")
-            )
             found = connection.execute(
                 text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": url.database}
             ).first()
             if found is None:
-                name = maintenance.dialect.identifier_preparer.quote(str(url.database))
-                connection.execute(text(f"CREATE DATABASE {name}"))
+                connection.exec_driver_sql(f"CREATE DATABASE {name}")
     except OperationalError:
         raise KpiError(
             f"The database {for_people(url)} cannot be reached: {reason}. "
             "Check the address, and that the server runs and lets this user in."
         ) from None
     except (DBAPIError, UnicodeError) as error:
+        if not _is_made_meanwhile(error):
+            raise KpiError(
+                f"The database {for_people(url)} cannot be created: {reason_of(error)}. "
+                "Create it by hand, or give the user the right to."
+            ) from None
+    _ensure_schema(direct)
+
+
+def _ensure_schema(engine: Engine) -> None:
+    schema = schema_of(engine.url)
+    if schema is None:
+        return
+    name = engine.dialect.identifier_preparer.quote_identifier(schema)
+    try:
+        with engine.begin() as connection:
+            if connection.scalar(text("SELECT to_regnamespace(:name)"), {"name": name}) is None:
+                connection.exec_driver_sql(f"CREATE SCHEMA {name}")
+    except DBAPIError as error:
+        if _is_made_meanwhile(error):
+            return
         raise KpiError(
-            f"The database {for_people(url)} cannot be created: {reason_of(error)}. "
-            "Create it by hand, or give the user the right to."
+            f"The schema {schema} of {for_people(engine.url)} cannot be created: "
+            f"{reason_of(error)}. Have an administrator of the server run, in that database: "
+            f"CREATE SCHEMA {name} AUTHORIZATION {engine.url.username};"
         ) from None
-    finally:
-        maintenance.dispose()
 
 
-@contextmanager
-def session_lock(engine: Engine, name: str) -> Iterator[Connection]:
-    """Hold the advisory lock `name`, across processes; a crash of the holder frees it."""
-    with engine.connect() as connection:
-        connection.execute(text("SELECT pg_advisory_lock(hashtextextended(:n, 0))"), {"n": name})
-        connection.commit()
-        try:
-            yield connection
-        finally:
-            connection.rollback()
-            connection.execute(
-                text("SELECT pg_advisory_unlock(hashtextextended(:n, 0))"), {"n": name}
-            )
-            connection.commit()
+def sqlstate_of(error: BaseException) -> str | None:
+    """The SQLSTATE of an error of either driver; None for one without, as of a new connection."""
+    cause = getattr(error, "orig", None) or error
+    # psycopg calls it sqlstate, psycopg2 pgcode.
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    return None if state is None else str(state)
 
 
 def reason_of(error: DBAPIError | UnicodeError) -> str:
@@ -117,6 +179,10 @@ def reason_of(error: DBAPIError | UnicodeError) -> str:
     lines = [line.strip().removeprefix("- ") for line in str(cause).splitlines()]
     kept = [line.rstrip(".") for line in lines if line and not line.endswith((":", "?"))]
     return "; ".join(kept) or "no reason was given"
+
+
+def _is_made_meanwhile(error: BaseException) -> bool:
+    return sqlstate_of(error) in _MADE_MEANWHILE
 
 
 def _connection_problem(engine: Engine) -> str | None:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from kpi_pipeline.db.server.engine import reason_of
+from kpi_pipeline.db.server.engine import reason_of, sqlstate_of
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.retry import Backoff, retry_for
 
@@ -14,8 +14,9 @@ from kpi_pipeline.retry import Backoff, retry_for
 RETRY_SECONDS = 30.0
 
 _BACKOFF = Backoff(first=0.05, longest=1.5, jitter=0.1)
-# SQLSTATEs of a server that shuts down, crashed or starts up. Class 08 are connection errors.
-_UNREACHABLE_STATES = ("57P01", "57P02", "57P03", "08")
+# SQLSTATEs of a server that shuts down, crashed or starts up, of a session that was idle for longer
+# than the host allows, and of one that was refused. Class 08 are connection errors.
+_UNREACHABLE_STATES = ("57P01", "57P02", "57P03", "57P05", "53300", "08")
 
 _log = logging.getLogger(__name__)
 
@@ -66,10 +67,9 @@ def is_away(error: BaseException) -> bool:
         return False
     if error.connection_invalidated:
         return True
-    # psycopg calls it sqlstate, psycopg2 pgcode.
-    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    state = sqlstate_of(error)
     if state is not None:
-        return str(state).startswith(_UNREACHABLE_STATES)
+        return state.startswith(_UNREACHABLE_STATES)
     return isinstance(error, OperationalError)
 
 
