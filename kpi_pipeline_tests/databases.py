@@ -55,11 +55,11 @@ END $$
 
 
 class KeptDatabase:
-    """A copy of a template database. Between tests only its contents are replaced."""
+    """A copy of the database `template`. Between tests only its contents are replaced."""
 
     def __init__(self, server: URL, name: str, template: str) -> None:
         self.url = server.set(database=name)
-        self._template = template
+        self.template = template
         self._engine = create_engine(self.url, isolation_level="AUTOCOMMIT", pool_size=1)
         self._create()
 
@@ -83,7 +83,7 @@ class KeptDatabase:
 
     def _create(self) -> None:
         self.drop()
-        administer(self.url, f"CREATE DATABASE {self.url.database} TEMPLATE {self._template}")
+        administer(self.url, f"CREATE DATABASE {self.url.database} TEMPLATE {self.template}")
         with self._engine.connect() as connection:
             connection.execute(_KEEP_ROWS)
             self._schema = self._schema_of(connection)

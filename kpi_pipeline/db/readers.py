@@ -129,6 +129,14 @@ def our_objects(connection: Connection) -> set[int]:
     return set(connection.scalars(_OBJECTS, _VALUES))
 
 
+def open_to_others(connection: Connection) -> list[OpenTo]:
+    """What `close_to_others` would revoke now."""
+    found: dict[str, list[str]] = {}
+    for row in connection.execute(_OPEN, _VALUES):
+        found.setdefault(row.role, []).append(row.name)
+    return [OpenTo(role, names) for role, names in found.items()]
+
+
 def close_to_others(connection: Connection, except_for: Collection[int] = ()) -> list[OpenTo]:
     """Revoke all rights of PUBLIC and of a host's web API on our tables, but those of readers.
 

@@ -30,6 +30,8 @@ from kpi_pipeline.services.dagster_home import dagster_instance
 
 if TYPE_CHECKING:
     # Imported late below: Dagster takes more than a second.
+    from dagster import DagsterInstance
+
     from kpi_pipeline.orchestration.runtime.claim import Claim
 
 _RUNS = 5
@@ -122,8 +124,11 @@ class Facts:
     dagster: DagsterStatus = field(default_factory=DagsterStatus)
 
 
-def read_facts(app: AppContext) -> Facts:
-    """What the tables, Dagster's storage and the state folder hold now."""
+def read_facts(app: AppContext, opened: "DagsterInstance | None" = None) -> Facts:
+    """What the tables, Dagster's storage and the state folder hold now.
+
+    `opened` is Dagster's instance, where the caller has opened it.
+    """
     now, settings = app.now(), app.settings
     with app.engine.connect() as connection:
         return Facts(
@@ -135,27 +140,31 @@ def read_facts(app: AppContext) -> Facts:
             read_outcomes(connection),
             alerting_problems(connection, now),
             read_parts(settings.state_dir),
-            _read_dagster(app),
+            _read_dagster(app) if opened is None else _dagster_status(app, opened),
         )
 
 
 def _read_dagster(app: AppContext) -> DagsterStatus:
+    try:
+        with dagster_instance(app.settings) as opened:
+            return _dagster_status(app, opened)
+    except KpiError as error:
+        return DagsterStatus(problem=str(error))
+
+
+def _dagster_status(app: AppContext, opened: "DagsterInstance") -> DagsterStatus:
     # Imported late, as they import Dagster: the tables above are read without it.
     from kpi_pipeline.orchestration.automation import build_automation
     from kpi_pipeline.orchestration.automation.state import read_automation
     from kpi_pipeline.orchestration.rebuild import grid_gap
     from kpi_pipeline.orchestration.runtime.claim import read_claim
 
-    try:
-        with dagster_instance(app.settings) as opened:
-            gap = grid_gap(app, opened)
-            return DagsterStatus(
-                read_automation(opened, build_automation(app.settings)),
-                read_claim(opened),
-                None if gap is None else str(gap),
-            )
-    except KpiError as error:
-        return DagsterStatus(problem=str(error))
+    gap = grid_gap(app, opened)
+    return DagsterStatus(
+        read_automation(opened, build_automation(app.settings)),
+        read_claim(opened),
+        None if gap is None else str(gap),
+    )
 
 
 def judge(facts: Facts) -> list[StatusProblem]:

@@ -19,7 +19,7 @@ import pytest
 import uvicorn
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine, text
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from kpi_pipeline.db.registry.vault import Vault, new_secret_key
 from kpi_pipeline.db.server.engine import open_engine
@@ -100,7 +100,7 @@ def in_thread(database: URL, *, realtime: bool = True) -> Iterator[Gateway]:
 
 
 @contextmanager
-def serving(app: Starlette, unlimited: Sequence[str] = ("127.0.0.1",)) -> Iterator[httpx.Client]:
+def serving(app: ASGIApp, unlimited: Sequence[str] = ("127.0.0.1",)) -> Iterator[httpx.Client]:
     """Serve a gateway as its command does, in a thread; a client that talks to it."""
     server = uvicorn.Server(configured(app, unlimited=unlimited))
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:

@@ -1,18 +1,10 @@
-"""What a server allows this role: its version, connections, rights on our tables, and who else has
-rights on them."""
+"""What a server says of itself and allows this role: version, connections, rights on our tables."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
 from kpi_pipeline.db.tables import metadata
-
-# The tables that hold secrets, or what people wrote to clients: nobody but this role reads them.
-_SECRET = (
-    *("client_api_keys", "webhook_events", "web_users", "web_sessions", "web_api_tokens"),
-    *("alert_state", "alert_receivers"),
-)
 
 _SERVER = text("""
     SELECT current_setting('server_version_num')::int AS version_number,
@@ -42,24 +34,6 @@ _FOREIGN_OWNERS = text("""
     JOIN pg_class c ON c.oid = to_regclass(quote_ident(t.name))
     WHERE NOT pg_has_role(c.relowner, 'USAGE')
     ORDER BY owner
-""")
-# Beside the owner, and this role with those that it belongs to.
-_EXPOSED = text("""
-    SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END AS role,
-        array_agg(DISTINCT t.name ORDER BY t.name) AS tables
-    FROM unnest(CAST(:tables AS text[])) AS t (name)
-    JOIN pg_class c ON c.oid = to_regclass(quote_ident(t.name))
-    CROSS JOIN aclexplode(c.relacl) AS a
-    WHERE a.grantee <> c.relowner
-        AND (a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
-            OR (a.privilege_type = 'SELECT' AND t.name = ANY (CAST(:secret AS text[]))))
-        AND a.grantee <> (SELECT oid FROM pg_roles WHERE rolname = current_user)
-        AND CASE
-            WHEN a.grantee = 0 OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
-            THEN true ELSE NOT pg_has_role(a.grantee, 'USAGE')
-        END
-    GROUP BY a.grantee
-    ORDER BY role
 """)
 _CONNECTIONS = text("""
     SELECT least(
@@ -94,14 +68,6 @@ class ServerState:
     pooled: bool
 
 
-@dataclass(frozen=True)
-class Exposure:
-    """A role beside ours that reads secrets in these tables, or writes to them."""
-
-    role: str
-    tables: Sequence[str]
-
-
 def read_server(connection: Connection) -> ServerState:
     """The server behind this connection."""
     row = dict(connection.execute(_SERVER).mappings().one())
@@ -125,12 +91,6 @@ def missing_rights(connection: Connection) -> dict[str, str]:
 def foreign_owners(connection: Connection) -> list[str]:
     """The owners of KPI tables that this role may not act as: it cannot upgrade their tables."""
     return list(connection.scalars(_FOREIGN_OWNERS, {"tables": _tables()}))
-
-
-def exposures(connection: Connection) -> list[Exposure]:
-    """The other roles with rights on the KPI tables that no reader of numbers has."""
-    values = {"tables": _tables(), "secret": list(_SECRET)}
-    return [Exposure(row.role, row.tables) for row in connection.execute(_EXPOSED, values)]
 
 
 def available_connections(connection: Connection) -> int:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 
 from sqlalchemy import text
 
 from kpi_pipeline.app import open_app
 from kpi_pipeline.db.day_zone import ensure_day_zone, stored_day_zone
+from kpi_pipeline.db.readers import close_to_others, open_to_others
 from kpi_pipeline.db.registry.api_keys import stored_keys
 from kpi_pipeline.db.server import rights as on_server
 from kpi_pipeline.db.server.urls import for_people
@@ -17,7 +19,7 @@ from kpi_pipeline.services.database import embedded_of, ready_databases
 from kpi_pipeline.services.doctor.examination import Examination
 from kpi_pipeline.services.doctor.finding import Finding, good, not_checked, problem, warning
 
-_OLDEST, _NEWEST = 14, 18
+OLDEST, NEWEST = 14, 18
 # Dagster's daemon, runs, gateway and pages need so many at once.
 _CONNECTIONS_NEEDED = 15
 _CLOCKS_MAY_DIFFER = 10.0
@@ -47,11 +49,11 @@ def database(examination: Examination) -> Iterator[Finding]:
     major = found.version_number // 10_000
     pooled = ", behind a pooler" if found.pooled else ""
     said = f"{where}: PostgreSQL {found.version}{pooled}, with the tables of this version."
-    if _OLDEST <= major <= _NEWEST:
+    if OLDEST <= major <= NEWEST:
         yield good(f"The database is {said}")
     else:
-        tried = f"PostgreSQL {_OLDEST} to {_NEWEST}"
-        say = problem if major < _OLDEST else warning
+        tried = f"PostgreSQL {OLDEST} to {NEWEST}"
+        say = problem if major < OLDEST else warning
         yield say(f"The database is {said}", f"The pipeline is made for {tried}: use one of these.")
 
 
@@ -101,17 +103,24 @@ def rights(examination: Examination) -> Iterator[Finding]:
 
 
 def exposure(examination: Examination) -> Iterator[Finding]:
-    """No other role reads secrets or writes to the KPI tables."""
+    """Neither PUBLIC nor a role of the host's web API has rights on the KPI tables."""
     with examination.app.engine.connect() as connection:
-        exposed = on_server.exposures(connection)
-    for it in exposed:
-        number = counted(len(it.tables), "KPI table")
+        found = open_to_others(connection)
+    for it in found:
         yield problem(
-            f"{it.role} can read secrets in, or write to, {number}: {listed(it.tables)}.",
-            f"As their owner: REVOKE ALL ON {', '.join(it.tables)} FROM {it.role};",
+            f"{it.role} has rights on {counted(len(it.names), 'object')} of ours: "
+            f"{listed(it.names)}.",
+            "`kpi doctor exposure --fix` and each `kpi db upgrade` revoke them.",
+            fix=partial(_close, examination),
         )
-    if not exposed:
-        yield good("No other role reads secrets or writes to the KPI tables.")
+    if not found:
+        yield good("Neither PUBLIC nor a web API of the host has rights on the KPI tables.")
+
+
+def _close(examination: Examination) -> str:
+    with examination.app.engine.begin() as connection:
+        close_to_others(connection)
+    return "The rights of others were revoked."
 
 
 def connections(examination: Examination) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from kpi_pipeline.db.events.feed import read_feed_states
 from kpi_pipeline.db.registry.clients import Client
 from kpi_pipeline.domain.formatting import counted, listed
 from kpi_pipeline.errors import KpiError
+from kpi_pipeline.parts import read_parts
 from kpi_pipeline.services.doctor.bison import NOT_ANSWERING, of_each_client
 from kpi_pipeline.services.doctor.examination import Examination
 from kpi_pipeline.services.doctor.finding import (
@@ -134,7 +135,8 @@ def _register(examination: Examination, clients: Sequence[Client], *, delete_dea
 
 def endpoint(examination: Examination) -> Iterator[Finding]:
     """A test event that Email Bison sends comes back to the gateway and is stored."""
-    settings, parts = examination.settings, examination.facts.parts
+    settings = examination.settings
+    parts = read_parts(settings.state_dir)
     if parts is not None and parts.is_supervised and _GATEWAY in {it.key for it in parts.given_up}:
         yield not_checked("The gateway does not run, as `parts` says.")
         return

@@ -10,7 +10,7 @@ from kpi_pipeline.bison import Workspace
 from kpi_pipeline.db.registry.api_keys import StoredKey
 from kpi_pipeline.db.registry.clients import Client, active_clients, all_clients
 from kpi_pipeline.services.doctor.finding import Finding, Verdict
-from kpi_pipeline.services.status import Area, Facts, StatusProblem, judge, read_facts
+from kpi_pipeline.services.status import Area, Facts, StatusProblem, judge
 from kpi_pipeline.settings import Settings
 
 # A call that gets no answer is tried once more, and not for minutes.
@@ -21,7 +21,8 @@ _ATTEMPTS = 2
 class Examination:
     """One examination. A check finds here what those that it needs have opened and read.
 
-    `settings` are there for a check that needs `settings`, `app` for one that needs `database`.
+    `settings` are there for a check that needs `settings`, `app` for one that needs `database`,
+    and `facts`, which `kpi status` reads, for one that needs `dagster`.
     `stack` closes at the end. With `send_alert`, receivers get a message. `listed` holds the
     workspaces of each instance that was listed, and `answering` the instances that answer. `keys`
     are the stored API keys by client, `partitions` the clients that Dagster has as such, and
@@ -32,6 +33,7 @@ class Examination:
     send_alert: bool = False
     settings: Settings = field(init=False)
     app: AppContext = field(init=False)
+    facts: Facts = field(init=False)
     findings: list[Finding] = field(default_factory=list)
     listed: dict[str, list[Workspace]] = field(default_factory=dict)
     answering: set[str] = field(default_factory=set)
@@ -56,11 +58,6 @@ class Examination:
         """The clients, active or not."""
         with self.app.engine.connect() as connection:
             return all_clients(connection)
-
-    @cached_property
-    def facts(self) -> Facts:
-        """What `kpi status` reads."""
-        return read_facts(self.app)
 
     @cached_property
     def _judged(self) -> list[StatusProblem]:

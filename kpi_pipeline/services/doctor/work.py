@@ -23,7 +23,7 @@ from kpi_pipeline.services.doctor.finding import (
     problem,
     warning,
 )
-from kpi_pipeline.services.status import Area, Level, StatusProblem
+from kpi_pipeline.services.status import Area, Level, StatusProblem, read_facts
 
 _DUMPED_WITHIN = timedelta(days=2)
 _MUST_HAVE_DUMPS = timedelta(days=7)
@@ -50,21 +50,17 @@ def dagster(examination: Examination) -> Iterator[Finding]:
         require_reachable(engine, "KPI_DAGSTER_DATABASE_URL")
     finally:
         engine.dispose()
-    with dagster_instance(examination.settings) as opened:
-        examination.partitions = [*opened.get_dynamic_partitions(WORKSPACE)]
-        revisions = opened.run_storage.alembic_version()
+    opened = examination.stack.enter_context(dagster_instance(examination.settings))
+    examination.partitions = [*opened.get_dynamic_partitions(WORKSPACE)]
+    revisions = opened.run_storage.alembic_version()
     if revisions is not None and revisions[0] != revisions[1]:
         yield problem(
             "Dagster's tables are not those of this version of Dagster.",
             "Stop `kpi up`, and run `kpi db upgrade`.",
         )
         return
-    # What else keeps `kpi status` from reading them.
-    found = [it.text for it in examination.status(Area.DATABASE)]
-    for text in found:
-        yield problem(text)
-    if not found:
-        yield good(f"Dagster's database is {for_people(url)}, with the tables of this version.")
+    examination.facts = read_facts(examination.app, opened)
+    yield good(f"Dagster's database is {for_people(url)}, with the tables of this version.")
 
 
 def daemon(examination: Examination) -> Iterator[Finding]:
