@@ -4,18 +4,26 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import Annotated
 
 import typer
 
 from kpi_pipeline.app import AppContext, open_app
 from kpi_pipeline.cli.common import err, out, print_warning
 from kpi_pipeline.db.registry.clients import active_clients
+from kpi_pipeline.db.rollback import downgrade as rollback
+from kpi_pipeline.db.rollback import migrations_after
 from kpi_pipeline.db.server.engine import is_reachable
 from kpi_pipeline.domain.formatting import listed
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import NO_INSTANCE
+from kpi_pipeline.services.backup import opened_databases
 from kpi_pipeline.services.dagster_home import child_environment, dagster_instance, update_grid
-from kpi_pipeline.services.database import databases_to_upgrade, ready_databases
+from kpi_pipeline.services.database import (
+    databases_as_they_are,
+    databases_to_upgrade,
+    ready_databases,
+)
 from kpi_pipeline.services.logs import logging_to
 from kpi_pipeline.services.processes import Child, require_free_port
 from kpi_pipeline.services.running_dagster import one_daemon
@@ -93,6 +101,33 @@ def upgrade() -> None:
     with databases_to_upgrade(load_settings()) as settings, dagster_instance(settings) as dagster:
         dagster.upgrade()
     out.print("Both databases are at this version.")
+
+
+@database_commands.command("downgrade")
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="The last revision that the old version knows.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it, only say what.")] = False,
+) -> None:
+    """Take the KPI tables back to those of an earlier version, before you install that one.
+
+    What later migrations added is deleted with what it holds: `kpi db dump` first. Stop `kpi up`
+    and gateways before. Dagster's tables stay as they are.
+    """
+    with (
+        databases_as_they_are(load_settings()) as settings,
+        opened_databases(settings) as engines,
+    ):
+        engine = engines["kpi"]
+        found = migrations_after(engine, revision)
+        if found and not yes:
+            raise KpiError(
+                "Nothing was changed. With --yes, these migrations are taken back, and what they "
+                "added is deleted:" + "".join(f"\n  {it}" for it in found)
+            )
+        if found:
+            with one_daemon(settings, "kpi db downgrade", err.print):
+                rollback(engine, revision)
+    out.print(f"The KPI tables are at revision {revision}. Install the version that they are of.")
 
 
 def missing_instances(app: AppContext) -> str | None:
