@@ -1,5 +1,6 @@
-# Every target sets up what it needs: a virtual environment in .venv, with the exact versions of
-# constraints.txt. It uses uv where that is installed, and venv and pip elsewhere.
+# Every target sets up what it needs: a virtual environment in .venv, with the exact files of
+# constraints.txt, each compared with its hash. It uses uv where that is installed, and venv and pip
+# elsewhere.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 READY := .venv/ready
 
-.PHONY: help demo test test-fast test-long test-newest lint bench screenshots constraints clean
+.PHONY: help demo test test-fast test-long test-newest lint bench screenshots audit constraints clean
 
 help:
 	@echo "make demo          the whole pipeline at work, against an invented agency"
@@ -19,19 +20,28 @@ help:
 	@echo "make lint          lint and types alone"
 	@echo "make bench         the benchmarks, as tables; one of them: make bench ONLY=daily"
 	@echo "make screenshots   take the pictures of the README again"
-	@echo "make constraints   write constraints.txt from pyproject.toml (needs uv)"
+	@echo "make audit         secrets, vulnerabilities, licences, bill of materials: in dist/audit/"
+	@echo "make constraints   write the pinned versions and their hashes from pyproject.toml (needs uv)"
 	@echo "make clean         remove the virtual environment, caches, and ALL state in .kpi/"
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# An environment with the packages of a file and no other, each compared with its hash.
+define install
+	if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --allow-existing --seed --python "$(PYTHON)" $(1) && \
+		uv pip install --quiet --no-deps --require-hashes --python $(1)/bin/python -r $(2); \
+	else \
+		$(PYTHON) -m venv $(1) && \
+		$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(2); \
+	fi
+endef
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 …"; exit 1; }
-	@if command -v uv >/dev/null 2>&1; then \
-		uv venv --quiet --allow-existing --python "$(PYTHON)" .venv && \
-		uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'; \
-	else \
-		$(PYTHON) -m venv .venv && \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
-	fi
+	@$(call install,.venv,constraints.txt)
+	@$(PIP) --python $(BIN)/python install --quiet --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
 demo: $(READY)
@@ -66,7 +76,7 @@ test-long: $(READY)
 # Its own environment: the exact versions of constraints.txt, but for Dagster's.
 test-newest:
 	@$(PYTHON) -m venv .venv-newest
-	@sed '/^dagster/d' constraints.txt > .venv-newest/constraints.txt
+	@sed -n '/^dagster/d; s/ *\\$$//; /==/p' constraints.txt > .venv-newest/constraints.txt
 	@.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
 		-c .venv-newest/constraints.txt -e '.[dev]'
 	@.venv-newest/bin/python -m pip list --disable-pip-version-check | grep '^dagster'
@@ -83,10 +93,23 @@ bench: $(READY)
 screenshots: $(READY)
 	@$(BIN)/python -m docs.screenshots
 
+# Secrets in the tree and its history, known vulnerabilities of the pinned packages, their licences,
+# and a bill of materials of the product: reports are in dist/audit/.
+audit: $(READY)
+	@$(call install,.venv-audit/tools,audit/requirements.txt)
+	@$(call install,.venv-audit/product,requirements.txt)
+	@$(PIP) --python .venv-audit/product/bin/python check
+	@$(BIN)/python -m audit
+
+# constraints.txt: everything, for development. requirements.txt: what the product needs, of these
+# versions, with what images add. audit/requirements.txt: the tools of `make audit`.
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+	--no-emit-index-url --generate-hashes
 constraints:
-	@uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-header \
-		--no-annotate --no-emit-index-url pyproject.toml -o constraints.txt
+	@$(COMPILE) --extra dev pyproject.toml -o constraints.txt
+	@$(COMPILE) --extra kubernetes -c constraints.txt pyproject.toml -o requirements.txt
+	@$(COMPILE) audit/requirements.in -o audit/requirements.txt
 
 clean:
-	@rm -rf .venv .venv-newest .kpi .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	@rm -rf .venv .venv-newest .venv-audit .kpi .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What `make audit` examines: secrets in the tree and its history, and packages we depend on."""
