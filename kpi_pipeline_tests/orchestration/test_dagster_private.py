@@ -23,7 +23,10 @@ from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.storage import tags
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 from dagster._daemon.monitoring import run_monitoring
+from sqlalchemy import URL
+from sqlalchemy import inspect as inspect_database
 
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.orchestration import dagster_private, runs
 from kpi_pipeline.orchestration.runtime import DEFINITIONS
 from kpi_pipeline_tests.orchestration.installation import instance_in_files, temporary_instance
@@ -274,3 +277,15 @@ def test_the_last_result_of_a_check_is_shown_after_its_asset_was_materialized_ag
     assert shown == [False, True]
     page = inspect.getsource(GrapheneAssetCheck.resolve_executionForLatestMaterialization)
     assert f"record.{dagster_private._IS_SHOWN}(" in page
+
+
+# Dumps.
+
+
+@pytest.mark.server
+def test_the_tables_that_are_dumped_are_all_of_dagsters(dagster_database: URL) -> None:
+    engine = open_engine(dagster_database)
+    with engine.connect() as connection:
+        found = set(inspect_database(connection).get_table_names())
+    engine.dispose()
+    assert {*dagster_private.STORAGE_TABLES, "daemon_heartbeats", "alembic_version"} == found
