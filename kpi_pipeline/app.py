@@ -15,10 +15,10 @@ from kpi_pipeline.db.coordination.rate_limiter import InstancePacing
 from kpi_pipeline.db.day_zone import ensure_day_zone
 from kpi_pipeline.db.migrate import require_current
 from kpi_pipeline.db.registry.vault import Vault, open_vault
+from kpi_pipeline.db.server.addresses import kpi_address
 from kpi_pipeline.db.server.clock import DatabaseClock
 from kpi_pipeline.db.server.engine import open_engine, require_reachable
 from kpi_pipeline.db.server.retry import retry_on_disconnect
-from kpi_pipeline.db.server.urls import parse_url
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import NO_INSTANCE
@@ -26,6 +26,8 @@ from kpi_pipeline.settings import Settings
 
 # A call ends at its time-out at the latest; its slot must not expire before.
 _SLOT_MARGIN_SECONDS = 30.0
+# Of a run, a command, or the sensors: hosts allow some twenty connections for everything.
+_POOL_SIZE = 2
 # Where KPI_BISON_TIMEZONE is unset and nothing is measured, the zones that may bound Email Bison's
 # days, beside KPI_TIMEZONE.
 _CANDIDATE_ZONES = (ZoneInfo("UTC"), ZoneInfo("America/New_York"))
@@ -135,7 +137,7 @@ def open_app(
             "KPI_DATABASE_URL is not set in this process. Start Dagster with `kpi up`, which runs "
             "the embedded database, or set the variable to your own server."
         )
-    engine = open_engine(parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL"))
+    engine = open_engine(kpi_address(settings), pool_size=_POOL_SIZE)
     try:
         if patient:
             retry_on_disconnect(partial(require_current, engine))

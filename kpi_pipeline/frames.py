@@ -31,9 +31,10 @@ from sqlalchemy.types import TypeEngine
 from kpi_pipeline.db.exports import RowFilter, exported_rows
 from kpi_pipeline.db.migrate import require_current
 from kpi_pipeline.db.registry.clients import Client, all_clients
+from kpi_pipeline.db.server.addresses import kpi_address
 from kpi_pipeline.db.server.embedded import embedded_server
 from kpi_pipeline.db.server.engine import open_engine, require_reachable
-from kpi_pipeline.db.server.urls import parse_url
+from kpi_pipeline.db.server.urls import with_schema
 from kpi_pipeline.db.tables import client_metrics
 from kpi_pipeline.domain import accuracy
 from kpi_pipeline.domain.accuracy import JudgedRow
@@ -180,8 +181,9 @@ def _connected(source: Engine | Settings | None) -> Iterator[Connection]:
 
 def _engine_of(settings: Settings, stack: ExitStack) -> Engine:
     if settings.database_url is None:
-        return open_engine(stack.enter_context(embedded_server(settings.state_dir)))
-    return open_engine(parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL"))
+        embedded = stack.enter_context(embedded_server(settings.state_dir))
+        return open_engine(with_schema(embedded, settings.database_schema))
+    return open_engine(kpi_address(settings))
 
 
 def _known_clients(connection: Connection, workspaces: Collection[str] | None) -> list[Client]:

@@ -153,7 +153,7 @@ class Live:
         def report(change: Change) -> None:
             loop.call_soon_threadsafe(self.note, change)
 
-        feed = ChangeFeed(self._site.engine, report)
+        feed = ChangeFeed(self._site.engine, report, self._site.direct_address)
         threads = ThreadPoolExecutor(_RENDERED_AT_ONCE, "live")
         tasks = [asyncio.create_task(self._work(threads)), asyncio.create_task(self._beats())]
         self._day = await to_thread.run_sync(self._site.today)

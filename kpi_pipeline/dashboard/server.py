@@ -8,17 +8,19 @@ from kpi_pipeline.dashboard.live import Live
 from kpi_pipeline.dashboard.site import Site
 from kpi_pipeline.db.day_zone import ensure_day_zone, with_measured_zone
 from kpi_pipeline.db.migrate import require_current
+from kpi_pipeline.db.server.addresses import kpi_address
 from kpi_pipeline.db.server.clock import DatabaseClock
 from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.db.server.retry import retry_on_disconnect
-from kpi_pipeline.db.server.urls import parse_url
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.web.access import require_login
 from kpi_pipeline.web.serving import configured, open_listener, serve_until_signal
 
 # A page is read in a few milliseconds, so a few connections answer many people.
-_POOL_SIZE = 4
+_POOL_SIZE = 2
+# A person waits for a page.
+_REFUSED_SECONDS = 5.0
 
 
 def serve(
@@ -43,8 +45,9 @@ def serve(
             "KPI_DATABASE_URL is not set in this process. `kpi up` runs the dashboard with the "
             "embedded database; a dashboard alone needs a server of yours in that variable."
         )
-    url = parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL")
-    engine = open_engine(url, pool_size=_POOL_SIZE)
+    engine = open_engine(
+        kpi_address(settings), pool_size=_POOL_SIZE, refused_seconds=_REFUSED_SECONDS
+    )
 
     def start() -> Settings:
         require_current(engine)

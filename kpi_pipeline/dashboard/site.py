@@ -12,21 +12,21 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from sqlalchemy import Engine
+from sqlalchemy import URL, Engine
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from kpi_pipeline.dashboard import formatting
 from kpi_pipeline.db.dagster_tables import open_dagster_database
+from kpi_pipeline.db.server.addresses import dagster_address, direct_address
 from kpi_pipeline.db.server.engine import open_engine
-from kpi_pipeline.db.server.urls import dagster_url, parse_url
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.web.visitor import Visitor
 
 STATIC = Path(__file__).with_name("static")
-_DOWNLOADS_AT_ONCE = 2
+_DOWNLOADS_AT_ONCE = 1
 
 
 # Compared as an object: caches have it in their keys, and settings have no hash.
@@ -48,10 +48,14 @@ class Site:
     @cached_property
     def dagster_database(self) -> Engine:
         """Dagster's own database, of which `GET /metrics` reads a few numbers."""
-        url = dagster_url(self.engine.url)
-        if (configured := self.settings.dagster_database_url) is not None:
-            url = parse_url(configured.get_secret_value(), "KPI_DAGSTER_DATABASE_URL")
-        return open_dagster_database(url)
+        return open_dagster_database(dagster_address(self.settings, self.engine.url))
+
+    @property
+    def direct_address(self) -> URL | None:
+        """The KPI database without the pooler, if the settings name it."""
+        if self.settings.database_url is None or self.settings.database_direct_url is None:
+            return None
+        return direct_address(self.settings)
 
     def close(self) -> None:
         """Close the connections that this site opened."""

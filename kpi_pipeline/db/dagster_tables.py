@@ -6,7 +6,9 @@ It uses plain SQL: the tables `runs`, `kvs` and `daemon_heartbeats` of Dagster's
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy import URL, Engine
+
+from kpi_pipeline.db.server.engine import open_engine
 
 # The key in `kvs` of the claim of the process that is the daemon.
 DAEMON_CLAIM_KEY = "kpi/daemon"
@@ -31,19 +33,13 @@ class DagsterActivity:
 
 def open_dagster_database(url: URL) -> Engine:
     """An engine with one connection, which gives up after two seconds: Dagster is optional here."""
-    options = f"-c timezone=UTC -c statement_timeout={_STATEMENT_MILLISECONDS}"
-    return create_engine(
+    return open_engine(
         url,
         pool_size=1,
-        max_overflow=0,
-        pool_timeout=_CONNECT_SECONDS,
-        pool_pre_ping=True,
-        hide_parameters=True,
-        connect_args={
-            "connect_timeout": _CONNECT_SECONDS,
-            "application_name": "kpi_pipeline",
-            "options": options,
-        },
+        pool_seconds=_CONNECT_SECONDS,
+        connect_seconds=_CONNECT_SECONDS,
+        refused_seconds=0.0,
+        settings={"statement_timeout": str(_STATEMENT_MILLISECONDS)},
     )
 
 

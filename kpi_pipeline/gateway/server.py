@@ -8,15 +8,20 @@ from sqlalchemy.exc import DBAPIError
 
 from kpi_pipeline.checks.freshness import Deadlines
 from kpi_pipeline.db.day_zone import ensure_day_zone
+from kpi_pipeline.db.server.addresses import kpi_address
 from kpi_pipeline.db.server.clock import DatabaseClock
 from kpi_pipeline.db.server.engine import open_engine
-from kpi_pipeline.db.server.urls import parse_url
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.gateway.app import create_app
 from kpi_pipeline.inbox.ingest import Inbox
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.settings.webhooks import secrets_of_instances
 from kpi_pipeline.web.serving import configured, open_listener, serve_until_signal
+
+# Events are written in batches, one at a time; another connection answers /readyz.
+_POOL_SIZE = 2
+# Email Bison waits for an answer, and sends an event again that was answered 503.
+_REFUSED_SECONDS = 3.0
 
 
 def serve(
@@ -42,7 +47,9 @@ def serve(
             "embedded database; a gateway alone needs a server of yours in that variable."
         )
     secrets = secrets_of_instances(settings)
-    engine = open_engine(parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL"))
+    engine = open_engine(
+        kpi_address(settings), pool_size=_POOL_SIZE, refused_seconds=_REFUSED_SECONDS
+    )
     inbox = Inbox(
         engine,
         settings.day_zone,

@@ -7,10 +7,11 @@ from typing import Any
 
 import httpx
 from pydantic import SecretStr
+from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
+from kpi_pipeline.db.server.addresses import kpi_address
 from kpi_pipeline.db.server.engine import open_engine
-from kpi_pipeline.db.server.urls import parse_url
 from kpi_pipeline.db.web import Session, begin_session
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.runtime import LOCATION
@@ -61,7 +62,7 @@ class DagsterPage:
     """
 
     def __init__(
-        self, url: str, password: SecretStr | None = None, database: SecretStr | None = None
+        self, url: str, password: SecretStr | None = None, database: URL | None = None
     ) -> None:
         self.url = url
         self._auth: httpx.Auth | None = None
@@ -166,8 +167,8 @@ class DagsterPage:
 class _CommandSession(httpx.Auth):
     """Begins a session of a command's own once a page asks for a login."""
 
-    def __init__(self, database: SecretStr) -> None:
-        self._url = parse_url(database.get_secret_value(), "KPI_DATABASE_URL")
+    def __init__(self, database: URL) -> None:
+        self._url = database
         self._token: str | None = None
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
@@ -197,4 +198,5 @@ class _CommandSession(httpx.Auth):
 
 def page_of(settings: Settings, url: str | None = None) -> DagsterPage:
     """The page of this installation, as this machine reaches it, or at another `url`."""
-    return DagsterPage(url or settings.local_page_url, settings.web_password, settings.database_url)
+    database = None if settings.database_url is None else kpi_address(settings)
+    return DagsterPage(url or settings.local_page_url, settings.web_password, database)

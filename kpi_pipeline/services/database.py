@@ -5,16 +5,31 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from pydantic import SecretStr
-from sqlalchemy import URL
+from sqlalchemy import URL, Engine
+from sqlalchemy.exc import DBAPIError
 
 from kpi_pipeline.db.day_zone import with_measured_zone
 from kpi_pipeline.db.migrate import require_current, upgrade
+from kpi_pipeline.db.server.addresses import dagster_address, direct_address, kpi_address
 from kpi_pipeline.db.server.embedded import EmbeddedServer, embedded_server
-from kpi_pipeline.db.server.engine import ensure_database, open_engine, require_reachable
-from kpi_pipeline.db.server.urls import dagster_url, parse_url
+from kpi_pipeline.db.server.engine import (
+    ensure_database,
+    open_engine,
+    reason_of,
+    require_reachable,
+    require_usable_by_dagster,
+    sqlstate_of,
+)
+from kpi_pipeline.db.server.sessions import is_refused
+from kpi_pipeline.db.server.slots import CONNECTIONS
+from kpi_pipeline.db.server.urls import with_schema
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings
 from kpi_pipeline.settings.places import concerns_state_folder, state_folder_error
+
+_ONE_DATABASE = (
+    "Or keep Dagster's tables in a schema of the KPI database: KPI_DAGSTER_DATABASE_SCHEMA=dagster."
+)
 
 
 @contextmanager
@@ -36,10 +51,7 @@ def ready_databases(settings: Settings, *, dagster_too: bool = True) -> Iterator
         if embedded:
             upgrade_databases(kpi, dagster)
         else:
-            engine = open_engine(kpi)
-            stack.callback(engine.dispose)
-            require_reachable(engine, "KPI_DATABASE_URL")
-            require_current(engine)
+            _require_kpi(kpi)
             if dagster_too:
                 _require_dagster(dagster)
         yield _with_measured_zone(_with_addresses(settings, kpi, dagster), kpi)
@@ -50,7 +62,12 @@ def databases_to_upgrade(settings: Settings) -> Iterator[Settings]:
     """Like `ready_databases`, but upgrade a configured server as well."""
     with ExitStack() as stack:
         kpi, dagster = _addresses(settings, stack)
-        upgrade_databases(kpi, dagster)
+        if settings.database_url is None or settings.database_direct_url is None:
+            upgrade_databases(kpi, dagster)
+        else:
+            upgrade_databases(direct_address(settings), dagster)
+            # Both must be addresses of the same database.
+            _require_kpi(kpi)
         yield _with_addresses(settings, kpi, dagster)
 
 
@@ -69,8 +86,7 @@ def embedded_of(settings: Settings) -> EmbeddedServer | None:
     server = EmbeddedServer(settings.state_dir)
     if settings.database_url is None:
         return server
-    url = parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL")
-    return server if server.is_at(url) else None
+    return server if server.is_at(kpi_address(settings)) else None
 
 
 def storage_error(error: Exception, settings: Settings) -> KpiError | None:
@@ -80,7 +96,15 @@ def storage_error(error: Exception, settings: Settings) -> KpiError | None:
     """
     if isinstance(error, OSError) and concerns_state_folder(settings.state_dir, error):
         return state_folder_error(settings.state_dir, error)
-    match getattr(getattr(error, "orig", None), "sqlstate", None):
+    if not isinstance(error, DBAPIError):
+        return None
+    if is_refused(error):
+        return KpiError(
+            f"The database allows no further connection: {reason_of(error)}. All parts of this "
+            f"installation together need {CONNECTIONS} at most: end other programs, or raise "
+            "max_connections or the limit of the role."
+        )
+    match sqlstate_of(error):
         case "53100":
             if settings.database_url is None:
                 return state_folder_error(settings.state_dir, OSError(errno.ENOSPC, ""))
@@ -93,6 +117,22 @@ def storage_error(error: Exception, settings: Settings) -> KpiError | None:
                 "The database is read-only at the moment, as a standby or by its settings. Check "
                 "that KPI_DATABASE_URL names the primary server, then run this again."
             )
+        case "42501":
+            return KpiError(
+                f"The user of KPI_DATABASE_URL lacks a right: {reason_of(error)}. Connect as the "
+                "owner of the tables, or have that user grant it."
+            )
+        case "57014":
+            return KpiError(
+                "The server ended a statement that took longer than it allows "
+                f"({reason_of(error)}). Raise the limit of this role: ALTER ROLE … SET "
+                "statement_timeout = '5min'."
+            )
+        case "25P03" | "25P04":
+            return KpiError(
+                f"The server ended a transaction after its time-out ({reason_of(error)}). Run this "
+                "again; if it happens often, raise that time-out for this role."
+            )
     return None
 
 
@@ -100,47 +140,58 @@ def upgrade_databases(kpi: URL, dagster: URL) -> None:
     """Create both databases where they are missing, and upgrade the KPI tables.
 
     Raises:
-        KpiError: if the server is unreachable, or this user may not create a database.
+        KpiError: if the server is unreachable, or this user may not create a database, a schema or
+            tables.
     """
-    for url in (kpi, dagster):
-        ensure_database(url)
-    engine = open_engine(kpi)
+    ensure_database(kpi)
     try:
+        ensure_database(dagster)
+    except KpiError as error:
+        raise KpiError(f"{error} {_ONE_DATABASE}") from None
+    with _opened(dagster) as engine:
+        require_usable_by_dagster(engine)
+    with _opened(kpi) as engine:
         require_reachable(engine, "KPI_DATABASE_URL")
         upgrade(engine)
+
+
+@contextmanager
+def _opened(url: URL) -> Iterator[Engine]:
+    engine = open_engine(url, pool_size=1)
+    try:
+        yield engine
     finally:
         engine.dispose()
 
 
 def _with_measured_zone(settings: Settings, kpi: URL) -> Settings:
-    engine = open_engine(kpi)
-    try:
+    with _opened(kpi) as engine:
         return with_measured_zone(engine, settings)
-    finally:
-        engine.dispose()
+
+
+def _require_kpi(url: URL) -> None:
+    with _opened(url) as engine:
+        require_reachable(engine, "KPI_DATABASE_URL")
+        require_current(engine)
 
 
 def _require_dagster(url: URL) -> None:
     # Checked before anything is written: Dagster itself would retry for a while, and end with a
     # stack trace.
-    engine = open_engine(url)
-    try:
-        require_reachable(engine, "KPI_DAGSTER_DATABASE_URL")
-    except KpiError as error:
-        raise KpiError(f"{error} If it was never created, run `kpi db upgrade`.") from None
-    finally:
-        engine.dispose()
+    with _opened(url) as engine:
+        try:
+            require_reachable(engine, "KPI_DAGSTER_DATABASE_URL")
+        except KpiError as error:
+            raise KpiError(f"{error} If it was never created, run `kpi db upgrade`.") from None
+        require_usable_by_dagster(engine)
 
 
 def _addresses(settings: Settings, stack: ExitStack) -> tuple[URL, URL]:
-    if settings.database_url is None:
-        kpi = stack.enter_context(embedded_server(settings.state_dir))
-    else:
-        kpi = parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL")
-    if settings.dagster_database_url is None:
-        return kpi, dagster_url(kpi)
-    dagster = settings.dagster_database_url.get_secret_value()
-    return kpi, parse_url(dagster, "KPI_DAGSTER_DATABASE_URL")
+    if settings.database_url is not None:
+        return kpi_address(settings), dagster_address(settings)
+    embedded = stack.enter_context(embedded_server(settings.state_dir))
+    kpi = with_schema(embedded, settings.database_schema)
+    return kpi, dagster_address(settings, embedded)
 
 
 def _with_addresses(settings: Settings, kpi: URL, dagster: URL) -> Settings:

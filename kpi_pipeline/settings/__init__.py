@@ -67,6 +67,21 @@ class Settings(PageSettings):
         description="PostgreSQL for Dagster's own tables; unset: a database beside the KPI one, "
         "with `_dagster` added to its name.",
     )
+    database_direct_url: SecretStr | None = Field(
+        default=None,
+        description="The same KPI database without the pooler that KPI_DATABASE_URL names; used "
+        "for upgrades, for live pages and for Dagster's tables; unset: KPI_DATABASE_URL.",
+    )
+    database_schema: str | None = Field(
+        default=None,
+        description="Schema of the KPI tables, made by `kpi db upgrade`; unset: the first of the "
+        "role's search path, mostly `public`.",
+    )
+    dagster_database_schema: str | None = Field(
+        default=None,
+        description="Schema of Dagster's tables; unless KPI_DAGSTER_DATABASE_URL is set, they are "
+        "in the KPI database then, and no second database is needed.",
+    )
     secret_key: SecretStr | None = Field(
         default=None,
         description="Fernet key that encrypts the API keys, or several, newest first and separated "
@@ -281,6 +296,15 @@ class Settings(PageSettings):
             if value not in zone_names():
                 raise ValueError(f"{value!r} is not a time zone; write one such as America/Chicago")
             return ZoneInfo(value)
+        return value
+
+    @field_validator("database_schema", "dagster_database_schema")
+    @classmethod
+    def _plain_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"(?!pg_)[a-z_][a-z0-9_]{0,62}", value):
+            raise ValueError(
+                f"{value!r} is no name of a schema; write small letters, digits and _, such as kpi"
+            )
         return value
 
     @field_validator("bison_instances", mode="before")

@@ -8,24 +8,28 @@ from collections.abc import Iterator, Mapping
 
 import httpx
 import pytest
-from sqlalchemy import URL, create_engine
+from sqlalchemy import URL
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from kpi_pipeline.db.web import add_token, add_user
+from kpi_pipeline.db.server.addresses import kpi_address
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.runtime.webserver import reads_only
 from kpi_pipeline.services.dagster_home import child_environment
 from kpi_pipeline.services.dagster_page import DagsterPage, PasswordNeededError, page_of
-from kpi_pipeline.services.processes import Child, free_port
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.web.passwords import hash_password, new_api_token, token_hash
 from kpi_pipeline_tests.cli.running import address
 from kpi_pipeline_tests.databases import KeptDatabase
+from kpi_pipeline_tests.orchestration.page import (
+    API_TOKEN,
+    OPERATOR,
+    READER,
+    WEBSERVER,
+    client_of,
+    served_page,
+)
 
-API_TOKEN = new_api_token()
-OPERATOR, READER = "operators-password", "readers-password"
 FOREIGN = "https://evil.example"
 # It changes something, which the query shows.
 MUTATION = 'mutation { setConcurrencyLimit(concurrencyKey: "kpi", limit: 5) }'
@@ -43,42 +47,8 @@ SUBSCRIPTION = 'subscription { capturedLogs(logKey: ["a"]) { stdout } }'
 
 
 @pytest.fixture(scope="module")
-def database(postgres: URL) -> Iterator[URL]:
-    """KPI tables with an editor, a viewer, and the editor's API token."""
-    kept = KeptDatabase(postgres, "kpi_of_a_page", str(postgres.database))
-    engine = create_engine(kept.url)
-    with engine.begin() as connection:
-        add_user(connection, "ann", "editor", hash_password(OPERATOR))
-        add_user(connection, "bob", "viewer", hash_password(READER))
-        add_token(connection, "ann", "reports", token_hash(API_TOKEN))
-    engine.dispose()
-    yield kept.url
-    kept.drop()
-
-
-@pytest.fixture(scope="module")
-def settings(database: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Dagster's page with two passwords and a path prefix, on an instance in files."""
-    folder = tmp_path_factory.mktemp("page")
-    settings = Settings.model_validate(
-        {
-            "state_dir": folder,
-            "web_port": free_port(),
-            "web_password": OPERATOR,
-            "web_reader_password": READER,
-            "web_path_prefix": "/dagster",
-            "database_url": address(database),
-            "dagster_database_url": "postgresql://nobody@/nothing",
-        }
-    )
-    home = folder / "home"
-    home.mkdir()
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    environment = {**child_environment(settings), "DAGSTER_HOME": str(home)}
-    module = "kpi_pipeline.orchestration.runtime.webserver"
-    command = [sys.executable, "-m", module, "--empty-workspace"]
-    with Child("The page", command, environment, folder / "page.log") as child:
-        child.wait_until(page_of(settings).answers, 120)
+def settings(postgres: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    with served_page(postgres, tmp_path_factory.mktemp("page")) as settings:
         yield settings
 
 
@@ -89,13 +59,13 @@ def page(settings: Settings) -> DagsterPage:
 
 @pytest.fixture(scope="module")
 def operator(settings: Settings) -> Iterator[httpx.Client]:
-    with _client(settings, OPERATOR) as client:
+    with client_of(settings, OPERATOR) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def reader(settings: Settings) -> Iterator[httpx.Client]:
-    with _client(settings, READER) as client:
+    with client_of(settings, READER) as client:
         yield client
 
 
@@ -104,10 +74,6 @@ def _no_mutation_is_executed(page: DagsterPage) -> Iterator[None]:
     """Whatever a test of this file sends, but the one that may."""
     yield
     assert page.query(LIMITS, {})["instance"]["concurrencyLimits"] == []
-
-
-def _client(settings: Settings, password: str) -> httpx.Client:
-    return httpx.Client(base_url=settings.local_page_url, auth=("", password), timeout=60)
 
 
 pytestmark = [pytest.mark.server, pytest.mark.long]
@@ -334,7 +300,7 @@ def test_an_api_token_reads_and_changes_nothing(settings: Settings) -> None:
 
 
 def test_where_users_log_in_our_commands_need_the_database_alone(settings: Settings) -> None:
-    page = DagsterPage(settings.local_page_url, None, settings.database_url)
+    page = DagsterPage(settings.local_page_url, None, kpi_address(settings))
     assert page.answers()
     undo = 'mutation { deleteConcurrencyLimit(concurrencyKey: "none") }'
     assert "deleteConcurrencyLimit" in page.query(undo, {})
@@ -348,9 +314,8 @@ def test_a_page_that_others_reach_does_not_start_without_a_login(
     )
     kept = KeptDatabase(postgres, "kpi_of_nobody", str(postgres.database))
     environment = {**child_environment(without), "KPI_DATABASE_URL": address(kept.url)}
-    module = "kpi_pipeline.orchestration.runtime.webserver"
     done = subprocess.run(
-        [sys.executable, "-m", module],
+        [sys.executable, "-m", WEBSERVER],
         env=environment,
         capture_output=True,
         text=True,
@@ -370,7 +335,7 @@ def test_the_log_and_the_command_line_show_no_password(settings: Settings) -> No
     words = [
         it for process in psutil.process_iter(["cmdline"]) for it in process.info["cmdline"] or ()
     ]
-    assert "kpi_pipeline.orchestration.runtime.webserver" in words
+    assert WEBSERVER in words
     shown = "\n".join([*words, (settings.state_dir / "page.log").read_text()])
     assert OPERATOR not in shown
     assert READER not in shown

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from kpi_pipeline.db.coordination.locks import finish_in_thread
 from kpi_pipeline.db.server.retry import DatabaseAway, retry_on_disconnect
+from kpi_pipeline.db.server.sessions import in_one_statement
 from kpi_pipeline.db.tables import bison_call_slots, bison_pacing
 
 # How often a process asks again while all slots of the instance are taken.
@@ -150,8 +151,8 @@ class InstancePacing:
     def _release(self, slot: uuid.UUID) -> None:
         def free() -> None:
             # One round trip, with the commit, as this runs after each call.
-            with self._engine.connect() as connection:
-                connection.execution_options(isolation_level="AUTOCOMMIT").execute(
+            with in_one_statement(self._engine) as connection:
+                connection.execute(
                     delete(bison_call_slots)
                     .where(bison_call_slots.c.id == slot)
                     .returning(_ASYNC_COMMIT)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import psycopg
-from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+from sqlalchemy import URL, Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from kpi_pipeline.db.server.engine import reason_of
+from kpi_pipeline.db.server.engine import open_unpooled, reason_of
 from kpi_pipeline.db.server.retry import is_away, retry_while_disconnected
 
 # How long a notification of our own may take to come back.
@@ -69,19 +69,22 @@ class ChangeFeed:
     """Calls `on_change` for each change, from a thread of its own, from `start` to `stop`.
 
     A change counts once its transaction has committed. Each new connection begins with EVERYTHING.
+    `direct` is the address of the same database without a pooler, if the engine has one.
     """
 
-    def __init__(self, engine: Engine, on_change: Callable[[Change], None]) -> None:
+    def __init__(
+        self, engine: Engine, on_change: Callable[[Change], None], direct: URL | None = None
+    ) -> None:
         self._engine = engine
         self._on_change = on_change
-        # The kernel ends a connection whose server is gone without a word.
-        keepalives = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-        self._unpooled = create_engine(
-            engine.url,
-            poolclass=NullPool,
+        self._unpooled = open_unpooled(
+            direct or engine.url,
             isolation_level="AUTOCOMMIT",
-            hide_parameters=True,
-            connect_args={"connect_timeout": 10, "application_name": "kpi_live"} | keepalives,
+            application_name="kpi_live",
+            # The kernel ends a connection whose server is gone without a word.
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
         )
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="changes", daemon=True)
@@ -123,7 +126,10 @@ class ChangeFeed:
             assert isinstance(driver, psycopg.Connection)  # noqa: S101 - for the type checker
             try:
                 if not self._comes_back(driver):
-                    _log.warning("Notifications do not arrive: a pooler is in transaction mode.")
+                    _log.warning(
+                        "Notifications do not arrive: a pooler is in transaction mode. "
+                        "KPI_DATABASE_DIRECT_URL names the database without it."
+                    )
                     return False
                 self._on_change(EVERYTHING)
                 while not self._stopping.is_set():

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import URL, Engine, create_engine, text
+from sqlalchemy import URL, Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from kpi_pipeline.db.server.pool import ReturningPool
-from kpi_pipeline.db.server.sessions import Sessions
-from kpi_pipeline.db.server.urls import for_people, schema_of
+from kpi_pipeline.db.server.sessions import Sessions, is_pooled
+from kpi_pipeline.db.server.urls import for_people, schema_of, session_options
 from kpi_pipeline.errors import KpiError
 
 # How long a thread waits for a connection of the pool; others hold one for a transaction each.
@@ -17,6 +17,7 @@ _POOL_SECONDS = 60.0
 # How long a server that has as many connections as it allows is asked for one.
 REFUSED_SECONDS = 60.0
 _CONNECT_SECONDS = 10
+_UTC = {"timezone": "UTC"}
 
 # What `CREATE DATABASE` and `CREATE SCHEMA` end with if another process was faster.
 _MADE_MEANWHILE = ("42P04", "42P06", "23505")
@@ -26,6 +27,7 @@ def open_engine(
     url: URL,
     *,
     pool_size: int = 8,
+    pool_seconds: float = _POOL_SECONDS,
     connect_seconds: int = _CONNECT_SECONDS,
     refused_seconds: float = REFUSED_SECONDS,
     settings: Mapping[str, str] | None = None,
@@ -40,11 +42,11 @@ def open_engine(
         url,
         connect_seconds,
         refused_seconds,
-        settings,
+        {**_UTC, **(settings or {})},
         poolclass=ReturningPool,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=_POOL_SECONDS,
+        pool_timeout=pool_seconds,
         # The connection that was used last has its statements prepared and its catalog read.
         pool_use_lifo=True,
         pool_pre_ping=True,
@@ -66,10 +68,30 @@ def open_unpooled(
         url,
         connect_seconds,
         0.0,
-        None,
+        _UTC,
         poolclass=NullPool,
         isolation_level=isolation_level,
         more=connect_args,
+    )
+
+
+def pooled_engine(url: str, pool_size: int, settings: Mapping[str, str]) -> Engine:
+    """An engine for Dagster's storages, with its own driver, and without transactions.
+
+    It keeps up to `pool_size` connections, and opens more where a thread needs them.
+    """
+    return _engine(
+        make_url(url),
+        _CONNECT_SECONDS,
+        REFUSED_SECONDS,
+        settings,
+        poolclass=ReturningPool,
+        isolation_level="AUTOCOMMIT",
+        pool_size=pool_size,
+        max_overflow=20,
+        # A restart of the server, or a firewall that drops idle connections, costs no event.
+        pool_pre_ping=True,
+        pool_recycle=600,
     )
 
 
@@ -77,7 +99,7 @@ def _engine(
     url: URL,
     connect_seconds: int,
     refused_seconds: float,
-    settings: Mapping[str, str] | None,
+    settings: Mapping[str, str],
     more: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Engine:
@@ -86,7 +108,7 @@ def _engine(
     given = {name: it for name, it in {**defaults, **(more or {})}.items() if name not in url.query}
     # Errors must not carry rows into logs.
     engine = create_engine(url, hide_parameters=True, connect_args=given, **options)
-    Sessions(engine, {"timezone": "UTC", **(settings or {})}, refused_seconds)
+    Sessions(engine, settings, refused_seconds)
     return engine
 
 
@@ -163,6 +185,31 @@ def _ensure_schema(engine: Engine) -> None:
             f"{reason_of(error)}. Have an administrator of the server run, in that database: "
             f"CREATE SCHEMA {name} AUTHORIZATION {engine.url.username};"
         ) from None
+
+
+def require_usable_by_dagster(engine: Engine) -> None:
+    """Check that Dagster's tables have a place of their own, which a pooler does not hide.
+
+    Raises:
+        KpiError: if the KPI tables are there, or a pooler would drop the schema of the address.
+    """
+    with engine.connect() as connection:
+        taken = connection.scalar(text("SELECT to_regclass('raw_bison_stats')")) is not None
+        pooled = is_pooled(connection)
+    options = session_options(engine.url).settings
+    if pooled and options:
+        raise KpiError(
+            f"Dagster's tables need {' and '.join(options)} of {for_people(engine.url)} set for a "
+            "whole session, and a pooler is between. Set KPI_DATABASE_DIRECT_URL to the same "
+            "database without the pooler, or give Dagster a database without options "
+            "(KPI_DAGSTER_DATABASE_URL)."
+        )
+    if taken:
+        raise KpiError(
+            f"{for_people(engine.url)} holds the KPI tables, where Dagster's would collide with "
+            "them. Set KPI_DAGSTER_DATABASE_SCHEMA=dagster, or name another database in "
+            "KPI_DAGSTER_DATABASE_URL."
+        )
 
 
 def sqlstate_of(error: BaseException) -> str | None:

@@ -7,7 +7,8 @@ client's. So statements are not prepared there, and the settings are made in eac
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -49,6 +50,20 @@ def is_pooled(connection: Connection) -> bool:
     One in session mode counts, too: it can't be told apart.
     """
     return bool(connection.info.get(_POOLED))
+
+
+@contextmanager
+def in_one_statement(engine: Engine) -> Iterator[Connection]:
+    """A connection for one statement, which is committed with it and needs no round trip more.
+
+    Behind a pooler it is a transaction: without one, the session's settings would not hold.
+    """
+    with engine.connect() as connection:
+        if is_pooled(connection):
+            with connection.begin():
+                yield connection
+        else:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
 class Sessions:
@@ -129,7 +144,8 @@ class Sessions:
         return pooled
 
     def _begin(self, connection: Connection) -> None:
-        if self._values and is_pooled(connection):
+        driver: Any = connection.connection.dbapi_connection
+        if self._values and is_pooled(connection) and not driver.autocommit:
             made = self._made.format(local="true")
             connection.exec_driver_sql(f"SELECT {made}", tuple(self._values))
 

@@ -14,8 +14,9 @@ from pydantic import SecretStr
 from sqlalchemy import URL
 
 from kpi_pipeline.db.migrate import upgrade
+from kpi_pipeline.db.server.addresses import dagster_address
 from kpi_pipeline.db.server.engine import ensure_database, open_engine
-from kpi_pipeline.db.server.urls import dagster_url, for_dagster, parse_url
+from kpi_pipeline.db.server.urls import for_dagster, with_schema
 from kpi_pipeline.settings import Settings
 
 _joined: dict[Path, URL] = {}
@@ -31,7 +32,8 @@ def with_database(settings: Settings) -> Settings:
     """
     if settings.database_url is not None:
         return settings
-    address = _join(settings.state_dir).render_as_string(hide_password=False)
+    kpi = with_schema(_join(settings), settings.database_schema)
+    address = kpi.render_as_string(hide_password=False)
     return settings.model_copy(update={"database_url": SecretStr(address)})
 
 
@@ -41,28 +43,25 @@ def storage_address(settings: Settings) -> str:
     Raises:
         KpiError: if a setting is no address, or the embedded server does not start.
     """
-    if settings.dagster_database_url is not None:
-        address = settings.dagster_database_url.get_secret_value()
-        return for_dagster(parse_url(address, "KPI_DAGSTER_DATABASE_URL"))
-    if settings.database_url is not None:
-        address = settings.database_url.get_secret_value()
-        return for_dagster(dagster_url(parse_url(address, "KPI_DATABASE_URL")))
-    return for_dagster(dagster_url(_join(settings.state_dir)))
+    named = settings.dagster_database_url or settings.database_url
+    return for_dagster(dagster_address(settings, None if named else _join(settings)))
 
 
-def _join(state_dir: Path) -> URL:
+def _join(settings: Settings) -> URL:
     """Use the embedded server until this process ends; its databases are created and upgraded."""
     # Imported late: most processes are given an address, and load no embedded server.
     from kpi_pipeline.db.server.embedded import embedded_server
 
+    state_dir = settings.state_dir
     with _joining:
         if state_dir not in _joined:
             until_exit = ExitStack()
             kpi = until_exit.enter_context(embedded_server(state_dir))
             atexit.register(until_exit.close)
-            for url in (kpi, dagster_url(kpi)):
+            ours = with_schema(kpi, settings.database_schema)
+            for url in (ours, dagster_address(settings, kpi)):
                 ensure_database(url)
-            engine = open_engine(kpi)
+            engine = open_engine(ours)
             try:
                 upgrade(engine)
             finally:

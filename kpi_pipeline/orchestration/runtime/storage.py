@@ -12,6 +12,9 @@ starts.
 Their configuration may be empty: the address then comes from the settings.
 """
 
+import os
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -26,13 +29,12 @@ from dagster_postgres import (
 )
 from dagster_postgres.utils import (
     DagsterPostgresException,
-    create_pg_engine,
     pg_config,
     pg_url_from_config,
-    set_pg_statement_timeout,
 )
-from sqlalchemy import Connection, Engine, Insert, event, select
+from sqlalchemy import Connection, Engine, Insert, select
 
+from kpi_pipeline.db.server.engine import REFUSED_SECONDS, pooled_engine
 from kpi_pipeline.db.server.retry import retry_while_disconnected
 from kpi_pipeline.db.upsert import given_rows, rows_as_json
 from kpi_pipeline.orchestration import runs
@@ -52,6 +54,9 @@ _BATCHED = {
     DagsterEventType.ASSET_MATERIALIZATION,
     DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
 }
+# Connections of a process: how many are kept while they are used, and for how many threads.
+_KEPT, _AT_ONCE = 1, 2
+_SLOT_SECONDS = 20.0
 _COLUMNS = [it.name for it in SqlEventLogStorageTable.c if it.name != "id"]
 
 
@@ -103,11 +108,64 @@ def _asked_once(method: MethodT) -> MethodT:
     return cast(MethodT, asked)
 
 
+class _Pool:
+    """The connections of a process to a database of Dagster's, which its three storages share.
+
+    Two threads have a connection at a time. One that has one may have another without waiting:
+    Dagster asks for it within the first one's block, and two that wait for each other would never
+    end.
+    """
+
+    def __init__(self, url: str, statement_timeout: int | None) -> None:
+        limits = {} if statement_timeout is None else {"statement_timeout": str(statement_timeout)}
+        self.engine = pooled_engine(url, _KEPT, limits)
+        self._slots = threading.BoundedSemaphore(_AT_ONCE)
+        self._held = threading.local()
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Wait until this thread may have a connection, and let others have one after the block."""
+        depth = getattr(self._held, "depth", 0)
+        # After that time, whoever has them does not give them back: one more is the lesser evil.
+        taken = depth == 0 and self._slots.acquire(timeout=_SLOT_SECONDS)
+        self._held.depth = depth + 1
+        try:
+            yield
+        finally:
+            self._held.depth -= 1
+            if taken:
+                self._slots.release()
+
+
+_pools: weakref.WeakValueDictionary[tuple[str, int | None, int], _Pool] = (
+    weakref.WeakValueDictionary()
+)
+_opening = threading.Lock()
+
+
+def _pool(url: str, statement_timeout: int | None = None) -> _Pool:
+    key = (url, statement_timeout, os.getpid())
+    with _opening:
+        found = _pools.get(key)
+        if found is None:
+            found = _pools[key] = _Pool(url, statement_timeout)
+        return found
+
+
 class _RetryingStorage:
     """What the three share: they retry to connect, and are built from the settings or by name."""
 
     postgres_url: str
     _engine: Engine
+
+    def __init__(
+        self, postgres_url: str, should_autocreate_tables: bool = True, inst_data: Any = None
+    ) -> None:
+        # Shared by all storages of the process, in place of a connection for each query.
+        self._pool = _pool(postgres_url)
+        of_dagster: Any = super()
+        of_dagster.__init__(postgres_url, should_autocreate_tables, inst_data)
+        self._engine = self._pool.engine
 
     @classmethod
     def config_type(cls) -> Any:
@@ -132,42 +190,28 @@ class _RetryingStorage:
         return cast(Self, retry_while_disconnected(built))
 
     def optimize_for_webserver(
-        self, statement_timeout: int, pool_recycle: int, max_overflow: int
+        self,
+        statement_timeout: int,
+        pool_recycle: int,  # noqa: ARG002 - as the base class has them
+        max_overflow: int,  # noqa: ARG002
     ) -> None:
-        """Keep a connection for the page, and test it before each use.
+        """Limit the time of the page's statements, in milliseconds.
 
-        dagster-postgres does not test it: the page's first queries after a restart fail.
+        dagster-postgres keeps a connection for the page, and does not test it: the page's first
+        queries after a restart fail. Ours are tested, and as few as elsewhere.
         """
         self._engine.dispose()
-        self._engine = create_pg_engine(
-            self.postgres_url,
-            isolation_level="AUTOCOMMIT",
-            pool_size=1,
-            max_overflow=max_overflow,
-            pool_pre_ping=True,
-            pool_recycle=pool_recycle,
-        )
-
-        def limit(connection: Any, _: object) -> None:
-            set_pg_statement_timeout(connection, statement_timeout)
-
-        event.listen(self._engine, "connect", limit)
-
-    def _pool(self, size: int) -> None:
-        """Keep up to `size` connections open, in place of one for each query."""
-        self._engine = create_pg_engine(
-            self.postgres_url,
-            isolation_level="AUTOCOMMIT",
-            pool_size=size,
-            max_overflow=20,
-            # A restart of the server, or a firewall that drops idle connections, costs no event.
-            pool_pre_ping=True,
-            pool_recycle=600,
-        )
+        self._pool = _pool(self.postgres_url, statement_timeout)
+        self._engine = self._pool.engine
 
     @contextmanager
     def _retried_connection(self) -> Iterator[Connection]:
-        with retry_while_disconnected(self._engine.connect) as connection:
+        with (
+            self._pool.slot(),
+            retry_while_disconnected(
+                self._pool.engine.connect, seconds=REFUSED_SECONDS
+            ) as connection,
+        ):
             yield connection
 
 
@@ -177,14 +221,8 @@ class RetryingRunStorage(_RetryingStorage, PostgresRunStorage):
     Named in dagster.yaml. The daemon reads runs and backfills several times a second.
     """
 
-    def __init__(
-        self,
-        postgres_url: str,
-        should_autocreate_tables: bool = True,
-        inst_data: Any = None,
-    ) -> None:
-        super().__init__(postgres_url, should_autocreate_tables, inst_data)
-        self._pool(1)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._claim = ClaimOfDaemon(self)
 
     def connect(self) -> Any:
@@ -243,15 +281,6 @@ class RetryingScheduleStorage(_RetryingStorage, PostgresScheduleStorage):
     Named in dagster.yaml. The daemon reads and writes a dozen ticks every five seconds.
     """
 
-    def __init__(
-        self,
-        postgres_url: str,
-        should_autocreate_tables: bool = True,
-        inst_data: Any = None,
-    ) -> None:
-        super().__init__(postgres_url, should_autocreate_tables, inst_data)
-        self._pool(1)
-
     has_instigators_table = _asked_once(PostgresScheduleStorage.has_instigators_table)
     _has_instigators_table = _asked_once(PostgresScheduleStorage._has_instigators_table)
     has_built_index = _asked_once(PostgresScheduleStorage.has_built_index)
@@ -271,15 +300,6 @@ class PooledEventLogStorage(_RetryingStorage, PostgresEventLogStorage):
 
     Named in dagster.yaml.
     """
-
-    def __init__(
-        self,
-        postgres_url: str,
-        should_autocreate_tables: bool = True,
-        inst_data: Any = None,
-    ) -> None:
-        super().__init__(postgres_url, should_autocreate_tables, inst_data)
-        self._pool(2)
 
     def _connect(self) -> Any:
         return self._retried_connection()

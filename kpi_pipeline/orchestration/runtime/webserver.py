@@ -20,8 +20,8 @@ from graphql import GraphQLError, OperationDefinitionNode, OperationType, parse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kpi_pipeline.db.server.addresses import kpi_address
 from kpi_pipeline.db.server.engine import open_engine
-from kpi_pipeline.db.server.urls import parse_url
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.dagster_private import run_page
 from kpi_pipeline.settings import load_settings
@@ -32,7 +32,7 @@ from kpi_pipeline.web.origins import Rejection
 
 _READS = ("GET", "HEAD")
 # Of the users alone; Dagster has connections of its own.
-_POOL_SIZE = 2
+_POOL_SIZE = 1
 _LARGEST_QUERY = 4 * 1024 * 1024
 _NOT_JSON = Rejection(
     415, "Send this with POST and the header Content-Type: application/json, as the page does."
@@ -149,8 +149,7 @@ def main() -> None:
             "KPI_DATABASE_URL is not set in this process: it has the users who may log in to "
             "Dagster's page. `kpi up` sets it."
         )
-    url = parse_url(settings.database_url.get_secret_value(), "KPI_DATABASE_URL")
-    engine = open_engine(url, pool_size=_POOL_SIZE)
+    engine = open_engine(kpi_address(settings), pool_size=_POOL_SIZE)
     require_login(settings, engine, page.address, page.setting)
     # Not for uvicorn: the guard reads the headers of proxies.
     os.environ["FORWARDED_ALLOW_IPS"] = ""
