@@ -28,6 +28,11 @@ OPTIONS = {
     "dagster rebuild": ["--dry-run"],
     "dashboard": ["--host", "--port"],
     "db": [],
+    "db dump": ["FILE|FOLDER", "--keep"],
+    "db restore": [
+        *("[FILE]", "--from-embedded", "--check", "--replace"),
+        *("--without-api-keys", "--without-dagster"),
+    ],
     "db upgrade": [],
     "doctor": ["[CHECK]", "--json", "--fix", "--send-alert", "--list"],
     "demo": ["--once", "--days", "--port"],
