@@ -141,6 +141,12 @@ def workspaces(examination: Examination) -> Iterator[Finding]:
         yield not_checked("No instance listed its workspaces.")
         return
     known = {(it.instance, it.bison_workspace_id) for it in examination.every_client}
+    # Such an instance may be one of these by a wrong name, which `clients` says.
+    known_ids = {
+        it.bison_workspace_id
+        for it in examination.every_client
+        if it.instance not in examination.app.instances()
+    }
     vanished, unknown = [], []
     for name, found in examination.listed.items():
         ids = {it.id for it in found}
@@ -150,7 +156,9 @@ def workspaces(examination: Examination) -> Iterator[Finding]:
             if it.instance == name and it.bison_workspace_id not in ids
         ]
         unknown += [
-            f"{it.name.strip()} ({name} {it.id})" for it in found if (name, it.id) not in known
+            f"{it.name.strip()} ({name} {it.id})"
+            for it in found
+            if (name, it.id) not in known and it.id not in known_ids
         ]
     if vanished:
         yield problem(

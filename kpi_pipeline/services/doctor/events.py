@@ -52,7 +52,7 @@ _UNREADABLE = ("stored-keys", "clients", "workspaces", "keys", "bison")
 def webhooks(examination: Examination) -> Iterator[Finding]:
     """The workspace of each client has one webhook, to the gateway's address."""
     settings = examination.settings
-    if (unknown := unknown_instances(settings)) is not None:
+    if settings.bison_instances and (unknown := unknown_instances(settings)) is not None:
         yield problem(unknown)
     if settings.gateway_url is None or not settings.webhook_secret:
         yield _without_webhooks(examination)

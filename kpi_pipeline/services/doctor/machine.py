@@ -40,12 +40,18 @@ def settings(examination: Examination) -> Iterator[Finding]:
     yield good(f"All settings are valid; {f'{file} was read' if file else 'no file was read'}.")
 
 
-def files(examination: Examination) -> Iterator[Finding]:
-    """The state folder can be written to, and no other user reads what is secret."""
+def state_folder(examination: Examination) -> Iterator[Finding]:
+    """The state folder can be written to."""
     folder = examination.settings.state_dir
     if (reason := _unusable(folder)) is not None:
         yield problem(reason, "Or set KPI_STATE_DIR to another folder.")
-        return
+    else:
+        yield good(f"The state folder is {folder}.")
+
+
+def file_modes(examination: Examination) -> Iterator[Finding]:
+    """No other user of this machine reads the state folder, or files with secrets."""
+    folder = examination.settings.state_dir
     open_ones = list(_open_to_others(folder))
     for path in open_ones:
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -56,7 +62,7 @@ def files(examination: Examination) -> Iterator[Finding]:
             fix=_chmod(path, wanted),
         )
     if not open_ones:
-        yield good(f"The state folder {folder} is usable, and secrets are private.")
+        yield good("The state folder and all files with secrets are private.")
 
 
 def _unusable(folder: Path) -> str | None:

@@ -20,11 +20,15 @@ from kpi_pipeline.services.doctor.finding import Finding, not_checked, of_bison,
 
 @dataclass(frozen=True)
 class DoctorCheck:
-    """A check by its name, and the checks that it needs. What must hold, its docstring says."""
+    """A check by its name, the checks that it `needs`, and those that it uses the findings of.
+
+    What must hold, the docstring of `make` says.
+    """
 
     name: str
     make: Callable[[Examination], Iterable[Finding]]
     needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
 
     @property
     def promise(self) -> str:
@@ -33,35 +37,39 @@ class DoctorCheck:
 
 
 _OPEN = ("database", "tables")
+_ROWS = (*_OPEN, "rights")
+_CLIENTS = (*_ROWS, "clients")
+_OF_BISON = ("stored-keys", "bison", "workspaces", "keys")
 
 CHECKS = (
     DoctorCheck("settings", machine.settings),
-    DoctorCheck("files", machine.files, ("settings",)),
+    DoctorCheck("state-folder", machine.state_folder, ("settings",)),
+    DoctorCheck("file-modes", machine.file_modes, ("settings", "state-folder")),
     DoctorCheck("disk", machine.disk, ("settings",)),
     DoctorCheck("versions", machine.versions),
-    DoctorCheck("secret-key", machine.secret_key, ("settings",)),
+    DoctorCheck("secret-key", machine.secret_key, ("settings", "state-folder")),
     DoctorCheck("database", database.database, ("settings", "secret-key")),
     DoctorCheck("tables", database.tables, ("database",)),
     DoctorCheck("rights", database.rights, _OPEN),
     DoctorCheck("exposure", database.exposure, _OPEN),
     DoctorCheck("connections", database.connections, ("database",)),
     DoctorCheck("clock", database.clock, ("database",)),
-    DoctorCheck("dates", database.dates, (*_OPEN, "rights")),
-    DoctorCheck("stored-keys", database.stored, (*_OPEN, "rights")),
-    DoctorCheck("dagster", work.dagster, (*_OPEN, "rights")),
+    DoctorCheck("dates", database.dates, _ROWS),
+    DoctorCheck("stored-keys", database.stored, _ROWS),
+    DoctorCheck("dagster", work.dagster, _ROWS),
     DoctorCheck("daemon", work.daemon, ("dagster",)),
     DoctorCheck("parts", work.parts, ("dagster",)),
     DoctorCheck("automation", work.automation, ("dagster", "daemon")),
-    DoctorCheck("bison", bison.bison, (*_OPEN, "rights")),
-    DoctorCheck("clients", bison.clients, (*_OPEN, "rights")),
-    DoctorCheck("workspaces", bison.workspaces, (*_OPEN, "rights")),
-    DoctorCheck("keys", bison.keys, (*_OPEN, "rights", "clients")),
-    DoctorCheck("targets", bison.targets, (*_OPEN, "rights", "clients")),
-    DoctorCheck("partitions", work.partitions, ("dagster",)),
-    DoctorCheck("webhooks", events.webhooks, (*_OPEN, "rights", "clients")),
-    DoctorCheck("endpoint", events.endpoint, (*_OPEN, "rights", "clients")),
-    DoctorCheck("feed", events.feed, (*_OPEN, "rights", "clients")),
-    DoctorCheck("alerts", work.alerts, (*_OPEN, "rights")),
+    DoctorCheck("bison", bison.bison, _ROWS, uses=("stored-keys",)),
+    DoctorCheck("clients", bison.clients, _ROWS),
+    DoctorCheck("workspaces", bison.workspaces, _ROWS, uses=("bison",)),
+    DoctorCheck("keys", bison.keys, _CLIENTS, uses=("stored-keys", "bison", "workspaces")),
+    DoctorCheck("targets", bison.targets, _CLIENTS),
+    DoctorCheck("partitions", work.partitions, ("dagster", "clients")),
+    DoctorCheck("webhooks", events.webhooks, _CLIENTS, uses=_OF_BISON),
+    DoctorCheck("endpoint", events.endpoint, _CLIENTS, uses=_OF_BISON),
+    DoctorCheck("feed", events.feed, _CLIENTS, uses=_OF_BISON),
+    DoctorCheck("alerts", work.alerts, _ROWS, uses=("daemon", "automation")),
     DoctorCheck("backups", work.backups, ("dagster",)),
     DoctorCheck("freshness", work.freshness, ("dagster",)),
     DoctorCheck("syncs", work.syncs, ("dagster",)),
@@ -117,7 +125,8 @@ def _with_needs(names: Collection[str]) -> Sequence[DoctorCheck]:
         return CHECKS
     wanted, left = set(names), list(names)
     while left:
-        needed = set(known[left.pop()].needs) - wanted
+        check = known[left.pop()]
+        needed = {*check.needs, *check.uses} - wanted
         wanted |= needed
         left += needed
     return [it for it in CHECKS if it.name in wanted]

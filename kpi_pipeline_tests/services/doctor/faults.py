@@ -60,7 +60,17 @@ def fault(
     """Add the fault that the generator makes before its `yield`, and undoes after it."""
 
     def add(make: Callable[[Well, Patch], Iterator[None]]) -> None:
-        FAULTS.append(Fault(contextmanager(make), check, words, verdict))
+        @contextmanager
+        def made(well: Well, patch: Patch) -> Iterator[None]:
+            steps = make(well, patch)
+            next(steps)
+            try:
+                yield
+            finally:
+                next(steps, None)
+
+        made.__name__ = make.__name__
+        FAULTS.append(Fault(made, check, words, verdict))
 
     return add
 
@@ -87,7 +97,7 @@ setting("settings", "KPI_FRESH_BY: ", "KPI_FRESH_BY", "noon")
 setting("secret-key", "KPI_SECRET_KEY is no Fernet key", "KPI_SECRET_KEY", "made-up")
 
 
-@fault("files", "is a file. Move it away. Or set KPI_STATE_DIR")
+@fault("state-folder", "is a file. Move it away. Or set KPI_STATE_DIR")
 def a_file_in_place_of_the_state_folder(well: Well, patch: Patch) -> Iterator[None]:
     file = well.folder / "file"
     file.touch()
@@ -95,7 +105,7 @@ def a_file_in_place_of_the_state_folder(well: Well, patch: Patch) -> Iterator[No
     yield
 
 
-@fault("files", "Other users of this machine can read")
+@fault("file-modes", "Other users of this machine can read")
 def a_settings_file_that_others_can_read(well: Well, patch: Patch) -> Iterator[None]:
     file = well.folder / "some.env"
     file.touch(mode=0o644)
@@ -103,7 +113,7 @@ def a_settings_file_that_others_can_read(well: Well, patch: Patch) -> Iterator[N
     yield
 
 
-@fault("files", "Other users of this machine can read")
+@fault("file-modes", "Other users of this machine can read")
 def a_secret_key_that_others_can_read(well: Well, patch: Patch) -> Iterator[None]:
     file = Path(well.environment["KPI_STATE_DIR"], "secret.key")
     file.touch(mode=0o640)
@@ -156,7 +166,7 @@ def a_database_that_is_read_only(well: Well, patch: Patch) -> Iterator[None]:
     administer(url, f"ALTER DATABASE {url.database} RESET default_transaction_read_only")
 
 
-@fault("database", "The pipeline is made for PostgreSQL 14 to 18", WARNING)
+@fault("database", "The pipeline is made for PostgreSQL 14 to 16: use one of these", WARNING)
 def a_server_that_is_too_new(well: Well, patch: Patch) -> Iterator[None]:
     patch.setattr(database_checks, "NEWEST", 16)
     yield
@@ -173,14 +183,12 @@ def _plain_role(well: Well, patch: Patch, *grants: str) -> Iterator[None]:
     """Have the doctor work as another role, which has these rights alone."""
     url = well.app.engine.url
     administer(url, "CREATE ROLE doctor_plain LOGIN")
-    try:
-        for it in grants:
-            well.sql(f"GRANT {it} TO doctor_plain")
-        patch.setenv("KPI_DATABASE_URL", address(url.set(username="doctor_plain")))
-        yield
-    finally:
-        well.sql("DROP OWNED BY doctor_plain")
-        administer(url, "DROP ROLE doctor_plain")
+    for it in grants:
+        well.sql(f"GRANT {it} TO doctor_plain")
+    patch.setenv("KPI_DATABASE_URL", address(url.set(username="doctor_plain")))
+    yield
+    well.sql("DROP OWNED BY doctor_plain")
+    administer(url, "DROP ROLE doctor_plain")
 
 
 _ALL = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public"
@@ -301,12 +309,12 @@ def _parts(well: Well, part: PartState) -> Iterator[None]:
 def a_schedule_that_is_off(well: Well, patch: Patch) -> Iterator[None]:
     well.tick("daily_kpi_sync", on=False)
     yield
-    well.tick("daily_kpi_sync", at=utc_now() + timedelta(minutes=11))
+    well.tick("daily_kpi_sync", at=utc_now() + timedelta(hours=2))
 
 
 @fault("automation", "Sensor alert_sensor failed at its last 3 ticks")
 def a_sensor_that_fails(well: Well, patch: Patch) -> Iterator[None]:
-    later = utc_now() + timedelta(minutes=12)
+    later = utc_now() + timedelta(hours=2)
     for seconds in range(3):
         well.tick("alert_sensor", good=False, at=later + timedelta(seconds=seconds))
     yield
@@ -511,12 +519,12 @@ def a_receiver_that_accepts_nothing(well: Well, patch: Patch) -> Iterator[None]:
         forget_failing(connection, name)
 
 
-@fault("alerts", "Alerts have not been evaluated for 1 h 0 min")
+@fault("alerts", "Alerts have not been evaluated for 1 h ")
 def alerts_that_are_not_evaluated(well: Well, patch: Patch) -> Iterator[None]:
-    move = "UPDATE alert_evaluations SET ended_at = ended_at {} '65 minutes'"
-    well.sql(move.format("- interval"))
+    statement = "UPDATE alert_evaluations SET ended_at = now() {} '1 hour'"
+    well.sql(statement.format("- interval"))
     yield
-    well.sql(move.format("+ interval"))
+    well.sql(statement.format("+ interval"))
 
 
 def _dump(well: Well, age: timedelta | None) -> Iterator[None]:

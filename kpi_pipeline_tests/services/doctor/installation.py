@@ -187,12 +187,12 @@ def _leave_events(app: AppContext) -> None:
     )
     with app.engine.begin() as connection:
         store_outcomes(connection, [passed])
-        store_evaluation(connection, now + timedelta(minutes=5))
+        store_evaluation(connection, now + timedelta(hours=1))
 
 
 def _leave_daemon(made: Well) -> None:
     """What a daemon leaves that works for as long as the tests take."""
-    later = made.app.now() + timedelta(minutes=10)
+    later = made.app.now() + timedelta(hours=1)
     claim = {
         "holder": "made-up", "command": "kpi up", "host": "here", "pid": 1,
         "since": later.timestamp(), "renewed_at": later.timestamp(),
