@@ -18,6 +18,7 @@ MAIN_TEXT = f"main https://bison.example {KEY}"
 EMEA_TEXT = "emea https://emea.bison.example"
 SECRETS = {
     "KPI_DATABASE_URL": "postgresql://kpi:hunter2@db/kpi",
+    "KPI_DATABASE_DIRECT_URL": "postgresql://kpi:hunter2@db:5432/kpi",
     "KPI_DAGSTER_DATABASE_URL": "postgresql://kpi:hunter2@db/kpi_dagster",
     "KPI_SECRET_KEY": "hunter2",
     "KPI_BISON_INSTANCES": "main https://bison.example 12|hunter2" + "x" * 40,
