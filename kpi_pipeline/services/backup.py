@@ -86,11 +86,9 @@ def dump(settings: Settings, file: Path) -> MadeDump:
                 databases=databases,
             )
             writer.finish(manifest)
-        made = MadeDump(file, file.stat().st_size, manifest)
-        place = LastDump(manifest.made_at, socket.gethostname(), str(file.resolve()), made.size)
         with plain_errors("Noting the dump"), engines[DAGSTER].begin() as connection:
-            note_dump(connection, place)
-    return made
+            note_dump(connection, last_dump_of(manifest, file))
+    return MadeDump(file, file.stat().st_size, manifest)
 
 
 def dump_into(settings: Settings, folder: Path, keep: int | None) -> tuple[MadeDump, list[Path]]:
@@ -104,6 +102,12 @@ def dump_into(settings: Settings, folder: Path, keep: int | None) -> tuple[MadeD
     for file in old:
         file.unlink()
     return made, old
+
+
+def last_dump_of(manifest: Manifest, file: Path) -> LastDump:
+    """What to remember of this dump."""
+    size = file.stat().st_size
+    return LastDump(manifest.made_at, socket.gethostname(), str(file.resolve()), size)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, text
 
 from kpi_pipeline.db.backup.archive import Content, Dump, Manifest, content_of, open_dump
+from kpi_pipeline.db.backup.record import note_dump
 from kpi_pipeline.db.backup.tables import empty_all, prepare
 from kpi_pipeline.db.migrate import move_to, revisions
 from kpi_pipeline.db.readers import close_to_others, our_objects
@@ -23,6 +24,7 @@ from kpi_pipeline.services.backup import (
     KPI,
     MadeDump,
     dump,
+    last_dump_of,
     opened_databases,
     plain_errors,
     revision_of,
@@ -101,6 +103,7 @@ def restore(
             _restore_kpi(kpi, opened, {_API_KEYS} if without_api_keys else set())
             if not without_dagster:
                 _restore_dagster(dagster, opened)
+            note_dump(dagster, last_dump_of(opened.manifest, file))
             kpi.commit()
             dagster.commit()
         return opened.manifest

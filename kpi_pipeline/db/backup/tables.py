@@ -141,11 +141,14 @@ def copied_tables(
 ) -> list[CopiedTable]:
     """Those of these tables that the schema has, each after those that it refers to.
 
-    `where` has the conditions of tables of which only some rows are copied.
+    `where` has the conditions of tables of which only some rows are copied. The rows of these get
+    other numbers from their sequences, as rows that stay may have theirs.
     """
     columns: dict[str, list[str]] = {}
     sequences: dict[str, dict[str, str]] = {}
     for row in connection.execute(_COLUMNS, {"names": list(names)}):
+        if row.sequence is not None and row.relname in where:
+            continue
         columns.setdefault(row.relname, []).append(row.attname)
         if row.sequence is not None:
             sequences.setdefault(row.relname, {})[row.attname] = row.sequence
