@@ -30,7 +30,7 @@ _API_ROLES = ("anon", "authenticated", "service_role", "web_anon")
 _OURS = """
     SELECT c.oid, c.relname AS name, format('%I.%I', n.nspname, c.relname) AS quoted,
         CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.relacl AS acl,
-        c.relowner AS owner
+        c.relowner AS owner, c.relnamespace AS namespace
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE pg_has_role(c.relowner, 'USAGE') AND (
         (n.nspname = current_schema() AND c.relkind IN ('r', 'v')
@@ -44,28 +44,28 @@ _OURS = """
     )
     UNION ALL
     SELECT p.oid, p.proname, p.oid::regprocedure::text, 'FUNCTION',
-        coalesce(p.proacl, acldefault('f', p.proowner)), p.proowner
+        coalesce(p.proacl, acldefault('f', p.proowner)), p.proowner, p.pronamespace
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
     WHERE pg_has_role(p.proowner, 'USAGE') AND p.proname = ANY (CAST(:functions AS text[]))
         AND (n.nspname = current_schema() OR obj_description(p.oid, 'pg_proc') = :comment)
 """
 _OBJECTS = text(f"SELECT oid FROM ({_OURS}) o")  # noqa: S608 - no part of it comes from outside
-# PUBLIC, roles to which a host grants by default, and those of web APIs.
-_DEFAULT_ROLES = """
-    SELECT 0::oid AS role
-    UNION
-    SELECT a.grantee FROM pg_default_acl d
-        LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
-        CROSS JOIN aclexplode(d.defaclacl) a
-        WHERE a.grantee <> d.defaclrole AND coalesce(n.nspname = current_schema(), true)
-    UNION
-    SELECT oid FROM pg_roles WHERE rolname = ANY (CAST(:api_roles AS text[]))
+# Roles to which a host grants what is made, in all schemas or in one.
+_DEFAULTS = """
+    SELECT a.grantee AS role, d.defaclnamespace AS namespace
+    FROM pg_default_acl d CROSS JOIN aclexplode(d.defaclacl) a
+    WHERE a.grantee <> d.defaclrole
 """
 _OPEN = text(f"""
     SELECT DISTINCT o.oid, o.name, o.kind, o.quoted, a.grantee,
         CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END AS role
     FROM ({_OURS}) o CROSS JOIN aclexplode(o.acl) a
-    WHERE a.grantee IN ({_DEFAULT_ROLES}) AND a.grantee <> o.owner
+    LEFT JOIN pg_roles g ON g.oid = a.grantee
+    WHERE a.grantee <> o.owner
+        AND (a.grantee = 0 OR g.rolname = ANY (CAST(:api_roles AS text[])) OR EXISTS (
+            SELECT FROM ({_DEFAULTS}) d
+            WHERE d.role = a.grantee AND d.namespace IN (0, o.namespace)
+        ))
         AND NOT (
             a.privilege_type = 'SELECT' AND o.name = ANY (CAST(:readable AS text[]))
             AND EXISTS (SELECT FROM readers WHERE role = pg_get_userbyid(a.grantee))
@@ -76,7 +76,8 @@ _ROLE = text(f"""
     SELECT rolname AS name, quote_ident(rolname) AS quoted, rolsuper AS is_superuser,
         pg_has_role(oid, current_user, 'USAGE') AS is_ours,
         has_database_privilege(oid, current_database(), 'CONNECT') AS may_connect,
-        oid IN ({_DEFAULT_ROLES}) AS of_a_web_api,
+        rolname = ANY (CAST(:api_roles AS text[]))
+            OR oid IN (SELECT role FROM ({_DEFAULTS}) d) AS of_a_web_api,
         format('%I', current_database()) AS database, current_schema() AS schema
     FROM pg_roles WHERE rolname = :role
 """)  # noqa: S608 - no part of it comes from outside
