@@ -1,6 +1,5 @@
 """Dagster's page behind the guard: attacks over real HTTP and WebSockets, as `kpi up` serves it."""
 
-import base64
 import json
 import subprocess
 import sys
@@ -10,8 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import URL
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
-from websockets.typing import Subprotocol
+from websockets.sync.client import ClientConnection
 
 from kpi_pipeline.db.server.addresses import kpi_address
 from kpi_pipeline.errors import KpiError
@@ -28,6 +26,7 @@ from kpi_pipeline_tests.orchestration.page import (
     WEBSERVER,
     client_of,
     served_page,
+    socket_of,
 )
 
 FOREIGN = "https://evil.example"
@@ -77,20 +76,6 @@ def _no_mutation_is_executed(page: DagsterPage) -> Iterator[None]:
 
 
 pytestmark = [pytest.mark.server, pytest.mark.long]
-
-
-def _socket(
-    settings: Settings, password: str | None = OPERATOR, **headers: str
-) -> ClientConnection:
-    """A WebSocket for subscriptions."""
-    if password is not None:
-        encoded = base64.b64encode(f":{password}".encode()).decode()
-        headers["Authorization"] = f"Basic {encoded}"
-    return connect(
-        f"{settings.local_page_url.replace('http:', 'ws:')}/graphql",
-        subprotocols=[Subprotocol("graphql-ws")],
-        additional_headers=headers,
-    )
 
 
 def _kind_of_answer(socket: ClientConnection, query: str) -> str:
@@ -232,17 +217,17 @@ def test_a_websocket_of_a_foreign_page_or_without_a_login_is_not_opened(
     settings: Settings, headers: dict[str, str], password: str | None, status: int
 ) -> None:
     with pytest.raises(InvalidStatus) as refused:
-        _socket(settings, password, **headers)
+        socket_of(settings, password, **headers)
     assert refused.value.response.status_code == status
 
 
 @pytest.mark.parametrize("password", [OPERATOR, READER])
 def test_a_websocket_reads_and_executes_no_mutation(settings: Settings, password: str) -> None:
     origin = settings.local_page_url.removesuffix("/dagster")
-    with _socket(settings, password, Origin=origin) as socket:
+    with socket_of(settings, password, Origin=origin) as socket:
         assert _kind_of_answer(socket, SUBSCRIPTION) == "data"
     for query in MUTATIONS:
-        with _socket(settings, password) as socket:
+        with socket_of(settings, password) as socket:
             assert _kind_of_answer(socket, query) in ("error", "closed")
 
 
