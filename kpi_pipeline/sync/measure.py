@@ -32,18 +32,17 @@ from kpi_pipeline.db.server.retry import retry_on_disconnect
 from kpi_pipeline.domain.calendar import business_date
 from kpi_pipeline.domain.events.event import EventSource
 from kpi_pipeline.domain.events.parse import parse_event
+from kpi_pipeline.domain.events.times import TimedEvent, timed_event
 from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.domain.measure import (
     Answer,
     Comparison,
     Series,
     Subject,
-    TimedEvent,
     candidate_zones,
     compare,
     quiet_days,
     revised_since,
-    timed_event,
 )
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.sync.feed_due import FEED_DAYS, FEED_TYPES

@@ -11,15 +11,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from kpi_pipeline.domain.events.times import Moment, TimedEvent, timed_event
 from kpi_pipeline.domain.measure import (
     Comparison,
-    Moment,
-    TimedEvent,
     candidate_zones,
     compare,
     quiet_days,
     revised_since,
-    timed_event,
 )
 
 NOW = datetime(2026, 3, 18, 20, tzinfo=UTC)
