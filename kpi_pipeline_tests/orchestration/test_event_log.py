@@ -134,7 +134,7 @@ def test_dagster_builds_the_pooled_storage_from_its_configuration(
 
 
 @pytest.mark.parametrize("kind", [planned, materialized])
-def test_500_events_take_a_handful_of_statements(
+def test_500_events_take_a_handful_of_statements_and_read_back_unchanged(
     storage: PooledEventLogStorage, kind: Callable[[str, str, str], EventLogEntry]
 ) -> None:
     run_id = str(uuid.uuid4())
@@ -146,17 +146,6 @@ def test_500_events_take_a_handful_of_statements(
     assert 0 < len(statements.sent) <= 10
     written = [it for it in statements.sent if it.startswith("INSERT INTO event_logs")]
     assert len(written) == 1
-
-
-@pytest.mark.parametrize("kind", [planned, materialized])
-def test_events_stored_in_a_batch_read_back_unchanged(
-    storage: PooledEventLogStorage, kind: Callable[[str, str, str], EventLogEntry]
-) -> None:
-    run_id = str(uuid.uuid4())
-    batch = [kind(run_id, asset, key) for asset in ASSETS for key in partitions(167)][:500]
-
-    storage.store_event_batch(batch)
-
     assert [record.event_log_entry for record in read_all(storage, run_id)] == batch
 
 
