@@ -28,6 +28,8 @@ from kpi_pipeline.cli import (
     init,
     keys,
     metrics,
+    migrate_from,
+    readers,
     recompute,
     sandbox,
     status,
@@ -60,6 +62,8 @@ commands.add_typer(webhooks.commands, name="webhooks")
 commands.add_typer(users.commands, name="users")
 up.database_commands.command("dump")(backup.dump)
 up.database_commands.command("restore")(backup.restore_dump)
+up.database_commands.command("grant-reader")(readers.grant)
+up.database_commands.command("revoke-reader")(readers.revoke)
 commands.add_typer(up.database_commands, name="db")
 commands.command("demo")(demo.run)
 commands.command("init")(init.run)
@@ -67,6 +71,7 @@ commands.command("up")(up.run)
 commands.command("sync")(sync.run)
 commands.command("backfill")(backfill.run)
 commands.command("recompute")(recompute.run)
+commands.command("migrate-from")(migrate_from.run)
 commands.command("metrics")(metrics.run)
 commands.command("export")(export.run)
 commands.command("accuracy")(accuracy.run)
