@@ -79,7 +79,8 @@ def parse_url(text: str, setting: str) -> URL:
         if name not in _known_options():
             what = _ELSEWHERE.get(name, "remove it")
             raise KpiError(
-                f"{setting} has the option {name!r}, which is none of PostgreSQL's drivers: {what}."
+                f"{setting} has the option {name!r}, which PostgreSQL's drivers do not know: "
+                f"{what}."
             )
     session_options(url, setting)
     return url
