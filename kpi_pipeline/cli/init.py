@@ -2,10 +2,10 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
 import typer
@@ -13,7 +13,8 @@ from pydantic import SecretStr
 from rich.markup import escape
 
 from kpi_pipeline.bison import Workspace
-from kpi_pipeline.cli.common import err, out, print_warning
+from kpi_pipeline.cli.common import out, print_warning
+from kpi_pipeline.cli.questions import Questions
 from kpi_pipeline.db.registry.vault import key_file
 from kpi_pipeline.db.registry.workspaces_csv import FoundWorkspace, add_workspaces
 from kpi_pipeline.db.server.urls import for_people, parse_url
@@ -28,9 +29,12 @@ from kpi_pipeline.services.set_up.bison import (
     with_instance,
 )
 from kpi_pipeline.services.set_up.database import (
+    SchemaTakenError,
     Tables,
+    checked_schema,
     create_tables,
     inspect_database,
+    is_behind_pooler,
     known_clients,
 )
 from kpi_pipeline.services.set_up.zone_and_address import (
@@ -44,9 +48,11 @@ from kpi_pipeline.settings.private_folders import private_state
 from kpi_pipeline.settings.webhooks import without_secret
 
 _NONE, _EMBEDDED = "none", "embedded"
+_DATABASE = (
+    *("database_url", "database_direct_url", "dagster_database_url"),
+    *("database_schema", "dagster_database_schema"),
+)
 _WORKSPACES_SHOWN = 50
-
-T = TypeVar("T")
 
 
 def run(
@@ -76,6 +82,16 @@ def run(
             "KPI_STATE_DIR. Set KPI_DATABASE_URL in place of this where it has a password.",
         ),
     ] = None,
+    direct_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="The same database without the pooler that --database-url names."
+        ),
+    ] = None,
+    schema: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Schema of the KPI tables; unset: the role's own."),
+    ] = None,
     timezone: Annotated[
         str | None, typer.Option(metavar="ZONE", help="Your time zone, such as America/Chicago.")
     ] = None,
@@ -102,18 +118,22 @@ def run(
         raise KpiError("The demo needs no set-up. Run `kpi init` without --demo.")
     file = file_to_write()
     settings = settings_with(file)
-    ask = _Questions(sys.stdin.isatty() and master_key_file != "-")
+    ask = Questions(sys.stdin.isatty() and master_key_file != "-")
     if ask.interactive:
         out.print(f"Settings go to {file}. Enter keeps what is in [brackets].", markup=False)
     bison, workspaces = _ask_bison(ask, settings, instance, bison_url, master_key_file)
     instances = with_instance(settings.bison_instances, bison)
-    database, tables = _ask_database(ask, settings, database_url)
+    if schema:
+        settings = settings.model_copy(update={"database_schema": checked_schema(schema)})
+    if direct_url:
+        settings = settings.model_copy(update={"database_direct_url": SecretStr(direct_url)})
+    with_databases, tables = _ask_database(ask, settings, database_url)
     zone = _ask_zone(ask, settings, timezone)
     gateway = _ask_public_address(ask, settings, public_url)
     changed = settings.model_copy(update={"bison_instances": instances})
     values = {
         "KPI_BISON_INSTANCES": format_instances(instances),
-        "KPI_DATABASE_URL": database or "",
+        **{f"KPI_{it.upper()}": _plain(getattr(with_databases, it)) for it in _DATABASE},
         "KPI_TIMEZONE": zone.key,
         "KPI_GATEWAY_URL": gateway or "",
         **(new_webhook_secrets(without_secret(changed)) if gateway else {}),
@@ -132,51 +152,8 @@ def run(
     _print_next(settings, clients, tables)
 
 
-@dataclass(frozen=True)
-class _Questions:
-    """Asks on a terminal until an answer passes its test; elsewhere takes what is known."""
-
-    interactive: bool
-
-    def ask(
-        self,
-        label: str,
-        option: str,
-        test: Callable[[str], T],
-        *,
-        given: str | None,
-        current: str | None,
-        shown: str | None = None,
-        hidden: bool = False,
-    ) -> T:
-        """What `test` makes of the option, or of the answer, or of the current value.
-
-        `shown` is the current value as people may see it; unset: as it is.
-        """
-        if given is not None:
-            return test(given)
-        if not self.interactive:
-            if current is None:
-                raise KpiError(f"{label}: it is not known. Give {option}.")
-            return test(current)
-        now = current if shown is None else shown
-        while True:
-            answer = self.line(f"{label}{f' [{now}]' if now else ''}", hidden=hidden)
-            if not answer and current is None:
-                continue
-            try:
-                return test(answer or current or "")
-            except KpiError as error:
-                err.print(f"[red]✗[/red] {escape(str(error))}", soft_wrap=True)
-
-    def line(self, label: str, *, hidden: bool) -> str:
-        """One line from the terminal; a hidden one is not shown while it is typed."""
-        answer = typer.prompt(label, default="", show_default=False, hide_input=hidden, err=True)
-        return str(answer).strip()
-
-
 def _ask_bison(
-    ask: _Questions,
+    ask: Questions,
     settings: Settings,
     name: str | None,
     url: str | None,
@@ -233,26 +210,42 @@ def _ask_bison(
     )
 
 
-def _ask_database(
-    ask: _Questions, settings: Settings, given: str | None
-) -> tuple[str | None, Tables]:
-    """The address, or None for the embedded server; and what the database holds."""
+def _ask_database(ask: Questions, settings: Settings, given: str | None) -> tuple[Settings, Tables]:
+    """The settings with the databases as they were tested; and what the KPI database holds."""
     secret = settings.database_url
     current = secret.get_secret_value() if secret else _EMBEDDED
 
-    def tested(text: str) -> tuple[str | None, Tables]:
+    def tested(text: str) -> tuple[Settings, Tables]:
         if text == _EMBEDDED:
-            return None, Tables.ABSENT
-        url = parse_url(text, "KPI_DATABASE_URL")
-        if text != current and ask.interactive and url.username and url.password is None:
-            label = f"Password of {url.username} (hidden; empty: none)"
-            if password := ask.line(label, hidden=True):
-                with_password = url.set(drivername="postgresql", password=password)
-                text = with_password.render_as_string(hide_password=False)
-        found = inspect_database(settings.model_copy(update={"database_url": SecretStr(text)}))
-        server = f"PostgreSQL {found.version}" if found.version else "a server without it"
-        _print_good(f"{found.shown} is reached: {server}; tables: {found.tables.value}.")
-        return text, found.tables
+            return settings.model_copy(update=dict.fromkeys(_DATABASE)), Tables.ABSENT
+        is_new = text != current
+        address = ask.with_password(text, "KPI_DATABASE_URL") if is_new else text
+        found = settings.model_copy(update={"database_url": SecretStr(address)})
+        if ask.interactive and found.database_direct_url is None and is_behind_pooler(found):
+            label = "A pooler is before it. Its address without the pooler (empty: none)"
+            if direct := ask.line(label, hidden=False):
+                direct = ask.with_password(direct, "KPI_DATABASE_DIRECT_URL")
+                found = found.model_copy(update={"database_direct_url": SecretStr(direct)})
+        try:
+            database = inspect_database(found)
+        except SchemaTakenError as error:
+            if not ask.interactive:
+                raise
+            print_warning(str(error))
+            schema = ask.line("Schema for the KPI tables [kpi]", hidden=False) or "kpi"
+            found = found.model_copy(update={"database_schema": checked_schema(schema)})
+            database = inspect_database(found)
+        server = f"PostgreSQL {database.version}" if database.version else "it will be created"
+        _print_good(f"{database.shown}: {server}; tables: {database.tables.value}.")
+        if database.dagster_schema is not None:
+            found = found.model_copy(update={"dagster_database_schema": database.dagster_schema})
+            out.print(
+                f"  Dagster's tables go into its schema {database.dagster_schema}, as there is no "
+                "second database.",
+                markup=False,
+                soft_wrap=True,
+            )
+        return found, database.tables
 
     return ask.ask(
         "PostgreSQL (postgresql://USER@HOST:PORT/DATABASE, or `embedded`)",
@@ -264,12 +257,12 @@ def _ask_database(
     )
 
 
-def _ask_zone(ask: _Questions, settings: Settings, given: str | None) -> ZoneInfo:
+def _ask_zone(ask: Questions, settings: Settings, given: str | None) -> ZoneInfo:
     current = settings.timezone.key
     return ask.ask("Your time zone", "--timezone", known_zone, given=given, current=current)
 
 
-def _ask_public_address(ask: _Questions, settings: Settings, given: str | None) -> str | None:
+def _ask_public_address(ask: Questions, settings: Settings, given: str | None) -> str | None:
     def tested(text: str) -> str | None:
         if text == _NONE:
             return None
@@ -327,6 +320,10 @@ def _print_next(settings: Settings, clients: Path, tables: Tables) -> None:
     for command in (first, " && ".join(then) or "kpi keys check", "kpi up"):
         out.print(f"  {command}", markup=False, soft_wrap=True)
     out.print("`kpi doctor` says what is still missing.", markup=False)
+
+
+def _plain(value: str | SecretStr | None) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value or ""
 
 
 def _text_of(name: str | None) -> str | None:

@@ -45,8 +45,8 @@ OPTIONS = {
     "export": ["--from", "--to", "--workspace", "-w", "--out", "--format", "--force"],
     "gateway": ["--host", "--port"],
     "init": [
-        *("--instance", "--bison-url", "--master-key-file", "--database-url", "--timezone"),
-        *("--public-url", "--clients"),
+        *("--instance", "--bison-url", "--master-key-file", "--database-url", "--direct-url"),
+        *("--schema", "--timezone", "--public-url", "--clients"),
     ],
     "keys": [],
     "keys check": ["--workspace", "-w"],

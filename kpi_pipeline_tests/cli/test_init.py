@@ -196,7 +196,8 @@ class Terminal:
 
         def asked() -> bool:
             shown = "".join(self.screen.split())
-            return wanted in shown and shown.endswith(":")
+            # A question is whole, and what is hidden is hidden, once its last bracket is closed.
+            return wanted in shown and shown.endswith(("]:", "):"))
 
         self._read_until(asked)
         self.screen = ""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import URL
+from sqlalchemy import URL, create_engine
 
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import InstanceSetting
@@ -17,12 +17,19 @@ from kpi_pipeline.services.set_up.bison import (
     valid_name,
     with_instance,
 )
-from kpi_pipeline.services.set_up.database import Tables, inspect_database
+from kpi_pipeline.services.set_up.database import (
+    SchemaTakenError,
+    Tables,
+    checked_schema,
+    inspect_database,
+    is_behind_pooler,
+)
 from kpi_pipeline.services.set_up.zone_and_address import inspect_public_address, known_zone
 from kpi_pipeline.settings import Settings
 from kpi_pipeline_tests.bison_sandbox.running import Bison
 from kpi_pipeline_tests.cli.running import closed_port
 from kpi_pipeline_tests.conftest import instance_of
+from kpi_pipeline_tests.pgbouncer import Pooler
 
 
 @pytest.mark.parametrize(
@@ -153,6 +160,13 @@ def role(postgres: URL, administer: Callable[[str], None]) -> Iterator[URL]:
     administer(f"DROP ROLE {name}")
 
 
+def _as_owner(role: URL, statement: str) -> None:
+    engine = create_engine(role.set(username="postgres"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
 def _settings(url: URL, dagster: URL | None = None) -> Settings:
     def plain(url: URL) -> SecretStr:
         text = url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -188,15 +202,45 @@ def test_a_role_that_may_not_create_tables_is_named_with_the_grant(role: URL) ->
 def test_tables_of_another_system_are_left_alone(
     role: URL, administer: Callable[[str], None]
 ) -> None:
-    from sqlalchemy import create_engine
-
-    engine = create_engine(role.set(username="postgres"))
-    with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE client_metrics (client text)")
-        connection.exec_driver_sql("GRANT USAGE ON SCHEMA public TO PUBLIC")
-    engine.dispose()
-    with pytest.raises(KpiError, match="has a table client_metrics of another system"):
+    _as_owner(role, "CREATE TABLE client_metrics (client text)")
+    with pytest.raises(SchemaTakenError, match="has a table client_metrics of another system"):
         inspect_database(_settings(role, role))
+    own = _settings(role, role).model_copy(update={"database_schema": "kpi"})
+    with pytest.raises(KpiError, match=f"CREATE SCHEMA kpi AUTHORIZATION {role.username};"):
+        inspect_database(own)
+    administer(f"GRANT CREATE ON DATABASE {role.database} TO {role.username}")
+    assert inspect_database(own).tables is Tables.ABSENT
+
+
+def test_without_a_second_database_dagster_gets_a_schema_where_one_may_be_made(
+    role: URL, administer: Callable[[str], None]
+) -> None:
+    _as_owner(role, f"GRANT CREATE ON SCHEMA public TO {role.username}")
+    remedy = f"CREATE SCHEMA dagster AUTHORIZATION {role.username};"
+    with pytest.raises(KpiError, match=f"has no database {role.database}_dagster.*{remedy}"):
+        inspect_database(_settings(role))
+    administer(f"GRANT CREATE ON DATABASE {role.database} TO {role.username}")
+    assert inspect_database(_settings(role)).dagster_schema == "dagster"
+
+
+def test_behind_a_pooler_a_schema_for_dagster_needs_the_direct_address(
+    role: URL, administer: Callable[[str], None], pgbouncer: Pooler
+) -> None:
+    _as_owner(role, f"GRANT CREATE ON SCHEMA public TO {role.username}")
+    administer(f"GRANT CREATE ON DATABASE {role.database} TO {role.username}")
+    pooled = _settings(pgbouncer.through(role))
+    assert is_behind_pooler(pooled)
+    assert not is_behind_pooler(_settings(role))
+    with pytest.raises(KpiError, match="Set KPI_DATABASE_DIRECT_URL to the same database"):
+        inspect_database(pooled)
+    direct = pooled.model_copy(update={"database_direct_url": _settings(role).database_url})
+    assert inspect_database(direct).dagster_schema == "dagster"
+
+
+@pytest.mark.parametrize("name", ["Two words", "pg_kpi", 'a"; DROP TABLE clients', ""])
+def test_a_schema_has_a_plain_name(name: str) -> None:
+    with pytest.raises(KpiError, match="is no name of a schema"):
+        checked_schema(name)
 
 
 def test_a_read_only_server_is_named(role: URL, administer: Callable[[str], None]) -> None:
