@@ -172,7 +172,7 @@ def _ensure_schema(engine: Engine) -> None:
     schema = schema_of(engine.url)
     if schema is None:
         return
-    name = engine.dialect.identifier_preparer.quote_identifier(schema)
+    name = engine.dialect.identifier_preparer.quote(schema)
     try:
         with engine.begin() as connection:
             if connection.scalar(text("SELECT to_regnamespace(:name)"), {"name": name}) is None:

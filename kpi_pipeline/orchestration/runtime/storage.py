@@ -32,7 +32,7 @@ from dagster_postgres.utils import (
     pg_config,
     pg_url_from_config,
 )
-from sqlalchemy import Connection, Engine, Insert, select
+from sqlalchemy import Connection, Engine, Insert, inspect, select
 
 from kpi_pipeline.db.server.engine import REFUSED_SECONDS, pooled_engine
 from kpi_pipeline.db.server.retry import retry_while_disconnected
@@ -163,8 +163,11 @@ class _RetryingStorage:
     ) -> None:
         # Shared by all storages of the process, in place of a connection for each query.
         self._pool = _pool(postgres_url)
+        with retry_while_disconnected(self._pool.engine.connect) as connection:
+            missing = not self._tables <= set(inspect(connection).get_table_names())
+        # Where it looks for tables, it does so on connections that nobody else can use.
         of_dagster: Any = super()
-        of_dagster.__init__(postgres_url, should_autocreate_tables, inst_data)
+        of_dagster.__init__(postgres_url, should_autocreate_tables and missing, inst_data)
         self._engine = self._pool.engine
 
     @classmethod
@@ -220,6 +223,8 @@ class RetryingRunStorage(_RetryingStorage, PostgresRunStorage):
 
     Named in dagster.yaml. The daemon reads runs and backfills several times a second.
     """
+
+    _tables = frozenset({"runs", "instance_info"})
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -281,6 +286,7 @@ class RetryingScheduleStorage(_RetryingStorage, PostgresScheduleStorage):
     Named in dagster.yaml. The daemon reads and writes a dozen ticks every five seconds.
     """
 
+    _tables = frozenset({"jobs"})
     has_instigators_table = _asked_once(PostgresScheduleStorage.has_instigators_table)
     _has_instigators_table = _asked_once(PostgresScheduleStorage._has_instigators_table)
     has_built_index = _asked_once(PostgresScheduleStorage.has_built_index)
@@ -300,6 +306,8 @@ class PooledEventLogStorage(_RetryingStorage, PostgresEventLogStorage):
 
     Named in dagster.yaml.
     """
+
+    _tables = frozenset({"event_logs"})
 
     def _connect(self) -> Any:
         return self._retried_connection()
