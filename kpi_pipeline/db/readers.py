@@ -73,7 +73,7 @@ _OPEN = text(f"""
     ORDER BY role, o.name
 """)  # noqa: S608 - no part of it comes from outside
 _ROLE = text(f"""
-    SELECT rolname AS name, quote_ident(rolname) AS quoted, rolsuper AS is_superuser,
+    SELECT rolname AS name, rolsuper AS is_superuser,
         pg_has_role(oid, current_user, 'USAGE') AS is_ours,
         has_database_privilege(oid, current_database(), 'CONNECT') AS may_connect,
         rolname = ANY (CAST(:api_roles AS text[]))
@@ -84,12 +84,16 @@ _ROLE = text(f"""
 _READABLE_HERE = text(f"""
     SELECT quoted FROM ({_OURS}) o WHERE name = ANY (CAST(:readable AS text[]))
 """)  # noqa: S608 - no part of it comes from outside
+# Those of our tables and views that the role may not use yet.
 _SCHEMAS = text("""
-    SELECT DISTINCT quote_ident(n.nspname)
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind = 'v' AND obj_description(c.oid, 'pg_class') = :comment
-        AND has_schema_privilege(n.oid, 'USAGE WITH GRANT OPTION')
-    UNION SELECT quote_ident(current_schema())
+    SELECT quote_ident(n.nspname) FROM pg_namespace n
+    WHERE NOT has_schema_privilege(:role, n.oid, 'USAGE') AND (
+        n.nspname = current_schema()
+        OR has_schema_privilege(n.oid, 'USAGE WITH GRANT OPTION') AND EXISTS (
+            SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind = 'v'
+                AND obj_description(c.oid, 'pg_class') = :comment
+        )
+    )
 """)
 _READERS = text("SELECT role FROM readers ORDER BY role")
 _NOTE = text("INSERT INTO readers VALUES (:role, now()) ON CONFLICT (role) DO NOTHING")
@@ -153,7 +157,7 @@ def close_to_others(connection: Connection, except_for: Collection[int] = ()) ->
         closed.setdefault(row.role, []).append(row.name)
     for role in readers(connection):
         if _found(connection, role) is not None:
-            _let_read(connection, _quoted(connection, role))
+            _let_read(connection, role)
     return [OpenTo(role, names) for role, names in closed.items()]
 
 
@@ -187,7 +191,7 @@ def grant_reader(connection: Connection, role: str, *, also_web_api: bool = Fals
             "login, would read the numbers of all clients. If that is meant, add --web-api."
         )
     connection.execute(_NOTE, {"role": role})
-    _let_read(connection, row.quoted)
+    _let_read(connection, role)
     return Reader(role, row.schema, row.database, row.may_connect)
 
 
@@ -206,11 +210,12 @@ def revoke_reader(connection: Connection, role: str) -> bool:
     return deleted.rowcount > 0
 
 
-def _let_read(connection: Connection, quoted_role: str) -> None:
+def _let_read(connection: Connection, role: str) -> None:
+    quoted = _quoted(connection, role)
     names = connection.scalars(_READABLE_HERE, _VALUES).all()
-    connection.execute(text(f"GRANT SELECT ON {', '.join(names)} TO {quoted_role}"))
-    for schema in connection.scalars(_SCHEMAS, _VALUES).all():
-        connection.execute(text(f"GRANT USAGE ON SCHEMA {schema} TO {quoted_role}"))
+    connection.execute(text(f"GRANT SELECT ON {', '.join(names)} TO {quoted}"))
+    for schema in connection.scalars(_SCHEMAS, {**_VALUES, "role": role}).all():
+        connection.execute(text(f"GRANT USAGE ON SCHEMA {schema} TO {quoted}"))
 
 
 def _found(connection: Connection, role: str) -> Row[Any] | None:

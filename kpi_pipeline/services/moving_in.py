@@ -23,8 +23,8 @@ from kpi_pipeline.db.moving_in.replace import (
 from kpi_pipeline.db.moving_in.source import OldSystem, read_old_system, reading
 from kpi_pipeline.db.moving_in.take import Taken, take
 from kpi_pipeline.db.registry.clients import all_clients
+from kpi_pipeline.db.server.addresses import direct_address
 from kpi_pipeline.db.server.engine import open_engine, require_reachable
-from kpi_pipeline.db.server.urls import parse_url
 from kpi_pipeline.domain.calendar import first_of_month
 from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.domain.remedies import backfill_command
@@ -113,9 +113,14 @@ def move_in(
 def take_place(app: AppContext, schema: str, moved: MovedIn, *, incomplete: bool) -> Replaced:
     """Put views of our tables under the old names; what was there is kept under another name.
 
+    Where ours are in that schema themselves, they have the names already.
+
     Raises:
         KpiError: if rows that readers find there were not computed here yet, unless `incomplete`.
     """
+    with app.engine.connect() as connection:
+        if own_schema(connection) == schema:
+            return Replaced([], [])
     missing = moved.comparison.uncomputed
     if missing and not incomplete:
         raise KpiError(
@@ -124,8 +129,6 @@ def take_place(app: AppContext, schema: str, moved: MovedIn, *, incomplete: bool
             "then this again; or add --incomplete."
         )
     with app.engine.begin() as connection:
-        if own_schema(connection) == schema:
-            return Replaced([], [])
         replaced = keep_old_tables(connection, schema)
         put_views_in_place(connection, schema)
         return replaced
@@ -144,10 +147,9 @@ def _our_database(settings: Settings) -> Iterator[Engine]:
             "--replace needs KPI_DATABASE_URL: the old system is in no database of the embedded "
             "server."
         )
-    setting = "KPI_DATABASE_URL"
-    engine = open_engine(parse_url(settings.database_url.get_secret_value(), setting))
+    engine = open_engine(direct_address(settings))
     try:
-        require_reachable(engine, setting)
+        require_reachable(engine, "KPI_DATABASE_URL")
         yield engine
     finally:
         engine.dispose()
