@@ -4,13 +4,16 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from kpi_pipeline.db.server.sessions import is_pooled
 from kpi_pipeline.db.tables import metadata
 
 _SERVER = text("""
     SELECT current_setting('server_version_num')::int AS version_number,
         split_part(current_setting('server_version'), ' ', 1) AS version,
         current_setting('transaction_read_only') = 'on' AS read_only,
-        current_schema() AS schema, current_user AS role, pg_backend_pid() AS process,
+        current_schema() AS schema, current_user AS role,
+        (SELECT oid::text FROM pg_database WHERE datname = current_database())
+            || ' ' || extract(epoch FROM pg_postmaster_start_time())::text AS identity,
         has_database_privilege(current_database(), 'CREATE') AS may_make_schemas,
         coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_make_tables
 """)
@@ -54,8 +57,8 @@ class ServerState:
     """What a server says of itself and of this role.
 
     `schema` is the one that tables are made in, or None if the search path names none that exists.
-    `pooled` says that a pooler is between: the process that answers is not the one that was
-    connected to. `read_only` holds of a standby as well.
+    `identity` tells this database from any other; `pooled` says that a pooler is between.
+    `read_only` holds of a standby as well.
     """
 
     version_number: int
@@ -63,6 +66,7 @@ class ServerState:
     read_only: bool
     schema: str | None
     role: str
+    identity: str
     may_make_schemas: bool
     may_make_tables: bool
     pooled: bool
@@ -70,11 +74,8 @@ class ServerState:
 
 def read_server(connection: Connection) -> ServerState:
     """The server behind this connection."""
-    row = dict(connection.execute(_SERVER).mappings().one())
-    answering = row.pop("process")
-    driver = connection.connection.dbapi_connection
-    connected = getattr(getattr(driver, "info", None), "backend_pid", answering)
-    return ServerState(**row, pooled=connected != answering)
+    row = connection.execute(_SERVER).mappings().one()
+    return ServerState(**row, pooled=is_pooled(connection))
 
 
 def missing_tables(connection: Connection) -> list[str]:

@@ -109,7 +109,8 @@ def clients(examination: Examination) -> Iterator[Finding]:
             "`kpi clients template` shows the file that `kpi clients import FILE` takes.",
         )
         return
-    unknown = [it for it in active if it.instance not in instances]
+    # Without any, `bison` says so.
+    unknown = [it for it in active if instances and it.instance not in instances]
     keyless = [
         it
         for it in active

@@ -11,6 +11,9 @@ from kpi_pipeline.db.day_zone import ensure_day_zone, stored_day_zone
 from kpi_pipeline.db.readers import close_to_others, open_to_others
 from kpi_pipeline.db.registry.api_keys import stored_keys
 from kpi_pipeline.db.server import rights as on_server
+from kpi_pipeline.db.server.addresses import direct_address
+from kpi_pipeline.db.server.engine import open_engine, require_reachable
+from kpi_pipeline.db.server.slots import CONNECTIONS
 from kpi_pipeline.db.server.urls import for_people
 from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.domain.formatting import counted, duration, joined, listed, whose_day
@@ -20,8 +23,6 @@ from kpi_pipeline.services.doctor.examination import Examination
 from kpi_pipeline.services.doctor.finding import Finding, good, not_checked, problem, warning
 
 OLDEST, NEWEST = 14, 18
-# Dagster's daemon, runs, gateway and pages need so many at once.
-_CONNECTIONS_NEEDED = 15
 _CLOCKS_MAY_DIFFER = 10.0
 
 
@@ -130,14 +131,47 @@ def connections(examination: Examination) -> Iterator[Finding]:
             yield good("A pooler shares the connections out.")
             return
         available = on_server.available_connections(connection)
-    if available < _CONNECTIONS_NEEDED:
+    if available < CONNECTIONS:
         yield warning(
             f"The server leaves this role {counted(available, 'connection')}, and everything "
-            f"together needs up to {_CONNECTIONS_NEEDED}.",
+            f"together needs up to {CONNECTIONS}.",
             "Raise max_connections or the limit of the role, or end what else uses the server.",
         )
     else:
         yield good(f"The server leaves this role {counted(available, 'connection')}.")
+
+
+def direct_url(examination: Examination) -> Iterator[Finding]:
+    """KPI_DATABASE_DIRECT_URL leads to the same database, past the pooler."""
+    app = examination.app
+    with app.engine.connect() as connection:
+        usual = on_server.read_server(connection)
+    if app.settings.database_direct_url is None:
+        if usual.pooled:
+            yield good("A pooler is used for everything, as KPI_DATABASE_DIRECT_URL is unset.")
+        else:
+            yield good("It is not needed: no pooler is between.")
+        return
+    engine = open_engine(direct_address(app.settings), pool_size=1)
+    try:
+        require_reachable(engine, "KPI_DATABASE_DIRECT_URL")
+        with engine.connect() as connection:
+            direct = on_server.read_server(connection)
+    finally:
+        engine.dispose()
+    where = for_people(engine.url)
+    if direct.identity != usual.identity:
+        yield problem(
+            f"{where} is another database than that of KPI_DATABASE_URL.",
+            "Name the same one in KPI_DATABASE_DIRECT_URL.",
+        )
+    elif direct.pooled:
+        yield warning(
+            f"A pooler is between at {where}, too.",
+            "Name the server itself in KPI_DATABASE_DIRECT_URL, or leave it unset.",
+        )
+    else:
+        yield good(f"{where} leads to the same database, past the pooler.")
 
 
 def clock(examination: Examination) -> Iterator[Finding]:

@@ -53,6 +53,7 @@ CHECKS = (
     DoctorCheck("rights", database.rights, _OPEN),
     DoctorCheck("exposure", database.exposure, _OPEN),
     DoctorCheck("connections", database.connections, ("database",)),
+    DoctorCheck("direct-url", database.direct_url, _OPEN),
     DoctorCheck("clock", database.clock, ("database",)),
     DoctorCheck("dates", database.dates, _ROWS),
     DoctorCheck("stored-keys", database.stored, _ROWS),

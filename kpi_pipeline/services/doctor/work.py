@@ -9,8 +9,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from kpi_pipeline.checks.alerting import AlertingKind, alerting_problems
 from kpi_pipeline.db.backup.record import last_dump
+from kpi_pipeline.db.server.addresses import dagster_address
 from kpi_pipeline.db.server.engine import open_engine, require_reachable
-from kpi_pipeline.db.server.urls import for_people, parse_url
+from kpi_pipeline.db.server.urls import for_people
 from kpi_pipeline.domain.formatting import counted, duration, listed
 from kpi_pipeline.parts import PartStatus
 from kpi_pipeline.services.dagster_home import dagster_instance, update_grid
@@ -40,12 +41,8 @@ def dagster(examination: Examination) -> Iterator[Finding]:
     # Imported late, as it imports Dagster.
     from kpi_pipeline.orchestration.partitions import WORKSPACE
 
-    address = examination.settings.dagster_database_url
-    if address is None:
-        yield problem("Dagster's database is not known.", "Set KPI_DAGSTER_DATABASE_URL.")
-        return
-    url = parse_url(address.get_secret_value(), "KPI_DAGSTER_DATABASE_URL")
-    engine = open_engine(url)
+    url = dagster_address(examination.settings)
+    engine = open_engine(url, pool_size=1)
     try:
         require_reachable(engine, "KPI_DAGSTER_DATABASE_URL")
     finally:
@@ -187,11 +184,7 @@ def alerts(examination: Examination) -> Iterator[Finding]:
 
 def backups(examination: Examination) -> Iterator[Finding]:
     """The last verified dump is younger than two days."""
-    address = examination.settings.dagster_database_url
-    if address is None:
-        yield not_checked("Dagster's database is not known.")
-        return
-    engine = open_engine(parse_url(address.get_secret_value(), "KPI_DAGSTER_DATABASE_URL"))
+    engine = open_engine(dagster_address(examination.settings), pool_size=1)
     try:
         with closing(engine.connect()) as connection:
             found = last_dump(connection)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -135,8 +136,8 @@ def no_space(well: Well, patch: Patch) -> Iterator[None]:
 
 @fault("versions", "httpx 0.27.0 (needed: <0.29,>=0.28)")
 def an_old_library(well: Well, patch: Patch) -> Iterator[None]:
-    installed = machine.version
-    patch.setattr(machine, "version", lambda it: "0.27.0" if it == "httpx" else installed(it))
+    place = f"{machine.__name__}.version"
+    patch.setattr(place, lambda it: "0.27.0" if it == "httpx" else version(it))
     yield
 
 
@@ -224,6 +225,12 @@ def few_connections(well: Well, patch: Patch) -> Iterator[None]:
     administer(url, f"ALTER DATABASE {url.database} CONNECTION LIMIT -1")
 
 
+@fault("direct-url", "is another database than that of KPI_DATABASE_URL")
+def a_direct_address_of_another_database(well: Well, patch: Patch) -> Iterator[None]:
+    patch.setenv("KPI_DATABASE_DIRECT_URL", well.environment["KPI_DAGSTER_DATABASE_URL"])
+    yield
+
+
 @fault("clock", "The clock of this machine is 1 h 0 min ahead of that of the database", WARNING)
 def a_clock_that_runs_ahead(well: Well, patch: Patch) -> Iterator[None]:
     patch.setattr(database_checks, "utc_now", lambda: utc_now() + timedelta(hours=1, seconds=5))
@@ -275,7 +282,7 @@ def _claim(well: Well, **changed: object) -> Iterator[None]:
 
 @fault("daemon", "nothing is synced, checked or alerted. Start `kpi up`")
 def a_daemon_that_was_killed(well: Well, patch: Patch) -> Iterator[None]:
-    yield from _claim(well, renewed_at=well.app.now().timestamp() - 30)
+    yield from _claim(well, renewed_at=well.app.now().timestamp() - 300)
 
 
 @fault("daemon", "Dagster was stopped")

@@ -18,6 +18,7 @@ import pytest
 from dagster import DagsterInstance
 from dagster._core.scheduler.instigation import InstigatorType
 from dagster._daemon.types import DaemonHeartbeat
+from dagster_postgres import PostgresRunStorage
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine, text
 from starlette.responses import PlainTextResponse
@@ -31,6 +32,7 @@ from kpi_pipeline.db.dagster_tables import DAEMON_CLAIM_KEY
 from kpi_pipeline.db.registry.clients_csv import parse
 from kpi_pipeline.db.registry.vault import new_secret_key
 from kpi_pipeline.db.server.engine import open_engine
+from kpi_pipeline.db.server.urls import for_dagster
 from kpi_pipeline.domain.clock import utc_now
 from kpi_pipeline.gateway.app import create_app
 from kpi_pipeline.inbox.ingest import Inbox
@@ -44,7 +46,7 @@ from kpi_pipeline.sync.webhooks import EVENTS
 from kpi_pipeline_tests.agency import Agency, variables_of, write
 from kpi_pipeline_tests.bison_sandbox.receiver import Receiver
 from kpi_pipeline_tests.bison_sandbox.running import Bison
-from kpi_pipeline_tests.cli.running import address, calm_zone, days_ago
+from kpi_pipeline_tests.cli.running import PASSWORD, address, calm_zone, days_ago
 from kpi_pipeline_tests.gateway.support import serving
 from kpi_pipeline_tests.orchestration.ticks import leave_tick
 
@@ -92,6 +94,13 @@ class Well:
     def client(self) -> str:
         """A client with a key of its own."""
         return self.agency.keyed[0]
+
+    @property
+    def secrets(self) -> list[str]:
+        """What no output may show."""
+        keys = [key for it in self.agency.workspaces if (key := self.agency.key(it))]
+        named = ("KPI_SECRET_KEY", "KPI_WEBHOOK_SECRET_MAIN")
+        return [self.bison.master_key, PASSWORD, *keys, *(self.environment[it] for it in named)]
 
     def sql(self, statement: str, **values: object) -> None:
         """Execute a statement in the KPI database."""
@@ -202,11 +211,15 @@ def _leave_daemon(made: Well) -> None:
         key=DAEMON_CLAIM_KEY,
         value=json.dumps(claim),
     )
+    # The storage of dagster.yaml would take the claim for this process.
+    storage = PostgresRunStorage(for_dagster(made.dagster_engine.url), False)
     for kind in made.dagster.get_required_daemon_types():
-        made.dagster.add_daemon_heartbeat(DaemonHeartbeat(later.timestamp(), kind, "made-up", []))
+        storage.add_daemon_heartbeat(DaemonHeartbeat(later.timestamp(), kind, "made-up", []))
+    storage.dispose()
     automation = build_automation(made.app.settings)
-    for it in (*automation.schedules, *automation.sensors):
-        made.tick(it.name, at=later)
+    names = [it.name for it in automation.schedules] + [it.name for it in automation.sensors]
+    for name in names:
+        made.tick(name, at=later)
     with made.dagster_engine.begin() as connection:
         note_dump(connection, LastDump(made.app.now(), "here", "/backups/kpi.dump", 1))
 
