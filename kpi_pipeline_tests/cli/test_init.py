@@ -195,9 +195,9 @@ class Terminal:
         wanted = "".join(question.split())
 
         def asked() -> bool:
-            shown = "".join(self.screen.split())
-            # A question is whole, and what is hidden is hidden, once its last bracket is closed.
-            return wanted in shown and shown.endswith(("]:", "):"))
+            # The blank at the end comes once what is hidden is hidden.
+            whole = self.screen.endswith(("]: ", "): "))
+            return whole and wanted in "".join(self.screen.split())
 
         self._read_until(asked)
         self.screen = ""
