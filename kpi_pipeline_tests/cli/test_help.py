@@ -29,10 +29,12 @@ OPTIONS = {
     "dashboard": ["--host", "--port"],
     "db": [],
     "db dump": ["FILE|FOLDER", "--keep"],
+    "db grant-reader": ["ROLE", "--web-api"],
     "db restore": [
         *("[FILE]", "--from-embedded", "--check", "--replace"),
         *("--without-api-keys", "--without-dagster"),
     ],
+    "db revoke-reader": ["ROLE"],
     "db upgrade": [],
     "doctor": ["[CHECK]", "--json", "--fix", "--send-alert", "--list"],
     "demo": ["--once", "--days", "--port"],
@@ -54,6 +56,10 @@ OPTIONS = {
     "keys list": [],
     "keys rotate": ["WORKSPACE"],
     "metrics": ["--date", "--workspace", "-w", "--format"],
+    "migrate-from": [
+        *("URL", "--schema", "--instance", "--targets-from", "--keys", "--differences"),
+        *("--dry-run", "--replace", "--incomplete"),
+    ],
     "recompute": ["--from", "--to", "--workspace", "-w", "--adopt-timezone"],
     "sandbox": [
         *(
