@@ -14,6 +14,7 @@ from kpi_pipeline.db.registry.clients import active_clients
 from kpi_pipeline.db.rollback import downgrade as rollback
 from kpi_pipeline.db.rollback import migrations_after
 from kpi_pipeline.db.server.engine import is_reachable
+from kpi_pipeline.db.server.slots import sharing_connections
 from kpi_pipeline.domain.formatting import listed
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import NO_INSTANCE
@@ -61,6 +62,7 @@ def run() -> None:
     if warning := private_state(settings.state_dir):
         print_warning(warning)
     with ExitStack() as stack:
+        stack.enter_context(sharing_connections(settings.state_dir))
         settings = stack.enter_context(ready_databases(settings))
         # Before anything is changed or started beside one that runs.
         claim = stack.enter_context(one_daemon(settings, "kpi up", err.print))

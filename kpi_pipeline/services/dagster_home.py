@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from kpi_pipeline.app import AppContext
 from kpi_pipeline.db.registry.clients import active_clients
-from kpi_pipeline.db.server.slots import SLOTS_FOLDER
+from kpi_pipeline.db.server.slots import SLOTS_FOLDER, slots_folder
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import format_instances
 from kpi_pipeline.settings import Settings
@@ -43,7 +43,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
             "KPI_ENV_FILE": "",
             "DAGSTER_HOME": str(home),
             "DAGSTER_DISABLE_TELEMETRY": "yes",
-            SLOTS_FOLDER: str(settings.state_dir / "connections"),
+            SLOTS_FOLDER: str(slots_folder(settings.state_dir)),
             # The materializations of a large run are written in batches.
             "DAGSTER_EVENT_BATCH_SIZE": "500",
         }

@@ -8,7 +8,8 @@ import fcntl
 import logging
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -98,6 +99,24 @@ def slots_of_installation() -> Slots | None:
     """The slots that this process shares with others; None for one that `kpi up` did not start."""
     folder = os.environ.get(SLOTS_FOLDER)
     return _slots(folder, os.getpid()) if folder else None
+
+
+@contextmanager
+def sharing_connections(state_dir: Path) -> Iterator[None]:
+    """Take this process's connections from the slots of an installation during the block."""
+    before = os.environ.get(SLOTS_FOLDER)
+    os.environ[SLOTS_FOLDER] = str(slots_folder(state_dir))
+    try:
+        yield
+    finally:
+        del os.environ[SLOTS_FOLDER]
+        if before is not None:
+            os.environ[SLOTS_FOLDER] = before
+
+
+def slots_folder(state_dir: Path) -> Path:
+    """The folder of an installation's slots."""
+    return state_dir / "connections"
 
 
 @cache
