@@ -128,7 +128,7 @@ def test_of_the_reports_of_a_partition_only_the_latest_is_left_after_a_day(old: 
 
 def test_the_largest_number_of_reports_is_the_one_in_the_documentation() -> None:
     evaluations = timedelta(minutes=5) // timedelta(seconds=30)
-    text = (PROJECT_ROOT / "docs" / "operations.md").read_text()
+    text = (PROJECT_ROOT / "docs" / "checks.md").read_text()
     per_client = timedelta(days=1) // REPORT_EVERY
     assert evaluations * MAX_ROWS == 2000
     for number in (per_client * 26, per_client * 1000):

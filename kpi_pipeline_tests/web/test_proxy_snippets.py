@@ -11,7 +11,7 @@ from kpi_pipeline_tests import PROJECT_ROOT
 
 
 def snippet(language: str) -> str:
-    text = (PROJECT_ROOT / "docs" / "operations.md").read_text()
+    text = (PROJECT_ROOT / "docs" / "pages.md").read_text()
     found = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
     assert len(found) == 1
     return str(found[0])
