@@ -86,6 +86,8 @@ def examine(
 ) -> list[Finding]:
     """Make the checks of these names, or all; `on_finding` gets each finding as it is known.
 
+    What is wrong with those that they need is found, too.
+
     Nothing is changed, but that a test event is stored, and that a database of ours that is not
     running is started for the time being. With `send_alert`, each receiver gets a message.
 
@@ -94,10 +96,12 @@ def examine(
     """
     with ExitStack() as stack:
         examination = Examination(stack, send_alert)
+        found = []
         for finding in _made(examination, _with_needs(names)):
-            if not names or finding.check in names:
+            if not names or finding.check in names or finding.is_bad:
+                found.append(finding)
                 on_finding(finding)
-        return [it for it in examination.findings if not names or it.check in names]
+        return found
 
 
 def examine_and_fix(names: Collection[str], on_fixed: Callable[[Finding, str], None]) -> None:

@@ -107,7 +107,7 @@ def partitions(examination: Examination) -> Iterator[Finding]:
     if missing:
         yield problem(
             f"Dagster has no partition of {listed(missing)}.",
-            "`kpi clients import` of their file, `kpi up` and `kpi doctor --fix` add it.",
+            "`kpi doctor partitions --fix` adds it, as each `kpi up` and import does.",
             missing,
             partial(_add_partitions, examination),
         )

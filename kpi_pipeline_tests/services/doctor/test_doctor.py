@@ -213,6 +213,20 @@ def test_the_list_and_the_document_name_each_check(kpi: Kpi) -> None:
     assert [it for it in rows if it not in ("verdict",)] == [it.name for it in CHECKS]
 
 
+def test_a_check_that_could_not_be_made_names_the_problem_and_is_no_success(
+    kpi: Kpi, well: Well, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BY_NAME["a database that is away"].make(well, monkeypatch):
+        result = kpi("doctor", "targets")
+    problem, targets, verdict = result.out.splitlines()
+    assert problem.startswith("✗ database      The database postgresql://nobody@127.0.0.1:")
+    assert (
+        targets
+        == "– targets       Not checked, as this has a problem: database, tables, rights, clients."
+    )
+    assert (verdict, result.code) == ("1 problem, 0 warnings.", 2)
+
+
 def test_a_check_that_does_not_exist_is_an_error(kpi: Kpi, well: Well) -> None:
     error = kpi("doctor", "webhook").error()
     assert error.startswith("There is no check webhook. Known are settings, ")
