@@ -99,6 +99,7 @@ def _known_revision(connection: Connection) -> str | None:
     if found is not None and found not in revisions().known:
         raise KpiError(
             f"The KPI database is at revision {found}, which this version of the code does not "
-            "know. Install the version that upgraded it."
+            "know. Install the version that upgraded it. To go back to this one, first run "
+            f"`kpi db downgrade {revisions().head}` with that version."
         )
     return found

@@ -16,7 +16,7 @@ from sqlalchemy import URL, Connection, Engine, inspect, text
 import kpi_pipeline.db
 from kpi_pipeline.db.alerts import read_states
 from kpi_pipeline.db.check_results import read_outcomes
-from kpi_pipeline.db.migrate import require_current, upgrade
+from kpi_pipeline.db.migrate import require_current, revisions, upgrade
 from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.db.tables import metadata
 from kpi_pipeline.errors import KpiError
@@ -177,7 +177,8 @@ def test_a_database_of_a_newer_version_is_left_alone(
         use(engine)
     assert str(error.value) == (
         "The KPI database is at revision 9999, which this version of the code does not know. "
-        "Install the version that upgraded it."
+        "Install the version that upgraded it. To go back to this one, first run "
+        f"`kpi db downgrade {revisions().head}` with that version."
     )
     assert {"clients", "client_metrics"} <= tables_of(engine)
 
