@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 READY := .venv/ready
 
-.PHONY: help demo test test-fast test-long test-newest lint bench screenshots audit constraints clean
+.PHONY: help demo test test-fast test-long test-newest lint bench screenshots audit containers constraints clean
 
 help:
 	@echo "make demo          the whole pipeline at work, against an invented agency"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench         the benchmarks, as tables; one of them: make bench ONLY=daily"
 	@echo "make screenshots   take the pictures of the README again"
 	@echo "make audit         secrets, vulnerabilities, licences, bill of materials: in dist/audit/"
+	@echo "make containers    build the image and run compose.yaml and pods (root, podman, buildah, runc, debootstrap)"
 	@echo "make constraints   write the pinned versions and their hashes from pyproject.toml (needs uv)"
 	@echo "make clean         remove the virtual environment, caches, and ALL state in .kpi/"
 
@@ -100,6 +101,10 @@ audit: $(READY)
 	@$(call install,.venv-audit/product,requirements.txt)
 	@$(PIP) --python .venv-audit/product/bin/python check
 	@$(BIN)/python -m audit
+
+# The image is built, compose.yaml and the pods are run, and nothing of it stays but images.
+containers: $(READY)
+	@KPI_TEST_CONTAINERS=required $(PYTEST) kpi_pipeline_tests/containers --durations=10
 
 # constraints.txt: everything, for development. requirements.txt: what the product needs, of these
 # versions, with what images add. audit/requirements.txt: the tools of `make audit`.
