@@ -22,6 +22,8 @@ RUN sed -n '/^setuptools==/,/[^\\]$/p' constraints.txt > build.txt \
         -r build.txt -r requirements.txt \
     && cd /opt/kpi/lib/python3.*/site-packages \
     && rm -rf pandas/tests numpy/tests numpy/*/tests numpy/_core/include
+# kpi_pipeline/config/ has links to these two.
+COPY dagster.yaml workspace.yaml ./
 COPY kpi_pipeline kpi_pipeline
 COPY bison_sandbox bison_sandbox
 RUN /opt/kpi/bin/pip install -q --no-build-isolation --no-deps --no-index . \

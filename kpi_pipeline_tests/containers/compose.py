@@ -182,7 +182,7 @@ class Composed:
         """Whether the health check of compose.yaml succeeds now."""
         return succeeds("podman", "healthcheck", "run", self.name(service))
 
-    def await_healthy(self, *services: str, seconds: float = 120) -> None:
+    def await_healthy(self, *services: str, seconds: float = 300) -> None:
         """Wait until the services are healthy."""
         deadline = time.monotonic() + seconds
         for service in services:

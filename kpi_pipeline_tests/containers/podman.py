@@ -110,8 +110,8 @@ def build(folder: Path) -> str:
         wheels = downloaded.result()
         run(
             *("buildah", "build", "--isolation", "chroot", "--network", "host", "--pull-never"),
-            *("--build-arg", "PIP_NO_INDEX=1", "--build-arg", "PIP_FIND_LINKS=/wheels"),
-            *("--volume", f"{wheels}:/wheels:ro", "--tag", IMAGE, str(PROJECT_ROOT)),
+            *("--build-arg", "PIP_NO_INDEX=1", "--build-arg", "PIP_FIND_LINKS=/mnt"),
+            *("--volume", f"{wheels}:/mnt:ro", "--tag", IMAGE, str(PROJECT_ROOT)),
             seconds=600,
         )
         servers.result()

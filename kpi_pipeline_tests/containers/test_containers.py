@@ -3,17 +3,22 @@
 import csv
 import io
 import json
+import os
 import ssl
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from kpi_pipeline.db.registry.vault import new_secret_key
+from kpi_pipeline_tests import PROJECT_ROOT
 from kpi_pipeline_tests.cli.running import wait_until
 from kpi_pipeline_tests.containers.compose import Composed
 from kpi_pipeline_tests.containers.podman import (
@@ -39,7 +44,8 @@ data=/var/lib/postgresql/data
 if [ ! -e $data/PG_VERSION ]; then
     chown postgres: $data
     setpriv --reuid=postgres --regid=postgres --init-groups sh -c "
-        initdb -D $data -U $POSTGRES_USER --pwfile=/dev/stdin -A scram-sha-256 >/dev/null &&
+        initdb -D $data -E UTF8 --locale=C.UTF-8 -U $POSTGRES_USER \\
+            --pwfile=/dev/stdin -A scram-sha-256 >/dev/null &&
         echo 'host all all all scram-sha-256' >> $data/pg_hba.conf &&
         echo 'CREATE DATABASE $POSTGRES_DB' | postgres --single -D $data postgres >/dev/null
     " < /run/password
@@ -56,11 +62,12 @@ _SANDBOX = (
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The image, built from the Dockerfile as it is now."""
+    """The image, built from the Dockerfile as it is now; or the one that KPI_TEST_IMAGE names."""
     require_podman()
     remove_all()
     try:
-        yield build(tmp_path_factory.mktemp("image"))
+        built = os.environ.get("KPI_TEST_IMAGE")
+        yield built or build(tmp_path_factory.mktemp("image"))
     finally:
         remove_all()
 
@@ -188,11 +195,12 @@ def test_the_image_holds_what_runs_and_nothing_that_built_it(image: str) -> None
     assert within("id", "-u").strip() == "10001"
     assert within("kpi", "--version").startswith("kpi_pipeline ")
     found = within(
-        "sh", "-c", "ls / /opt/kpi/bin /src 2>/dev/null; command -v gcc cc make pip || :"
+        "sh", "-c", "ls /mnt /opt/kpi/bin /src 2>/dev/null; command -v gcc cc make pip || :"
     )
-    for name in ("wheels", "gcc", "pip", "setup.py"):
+    for name in ("gcc", "make", "pip", "pyproject.toml"):
         assert name not in found.split()
-    assert "/wheels" not in run("podman", "history", "--no-trunc", image)
+    assert ".whl" not in found
+    assert "PIP_" not in run("podman", "history", "--no-trunc", image)
     assert within("sh", "-c", "find /opt/kpi -perm /022 -not -type l") == "", "others may write"
     size = int(run("podman", "image", "inspect", "-f", "{{.Size}}", image))
     assert size < 1_000_000_000
@@ -267,3 +275,70 @@ def _token(composed: Composed) -> str:
     label = f"test-{time.monotonic_ns()}"
     printed = composed.command("kpi", "users", "token", "ann", "--label", label)
     return next(it for it in printed.split() if it.startswith("kpi_"))
+
+
+def test_the_pods_of_the_gateway_and_of_the_dashboard_work(system: System, tmp_path: Path) -> None:
+    composed = system.composed
+    file = tmp_path / "played.yaml"
+    file.write_text(yaml.safe_dump_all(_for_podman(composed)))
+    run("podman", "play", "kube", "--network", composed.network, str(file))
+    host = {"Host": "localhost"}
+    gateway, dashboard = (_address_of(f"{PREFIX}kpi-{it}") for it in ("gateway", "dashboard"))
+
+    _await_200(f"http://{gateway}:8080/readyz", host)
+    _await_200(f"http://{dashboard}:3001/healthz", host)
+
+    event = {"event": {"type": "test"}, "data": {}}
+    url = f"http://{gateway}:8080/webhooks/bison/{_SECRET}?kpi_test=played"
+    assert httpx.post(url, json=event).status_code == 200
+    token = {"Authorization": f"Bearer {_token(composed)}"}
+    clients = httpx.get(f"http://{dashboard}:3001/api/clients", headers={**host, **token})
+    assert system.client in clients.text
+
+
+def _for_podman(composed: Composed) -> list[Any]:
+    """The ConfigMap and the Deployments of kpi.yaml, for this database, and their Secret."""
+    env = dict(line.split("=", 1) for line in composed.env_file.read_text().splitlines())
+    database = f"postgresql://kpi:madeUpPassword@{composed.addresses['postgres']}:5432/kpi"
+    secret = {
+        "KPI_DATABASE_URL": database,
+        "KPI_DAGSTER_DATABASE_URL": f"{database}_dagster",
+        **{name: env[name] for name in env if name not in ("KPI_TIMEZONE", "KPI_BISON_TIMEZONE")},
+    }
+    encoded = {name: b64encode(it.encode()).decode() for name, it in secret.items()}
+    objects: list[Any] = [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kpi"}, "data": encoded}
+    ]
+    text = (PROJECT_ROOT / "deploy/kubernetes/kpi.yaml").read_text()
+    for it in yaml.safe_load_all(text):
+        if it["kind"] == "ConfigMap":
+            it["data"] |= {name: env[name] for name in ("KPI_TIMEZONE", "KPI_BISON_TIMEZONE")}
+        elif it["kind"] == "Deployment":
+            it["metadata"]["name"] = f"{PREFIX}{it['metadata']['name']}"
+            it["spec"]["replicas"] = 1
+            [container] = it["spec"]["template"]["spec"]["containers"]
+            container["image"] = composed.variables["IMAGE"]
+        else:
+            # podman plays no Jobs, and has neither Services nor budgets.
+            continue
+        objects.append(it)
+    return objects
+
+
+def _address_of(deployment: str) -> str:
+    pods = json.loads(run("podman", "pod", "inspect", f"{deployment}-pod"))
+    network = run(
+        *("podman", "inspect", "-f", "{{json .NetworkSettings.Networks}}"),
+        pods["InfraContainerID"],
+    )
+    return str(json.loads(network)[f"{PREFIX}net"]["IPAddress"])
+
+
+def _await_200(url: str, headers: dict[str, str]) -> None:
+    def answers() -> bool:
+        try:
+            return httpx.get(url, headers=headers, timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_until(answers, url, 120, 0.5)
