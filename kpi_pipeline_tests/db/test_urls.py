@@ -184,6 +184,8 @@ def test_where_dagsters_tables_are() -> None:
     assert place(dagster_database_schema="ticks") == "pooler kpi ticks"
     assert place(dagster_database_schema="ticks", database_direct_url=direct) == "db kpi ticks"
     assert place(dagster_database_url="postgresql://d@db/other") == "db other None"
+    named = f"{ours}?options=-csearch_path%3Dticks"
+    assert place(dagster_database_url=named) == "pooler kpi ticks"
     # In the KPI database, the two would have tables of the same name.
     assert place(dagster_database_url=ours) == "pooler kpi dagster"
     assert place(dagster_database_url=direct, database_direct_url=direct) == "db kpi dagster"

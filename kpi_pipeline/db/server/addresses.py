@@ -3,7 +3,7 @@
 from pydantic import SecretStr
 from sqlalchemy import URL
 
-from kpi_pipeline.db.server.urls import dagster_url, parse_url, with_schema
+from kpi_pipeline.db.server.urls import dagster_url, parse_url, schema_of, with_schema
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.settings import Settings
 
@@ -49,8 +49,8 @@ def dagster_address(settings: Settings, kpi: URL | None = None) -> URL:
     schema = settings.dagster_database_schema
     if settings.dagster_database_url is not None:
         url = _required(settings.dagster_database_url, "KPI_DAGSTER_DATABASE_URL")
-        if schema is None and settings.database_url is not None:
-            schema = DAGSTER_SCHEMA if _is_kpi_database(url, settings) else None
+        if schema is None and schema_of(url) is None and _is_kpi_database(url, settings):
+            schema = DAGSTER_SCHEMA
         return with_schema(url, schema)
     if kpi is None:
         direct = settings.database_direct_url
@@ -64,6 +64,8 @@ def dagster_address(settings: Settings, kpi: URL | None = None) -> URL:
 
 def _is_kpi_database(url: URL, settings: Settings) -> bool:
     """Whether this is an address of the KPI database, where both sets of tables would collide."""
+    if settings.database_url is None:
+        return False
     ours = [kpi_address(settings), direct_address(settings)]
     place = _place(url)
     return any(_place(it) == place for it in ours)

@@ -21,6 +21,8 @@ from kpi_pipeline.db.server.urls import session_options
 
 # Marks, in the info of a connection, that a pooler is between; and the slot that it holds.
 _POOLED, _SLOT = "kpi_pooled", "kpi_slot"
+# Who may not wait for a server that refuses them waits as long for a place of our own.
+_SLOT_SECONDS = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
 # "Too many connections" of PostgreSQL, of a role or database with a limit, and of poolers. libpq
 # gives no SQLSTATE with an error of a new connection, so the words count; where the server speaks
@@ -93,7 +95,7 @@ class Sessions:
         if self._words:
             cparams["options"] = self._words
         slots = slots_of_installation()
-        slot = slots.take() if slots is not None else None
+        slot = slots.take(max(self._refused_seconds, _SLOT_SECONDS)) if slots is not None else None
         try:
             driver = self._opened(dialect, cargs, cparams)
             try:

@@ -57,6 +57,7 @@ class Slots:
         """
         if (slot := self._free_one()) is not None:
             return slot
+        wait_seconds = min(wait_seconds, _WAIT_SECONDS)
         deadline = time.monotonic() + wait_seconds
         waiting = _opened(self._waiting)
         try:

@@ -132,7 +132,7 @@ class _Pool:
         try:
             yield
         finally:
-            self._held.depth -= 1
+            self._held.depth = depth
             if taken:
                 self._slots.release()
 
