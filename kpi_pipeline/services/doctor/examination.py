@@ -26,7 +26,7 @@ class Examination:
     `stack` closes at the end. With `send_alert`, receivers get a message. `listed` holds the
     workspaces of each instance that was listed, and `answering` the instances that answer. `keys`
     are the stored API keys by client, `partitions` the clients that Dagster has as such, and
-    `not_made` the checks that lacked others.
+    `not_made` the checks that were not made, with those whose problems are the cause.
     """
 
     stack: ExitStack
@@ -39,7 +39,7 @@ class Examination:
     answering: set[str] = field(default_factory=set)
     keys: dict[str, StoredKey] = field(default_factory=dict)
     partitions: list[str] = field(default_factory=list)
-    not_made: set[str] = field(default_factory=set)
+    not_made: dict[str, list[str]] = field(default_factory=dict)
 
     def opened(self, app: AppContext) -> None:
         """Work on this installation; its calls are tried twice at most."""
@@ -75,9 +75,14 @@ class Examination:
         """Whether one of these checks found a problem that is not one of single clients."""
         return any(it.verdict is Verdict.PROBLEM and not it.clients for it in self.of(*checks))
 
-    def is_missing(self, check: str) -> bool:
-        """Whether what this check opens or looks after can't be used by others."""
-        return check in self.not_made or self.has_problem(check)
+    def causes(self, checks: Iterable[str]) -> list[str]:
+        """The checks whose problems keep what needs `checks` from being checked."""
+        found = [
+            cause
+            for it in checks
+            for cause in self.not_made.get(it, [it] if self.has_problem(it) else [])
+        ]
+        return list(dict.fromkeys(found))
 
     def named(self, checks: Iterable[str]) -> set[str]:
         """The clients that these checks found something wrong with."""

@@ -146,10 +146,9 @@ def _made(examination: Examination, chosen: Sequence[DoctorCheck]) -> Iterator[F
 
 
 def _of_check(examination: Examination, check: DoctorCheck) -> Iterator[Finding]:
-    lacking = [it for it in check.needs if examination.is_missing(it)]
-    if lacking:
-        examination.not_made.add(check.name)
-        yield not_checked(f"Not checked, as this has a problem: {', '.join(lacking)}.")
+    if causes := examination.causes(check.needs):
+        examination.not_made[check.name] = causes
+        yield not_checked(f"Checked when this is well: {', '.join(causes)}.")
         return
     try:
         yield from check.make(examination)

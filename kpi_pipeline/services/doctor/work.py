@@ -253,7 +253,7 @@ def _symptoms(
     left = [it for it in found if not (it.clients and named.issuperset(it.clients))]
     if found and (wide or not left):
         causes = wide or [it.check for it in examination.of(*_CAUSES) if it.is_bad and it.clients]
-        yield not_checked(f"Judged when this is well: {', '.join(dict.fromkeys(causes))}.")
+        yield not_checked(f"Checked when this is well: {', '.join(dict.fromkeys(causes))}.")
         return
     yield from _errors(left, remedy)
     if not found:

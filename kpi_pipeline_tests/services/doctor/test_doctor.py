@@ -220,10 +220,7 @@ def test_a_check_that_could_not_be_made_names_the_problem_and_is_no_success(
         result = kpi("doctor", "targets")
     problem, targets, verdict = result.out.splitlines()
     assert problem.startswith("✗ database      The database postgresql://nobody@127.0.0.1:")
-    assert (
-        targets
-        == "– targets       Not checked, as this has a problem: database, tables, rights, clients."
-    )
+    assert targets == "– targets       Checked when this is well: database."
     assert (verdict, result.code) == ("1 problem, 0 warnings.", 2)
 
 
