@@ -35,8 +35,11 @@ def child_environment(settings: Settings) -> dict[str, str]:
         _place(home / name, (files("kpi_pipeline") / "config" / name).read_bytes())
     if settings.dagster_database_url is None:
         raise ValueError("the settings have no database for Dagster")
+    # What these settings lack, a child must not find in the variables of this process.
+    fields = type(settings).model_fields
+    unset = {f"KPI_{it.upper()}" for it in fields if getattr(settings, it) is None}
     return (
-        dict(os.environ)
+        {name: value for name, value in os.environ.items() if name not in unset}
         | _as_variables(settings)
         | {
             # The variables above hold all settings: a child must not read another file.
@@ -65,7 +68,10 @@ def dagster_instance(settings: Settings) -> Iterator["DagsterInstance"]:
     from sqlalchemy.exc import OperationalError
 
     before = dict(os.environ)
-    os.environ.update(child_environment(settings))
+    own = child_environment(settings)
+    for name in before.keys() - own.keys():
+        del os.environ[name]
+    os.environ.update(own)
     try:
         try:
             instance = DagsterInstance.get()

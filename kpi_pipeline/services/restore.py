@@ -13,7 +13,7 @@ from kpi_pipeline.db.backup.tables import empty_all, prepare
 from kpi_pipeline.db.migrate import move_to, revisions
 from kpi_pipeline.db.readers import close_to_others, our_objects
 from kpi_pipeline.db.registry.vault import Vault, existing_vault, key_file
-from kpi_pipeline.db.server.engine import ensure_database
+from kpi_pipeline.db.server.engine import ensure_database, is_reachable
 from kpi_pipeline.db.server.urls import for_people
 from kpi_pipeline.db.tables import client_api_keys
 from kpi_pipeline.domain.clock import utc_now
@@ -41,11 +41,6 @@ _API_KEYS = client_api_keys.name
 _USED_BY_DAGSTER = ("runs", "event_logs", "dynamic_partitions", "bulk_actions")
 _NOTHING = Content(lines=0, checksum=0)
 _SHOWN = 3
-# The settings that say where the databases are. The embedded server has the defaults of them all.
-_PLACES = {
-    *("database_url", "dagster_database_url", "database_direct_url"),
-    *("database_schema", "dagster_database_schema"),
-}
 _OTHERS = text("""
     SELECT count(*) FROM pg_stat_activity
     WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
@@ -127,13 +122,9 @@ def move_from_embedded(
         )
     if not (state / "postgres").is_dir():
         raise KpiError(f"There is no embedded database in {state}. Check KPI_STATE_DIR.")
-    fields = Settings.model_fields
-    embedded = settings.model_copy(
-        update={name: fields[name].default for name in _PLACES if name in fields}
-    )
     folder = state / "dumps"
     folder.mkdir(mode=0o700, exist_ok=True)
-    with databases_to_upgrade(embedded) as ready:
+    with databases_to_upgrade(_embedded(settings)) as ready:
         _require_alone(ready)
         with dagster_instance(ready) as instance:
             instance.upgrade()
@@ -141,6 +132,21 @@ def move_from_embedded(
             made = dump(ready, folder / f"embedded-{utc_now():%Y-%m-%dT%H%M%SZ}.zip")
     restore(settings, made.file, say, replacing=replacing)
     return made
+
+
+def _embedded(settings: Settings) -> Settings:
+    """The settings with which the tables of the embedded server are found."""
+    elsewhere = ("database_url", "dagster_database_url", "database_direct_url")
+    same_schemas = settings.model_copy(update=dict.fromkeys(elsewhere))
+    schemas = ("database_schema", "dagster_database_schema")
+    # A schema may have been named for the new server alone.
+    for found in (same_schemas, same_schemas.model_copy(update=dict.fromkeys(schemas))):
+        with databases_as_they_are(found) as ready, opened_databases(ready) as engines:
+            if is_reachable(engines[KPI].url):
+                with engines[KPI].connect() as connection:
+                    if revision_of(connection) is not None:
+                        return found
+    raise KpiError(f"The embedded database in {settings.state_dir} holds no tables.")
 
 
 def _check(settings: Settings, opened: Dump, *, without_api_keys: bool) -> None:
