@@ -45,10 +45,13 @@ _ROWS = text("""
 
 @dataclass(frozen=True)
 class Taken:
-    """What was written. `unmatched` counts the rows of each name that is no taken client's."""
+    """What was written. `registrations` counts the registry's rows that were not here, or were
+    others; `unmatched` the rows of each name that is no taken client's.
+    """
 
     clients: int = 0
     new: Sequence[str] = ()
+    registrations: int = 0
     with_targets: Sequence[str] = ()
     with_keys: Sequence[str] = ()
     rows: int = 0
@@ -60,12 +63,8 @@ class Taken:
     @property
     def changes_nothing(self) -> bool:
         """Whether all of it was here already."""
-        return not (self.new or self.with_targets or self.with_keys or self.written_rows)
-
-    @property
-    def written_rows(self) -> int:
-        """The rows that were not here, or were others."""
-        return self.new_rows + self.changed_rows
+        written = self.registrations + self.new_rows + self.changed_rows
+        return not (self.new or self.with_targets or self.with_keys or written)
 
 
 def take(
@@ -91,7 +90,7 @@ def take(
     write_import(connection, plan, vault=vault, zone=zone)
     of_match = list(zip(plan.changes, matches, strict=True))
     registry = [{"workspace": it.workspace, "row": match.old.row} for it, match in of_match]
-    connection.execute(_CLIENTS, {"rows": rows_as_json(registry)})
+    registered = connection.execute(_CLIENTS, {"rows": rows_as_json(registry)})
     workspaces = {
         name.casefold(): it.workspace
         for it, match in of_match
@@ -102,6 +101,7 @@ def take(
     return Taken(
         clients=len(matches),
         new=_which(plan.changes, lambda it: it.before is None),
+        registrations=registered.rowcount,
         with_targets=_which(plan.changes, lambda it: it.changed(*_TARGETS)),
         with_keys=_which(plan.changes, lambda it: it.key is not None),
         rows=len(kept),
