@@ -135,7 +135,7 @@ def test_everything_together_stays_within_its_connections_with_four_runs_under_w
             most = max(most, found.get("STARTED", 0))
             httpx.get(f"{up.dashboard}/", timeout=30)
             assert not found.keys() & {"FAILURE", "CANCELED"}, found
-            return found.get("SUCCESS", 0) >= _RUNS
+            return bool(found.get("SUCCESS", 0) >= _RUNS)
 
         wait_until(all_ended, "the end of all runs", seconds=300, every=0.2)
         assert most >= _RUNS

@@ -157,6 +157,8 @@ class _RetryingStorage:
 
     postgres_url: str
     _engine: Engine
+    # Without them, the storage is yet to be made.
+    _tables: frozenset[str]
 
     def __init__(
         self, postgres_url: str, should_autocreate_tables: bool = True, inst_data: Any = None
@@ -165,7 +167,7 @@ class _RetryingStorage:
         self._pool = _pool(postgres_url)
         with retry_while_disconnected(self._pool.engine.connect) as connection:
             missing = not self._tables <= set(inspect(connection).get_table_names())
-        # Where it looks for tables, it does so on connections that nobody else can use.
+        # Where it makes tables, it opens connections of its own, beside the pool.
         of_dagster: Any = super()
         of_dagster.__init__(postgres_url, should_autocreate_tables and missing, inst_data)
         self._engine = self._pool.engine
