@@ -1,6 +1,5 @@
 """`kpi init`: asks for what an installation needs, tests each answer, and writes it down."""
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,13 +13,14 @@ from rich.markup import escape
 
 from kpi_pipeline.bison import Workspace
 from kpi_pipeline.cli.common import out, print_warning
-from kpi_pipeline.cli.questions import Questions
+from kpi_pipeline.cli.questions import Questions, text_of
 from kpi_pipeline.db.registry.vault import key_file
 from kpi_pipeline.db.registry.workspaces_csv import FoundWorkspace, add_workspaces
 from kpi_pipeline.db.server.urls import for_people, parse_url
 from kpi_pipeline.domain.formatting import counted, joined
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.instances import InstanceSetting, format_instances
+from kpi_pipeline.services.database import embedded_of
 from kpi_pipeline.services.set_up.bison import (
     address_warning,
     found_workspaces,
@@ -43,7 +43,12 @@ from kpi_pipeline.services.set_up.zone_and_address import (
     new_webhook_secrets,
 )
 from kpi_pipeline.settings import Settings
-from kpi_pipeline.settings.env_file import file_to_write, settings_with, write_settings
+from kpi_pipeline.settings.env_file import (
+    file_to_write,
+    other_in_environment,
+    settings_with,
+    write_settings,
+)
 from kpi_pipeline.settings.private_folders import private_state
 from kpi_pipeline.settings.webhooks import without_secret
 
@@ -141,8 +146,18 @@ def run(
     written = write_settings(file, values)
     what = f"has {joined(written)} now" if written else "stays as it is"
     out.print(f"\n{file} {what} (mode 600).", markup=False, soft_wrap=True)
-    _warn_of_environment(values)
-    settings = settings_with(file)
+    if others := other_in_environment(values):
+        print_warning(
+            f"The environment has another {joined(others)}, and goes before the file. Unset it."
+        )
+    embedded, settings = embedded_of(settings), settings_with(file)
+    if tables is Tables.ABSENT and settings.database_url and embedded and embedded.data.exists():
+        _print_commands(
+            f"The data of the embedded database stay in {embedded.data}. To bring them here, end "
+            "`kpi up`, and run:",
+            ["kpi db restore --from-embedded", "kpi init", "kpi up"],
+        )
+        return
     known = _prepare(settings, tables)
     found = [FoundWorkspace(bison.name, it.id, it.name) for it in workspaces]
     if found:
@@ -203,7 +218,7 @@ def _ask_bison(
         "Its super-admin key (hidden; `none`: no key)",
         "--master-key-file",
         tested_key,
-        given=_text_of(key_file_name),
+        given=text_of(key_file_name),
         current=old,
         shown="as it is" if old != _NONE else _NONE,
         hidden=True,
@@ -316,32 +331,21 @@ def _print_next(settings: Settings, clients: Path, tables: Tables) -> None:
     first = f"kpi clients import {clients}"
     if tables is Tables.BEHIND:
         first = f"kpi db upgrade && {first}"
-    out.print(f"\nFill in the targets in {clients}. Then run:", markup=False, soft_wrap=True)
-    for command in (first, " && ".join(then) or "kpi keys check", "kpi up"):
-        out.print(f"  {command}", markup=False, soft_wrap=True)
+    _print_commands(
+        f"Fill in the targets in {clients}. Then run:",
+        [first, " && ".join(then) or "kpi keys check", "kpi up"],
+    )
     out.print("`kpi doctor` says what is still missing.", markup=False)
+
+
+def _print_commands(heading: str, commands: Sequence[str]) -> None:
+    out.print(f"\n{heading}", markup=False, soft_wrap=True)
+    for command in commands:
+        out.print(f"  {command}", markup=False, soft_wrap=True)
 
 
 def _plain(value: str | SecretStr | None) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else value or ""
-
-
-def _text_of(name: str | None) -> str | None:
-    if name is None:
-        return None
-    try:
-        return (sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")).strip()
-    except (OSError, UnicodeDecodeError):
-        raise KpiError(f"{name} can't be read as text. Check --master-key-file.") from None
-
-
-def _warn_of_environment(values: dict[str, str]) -> None:
-    """The environment goes before the file: what it says otherwise has to go."""
-    others = [name for name, value in values.items() if os.environ.get(name, value) != value]
-    if others:
-        print_warning(
-            f"The environment has another {joined(others)}, and goes before the file. Unset it."
-        )
 
 
 def _print_good(text: str) -> None:

@@ -1,7 +1,9 @@
 """Questions on a terminal, each asked until its answer passes a test."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import typer
@@ -70,3 +72,17 @@ class Questions:
                 added = make_url(address).set(password=password)
                 return added.render_as_string(hide_password=False)
         return address
+
+
+def text_of(name: str | None) -> str | None:
+    """The text of the file with that name, or of standard input for `-`; None without a name.
+
+    Raises:
+        KpiError: if it can't be read.
+    """
+    if name is None:
+        return None
+    try:
+        return (sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")).strip()
+    except (OSError, UnicodeDecodeError):
+        raise KpiError(f"{name} can't be read as text. Check the name.") from None

@@ -46,6 +46,12 @@ def values_in(file: Path) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def other_in_environment(values: Mapping[str, str]) -> list[str]:
+    """The variables to which the environment, which goes before the file, gives other values."""
+    # A blank variable counts as unset.
+    return [name for name, it in values.items() if os.environ.get(name) not in (None, "", it)]
+
+
 def write_settings(file: Path, values: Mapping[str, str]) -> list[str]:
     """Set these variables in the settings file, readable by its owner alone; return what changed.
 

@@ -171,7 +171,19 @@ def test_what_the_environment_says_otherwise_is_warned_of(
     kpi: Kpi, words: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPI_TIMEZONE", "Asia/Tokyo")
-    assert "The environment has another KPI_TIMEZONE" in kpi("init", *words).err
+    monkeypatch.setenv("KPI_GATEWAY_URL", "")
+    assert "The environment has another KPI_TIMEZONE, and" in kpi("init", *words).err
+
+
+def test_data_of_the_embedded_database_are_brought_over_before_anything_is_made(
+    kpi: Kpi, words: Sequence[str], folder: Path, tmp_path: Path, postgres: URL
+) -> None:
+    (tmp_path / "state" / "postgres").mkdir(parents=True)
+    new = address(postgres.set(database="kpi_of_nobody_yet"))
+    answer = kpi("init", *_with(words, "--database-url", new)).answer()
+    assert "kpi db restore --from-embedded" in answer
+    assert dotenv_values(folder / ".env")["KPI_DATABASE_URL"] == new
+    assert not (folder / "clients.csv").exists()
 
 
 def test_the_demo_is_not_set_up(kpi: Kpi, folder: Path, tmp_path: Path) -> None:
