@@ -122,14 +122,14 @@ def test_another_instance_is_added_and_the_first_stays(
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--bison-url", f"http://127.0.0.1:{closed_port()}", "gives no answer: ConnectError"),
+        ("--bison-url", "http://127.0.0.1:1", "gives no answer: ConnectError"),
         ("--bison-url", "bison.agency.example", "write it as https://HOST"),
         ("--master-key-file", "wrong", "Email Bison rejects the key (answered 401"),
         ("--master-key-file", "missing", "missing can't be read as text"),
         ("--database-url", f"mysql://kpi:{PASSWORD}@127.0.0.1/kpi", "needs PostgreSQL"),
         (
             "--database-url",
-            f"postgresql://kpi:{PASSWORD}@127.0.0.1:{closed_port()}/kpi",
+            f"postgresql://kpi:{PASSWORD}@127.0.0.1:1/kpi",
             "Connection refused",
         ),
         ("--timezone", "Europe/Berlim", "Did you mean Europe/Berlin"),
