@@ -20,13 +20,13 @@ KPI = get_command(commands)
 RUNBOOK = "docs/operations.md"
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Files that a command checks before it runs.
-_FILES = ("clients.csv", "FILE")
+_FILES = ("clients.csv", "key.txt", "FILE")
 
 
 def fenced(text: str) -> Iterator[list[str]]:
     """The `kpi` commands of code blocks, which a reader copies as they are."""
     for language, block in _FENCED.findall(text):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             command = line.removeprefix("$ ")
             if language in ("console", "sh") and re.match(r"kpi\s", command):
                 yield words_of(command)
