@@ -14,7 +14,12 @@ from kpi_pipeline.domain.formatting import counted
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.services.dagster_home import dagster_instance
 from kpi_pipeline.services.database import ready_databases
-from kpi_pipeline.services.single_parts import CODE_SERVER, Part, part_process
+from kpi_pipeline.services.single_parts import (
+    CODE_SERVER,
+    Part,
+    part_process,
+    require_heartbeat,
+)
 from kpi_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
@@ -69,6 +74,15 @@ def page(code_server: _CodeServer = CODE_SERVER) -> None:
     For containers; `kpi up` runs it as well.
     """
     _become(Part.PAGE, code_server)
+
+
+@commands.command("alive")
+def alive() -> None:
+    """Check that a daemon has sent a heartbeat within two minutes, for its container.
+
+    It ends with 0 as well while the database is unreachable: the daemon waits for that.
+    """
+    require_heartbeat(load_settings())
 
 
 def _become(part: Part, address: str) -> NoReturn:

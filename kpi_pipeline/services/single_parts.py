@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from sqlalchemy.exc import OperationalError
+
 from kpi_pipeline.app import open_app
+from kpi_pipeline.db.dagster_tables import open_dagster_database, read_activity
+from kpi_pipeline.db.server.addresses import dagster_address
 from kpi_pipeline.errors import KpiError
 from kpi_pipeline.orchestration.runtime import LOCATION
 from kpi_pipeline.services.dagster_home import child_environment, dagster_instance, update_grid
@@ -22,6 +26,8 @@ from kpi_pipeline.settings import Settings
 
 # What other parts of an installation on one machine find without an option.
 CODE_SERVER = "127.0.0.1:4266"
+# A daemon sends a heartbeat every 30 s, later on a busy machine.
+_SILENCE_SECONDS = 120.0
 
 
 class Part(StrEnum):
@@ -82,6 +88,25 @@ def _ready(settings: Settings, part: Part) -> Iterator[Settings]:
         )
     with ready_databases(settings) as ready:
         yield ready
+
+
+def require_heartbeat(settings: Settings) -> None:
+    """Check that a daemon works on the database, without loading Dagster: half a second.
+
+    Raises:
+        KpiError: if none has sent a heartbeat lately.
+    """
+    engine = open_dagster_database(dagster_address(settings))
+    try:
+        heartbeats = read_activity(engine).heartbeats
+    except OperationalError:
+        return
+    finally:
+        engine.dispose()
+    youngest = min(heartbeats.values(), default=None)
+    if youngest is None or youngest > _SILENCE_SECONDS:
+        when = "ever" if youngest is None else f"for {youngest:.0f} s"
+        raise KpiError(f"No daemon of Dagster has sent a heartbeat {when}.")
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -11,6 +12,7 @@ from dagster import DagsterRun, DagsterRunStatus
 from sqlalchemy import URL, Engine
 
 from kpi_pipeline.db.registry.vault import Vault
+from kpi_pipeline.db.server.engine import open_engine
 from kpi_pipeline.orchestration.partitions import WORKSPACE
 from kpi_pipeline.services.dagster_home import dagster_instance
 from kpi_pipeline.services.database import ready_databases
@@ -90,7 +92,7 @@ def test_the_code_server_ends_what_the_one_before_it_left_and_knows_all_clients(
         assert list(instance.get_dynamic_partitions(WORKSPACE)) == ["acme"]
 
 
-def _origin_of_another_server() -> object:
+def _origin_of_another_server() -> Any:
     from dagster._core.remote_origin import (
         GrpcServerCodeLocationOrigin,
         RemoteJobOrigin,
@@ -99,6 +101,24 @@ def _origin_of_another_server() -> object:
 
     location = GrpcServerCodeLocationOrigin(host="code-server", port=4266)
     return RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), "__ASSET_JOB")
+
+
+def test_a_daemon_is_alive_as_long_as_it_sends_heartbeats(
+    configured: URL, kpi: Kpi, dagster_database: URL
+) -> None:
+    with ready_databases(load_settings()) as settings, dagster_instance(settings):
+        pass
+    assert kpi("dagster", "alive").error() == "No daemon of Dagster has sent a heartbeat ever."
+    engine = open_engine(dagster_database)
+    for age, code in ((10, 0), (500, 1)):
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DELETE FROM daemon_heartbeats")
+            connection.exec_driver_sql(
+                "INSERT INTO daemon_heartbeats (daemon_type, daemon_id, timestamp) "
+                f"VALUES ('SENSOR', 'a', now() AT TIME ZONE 'UTC' - interval '{age} s')"
+            )
+        assert kpi("dagster", "alive").code == code
+    engine.dispose()
 
 
 def test_they_need_a_server_that_other_containers_reach(kpi: Kpi) -> None:

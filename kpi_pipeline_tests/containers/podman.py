@@ -121,7 +121,7 @@ def build(folder: Path) -> str:
 def base_name() -> str:
     """The image on which the Dockerfile builds."""
     text = (PROJECT_ROOT / "Dockerfile").read_text()
-    return re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", text, re.MULTILINE)[0]
+    return str(re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", text, re.MULTILINE)[0])
 
 
 def _make_base() -> None:
