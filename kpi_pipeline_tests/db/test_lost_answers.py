@@ -37,7 +37,8 @@ class Line:
         def connect(_: object, __: object, words: Any, named: Any) -> psycopg.Connection[Any]:
             return Losing.connect(*words, **named, cursor_factory=Deleting)
 
-        event.listen(self.engine, "do_connect", connect)
+        # Before our own listener, which opens connections, too.
+        event.listen(self.engine, "do_connect", connect, insert=True)
 
     def answered(self, connection: psycopg.Connection[Any]) -> None:
         """Lose the answer, if one is to be lost."""
