@@ -7,17 +7,20 @@ import select
 import stat
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
-from sqlalchemy import URL
+from sqlalchemy import URL, NullPool, create_engine
 
+from kpi_pipeline.cli.questions import Questions
 from kpi_pipeline.db.registry.clients_csv import read_file
 from kpi_pipeline_tests.bison_sandbox.running import Bison, Stage, bison_on, options
 from kpi_pipeline_tests.cli.running import PASSWORD, Kpi, Result, address, closed_port, written
 from kpi_pipeline_tests.conftest import instance_of
+from kpi_pipeline_tests.pgbouncer import Pooler
 
 OURS = "# Ours\nKPI_ALERT_URLS=json://127.0.0.1:9/alerts\nOTHER=kept\n"
 WRONG_KEY = f"17|{'abcDEFghi123' * 4}"
@@ -190,6 +193,56 @@ def test_the_demo_is_not_set_up(kpi: Kpi, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "state" / "demo").mkdir(parents=True)
     (tmp_path / "state" / "demo" / "demo.env").touch()
     assert "The demo needs no set-up" in kpi("--demo", "init").error()
+
+
+@pytest.fixture
+def old_system(postgres: URL, administer: Callable[[str], None]) -> Iterator[URL]:
+    """A database in which another system has a table of our name."""
+    url = postgres.set(database=f"kpi_{uuid.uuid4().hex}")
+    administer(f"CREATE DATABASE {url.database}")
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE client_metrics (client text)")
+    yield url
+    administer(f"DROP DATABASE {url.database} WITH (FORCE)")
+
+
+def test_before_an_old_system_and_behind_a_pooler_it_asks_for_a_schema_and_the_direct_address(
+    kpi: Kpi,
+    words: Sequence[str],
+    old_system: URL,
+    pgbouncer: Pooler,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = {
+        "PostgreSQL": address(pgbouncer.through(old_system)),
+        "A pooler is before it": address(old_system),
+        "Schema for the KPI tables [kpi]": "",
+    }
+    asked = []
+
+    def type_in(_: Questions, label: str, *, hidden: bool) -> str:
+        asked.append(label)
+        for beginning, answer in answers.items():
+            if label.startswith(beginning):
+                return answer
+        # Ctrl-C, at the question after those about the database.
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Questions, "line", type_in)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    options = [*words[:4], "--instance", "main"]
+    result = kpi("init", *options)
+    assert result.code == 130
+    assert "has a table client_metrics of another system" in result.err
+    assert "tables: none yet." in result.out
+    assert [it.partition(" (")[0] for it in asked] == [
+        "PostgreSQL",
+        "A pooler is before it. Its address without the pooler",
+        "Schema for the KPI tables [kpi]",
+        "Your time zone [America/Chicago]",
+    ]
+    _no_secret_in(result)
 
 
 class Terminal:
