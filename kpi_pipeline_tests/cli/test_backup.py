@@ -394,13 +394,20 @@ def test_the_embedded_database_moves_to_an_older_server_behind_a_pooler_in_one_c
     with ready_databases(load_settings()) as settings, open_app(settings) as app:
         rows, shown = contents(app.engine), grid()
         with installed_postgres() as server, pooling(server, auth_type="scram-sha-256") as pooler:
-            # As hosts give it: two databases, and a role that may make none.
+            # As hosts give it: one database, and a role that may make none.
             administer(server, f"CREATE ROLE plain LOGIN PASSWORD '{PASSWORD}'")
-            for name in ("kpi", "kpi_dagster"):
-                administer(server, f"CREATE DATABASE {name} OWNER plain")
-            url = address(pooler.url("kpi", "plain"))
-            monkeypatch.setenv("KPI_DATABASE_URL", url)
-            error = kpi("db", "restore", "--from-embedded").error()
+            administer(server, "CREATE DATABASE kpi OWNER plain")
+            direct = server.set(username="plain", database="kpi")
+            for name, value in {
+                "KPI_DATABASE_URL": address(pooler.url("kpi", "plain")),
+                "KPI_DATABASE_DIRECT_URL": address(direct),
+                "KPI_DATABASE_SCHEMA": "numbers",
+                "KPI_DAGSTER_DATABASE_SCHEMA": "dagster",
+            }.items():
+                monkeypatch.setenv(name, value)
+            with app.engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+                error = kpi("db", "restore", "--from-embedded").error()
             assert error.startswith("The embedded database is in use, by 1 connection of other pr")
             app.engine.dispose()
 
