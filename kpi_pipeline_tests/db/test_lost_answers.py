@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import psycopg
 import pytest
-from sqlalchemy import URL, Engine, event
+from sqlalchemy import URL, Engine
 
 from kpi_pipeline.db.coordination.lease import MasterKeyLease
 from kpi_pipeline.db.server.engine import open_engine
@@ -34,11 +34,10 @@ class Line:
                     line.answered(self.connection)
                 return self
 
-        def connect(_: object, __: object, words: Any, named: Any) -> psycopg.Connection[Any]:
+        def connect(*words: Any, **named: Any) -> Any:
             return Losing.connect(*words, **named, cursor_factory=Deleting)
 
-        # Before our own listener, which opens connections, too.
-        event.listen(self.engine, "do_connect", connect, insert=True)
+        self.engine.dialect.connect = connect  # type: ignore[method-assign]
 
     def answered(self, connection: psycopg.Connection[Any]) -> None:
         """Lose the answer, if one is to be lost."""
