@@ -216,6 +216,11 @@ def _print_comparison(comparison: Comparison) -> None:
 def _print_replaced(replaced: Replaced) -> None:
     for line in replaced.kept:
         _say(f"{line}.")
+    if replaced.kept:
+        _say(
+            "They keep their rights, and may hold API keys in plain text: drop them once nobody "
+            "needs them."
+        )
     _say(
         "Readers find our numbers under the old names. Stop the old jobs: what they would write is "
         "refused."
