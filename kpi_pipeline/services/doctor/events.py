@@ -140,11 +140,14 @@ def endpoint(examination: Examination) -> Iterator[Finding]:
     if parts is not None and parts.is_supervised and _GATEWAY in {it.key for it in parts.given_up}:
         yield not_checked("The gateway does not run, as `parts` says.")
         return
+    if not any(has_webhooks(settings, it.name) for it in settings.bison_instances):
+        yield not_checked("No webhook is expected.")
+        return
     chosen = [
         it for it in _one_of_each_instance(examination) if has_webhooks(settings, it.instance)
     ]
     if not chosen:
-        yield not_checked("No webhook is expected, or no client can be asked to send one.")
+        yield not_checked(NOT_ANSWERING)
         return
     for client in chosen:
         try:

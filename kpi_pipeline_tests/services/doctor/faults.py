@@ -227,7 +227,8 @@ def few_connections(well: Well, patch: Patch) -> Iterator[None]:
 
 @fault("direct-url", "is another database than that of KPI_DATABASE_URL")
 def a_direct_address_of_another_database(well: Well, patch: Patch) -> Iterator[None]:
-    patch.setenv("KPI_DATABASE_DIRECT_URL", well.environment["KPI_DAGSTER_DATABASE_URL"])
+    other = well.app.engine.url.set(database="postgres")
+    patch.setenv("KPI_DATABASE_DIRECT_URL", address(other))
     yield
 
 
