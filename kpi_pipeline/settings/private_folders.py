@@ -11,7 +11,7 @@ FOLDER_MODE, FILE_MODE = 0o700, 0o600
 # folder may have other users.
 _OURS = (
     *("postgres", "postgres.*", "dagster", "logs", "events", "demo", "demo.env"),
-    *("secret.key", "secret.key.*", "parts.*", "lost+found"),
+    *("secret.key", "secret.key.*", "parts.*", "connections", "dumps", "lost+found"),
 )
 
 
