@@ -238,7 +238,7 @@ class Everything(RuleBasedStateMachine):
             event.remove(self.engine, "before_cursor_execute", self._count_statement)
 
 
-# Three processes share the runs: 21 in `make test`, and in `make test-long` as many as RUNS says.
+# Three processes share the runs: 9 in `make test`, and in `make test-long` as many as RUNS says.
 @pytest.mark.thorough
 @pytest.mark.runs
 @pytest.mark.timeout(2400)
@@ -255,7 +255,7 @@ def test_every_stored_row_equals_its_inputs_after_every_step(
         _kept_database.reset()
         return Everything(engine, vault)
 
-    runs = math.ceil(int(os.environ.get("PYTEST_RUNS", "18")) / 3)
+    runs = math.ceil(int(os.environ.get("PYTEST_RUNS", "6")) / 3)
     # And the simplest one.
     sixty_steps = settings(max_examples=runs + 1, stateful_step_count=60, deadline=None)
     run_state_machine_as_test(installed, settings=sixty_steps)  # type: ignore[arg-type]
