@@ -255,6 +255,7 @@ def test_nothing_can_be_changed(api: httpx.Client, method: str) -> None:
     assert api.request(method, ROWS).status_code == 405
 
 
+@pytest.mark.thorough
 def test_no_request_that_the_description_allows_or_forbids_ends_in_an_error_of_ours(
     api: httpx.Client,
 ) -> None:
@@ -272,8 +273,9 @@ def test_no_request_that_the_description_allows_or_forbids_ends_in_an_error_of_o
         operation.validate_response(answer)
 
     positive = schemathesis.GenerationMode.POSITIVE
+    examples = hypothesis_settings().max_examples // 2
     for operation in operations:
         # What has no parameter can't be called in a wrong way.
         for mode in list(schemathesis.GenerationMode) if operation.query else [positive]:
             cases = given(case=operation.as_strategy(generation_mode=mode))
-            hypothesis_settings(max_examples=25, deadline=None)(cases(call))()
+            hypothesis_settings(max_examples=examples, deadline=None)(cases(call))()
