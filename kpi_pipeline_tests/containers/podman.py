@@ -77,8 +77,13 @@ def run(*words: str, seconds: float = 300, stdin: str | None = None, both: bool 
 
 
 def succeeds(*words: str) -> bool:
-    """Whether a command ends with 0."""
-    done = subprocess.run(words, env=_environment(), capture_output=True, timeout=60, check=False)
+    """Whether a command ends with 0, within a minute."""
+    try:
+        done = subprocess.run(
+            words, env=_environment(), capture_output=True, timeout=60, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
     return done.returncode == 0
 
 
