@@ -103,7 +103,7 @@ class Composed:
 
     def inside(self, service: str, *words: str) -> str:
         """What `docker compose exec` prints for these words."""
-        return run("podman", "exec", self.name(service), *words, seconds=180, both=True)
+        return run("podman", "exec", self.name(service), *words, seconds=600, both=True)
 
     def has_file(self, service: str, path: str) -> bool:
         """Whether a file is in the container of a service."""

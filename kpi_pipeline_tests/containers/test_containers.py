@@ -182,7 +182,7 @@ def system(image: str, tmp_path_factory: pytest.TempPathFactory) -> System:
     return System(
         composed,
         ssl.create_default_context(cafile=str(certificate)),
-        composed.command("kpi", "clients", "export").splitlines()[1].split(",")[0],
+        rows[0]["name"].strip().lower().replace(" ", "-"),
         int(rows[0]["bison_workspace_id"]),
         [_SECRET, setup["master_key"], secret_key, "madeUpPassword", _PASSWORD],
     )
