@@ -53,9 +53,9 @@ def valid(html: str) -> Element:
     return document
 
 
-def no_violations(page: Page) -> None:
-    """Have axe-core look at the page as it is now."""
-    found = Axe().run(page)
+def no_violations(page: Page, where: str | dict[str, list[list[str]]] | None = None) -> None:
+    """Have axe-core examine the page as it is now, or the part of it that `where` selects."""
+    found = Axe().run(page, where)
     assert found.violations_count == 0, found.generate_report()
 
 

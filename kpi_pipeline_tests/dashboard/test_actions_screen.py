@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import Engine
 
 from kpi_pipeline.dashboard.app import create_app
@@ -17,10 +17,10 @@ from kpi_pipeline.db.registry.targets import Targets, set_targets
 from kpi_pipeline.db.sync_log import store_entry
 from kpi_pipeline_tests.conftest import NOW
 from kpi_pipeline_tests.dashboard.live_support import served
-from kpi_pipeline_tests.dashboard.pages import no_violations, require_chromium, valid
+from kpi_pipeline_tests.dashboard.pages import no_violations, valid
 from kpi_pipeline_tests.dashboard.rows import CHICAGO, MONTH, put_clients, put_outcome
 from kpi_pipeline_tests.dashboard.test_actions import entry
-from kpi_pipeline_tests.end_to_end.chromium import open_page
+from kpi_pipeline_tests.end_to_end.chromium import new_page
 
 pytestmark = pytest.mark.browser
 
@@ -37,14 +37,14 @@ _CLIENT_PAGES = (
 
 
 @pytest.fixture
-def page(dashboard_site: Site, engine: Engine) -> Iterator[tuple[Page, str]]:
+def page(dashboard_site: Site, engine: Engine, chromium: Browser) -> Iterator[tuple[Page, str]]:
     """An empty page, and the address of a dashboard with two clients."""
     put_clients(engine, "acme", name=_HOSTILE)
     put_clients(engine, "birch")
     live = Live(dashboard_site)
     with (
         served(create_app(dashboard_site, live), live.close) as (url, _),
-        open_page(require_chromium()) as opened,
+        new_page(chromium) as opened,
     ):
         yield opened, url
 

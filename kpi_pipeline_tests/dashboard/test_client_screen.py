@@ -5,7 +5,7 @@ from datetime import date, timedelta
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import Engine, delete, update
 
 from kpi_pipeline.dashboard.app import create_app
@@ -16,9 +16,8 @@ from kpi_pipeline.domain.calendar import days_between
 from kpi_pipeline_tests.conftest import NOW
 from kpi_pipeline_tests.dashboard.client_pages import put_reply, put_sync
 from kpi_pipeline_tests.dashboard.live_support import served
-from kpi_pipeline_tests.dashboard.pages import no_violations, require_chromium, valid
+from kpi_pipeline_tests.dashboard.pages import no_violations, valid
 from kpi_pipeline_tests.dashboard.rows import TODAY, put_clients, put_outcome, put_rows, put_target
-from kpi_pipeline_tests.end_to_end.chromium import QUIET
 
 # Every kind of page, and of what may be missing on it.
 PATHS = [
@@ -33,6 +32,8 @@ PATHS = [
     "/year",
     "/accuracy",
 ]
+# axe-core takes seconds for a month of rows, and the first page has all of them.
+_FEW_DAYS = {"exclude": [["[aria-labelledby=month-table] tbody tr:nth-child(n+6)"]]}
 
 
 @pytest.fixture
@@ -64,15 +65,6 @@ def address(_agency: None, dashboard_site: Site) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    executable = require_chromium()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=QUIET)
-        yield browser
-        browser.close()
-
-
 def opened(chromium: Browser, url: str, **context: object) -> Page:
     page = chromium.new_context(**context).new_page()  # type: ignore[arg-type]
     page.goto(url)
@@ -91,7 +83,7 @@ def test_axe_finds_nothing_on_them(chromium: Browser, address: str, colors: str)
     for path in PATHS:
         page = opened(chromium, f"{address}{path}", color_scheme=colors)
         page.locator("details").evaluate_all("(all) => all.forEach((it) => it.open = true)")
-        no_violations(page)
+        no_violations(page, _FEW_DAYS if colors == "light" and path in PATHS[1:5] else None)
         page.context.close()
 
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import CDPSession, Page, expect
+from playwright.sync_api import Browser, CDPSession, Page, expect
 from sqlalchemy import Engine, text
 
 from kpi_pipeline.dashboard import live as live_module
@@ -21,8 +21,7 @@ from kpi_pipeline.db.dashboard.changes import Change, Subject
 from kpi_pipeline_tests.cli.running import wait_until
 from kpi_pipeline_tests.dashboard.live_support import DEADLINE_SECONDS, served
 from kpi_pipeline_tests.dashboard.rows import TODAY, put_clients, put_rows
-from kpi_pipeline_tests.end_to_end.chromium import open_page
-from kpi_pipeline_tests.end_to_end.one_agency.test_screen import require_chromium
+from kpi_pipeline_tests.end_to_end.chromium import new_page
 
 pytestmark = pytest.mark.browser
 
@@ -55,9 +54,8 @@ class Screen:
 
 @pytest.fixture
 def screen(
-    engine: Engine, dashboard_site: Site, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, dashboard_site: Site, monkeypatch: pytest.MonkeyPatch, chromium: Browser
 ) -> Iterator[Screen]:
-    chromium = require_chromium()
     # Many changes in a short time are no burst here.
     monkeypatch.setattr(live_module, "GATHER_SECONDS", 0.002)
     put_clients(engine, *_WORKSPACES)
@@ -66,7 +64,7 @@ def screen(
     live = PushedLive(dashboard_site)
     with (
         served(create_app(dashboard_site, live), live.close) as (url, _),
-        open_page(chromium) as page,
+        new_page(chromium) as page,
     ):
         page.goto(f"{url}/")
         wait_until(lambda: live.open_pages == 1, "the stream")
@@ -129,12 +127,11 @@ def test_a_client_that_comes_or_goes_does_so_on_the_open_page(
 
 
 def test_a_lost_connection_is_said_and_what_it_missed_comes_after_it(
-    engine: Engine, dashboard_site: Site
+    engine: Engine, dashboard_site: Site, chromium: Browser
 ) -> None:
-    chromium = require_chromium()
     put_clients(engine, "acme")
     put_rows(engine, "acme")
-    with open_page(chromium) as page:
+    with new_page(chromium) as page:
         live = Live(dashboard_site)
         with served(create_app(dashboard_site, live), live.close) as (url, _):
             page.goto(f"{url}/")

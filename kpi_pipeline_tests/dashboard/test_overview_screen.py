@@ -3,27 +3,17 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from sqlalchemy import Engine
 
 from kpi_pipeline.dashboard.app import create_app
 from kpi_pipeline.dashboard.live import Live
 from kpi_pipeline.dashboard.site import Site
 from kpi_pipeline_tests.dashboard.live_support import served
-from kpi_pipeline_tests.dashboard.pages import no_violations, require_chromium
+from kpi_pipeline_tests.dashboard.pages import no_violations
 from kpi_pipeline_tests.dashboard.rows import ONE_DAY, TODAY, put_clients, put_outcome, put_rows
-from kpi_pipeline_tests.end_to_end.chromium import QUIET
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    executable = require_chromium()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -62,7 +52,7 @@ def test_axe_finds_nothing_on_the_overview(
         page.locator("details").evaluate_all(
             "(all, n) => all.forEach((it, at) => it.open = at == n)", number
         )
-        no_violations(page)
+        no_violations(page, "details[open]")
     page.context.close()
 
 
