@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import psycopg
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -141,7 +140,8 @@ class Sessions:
         pooled = cursor.fetchone() is None
         cursor.close()
         driver.autocommit = False
-        if pooled and isinstance(driver, psycopg.Connection):
+        # psycopg2, which Dagster's storages use, prepares nothing.
+        if pooled and hasattr(driver, "prepare_threshold"):
             driver.prepare_threshold = None
         return pooled
 
