@@ -100,6 +100,8 @@ def remove_all() -> None:
         found = run(*listing, *(["-a"] if kind == "container" else [])).split()
         if found:
             run("podman", *words, *found)
+    # The name that kpi.yaml refers to.
+    succeeds("podman", "secret", "rm", "kpi")
 
 
 def build(folder: Path) -> str:

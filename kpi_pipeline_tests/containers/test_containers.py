@@ -106,7 +106,7 @@ class System:
             )
             assert answer.status_code == 200, answer.text
             rows = answer.json()["rows"]
-            return int(rows[0]["interested_mtd"]) if rows else 0
+            return int(rows[0]["positive_replies_mtd"]) if rows else 0
 
 
 def _name_the_host(request: httpx.Request) -> None:
@@ -280,7 +280,9 @@ def _token(composed: Composed) -> str:
 def test_the_pods_of_the_gateway_and_of_the_dashboard_work(system: System, tmp_path: Path) -> None:
     composed = system.composed
     file = tmp_path / "played.yaml"
-    file.write_text(yaml.safe_dump_all(_for_podman(composed)))
+    objects, secret = _for_podman(composed)
+    file.write_text(yaml.safe_dump_all(objects))
+    run("podman", "secret", "create", "kpi", "-", stdin=json.dumps(secret))
     run("podman", "play", "kube", "--network", composed.network, str(file))
     host = {"Host": "localhost"}
     gateway, dashboard = (_address_of(f"{PREFIX}kpi-{it}") for it in ("gateway", "dashboard"))
@@ -296,8 +298,8 @@ def test_the_pods_of_the_gateway_and_of_the_dashboard_work(system: System, tmp_p
     assert system.client in clients.text
 
 
-def _for_podman(composed: Composed) -> list[Any]:
-    """The ConfigMap and the Deployments of kpi.yaml, for this database, and their Secret."""
+def _for_podman(composed: Composed) -> tuple[list[Any], dict[str, str]]:
+    """The ConfigMap and the Deployments of kpi.yaml, for this database; and their Secret."""
     env = dict(line.split("=", 1) for line in composed.env_file.read_text().splitlines())
     database = f"postgresql://kpi:madeUpPassword@{composed.addresses['postgres']}:5432/kpi"
     secret = {
@@ -305,10 +307,7 @@ def _for_podman(composed: Composed) -> list[Any]:
         "KPI_DAGSTER_DATABASE_URL": f"{database}_dagster",
         **{name: env[name] for name in env if name not in ("KPI_TIMEZONE", "KPI_BISON_TIMEZONE")},
     }
-    encoded = {name: b64encode(it.encode()).decode() for name, it in secret.items()}
-    objects: list[Any] = [
-        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kpi"}, "data": encoded}
-    ]
+    objects: list[Any] = []
     text = (PROJECT_ROOT / "deploy/kubernetes/kpi.yaml").read_text()
     for it in yaml.safe_load_all(text):
         if it["kind"] == "ConfigMap":
@@ -318,15 +317,17 @@ def _for_podman(composed: Composed) -> list[Any]:
             it["spec"]["replicas"] = 1
             [container] = it["spec"]["template"]["spec"]["containers"]
             container["image"] = composed.variables["IMAGE"]
+            # podman would publish them on this machine.
+            del container["ports"]
         else:
             # podman plays no Jobs, and has neither Services nor budgets.
             continue
         objects.append(it)
-    return objects
+    return objects, {name: b64encode(it.encode()).decode() for name, it in secret.items()}
 
 
 def _address_of(deployment: str) -> str:
-    pods = json.loads(run("podman", "pod", "inspect", f"{deployment}-pod"))
+    pods = json.loads(run("podman", "pod", "inspect", f"{deployment}-pod-0"))
     network = run(
         *("podman", "inspect", "-f", "{{json .NetworkSettings.Networks}}"),
         pods["InfraContainerID"],
