@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from psycopg import pq
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -87,6 +86,9 @@ def parse_url(text: str, setting: str) -> URL:
 
 
 def _known_options() -> set[str]:
+    # Imported late: Dagster's page loads this module, and reads no address that has options.
+    from psycopg import pq
+
     every = {it.keyword.decode() for it in pq.Conninfo.get_defaults()}
     return every - _OF_PSYCOPG_ALONE
 
