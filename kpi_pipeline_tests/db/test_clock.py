@@ -111,8 +111,8 @@ def test_a_caller_may_hold_the_only_connection_of_the_pool(engine: Engine) -> No
     steady = Steady()
     small = create_engine(engine.url, pool_size=1, max_overflow=0)
     clock = DatabaseClock(small, steady=steady, system=ahead)
-    clock()
-    steady.seconds += 2 * INTERVAL_SECONDS
     with small.connect():
+        assert abs(clock() - of_database(engine)) < _A_MOMENT
+        steady.seconds += 2 * INTERVAL_SECONDS
         assert abs(clock() - of_database(engine)) < _A_MOMENT
     small.dispose()

@@ -40,8 +40,7 @@ class DatabaseClock:
         steady: Callable[[], float] = steady_seconds,
         system: Callable[[], datetime] = utc_now,
     ) -> None:
-        self._pooled = engine
-        # Later on, the caller may hold a connection of the pool while all others are in use.
+        # The caller may hold a connection of the pool while all others are in use.
         self._unpooled = open_unpooled(engine.url, connect_seconds=_CONNECT_SECONDS)
         self._steady = steady
         self._system = system
@@ -64,9 +63,8 @@ class DatabaseClock:
         return instant + timedelta(seconds=self._steady() - at)
 
     def _measure(self) -> None:
-        engine = self._unpooled if self._measured else self._pooled
         try:
-            with engine.connect() as connection:
+            with self._unpooled.connect() as connection:
                 asked = self._steady()
                 instant: datetime = connection.scalar(text("SELECT clock_timestamp()"))
                 answered = self._steady()
