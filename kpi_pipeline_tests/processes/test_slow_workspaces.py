@@ -95,7 +95,7 @@ def assert_the_two_hold_up_themselves_alone(
     one, other = (series_call(agency, bison, slug) for slug in (slow, stalled))
     answered = [call for call in calls_of(bison, SERIES) if call.answered() < one.answered()]
     assert len(answered) == 24
-    # The clients that begin beside the two may call before them, and so may those that follow these.
+    # Those that begin beside the two may call before them, and so may those that follow.
     beside = [call for call in answered if max(one.at, other.at) <= call.at]
     assert len(beside) >= 12
     assert errors(round_.outcomes).keys() == {stalled}
