@@ -231,7 +231,9 @@ def test_the_embedded_server_is_found_by_the_settings_before_and_after_it_has_an
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(it, marks=pytest.mark.weekly) for it in (1, 2, 3))]
+)
 def test_users_that_come_leave_and_are_killed_at_random_leave_nothing(
     state: Path, seed: int
 ) -> None:

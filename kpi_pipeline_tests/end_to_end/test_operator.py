@@ -30,7 +30,11 @@ from kpi_pipeline_tests.end_to_end.up import KPI, Up
 from kpi_pipeline_tests.installed_postgres import installed_postgres
 from kpi_pipeline_tests.pgbouncer import pooling
 
-pytestmark = [pytest.mark.long, pytest.mark.server, pytest.mark.timeout(900)]
+# Two minutes of processor time, and four on the clock.
+pytestmark = [
+    *(pytest.mark.long, pytest.mark.weekly, pytest.mark.server),
+    pytest.mark.timeout(900),
+]
 
 _ROLE, _PASSWORD = "plain", "its-Made-Up-w0rd"
 
