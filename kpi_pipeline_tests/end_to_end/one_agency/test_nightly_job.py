@@ -57,6 +57,12 @@ def test_one_partition_materialized_from_the_page_fills_one_row_of_each_table(
     agency: RunningAgency,
 ) -> None:
     day, workspace = agency.today - timedelta(days=40), agency.workspaces[5]
+    # Another test may have filled it.
+    agency.sql(
+        "DELETE FROM client_metrics WHERE workspace = :workspace AND metric_date = :day",
+        workspace=workspace,
+        day=day,
+    )
     before = agency.rows().keys()
     tags = {
         "dagster/partition": f"{day}|{workspace}",
