@@ -22,7 +22,7 @@ READABLE = (
 )
 _VIEWS = READABLE[8:]
 FUNCTIONS = ("increment_metric", "note_changed_row", "notify_subject", "notify_workspaces")
-# Marks the views of `moving_in.replace`, which stand in another schema than ours.
+# The comment of the views that `moving_in.replace` creates, in another schema than ours.
 VIEW_COMMENT = "kpi_pipeline: the view of the same name in its own schema"
 # Roles of web APIs, should a host not use default privileges.
 _API_ROLES = ("anon", "authenticated", "service_role", "web_anon")

@@ -90,7 +90,7 @@ def alter_tables(engine: Engine, work: Callable[[Connection], None]) -> None:
 
 
 def holders(engine: Engine) -> list[str]:
-    """Who has locks on our tables, as text; whoever has been at it for longest comes first."""
+    """Who has locks on our tables, as text; the longest-lived transaction comes first."""
     with engine.connect() as connection:
         return [
             f"{it.program or 'a program without a name'} (role {it.role}, process {it.pid}"

@@ -126,7 +126,7 @@ class _Pool:
     def slot(self) -> Iterator[None]:
         """Wait until this thread may have a connection, and let others have one after the block."""
         depth = getattr(self._held, "depth", 0)
-        # After that time, whoever has them does not give them back: one more is the lesser evil.
+        # If none was given back by then, one connection more is better than no answer.
         taken = depth == 0 and self._slots.acquire(timeout=_SLOT_SECONDS)
         self._held.depth = depth + 1
         try:
